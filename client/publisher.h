@@ -1,0 +1,91 @@
+// The trainer's side: pushes native tensors to a refit service, one version a transaction.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/net/channel.h"
+#include "common/tensor/tensor_spec.h"
+#include "refit/v1/types.pb.h"
+
+namespace refit {
+
+struct PublishOptions {
+  std::string model = "default";
+  // Must be larger than every version committed before under this model.
+  uint64_t version = 0;
+  std::string adapter = "gemma4_moe";
+  // Floating-point outputs are cast to it on the way. Unset: no cast.
+  std::optional<DType> dtype;
+  // Python re.match on native names; those that match are not published. Empty: none.
+  std::string exclude_key_regex;
+  // Shown in the service's logs and status.
+  std::string publisher;
+  // Patience for each answer of the service, and for each write.
+  std::chrono::milliseconds timeout = std::chrono::seconds(60);
+};
+
+// One version under way. Legal order: Append / Push until every tensor is complete, then Commit or Abort. Destroying it
+// before Commit aborts the version. Not thread-safe.
+class VersionPush {
+ public:
+  ~VersionPush();
+  VersionPush(const VersionPush&) = delete;
+  VersionPush& operator=(const VersionPush&) = delete;
+
+  // The version as opened: number of HF tensors, bytes, chunk size.
+  const v1::VersionSummary& summary() const;
+  const std::vector<TensorSpec>& native() const;
+
+  // The next bytes of native tensor `index` (into the declared list), at most the rest of it; whole elements. Copied
+  // before it returns unless `owner` is given: then the bytes are borrowed, must not change, and `owner` is kept until
+  // gRPC has let go of them. An empty tensor needs no call. Errors: OUT_OF_RANGE for more bytes than the tensor has;
+  // otherwise what the service says of the push (see push.proto), which then is over.
+  absl::Status Append(size_t index, absl::Span<const std::byte> bytes, std::shared_ptr<const void> owner = nullptr);
+
+  // The whole tensor of this name. NOT_FOUND if it was not declared; INVALID_ARGUMENT unless `bytes` is exactly its
+  // size.
+  absl::Status Push(absl::string_view name, absl::Span<const std::byte> bytes,
+                    std::shared_ptr<const void> owner = nullptr);
+
+  // Commits; the version is visible to workers as a whole, or not at all. FAILED_PRECONDITION, naming a tensor, if one
+  // is incomplete.
+  absl::StatusOr<v1::VersionSummary> Commit();
+
+  // Gives the version up. Idempotent.
+  absl::Status Abort(absl::string_view reason);
+
+ private:
+  friend class Publisher;
+  struct State;
+  explicit VersionPush(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+// A connection to a service. Thread-safe.
+class Publisher {
+ public:
+  // Errors as refit::Connect.
+  static absl::StatusOr<std::unique_ptr<Publisher>> Connect(const ChannelOptions& options);
+  ~Publisher();
+
+  // Opens a version of these native tensors, in state-dict order. Errors as PushService.Push of push.proto says.
+  absl::StatusOr<std::unique_ptr<VersionPush>> Open(const PublishOptions& options, std::vector<TensorSpec> native);
+
+  // Aborts an open version from outside, whoever pushes it. NOT_FOUND; FAILED_PRECONDITION if it is not open.
+  absl::StatusOr<v1::VersionSummary> Abort(const std::string& model, uint64_t version, const std::string& reason);
+
+ private:
+  struct State;
+  explicit Publisher(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace refit

@@ -1,0 +1,110 @@
+// The worker's side: watches versions and pulls them, verified.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/net/channel.h"
+#include "common/tensor/buffer.h"
+#include "common/tensor/tensor_spec.h"
+#include "refit/v1/pull.pb.h"
+#include "refit/v1/types.pb.h"
+
+namespace refit {
+
+struct PullOptions {
+  std::string model = "default";
+  // Exactly this version, open or committed. Unset: the newest committed one.
+  std::optional<uint64_t> version;
+  // RE2 pattern to be found in a name. Empty: all tensors.
+  std::string filter;
+  // Only these names. Empty: all.
+  std::vector<std::string> names;
+  // Shown in the service's status. Empty: the address.
+  std::string worker;
+  // A pull that hears nothing for so long ends with DEADLINE_EXCEEDED (a service that waits for its trainer says so
+  // every few seconds).
+  std::chrono::milliseconds idle_timeout = std::chrono::seconds(60);
+};
+
+// Where a pull puts tensors, and what it tells on the way. Called from the thread that pulls; a non-OK answer ends the
+// pull with that status.
+class TensorSink {
+ public:
+  virtual ~TensorSink() = default;
+
+  // The version and the specs of the selected tensors, once, before any tensor. Allocate here if you like.
+  virtual absl::Status Begin(const v1::VersionSummary& version, const std::vector<TensorSpec>& tensors) = 0;
+
+  // The memory for tensors[index], exactly its size; must stay valid until Done(index). Called once a tensor, in order.
+  virtual absl::StatusOr<absl::Span<std::byte>> Place(size_t index) = 0;
+
+  // tensors[index] is complete and its digest verified. It is not part of a committed version yet: install nothing
+  // before the pull returns OK.
+  virtual absl::Status Done(size_t index) = 0;
+
+  // `bytes` more were received. For progress; may be called often.
+  virtual void Progress(uint64_t bytes) { (void)bytes; }
+};
+
+struct PullResult {
+  // The committed version; its manifest digest was checked against the tensors received.
+  v1::VersionSummary version;
+  uint64_t tensors = 0;
+  uint64_t bytes = 0;
+  // Wall time of the whole pull, and the part of it that waited for the service (wire, conversion, trainer).
+  std::chrono::nanoseconds elapsed{0};
+  std::chrono::nanoseconds waited{0};
+};
+
+// A pulled tensor that owns its memory.
+struct PulledTensor {
+  TensorSpec spec;
+  std::shared_ptr<Buffer> data;  // spec.ByteSize() bytes
+};
+
+struct PulledVersion {
+  PullResult result;
+  std::vector<PulledTensor> tensors;  // in manifest order
+};
+
+// A connection to a service. Thread-safe; pulls may run concurrently.
+class Subscriber {
+ public:
+  static absl::StatusOr<std::unique_ptr<Subscriber>> Connect(const ChannelOptions& options);
+  ~Subscriber();
+
+  // Pulls into `sink`. OK only when every selected tensor came, every chunk, tensor and manifest digest matched, and
+  // the version is committed. Errors: as PullService.Pull of pull.proto says; DATA_LOSS, naming the tensor, for a
+  // digest that does not match; INTERNAL for a service that breaks the protocol.
+  absl::StatusOr<PullResult> Pull(const PullOptions& options, TensorSink& sink);
+
+  // Pulls into fresh host memory.
+  absl::StatusOr<PulledVersion> Pull(const PullOptions& options);
+
+  // Calls `on_event` with the state of each version larger than `after` and with every change, until it returns false
+  // (then OK), or the stream fails. `idle_timeout` zero: waits without end for the next change; keepalive pings still
+  // notice a dead service.
+  absl::Status Watch(const std::string& model, std::optional<uint64_t> after,
+                     const std::function<bool(const v1::VersionSummary&)>& on_event,
+                     std::chrono::milliseconds idle_timeout = std::chrono::milliseconds::zero(),
+                     const std::string& worker = "");
+
+  // Ends all pulls and watches of this subscriber with CANCELLED. From any thread.
+  void Cancel();
+
+ private:
+  struct State;
+  explicit Subscriber(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace refit

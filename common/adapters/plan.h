@@ -1,0 +1,74 @@
+// Conversion plans: what an adapter makes of native tensors, decided from names, dtypes and shapes alone.
+//
+// One plan has three uses: the manifest (before any data came), the streaming path (native_range_writer.h), and
+// `convert_single_tensor_to_hf` on at::Tensor (gemma4_moe_state_dict_adapter.h). No LibTorch here.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "common/adapters/python_regex.h"
+#include "common/tensor/tensor_spec.h"
+
+namespace refit {
+
+// How an output's elements come from its native tensor. A cast is implied where hf.dtype differs from the native dtype.
+enum class Transform {
+  kPass,              // same elements in the same order
+  kTransposeLastTwo,  // the last two dimensions swapped, then contiguous
+  kOnes,              // no data needed: all ones
+};
+
+struct PlannedOutput {
+  TensorSpec hf;
+  Transform transform = Transform::kPass;
+};
+
+struct ConvertOptions {
+  // Castable outputs get this dtype after conversion. Unset: each keeps its own.
+  std::optional<DType> dtype;
+  // Native names that match from their beginning give no outputs. Null: none excluded.
+  std::shared_ptr<const PythonRegex> exclude;
+};
+
+// A model family's conversion. Stateless and thread-safe.
+class Adapter {
+ public:
+  virtual ~Adapter() = default;
+
+  // As OpenVersion names it, such as "gemma4_moe".
+  virtual absl::string_view name() const = 0;
+
+  // The outputs of one native tensor, in emission order, as `convert_single_tensor_to_hf` of the reference gives them.
+  // Empty when excluded. INVALID_ARGUMENT, naming the tensor, where the reference would raise.
+  virtual absl::StatusOr<std::vector<PlannedOutput>> PlanTensor(const TensorSpec& native,
+                                                                const ConvertOptions& options) const = 0;
+};
+
+// A registered adapter; "" means "gemma4_moe". NOT_FOUND, listing those known, otherwise.
+absl::StatusOr<std::shared_ptr<const Adapter>> FindAdapter(absl::string_view name);
+std::vector<std::string> AdapterNames();
+
+// The plan of a whole version.
+struct VersionPlan {
+  struct Output {
+    PlannedOutput planned;
+    size_t native_index;  // the native tensor that it comes from
+  };
+  std::vector<TensorSpec> native;                      // as declared
+  std::vector<Output> outputs;                         // the manifest, in order
+  std::vector<std::vector<size_t>> outputs_of_native;  // indices into `outputs`, one list a native tensor
+};
+
+// Plans every tensor in order. INVALID_ARGUMENT for a bad spec, a native name declared twice, or two outputs of one
+// name (both native tensors are named).
+absl::StatusOr<VersionPlan> PlanVersion(const Adapter& adapter, std::vector<TensorSpec> native,
+                                        const ConvertOptions& options, size_t max_name_bytes = 1024);
+
+}  // namespace refit

@@ -1,0 +1,91 @@
+// Reading and writing safetensors files, and sharded checkpoints of them.
+//
+// Format: https://huggingface.co/docs/safetensors - 8 bytes little-endian header length, JSON header, tensor data.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/tensor/tensor_spec.h"
+
+namespace refit {
+
+// A safetensors file mapped into memory, its header checked whole. Immutable, thread-safe.
+class SafetensorsFile {
+ public:
+  // Largest header that is read.
+  static constexpr uint64_t kMaxHeaderBytes = 100 << 20;
+
+  // NOT_FOUND / PERMISSION_DENIED from the file system. INVALID_ARGUMENT, naming file, tensor and what was expected,
+  // for a file that is truncated, whose header is too long, no JSON object, has a name twice, an unknown dtype, a bad
+  // shape, offsets that are no numbers, run backwards, overlap, leave holes, do not fit dtype and shape, or do not end
+  // with the file.
+  static absl::StatusOr<std::shared_ptr<const SafetensorsFile>> Open(const std::string& path);
+
+  // In order of their data; empty tensors in header order among them.
+  const std::vector<TensorSpec>& tensors() const { return tensors_; }
+  // The bytes of tensors()[index], mapped read-only; may have any alignment. Valid while the file object lives.
+  absl::Span<const std::byte> data(size_t index) const { return data_[index]; }
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  const std::string& path() const { return path_; }
+  ~SafetensorsFile();
+
+ private:
+  class Mapping;
+  SafetensorsFile(std::string path, std::unique_ptr<Mapping> mapping);
+  absl::Status ParseHeader();
+  std::string path_;
+  std::unique_ptr<Mapping> mapping_;
+  std::vector<TensorSpec> tensors_;
+  std::vector<absl::Span<const std::byte>> data_;
+  std::map<std::string, std::string> metadata_;
+};
+
+// One file, or a folder with model.safetensors.index.json (or, without an index, exactly one *.safetensors file).
+// Immutable, thread-safe.
+class Checkpoint {
+ public:
+  // Errors as SafetensorsFile::Open; INVALID_ARGUMENT also for an index that is no JSON, names files outside of its
+  // folder, or disagrees with the files.
+  static absl::StatusOr<std::shared_ptr<const Checkpoint>> Open(const std::string& path);
+
+  // File by file in order of file names, in file order within each.
+  const std::vector<TensorSpec>& tensors() const { return tensors_; }
+  absl::Span<const std::byte> data(size_t index) const;
+
+ private:
+  Checkpoint() = default;
+  std::vector<std::shared_ptr<const SafetensorsFile>> files_;
+  std::vector<TensorSpec> tensors_;
+  std::vector<std::pair<size_t, size_t>> places_;  // (file, tensor within the file)
+};
+
+// Writes a file whose tensors are all known beforehand; data may come in any order and in pieces. The file appears
+// under its name only by Commit: until then it is a temporary file beside it, which the destructor removes. Not
+// thread-safe, but WriteAt on different ranges may be concurrent.
+class SafetensorsWriter {
+ public:
+  static absl::StatusOr<std::unique_ptr<SafetensorsWriter>> Create(const std::string& path,
+                                                                   std::vector<TensorSpec> tensors,
+                                                                   std::map<std::string, std::string> metadata = {});
+  ~SafetensorsWriter();
+
+  // Bytes of tensors[index] from `offset` on. OUT_OF_RANGE beyond its end; RESOURCE_EXHAUSTED on a full disk.
+  absl::Status WriteAt(size_t index, uint64_t offset, absl::Span<const std::byte> bytes);
+
+  // Flushes to disk and renames over `path`. FAILED_PRECONDITION, naming the tensor, if fewer bytes came than it has.
+  absl::Status Commit();
+
+ private:
+  struct State;
+  explicit SafetensorsWriter(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace refit

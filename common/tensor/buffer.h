@@ -1,0 +1,65 @@
+// Memory for tensors: aligned, pooled, counted against a budget.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/types/span.h"
+
+namespace refit {
+
+// A block of memory, freed (or given back to its pool) when the last reference goes. Not resized, not copied.
+// Aligned to 64 bytes; from 2 MiB on to 2 MiB, with huge pages asked for. Contents are undefined at first.
+// Writing is not synchronised.
+class Buffer {
+ public:
+  virtual ~Buffer() = default;
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  std::byte* data() { return data_; }
+  const std::byte* data() const { return data_; }
+  size_t size() const { return size_; }
+  absl::Span<std::byte> span() { return {data_, size_}; }
+  absl::Span<const std::byte> span() const { return {data_, size_}; }
+
+  // A buffer of its own, outside of any pool. RESOURCE_EXHAUSTED if the system has no memory for it.
+  static absl::StatusOr<std::shared_ptr<Buffer>> Allocate(size_t size);
+
+ protected:
+  Buffer(std::byte* data, size_t size) : data_(data), size_(size) {}
+
+ private:
+  std::byte* data_;
+  size_t size_;
+};
+
+// Keeps freed buffers warm (their pages stay mapped: a first touch costs more than the copy itself) for the next
+// version, whose tensors have the same sizes. Thread-safe. Buffers may outlive the pool.
+class BufferPool {
+ public:
+  // Keeps at most `max_idle_bytes` of free memory.
+  explicit BufferPool(uint64_t max_idle_bytes);
+  ~BufferPool();
+
+  // A buffer of exactly `size` usable bytes; reuses a free block of the same capacity if there is one.
+  absl::StatusOr<std::shared_ptr<Buffer>> Get(size_t size);
+
+  // Frees idle memory down to `bytes`.
+  void TrimTo(uint64_t bytes);
+
+  // Bytes handed out, and bytes that wait for reuse.
+  uint64_t used_bytes() const;
+  uint64_t idle_bytes() const;
+
+ private:
+  class State;
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace refit

@@ -1,0 +1,32 @@
+// Conversion kernels: cast, transpose, both at once. Plain functions on memory that the caller owns; they allocate
+// nothing, and may run on several threads as long as destinations do not overlap. Source and destination may have any
+// alignment.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "common/tensor/dtype.h"
+
+namespace refit {
+
+// Whether elements of `from` can be written as `to`: equal types, or both castable.
+bool CanConvert(DType from, DType to);
+
+// Copies `count` elements, converting each. Narrowing rounds to nearest even; through F32 where PyTorch goes
+// through float (F64 -> F16/BF16), so that results equal `tensor.to(dtype)` bit for bit. NaN becomes the quiet NaN that
+// PyTorch's scalar conversion gives (BF16 0x7FC0; F16 sign | 0x7E00). Needs CanConvert(from, to).
+void ConvertElements(DType from, DType to, const std::byte* src, std::byte* dst, int64_t count);
+
+// dst[c * dst_stride + r] = convert(src[r * src_stride + c]) for r < rows, c < cols. Strides count elements.
+// Needs CanConvert(from, to).
+void TransposeElements(DType from, DType to, const std::byte* src, int64_t src_stride, std::byte* dst,
+                       int64_t dst_stride, int64_t rows, int64_t cols);
+
+// Writes `count` times the number one as `dtype` has it (true for BOOL).
+void FillOnes(DType dtype, std::byte* dst, int64_t count);
+
+// Element `index` as a double; F8 and the like decoded.
+double ElementAsDouble(DType dtype, const std::byte* src, int64_t index);
+
+}  // namespace refit

@@ -1,0 +1,70 @@
+// Digests of chunks, tensors and manifests. See proto/README.md.
+//
+//   chunk     XXH3-64 (seed 0) of its bytes
+//   tensor    XXH3-64 of the little-endian digests of the tensor's blocks, in order; block b holds the tensor's bytes
+//             [b * chunk_bytes, (b + 1) * chunk_bytes), the last may be shorter; an empty tensor has no blocks
+//   manifest  XXH3-64 of every entry's name, 0x00, dtype name, 0x00, shape as decimal numbers joined by ',', 0x00, and
+//   little-endian tensor digest
+//
+// Digests detect damage and mix-ups. They are no signatures: who may push is a matter of TLS and roles.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "common/tensor/tensor_spec.h"
+
+namespace refit {
+
+// Default size of a chunk in bytes: what moves fastest through gRPC.
+inline constexpr uint64_t kDefaultChunkBytes = 2 << 20;
+
+uint64_t DigestBytes(absl::Span<const std::byte> bytes);
+
+// Number of chunks that a tensor of `bytes` has: at least 1 (an empty tensor is one empty chunk).
+uint64_t ChunkCount(uint64_t bytes, uint64_t chunk_bytes);
+
+// From the digests of the blocks. For an empty tensor pass none.
+uint64_t TensorDigest(absl::Span<const uint64_t> block_digests);
+
+// Over memory that holds the whole tensor.
+uint64_t DigestTensor(absl::Span<const std::byte> tensor, uint64_t chunk_bytes);
+
+// A tensor's digest over bytes that come in order, in pieces of any size.
+class TensorDigester {
+ public:
+  explicit TensorDigester(uint64_t chunk_bytes);
+  ~TensorDigester();
+  TensorDigester(TensorDigester&&) noexcept;
+  TensorDigester& operator=(TensorDigester&&) noexcept;
+
+  void Update(absl::Span<const std::byte> bytes);
+  // The next block, whole (or the tensor's last), with its digest already known: saves hashing it again. Only at a
+  // block boundary.
+  void UpdateBlock(uint64_t block_digest);
+  // Digest of all that came; the digester must not be used any more.
+  uint64_t Finish();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+class ManifestDigester {
+ public:
+  ManifestDigester();
+  ~ManifestDigester();
+  ManifestDigester(ManifestDigester&&) noexcept;
+  ManifestDigester& operator=(ManifestDigester&&) noexcept;
+
+  void Add(const TensorSpec& spec, uint64_t tensor_digest);
+  uint64_t Finish() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace refit
