@@ -1,0 +1,9 @@
+// The native manifests of the models that can be synthesised, as JSON: [{"name", "dtype", "shape"}, ...].
+#pragma once
+
+namespace refit::synthetic_manifests {
+
+extern const char* const gemma4_26b;
+extern const char* const gemma4_tiny;
+
+}  // namespace refit::synthetic_manifests

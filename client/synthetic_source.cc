@@ -1,0 +1,1 @@
+#include "client/native_source.h"

@@ -1,0 +1,1 @@
+#include "client/torch/torch_client.h"

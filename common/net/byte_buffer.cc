@@ -1,0 +1,1 @@
+#include "common/net/byte_buffer.h"

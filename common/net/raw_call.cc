@@ -1,0 +1,1 @@
+#include "common/net/raw_call.h"
