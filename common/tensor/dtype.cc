@@ -1,0 +1,57 @@
+#include "common/tensor/dtype.h"
+
+#include <iterator>
+
+#include "absl/status/status.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/tensor/tensor_spec.h"
+
+namespace refit {
+namespace {
+
+struct DTypeInfo {
+  absl::string_view name;
+  size_t size;
+  bool castable;
+};
+
+// Indexed by the enumerator's value; 0 stands for none.
+constexpr DTypeInfo kInfos[] = {{"?", 0, false},   {"F64", 8, true},      {"F32", 4, true},      {"F16", 2, true},
+                                {"BF16", 2, true}, {"F8_E4M3", 1, false}, {"F8_E5M2", 1, false}, {"I64", 8, false},
+                                {"I32", 4, false}, {"I16", 2, false},     {"I8", 1, false},      {"U8", 1, false},
+                                {"BOOL", 1, false}};
+static_assert(std::size(kInfos) == std::size(kAllDTypes) + 1);
+
+const DTypeInfo& Info(DType dtype) {
+  const auto index = static_cast<size_t>(dtype);
+  return kInfos[index < std::size(kInfos) ? index : 0];
+}
+
+}  // namespace
+
+size_t ElementSize(DType dtype) { return Info(dtype).size; }
+
+absl::string_view Name(DType dtype) { return Info(dtype).name; }
+
+bool IsCastable(DType dtype) { return Info(dtype).castable; }
+
+absl::StatusOr<DType> ParseDType(absl::string_view name) {
+  for (DType dtype : kAllDTypes) {
+    if (absl::EqualsIgnoreCase(name, Name(dtype))) return dtype;
+  }
+  const auto append_name = [](std::string* out, DType dtype) { absl::StrAppend(out, Name(dtype)); };
+  return absl::InvalidArgumentError(absl::StrCat("unknown dtype \"", Printable(name), "\"; known are ",
+                                                 absl::StrJoin(kAllDTypes, ", ", append_name)));
+}
+
+absl::StatusOr<DType> DTypeFromWire(int value) {
+  for (DType dtype : kAllDTypes) {
+    if (static_cast<int>(dtype) == value) return dtype;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("unknown dtype value ", value, "; expected 1 (F64) to ", std::size(kAllDTypes), " (BOOL)"));
+}
+
+}  // namespace refit
