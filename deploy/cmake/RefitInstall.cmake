@@ -1,0 +1,77 @@
+# `cmake --install`: the programs, the libraries with their headers and protos, and a package that find_package(refit) finds.
+#
+#   find_package(refit REQUIRED)                    refit::client and what it stands on; no LibTorch
+#   find_package(refit REQUIRED COMPONENTS torch)   also the targets that face LibTorch
+include(CMakePackageConfigHelpers)
+
+# Appends every target below `directory` to `out`.
+function(refit_collect_targets directory out)
+  get_property(targets DIRECTORY ${directory} PROPERTY BUILDSYSTEM_TARGETS)
+  get_property(children DIRECTORY ${directory} PROPERTY SUBDIRECTORIES)
+  foreach(child ${children})
+    refit_collect_targets(${child} targets)
+  endforeach()
+  set(${out} ${${out}} ${targets} PARENT_SCOPE)
+endfunction()
+
+# Sets `out` to whether `target` needs LibTorch, by itself or through our other targets.
+function(refit_needs_torch target out)
+  set(${out} FALSE PARENT_SCOPE)
+  get_target_property(dependencies ${target} LINK_LIBRARIES)
+  foreach(dependency ${dependencies})
+    string(REGEX REPLACE "^refit::" "refit_" dependency "${dependency}")
+    if(dependency STREQUAL "refit_torch")
+      set(${out} TRUE PARENT_SCOPE)
+    elseif(dependency MATCHES "^refit_" AND TARGET ${dependency} AND NOT dependency STREQUAL "refit_flags")
+      refit_needs_torch(${dependency} needs)
+      if(needs)
+        set(${out} TRUE PARENT_SCOPE)
+      endif()
+    endif()
+  endforeach()
+endfunction()
+
+set(refit_core_libraries)
+set(refit_torch_libraries)
+set(refit_programs)
+foreach(folder proto common server client)
+  set(targets)
+  refit_collect_targets(${PROJECT_SOURCE_DIR}/${folder} targets)
+  foreach(target ${targets})
+    get_target_property(type ${target} TYPE)
+    if(type STREQUAL "EXECUTABLE")
+      list(APPEND refit_programs ${target})
+    elseif(type STREQUAL "STATIC_LIBRARY" OR type STREQUAL "INTERFACE_LIBRARY")
+      refit_needs_torch(${target} needs)
+      if(needs)
+        list(APPEND refit_torch_libraries ${target})
+      else()
+        list(APPEND refit_core_libraries ${target})
+      endif()
+    endif()
+  endforeach()
+endforeach()
+
+set(refit_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/refit)
+install(TARGETS ${refit_programs} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(TARGETS ${refit_core_libraries} EXPORT refitTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(EXPORT refitTargets NAMESPACE refit:: DESTINATION ${refit_package_dir})
+if(REFIT_WITH_TORCH)
+  set_target_properties(refit_torch PROPERTIES EXPORT_NAME torch)
+  install(TARGETS refit_torch ${refit_torch_libraries} EXPORT refitTorchTargets
+    ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+  install(EXPORT refitTorchTargets NAMESPACE refit:: DESTINATION ${refit_package_dir})
+endif()
+
+# Headers are included by their path from the top of the project, as within it.
+install(DIRECTORY common server client DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/refit
+  FILES_MATCHING PATTERN "*.h" PATTERN cli EXCLUDE)
+install(DIRECTORY ${PROJECT_BINARY_DIR}/proto/refit DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/refit
+  FILES_MATCHING PATTERN "*.pb.h")
+install(DIRECTORY proto/refit DESTINATION ${CMAKE_INSTALL_DATADIR}/refit/proto FILES_MATCHING PATTERN "*.proto")
+
+configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/refitConfig.cmake.in ${PROJECT_BINARY_DIR}/refitConfig.cmake
+  INSTALL_DESTINATION ${refit_package_dir})
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/refitConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${PROJECT_BINARY_DIR}/refitConfig.cmake ${PROJECT_BINARY_DIR}/refitConfigVersion.cmake
+  DESTINATION ${refit_package_dir})
