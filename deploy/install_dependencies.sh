@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that this project needs, those that are missing only.
+#
+#   deploy/install_dependencies.sh [lint] [coverage]
+#
+# Works on a bare Debian 12, as root or through sudo. On a system without apt-get it says so and leaves the rest to you.
+set -euo pipefail
+
+packages=(
+  g++ cmake ninja-build ccache pkg-config git ca-certificates
+  libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev libtorch-dev
+  libgtest-dev libgmock-dev libre2-dev libxxhash-dev libcli11-dev libspdlog-dev nlohmann-json3-dev
+)
+for group in "$@"; do
+  case "$group" in
+    lint) packages+=(clang-format clang-tidy) ;;
+    coverage) packages+=(gcovr) ;;
+    *) echo "$0: unknown group '$group': expected lint or coverage" >&2; exit 2 ;;
+  esac
+done
+
+if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
+  echo "No apt-get here: please see to it that the equivalents of these Debian packages are installed:" >&2
+  echo "  ${packages[*]}" >&2
+  exit 0
+fi
+
+missing=()
+for package in "${packages[@]}"; do
+  status=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)
+  [[ $status == installed ]] || missing+=("$package")
+done
+if ((${#missing[@]} == 0)); then
+  echo "Dependencies: all ${#packages[@]} packages are installed."
+  exit 0
+fi
+
+as_root=()
+if ((EUID != 0)); then
+  if ! command -v sudo >/dev/null; then
+    echo "$0: these packages are missing, and neither root nor sudo is at hand to install them: ${missing[*]}" >&2
+    exit 1
+  fi
+  as_root=(sudo)
+fi
+
+echo "Dependencies: installing ${#missing[@]} of ${#packages[@]} packages: ${missing[*]}"
+apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o Dpkg::Use-Pty=0 "$@"; }
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+if ! { apt update && apt install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+  tail -n 40 "$log" >&2
+  echo "$0: apt-get failed, its last lines are above" >&2
+  exit 1
+fi
+echo "Dependencies: installed."

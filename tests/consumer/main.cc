@@ -1,0 +1,14 @@
+// Ten lines against the installed library: connecting to where nobody listens is an explained error.
+#include <chrono>
+#include <iostream>
+
+#include "client/subscriber.h"
+
+int main() {
+  refit::ChannelOptions options;
+  options.address = "127.0.0.1:1";
+  options.connect_timeout = std::chrono::milliseconds(500);
+  const auto subscriber = refit::Subscriber::Connect(options);
+  std::cout << subscriber.status() << "\n";
+  return absl::IsUnavailable(subscriber.status()) ? 0 : 1;
+}
