@@ -1,1 +1,102 @@
-// Under way.
+#include "common/adapters/plan.h"
+
+#include <unordered_map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/adapters/gemma4_moe_plan.h"
+
+namespace refit {
+namespace {
+
+// For trainers whose tensors have HF names and layouts already.
+class IdentityAdapter final : public Adapter {
+ public:
+  absl::string_view name() const override { return "identity"; }
+  absl::StatusOr<std::vector<PlannedOutput>> PlanTensor(const TensorSpec& native,
+                                                        const ConvertOptions& options) const override {
+    std::vector<PlannedOutput> outputs;
+    if (options.Excludes(native.name)) return outputs;
+    outputs.push_back({{native.name, options.OutputDType(native.dtype), native.shape}, Transform::kPass});
+    return outputs;
+  }
+};
+
+std::vector<std::shared_ptr<const Adapter>> Adapters() {
+  return {std::make_shared<Gemma4MoeAdapter>(), std::make_shared<IdentityAdapter>()};
+}
+
+// Name to index of the native tensor that it belongs to.
+using Owners = std::unordered_map<std::string, size_t>;
+
+absl::Status CheckNative(const std::vector<TensorSpec>& native) {
+  Owners owners;
+  for (size_t i = 0; i < native.size(); ++i) {
+    const auto [owner, is_new] = owners.emplace(native[i].name, i);
+    if (!is_new) {
+      return absl::InvalidArgumentError(absl::StrCat("native tensor ", Printable(native[i].name),
+                                                     " is declared twice: at ", owner->second, " and at ", i));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<const Adapter>> FindAdapter(absl::string_view name) {
+  const absl::string_view wanted = name.empty() ? "gemma4_moe" : name;
+  for (std::shared_ptr<const Adapter>& adapter : Adapters()) {
+    if (adapter->name() == wanted) return std::move(adapter);
+  }
+  return absl::NotFoundError(
+      absl::StrCat("no adapter \"", Printable(name), "\"; known are ", absl::StrJoin(AdapterNames(), ", ")));
+}
+
+std::vector<std::string> AdapterNames() {
+  std::vector<std::string> names;
+  for (const std::shared_ptr<const Adapter>& adapter : Adapters()) names.emplace_back(adapter->name());
+  return names;
+}
+
+absl::Status Validate(const ConvertOptions& options) {
+  if (!options.dtype.has_value() || IsCastable(*options.dtype)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("tensors cannot be cast to ", Name(*options.dtype), "; expected F64, F32, F16 or BF16"));
+}
+
+absl::StatusOr<VersionPlan> PlanVersion(const Adapter& adapter, std::vector<TensorSpec> native,
+                                        const ConvertOptions& options, size_t max_name_bytes) {
+  if (absl::Status status = Validate(options); !status.ok()) return status;
+  for (const TensorSpec& spec : native) {
+    if (absl::Status status = Validate(spec, max_name_bytes); !status.ok()) return status;
+  }
+  return AssemblePlan(std::move(native), [&](const TensorSpec& spec) { return adapter.PlanTensor(spec, options); });
+}
+
+absl::StatusOr<VersionPlan> AssemblePlan(
+    std::vector<TensorSpec> native,
+    absl::FunctionRef<absl::StatusOr<std::vector<PlannedOutput>>(const TensorSpec&)> plan_tensor) {
+  if (absl::Status status = CheckNative(native); !status.ok()) return status;
+  VersionPlan plan;
+  plan.outputs_of_native.resize(native.size());
+  Owners owners;
+  for (size_t i = 0; i < native.size(); ++i) {
+    absl::StatusOr<std::vector<PlannedOutput>> outputs = plan_tensor(native[i]);
+    if (!outputs.ok()) return outputs.status();
+    for (PlannedOutput& output : *outputs) {
+      const auto [owner, is_new] = owners.emplace(output.hf.name, i);
+      if (!is_new) {
+        return absl::InvalidArgumentError(absl::StrCat("native tensors ", Printable(native[owner->second].name),
+                                                       " and ", Printable(native[i].name), " both become ",
+                                                       Printable(output.hf.name)));
+      }
+      plan.outputs_of_native[i].push_back(plan.outputs.size());
+      plan.outputs.push_back({std::move(output), i});
+    }
+  }
+  plan.native = std::move(native);
+  return plan;
+}
+
+}  // namespace refit

@@ -10,9 +10,10 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "absl/types/span.h"
 #include "common/adapters/python_regex.h"
 #include "common/tensor/tensor_spec.h"
 
@@ -33,9 +34,17 @@ struct PlannedOutput {
 struct ConvertOptions {
   // Castable outputs get this dtype after conversion. Unset: each keeps its own.
   std::optional<DType> dtype;
-  // Native names that match from their beginning give no outputs. Null: none excluded.
+  // Native names that match from their beginning give no outputs. Null, or an empty pattern: none excluded.
   std::shared_ptr<const PythonRegex> exclude;
+
+  bool Excludes(absl::string_view name) const {
+    return exclude != nullptr && !exclude->pattern().empty() && exclude->Match(name);
+  }
+  DType OutputDType(DType native) const { return dtype.has_value() && IsCastable(native) ? *dtype : native; }
 };
+
+// INVALID_ARGUMENT unless options.dtype is one that tensors are cast to.
+absl::Status Validate(const ConvertOptions& options);
 
 // A model family's conversion. Stateless and thread-safe.
 class Adapter {
@@ -66,9 +75,15 @@ struct VersionPlan {
   std::vector<std::vector<size_t>> outputs_of_native;  // indices into `outputs`, one list a native tensor
 };
 
-// Plans every tensor in order. INVALID_ARGUMENT for a bad spec, a native name declared twice, or two outputs of one
-// name (both native tensors are named).
+// Plans every tensor in order. INVALID_ARGUMENT for a bad option, a bad spec, a native name declared twice, or two
+// outputs of one name (both native tensors are named).
 absl::StatusOr<VersionPlan> PlanVersion(const Adapter& adapter, std::vector<TensorSpec> native,
                                         const ConvertOptions& options, size_t max_name_bytes = 1024);
+
+// Makes a plan of what `plan_tensor` gives for each native tensor. INVALID_ARGUMENT for names that collide, as above;
+// names and shapes are not looked into.
+absl::StatusOr<VersionPlan> AssemblePlan(
+    std::vector<TensorSpec> native,
+    absl::FunctionRef<absl::StatusOr<std::vector<PlannedOutput>>(const TensorSpec&)> plan_tensor);
 
 }  // namespace refit
