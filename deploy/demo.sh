@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+usage() {
+  cat <<'TEXT'
+The main job, shown: a trainer pushes two versions, two workers pull each while it is being pushed, everything is verified bit for bit.
+
+  deploy/demo.sh [options] [PATH]
+
+  PATH            a safetensors file, or a checkpoint folder (model.safetensors.index.json), of native tensors.
+                  Default: synthetic Gemma4 26B-A4B tensors, real names and shapes, values made on the fly
+  --layers N      layers of the synthetic model (default 2 of its 30)
+  --workers N     workers that pull at the same time (default 2)
+  --memory SIZE   what the service may use for tensors (default 20GiB)
+  --port N        port on 127.0.0.1 (default: a free one)
+  --no-install    do not look for missing packages
+  -h, --help      this text
+
+Installs what is missing and builds first. Exit code 0: every worker got every byte of both versions.
+TEXT
+}
+
+layers=2 workers=2 memory=20GiB port= install=yes path=
+while (($#)); do
+  case "$1" in
+    --layers) layers=${2:?--layers needs a number}; shift 2 ;;
+    --workers) workers=${2:?--workers needs a number}; shift 2 ;;
+    --memory) memory=${2:?--memory needs a size}; shift 2 ;;
+    --port) port=${2:?--port needs a number}; shift 2 ;;
+    --no-install) install=no; shift ;;
+    -h | --help) usage; exit 0 ;;
+    -*) echo "$0: unknown option '$1'; see --help" >&2; exit 2 ;;
+    *) [[ -z $path ]] || { echo "$0: one PATH, not '$path' and '$1'" >&2; exit 2; }; path=$1; shift ;;
+  esac
+done
+[[ -z $path || -e $path ]] || { echo "$0: no such file or folder: $path" >&2; exit 2; }
+
+[[ $install == no ]] || deploy/install_dependencies.sh
+cmake --preset release >/dev/null
+cmake --build --preset release --target bin/refit-server bin/refit
+bin=$PWD/build/release/bin
+
+free_port() {
+  local port
+  while true; do
+    port=$((20000 + RANDOM % 12000))
+    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
+  done
+}
+
+logs=$(mktemp -d)
+finish() {
+  local code=$? children
+  trap - EXIT
+  children=$(jobs -p)
+  if [[ -n $children ]]; then
+    # shellcheck disable=SC2086  # one argument a child
+    kill $children 2>/dev/null || true
+    wait
+  fi
+  if ((code == 0)); then
+    rm -rf "$logs"
+  else
+    for log in "$logs"/*; do printf '\n== %s\n' "$log" >&2; tail -n 20 "$log" >&2; done
+    printf '\nThe demo failed. Logs: %s\n' "$logs" >&2
+  fi
+  exit "$code"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+server=127.0.0.1:${port:-$(free_port)}
+echo "Starting refit-server on $server"
+"$bin/refit-server" --listen "$server" --retain 2 --memory "$memory" >"$logs/server.log" 2>&1 &
+server_process=$!
+"$bin/refit" status --server "$server" >"$logs/status.log" 2>&1
+
+# Pushes version $1 while every worker pulls it, with the whole fleet on show, and waits for all of them.
+refit_version() {
+  local version=$1 source check parties=()
+  if [[ -n $path ]]; then
+    source=("$path") check=(--verify "$path")
+  else
+    source=(--synthetic gemma4_26b_a4b --layers "$layers" --seed "$version")
+    check=(--verify-synthetic gemma4_26b_a4b --layers "$layers" --seed "$version")
+  fi
+  printf '\nVersion %s: %s\n' "$version" "${source[*]}"
+
+  "$bin/refit" watch --server "$server" --fleet --until "$version" &
+  local watch=$!
+  for ((worker = 1; worker <= workers; ++worker)); do
+    "$bin/refit" pull --server "$server" --version "$version" --wait 60 --worker "worker-$worker" "${check[@]}" \
+      >"$logs/version-$version-worker-$worker.log" 2>&1 &
+    parties+=($!)
+  done
+  "$bin/refit" push --server "$server" --version "$version" "${source[@]}" >"$logs/version-$version-push.log" 2>&1 &
+  parties+=($!)
+
+  # Whoever fails ends the demo at once.
+  for _ in "${parties[@]}"; do wait -n "${parties[@]}"; done
+  wait "$watch"
+  for ((worker = 1; worker <= workers; ++worker)); do
+    echo "worker-$worker: $(tail -n 1 "$logs/version-$version-worker-$worker.log")"
+  done
+}
+
+refit_version 1
+refit_version 2
+
+echo
+"$bin/refit" status --server "$server"
+kill -TERM "$server_process"
+wait "$server_process"
+echo "Both versions reached all $workers workers, verified bit for bit."
