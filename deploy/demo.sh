@@ -41,14 +41,6 @@ cmake --preset release >/dev/null
 cmake --build --preset release --target bin/refit-server bin/refit
 bin=$PWD/build/release/bin
 
-free_port() {
-  local port
-  while true; do
-    port=$((20000 + RANDOM % 12000))
-    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
-  done
-}
-
 logs=$(mktemp -d)
 finish() {
   local code=$? children
@@ -70,7 +62,7 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-server=127.0.0.1:${port:-$(free_port)}
+server=127.0.0.1:${port:-$(deploy/free_port.sh)}
 echo "Starting refit-server on $server"
 "$bin/refit-server" --listen "$server" --retain 2 --memory "$memory" >"$logs/server.log" 2>&1 &
 server_process=$!

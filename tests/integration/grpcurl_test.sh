@@ -3,8 +3,8 @@
 #   grpcurl_test.sh BIN_DIR       exit code 77: no grpcurl here
 set -euo pipefail
 bin=$1
-tools=$(cd "$(dirname "$0")/../../build/tools" 2>/dev/null && pwd || true)
-grpcurl=$(PATH=${tools:+$tools:}$PATH command -v grpcurl) || {
+root=$(cd "$(dirname "$0")/../.." && pwd)
+grpcurl=$(PATH=$root/build/tools:$PATH command -v grpcurl) || {
   echo "skipped: no grpcurl in build/tools or on PATH; deploy/get_grpcurl.sh builds it where Go is installed"
   exit 77
 }
@@ -21,14 +21,7 @@ finish() {
 }
 trap finish EXIT
 
-free_port() {
-  local port
-  while true; do
-    port=$((20000 + RANDOM % 12000))
-    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
-  done
-}
-server=127.0.0.1:$(free_port)
+server=127.0.0.1:$("$root/deploy/free_port.sh")
 "$bin/refit-server" --listen "$server" >"$scratch/server.log" 2>&1 &
 server_process=$!
 "$bin/refit" push --server "$server" --version 7 --synthetic gemma4_tiny --seed 3 >"$scratch/push.log" 2>&1

@@ -1,0 +1,171 @@
+// Shows ThreadSanitizer the locks of an Abseil that was built without it.
+//
+// Packaged Abseil has no annotations, so that to ThreadSanitizer every absl::Mutex, ours and gRPC's, would be no lock
+// at all and everything it guards a race. The functions below take the place of Abseil's (the dynamic linker prefers
+// the program's definitions, for calls from shared libraries too), tell ThreadSanitizer, and call the originals. Linked
+// into every program of the tsan preset and into nothing else.
+#include <dlfcn.h>
+#include <sanitizer/tsan_interface.h>
+
+#include <cstdlib>
+#include <string>
+
+#include "absl/base/config.h"
+#include "absl/synchronization/mutex.h"
+
+namespace {
+
+// Finds Abseil's own definition of a member function, given the end of its mangled name.
+template <typename Result, typename... Arguments>
+class Original {
+ public:
+  explicit Original(const char* mangled_end) {
+    const std::string space = ABSL_INTERNAL_TOKEN_STR(ABSL_OPTION_INLINE_NAMESPACE_NAME);
+    const std::string symbol = "_ZN4absl" + std::to_string(space.size()) + space + mangled_end;
+    *reinterpret_cast<void**>(&function_) = dlsym(RTLD_NEXT, symbol.c_str());
+    if (function_ == nullptr) std::abort();
+  }
+  Result operator()(Arguments... arguments) const { return function_(arguments...); }
+
+ private:
+  Result (*function_)(Arguments...) = nullptr;
+};
+
+constexpr unsigned kExclusive = __tsan_mutex_not_static;
+constexpr unsigned kShared = __tsan_mutex_not_static | __tsan_mutex_read_lock;
+
+// While a wait has given the mutex up. Conditions that other threads evaluate meanwhile hold it.
+class Released {
+ public:
+  explicit Released(absl::Mutex* mutex) : mutex_(mutex) {
+    __tsan_mutex_pre_unlock(mutex_, 0);
+    __tsan_mutex_post_unlock(mutex_, 0);
+    __tsan_mutex_pre_lock(mutex_, kExclusive);
+  }
+  ~Released() { __tsan_mutex_post_lock(mutex_, kExclusive, 0); }
+  Released(const Released&) = delete;
+  Released& operator=(const Released&) = delete;
+
+ private:
+  absl::Mutex* mutex_;
+};
+
+// Between the two calls that ThreadSanitizer wants around an acquisition.
+template <typename Acquire>
+void Acquiring(absl::Mutex* mutex, unsigned flags, Acquire acquire) {
+  __tsan_mutex_pre_lock(mutex, flags);
+  acquire();
+  __tsan_mutex_post_lock(mutex, flags, 0);
+}
+
+template <typename Acquire>
+bool Trying(absl::Mutex* mutex, unsigned flags, Acquire acquire) {
+  flags |= __tsan_mutex_try_lock;
+  __tsan_mutex_pre_lock(mutex, flags);
+  const bool acquired = acquire();
+  __tsan_mutex_post_lock(mutex, acquired ? flags : flags | __tsan_mutex_try_lock_failed, 0);
+  return acquired;
+}
+
+}  // namespace
+
+namespace absl {
+ABSL_NAMESPACE_BEGIN
+
+Mutex::~Mutex() {
+  static const Original<void, Mutex*> original("5MutexD1Ev");
+  original(this);
+  __tsan_mutex_destroy(this, __tsan_mutex_not_static);
+}
+
+void Mutex::Lock() {
+  static const Original<void, Mutex*> original("5Mutex4LockEv");
+  Acquiring(this, kExclusive, [this] { original(this); });
+}
+
+void Mutex::Unlock() {
+  static const Original<void, Mutex*> original("5Mutex6UnlockEv");
+  __tsan_mutex_pre_unlock(this, 0);
+  original(this);
+  __tsan_mutex_post_unlock(this, 0);
+}
+
+bool Mutex::TryLock() {
+  static const Original<bool, Mutex*> original("5Mutex7TryLockEv");
+  return Trying(this, kExclusive, [this] { return original(this); });
+}
+
+void Mutex::ReaderLock() {
+  static const Original<void, Mutex*> original("5Mutex10ReaderLockEv");
+  Acquiring(this, kShared, [this] { original(this); });
+}
+
+void Mutex::ReaderUnlock() {
+  static const Original<void, Mutex*> original("5Mutex12ReaderUnlockEv");
+  __tsan_mutex_pre_unlock(this, __tsan_mutex_read_lock);
+  original(this);
+  __tsan_mutex_post_unlock(this, __tsan_mutex_read_lock);
+}
+
+void Mutex::LockWhen(const Condition& condition) {
+  static const Original<void, Mutex*, const Condition&> original("5Mutex8LockWhenERKNS0_9ConditionE");
+  Acquiring(this, kExclusive, [&] { original(this, condition); });
+}
+
+bool Mutex::LockWhenWithTimeout(const Condition& condition, Duration timeout) {
+  static const Original<bool, Mutex*, const Condition&, Duration> original(
+      "5Mutex19LockWhenWithTimeoutERKNS0_9ConditionENS0_8DurationE");
+  bool holds = false;
+  Acquiring(this, kExclusive, [&] { holds = original(this, condition, timeout); });
+  return holds;
+}
+
+bool Mutex::LockWhenWithDeadline(const Condition& condition, Time deadline) {
+  static const Original<bool, Mutex*, const Condition&, Time> original(
+      "5Mutex20LockWhenWithDeadlineERKNS0_9ConditionENS0_4TimeE");
+  bool holds = false;
+  Acquiring(this, kExclusive, [&] { holds = original(this, condition, deadline); });
+  return holds;
+}
+
+void Mutex::Await(const Condition& condition) {
+  static const Original<void, Mutex*, const Condition&> original("5Mutex5AwaitERKNS0_9ConditionE");
+  const Released released(this);
+  original(this, condition);
+}
+
+bool Mutex::AwaitWithTimeout(const Condition& condition, Duration timeout) {
+  static const Original<bool, Mutex*, const Condition&, Duration> original(
+      "5Mutex16AwaitWithTimeoutERKNS0_9ConditionENS0_8DurationE");
+  const Released released(this);
+  return original(this, condition, timeout);
+}
+
+bool Mutex::AwaitWithDeadline(const Condition& condition, Time deadline) {
+  static const Original<bool, Mutex*, const Condition&, Time> original(
+      "5Mutex17AwaitWithDeadlineERKNS0_9ConditionENS0_4TimeE");
+  const Released released(this);
+  return original(this, condition, deadline);
+}
+
+void CondVar::Wait(Mutex* mutex) {
+  static const Original<void, CondVar*, Mutex*> original("7CondVar4WaitEPNS0_5MutexE");
+  const Released released(mutex);
+  original(this, mutex);
+}
+
+bool CondVar::WaitWithTimeout(Mutex* mutex, Duration timeout) {
+  static const Original<bool, CondVar*, Mutex*, Duration> original(
+      "7CondVar15WaitWithTimeoutEPNS0_5MutexENS0_8DurationE");
+  const Released released(mutex);
+  return original(this, mutex, timeout);
+}
+
+bool CondVar::WaitWithDeadline(Mutex* mutex, Time deadline) {
+  static const Original<bool, CondVar*, Mutex*, Time> original("7CondVar16WaitWithDeadlineEPNS0_5MutexENS0_4TimeE");
+  const Released released(mutex);
+  return original(this, mutex, deadline);
+}
+
+ABSL_NAMESPACE_END
+}  // namespace absl
