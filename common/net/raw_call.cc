@@ -1,1 +1,174 @@
 #include "common/net/raw_call.h"
+
+#include <grpcpp/client_context.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/support/client_callback.h>
+
+#include <condition_variable>
+#include <mutex>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/net/status.h"
+
+namespace refit {
+
+// gRPC calls the On... methods from its own threads; the others are called by RawCall. It keeps itself alive until
+// OnDone, after which gRPC touches it no more.
+class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
+ public:
+  explicit Reactor(const std::shared_ptr<grpc::Channel>& channel) : stub_(channel) {}
+
+  void Start(const std::string& method, std::shared_ptr<Reactor> self) {
+    method_ = method;
+    self_ = std::move(self);
+    stub_.PrepareBidiStreamingCall(&context_, method, grpc::StubOptions(), this);
+    AddHold();  // until Release: reads and writes are started from outside of gRPC's threads
+    reading_ = true;
+    StartRead(&incoming_);
+    StartCall();
+  }
+
+  absl::Status Write(grpc::ByteBuffer message, std::chrono::milliseconds timeout) {
+    std::unique_lock lock(mutex_);
+    if (!Await(lock, timeout, [this] { return !writing_; })) return GiveUp("the peer took no message", timeout);
+    if (write_failed_ || writes_done_ || released_) return Ended();
+    outgoing_ = std::move(message);
+    writing_ = true;
+    StartWrite(&outgoing_);
+    return absl::OkStatus();
+  }
+
+  absl::Status WritesDone(std::chrono::milliseconds timeout) {
+    std::unique_lock lock(mutex_);
+    if (!Await(lock, timeout, [this] { return !writing_; })) return GiveUp("the peer took no message", timeout);
+    if (write_failed_ || released_) return Ended();
+    if (!std::exchange(writes_done_, true)) StartWritesDone();
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<std::optional<grpc::ByteBuffer>> Read(std::chrono::milliseconds timeout) {
+    std::unique_lock lock(mutex_);
+    if (!Await(lock, timeout, [this] { return !reading_; })) return GiveUp("the peer sent nothing", timeout);
+    std::optional<grpc::ByteBuffer> message = std::exchange(received_, std::nullopt);
+    if (message.has_value() && !released_) ReadNext();
+    return message;
+  }
+
+  absl::Status Finish(std::chrono::milliseconds timeout) {
+    std::unique_lock lock(mutex_);
+    Release();
+    if (!Await(lock, timeout, [this] { return done_; })) return GiveUp("the peer did not end the call", timeout);
+    return gave_up_.ok() ? FromGrpc(status_) : gave_up_;
+  }
+
+  void Cancel() { context_.TryCancel(); }
+
+  void CancelAndAwaitDone() {
+    Cancel();
+    std::unique_lock lock(mutex_);
+    Release();
+    changed_.wait(lock, [this] { return done_; });
+  }
+
+  void OnReadDone(bool ok) override {
+    const std::lock_guard lock(mutex_);
+    reading_ = false;
+    if (ok && !released_) received_ = std::move(incoming_);
+    incoming_.Clear();
+    // The status comes after the last message only: drop what nobody will read.
+    if (ok && released_) ReadNext();
+    changed_.notify_all();
+  }
+
+  void OnWriteDone(bool ok) override {
+    const std::lock_guard lock(mutex_);
+    writing_ = false;
+    if (!ok) write_failed_ = true;
+    outgoing_.Clear();
+    changed_.notify_all();
+  }
+
+  void OnDone(const grpc::Status& status) override {
+    std::shared_ptr<Reactor> self;
+    const std::lock_guard lock(mutex_);
+    self.swap(self_);
+    status_ = status;
+    done_ = true;
+    changed_.notify_all();
+  }
+
+ private:
+  template <typename Condition>
+  bool Await(std::unique_lock<std::mutex>& lock, std::chrono::milliseconds timeout, Condition condition) {
+    return changed_.wait_for(lock, timeout, condition);
+  }
+
+  void ReadNext() {
+    reading_ = true;
+    StartRead(&incoming_);
+  }
+
+  // Lets gRPC end the call: from here on only its own threads start anything.
+  void Release() {
+    if (std::exchange(released_, true)) return;
+    if (std::exchange(received_, std::nullopt).has_value()) ReadNext();
+    RemoveHold();
+  }
+
+  absl::Status GiveUp(absl::string_view what, std::chrono::milliseconds timeout) {
+    if (gave_up_.ok()) {
+      gave_up_ = absl::DeadlineExceededError(absl::StrCat(method_, ": ", what, " for ", timeout.count(), " ms"));
+    }
+    Cancel();
+    return gave_up_;
+  }
+
+  absl::Status Ended() const { return absl::UnavailableError(absl::StrCat(method_, ": the call has ended")); }
+
+  grpc::ClientContext context_;
+  grpc::GenericStub stub_;
+  std::string method_;
+
+  // Not absl::Mutex, whose prebuilt library ThreadSanitizer cannot see into.
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::shared_ptr<Reactor> self_;  // until OnDone
+  bool reading_ = false;           // gRPC fills incoming_
+  bool writing_ = false;           // gRPC holds outgoing_
+  bool write_failed_ = false;
+  bool writes_done_ = false;
+  bool released_ = false;
+  bool done_ = false;
+  grpc::ByteBuffer incoming_;
+  grpc::ByteBuffer outgoing_;
+  std::optional<grpc::ByteBuffer> received_;  // read ahead
+  grpc::Status status_;
+  absl::Status gave_up_;
+};
+
+std::unique_ptr<RawCall> RawCall::Start(const std::shared_ptr<grpc::Channel>& channel, const std::string& method) {
+  auto reactor = std::make_shared<Reactor>(channel);
+  reactor->Start(method, reactor);
+  return std::unique_ptr<RawCall>(new RawCall(std::move(reactor)));
+}
+
+RawCall::RawCall(std::shared_ptr<Reactor> reactor) : reactor_(std::move(reactor)) {}
+
+RawCall::~RawCall() { reactor_->CancelAndAwaitDone(); }
+
+absl::Status RawCall::Write(grpc::ByteBuffer message, std::chrono::milliseconds timeout) {
+  return reactor_->Write(std::move(message), timeout);
+}
+
+absl::Status RawCall::WritesDone(std::chrono::milliseconds timeout) { return reactor_->WritesDone(timeout); }
+
+absl::StatusOr<std::optional<grpc::ByteBuffer>> RawCall::Read(std::chrono::milliseconds timeout) {
+  return reactor_->Read(timeout);
+}
+
+absl::Status RawCall::Finish(std::chrono::milliseconds timeout) { return reactor_->Finish(timeout); }
+
+void RawCall::Cancel() { reactor_->Cancel(); }
+
+}  // namespace refit

@@ -1,1 +1,29 @@
 #include "common/net/status.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace refit {
+namespace {
+
+// A message travels percent-encoded in a trailer; peers refuse trailers beyond 8 KiB by default.
+constexpr size_t kMaxMessageLength = 2048;
+
+}  // namespace
+
+grpc::Status ToGrpc(const absl::Status& status) {
+  if (status.ok()) return grpc::Status::OK;
+  std::string message(status.message());
+  if (message.size() > kMaxMessageLength) message.replace(kMaxMessageLength, std::string::npos, "...");
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message);
+}
+
+absl::Status FromGrpc(const grpc::Status& status) {
+  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+}
+
+absl::Status Annotate(const absl::Status& status, absl::string_view context) {
+  if (status.ok()) return status;
+  return absl::Status(status.code(), absl::StrCat(context, ": ", status.message()));
+}
+
+}  // namespace refit

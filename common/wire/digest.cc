@@ -1,1 +1,124 @@
 #include "common/wire/digest.h"
+
+#include <algorithm>
+#include <array>
+#include <string>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+namespace refit {
+namespace {
+
+std::array<std::byte, 8> LittleEndian(uint64_t value) {
+  std::array<std::byte, 8> bytes;
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(value >> (8 * i));
+  return bytes;
+}
+
+class Hasher {
+ public:
+  Hasher() { Reset(); }
+
+  void Reset() { XXH3_64bits_reset(&state_); }
+  void Update(const void* data, size_t size) { XXH3_64bits_update(&state_, data, size); }
+  void UpdateDigest(uint64_t digest) {
+    const auto bytes = LittleEndian(digest);
+    Update(bytes.data(), bytes.size());
+  }
+  uint64_t Digest() const { return XXH3_64bits_digest(&state_); }
+
+ private:
+  XXH3_state_t state_;
+};
+
+}  // namespace
+
+uint64_t DigestBytes(absl::Span<const std::byte> bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
+
+uint64_t ChunkCount(uint64_t bytes, uint64_t chunk_bytes) {
+  if (bytes == 0) return 1;
+  return (bytes - 1) / std::max<uint64_t>(chunk_bytes, 1) + 1;
+}
+
+uint64_t TensorDigest(absl::Span<const uint64_t> block_digests) {
+  Hasher hasher;
+  for (const uint64_t digest : block_digests) hasher.UpdateDigest(digest);
+  return hasher.Digest();
+}
+
+uint64_t DigestTensor(absl::Span<const std::byte> tensor, uint64_t chunk_bytes) {
+  TensorDigester digester(chunk_bytes);
+  digester.Update(tensor);
+  return digester.Finish();
+}
+
+struct TensorDigester::State {
+  explicit State(uint64_t chunk_bytes) : block_bytes(std::max<uint64_t>(chunk_bytes, 1)) {}
+
+  const uint64_t block_bytes;
+  uint64_t filled = 0;  // of the present block
+  Hasher block;
+  Hasher tensor;
+
+  void EndBlock() {
+    tensor.UpdateDigest(block.Digest());
+    block.Reset();
+    filled = 0;
+  }
+};
+
+TensorDigester::TensorDigester(uint64_t chunk_bytes) : state_(std::make_unique<State>(chunk_bytes)) {}
+TensorDigester::~TensorDigester() = default;
+TensorDigester::TensorDigester(TensorDigester&&) noexcept = default;
+TensorDigester& TensorDigester::operator=(TensorDigester&&) noexcept = default;
+
+void TensorDigester::Update(absl::Span<const std::byte> bytes) {
+  State& state = *state_;
+  while (!bytes.empty()) {
+    const auto piece = bytes.subspan(0, state.block_bytes - state.filled);
+    bytes.remove_prefix(piece.size());
+    if (piece.size() == state.block_bytes) {
+      state.tensor.UpdateDigest(DigestBytes(piece));  // a whole block at once is faster
+      continue;
+    }
+    state.block.Update(piece.data(), piece.size());
+    state.filled += piece.size();
+    if (state.filled == state.block_bytes) state.EndBlock();
+  }
+}
+
+void TensorDigester::UpdateBlock(uint64_t block_digest) { state_->tensor.UpdateDigest(block_digest); }
+
+uint64_t TensorDigester::Finish() {
+  if (state_->filled > 0) state_->EndBlock();
+  return state_->tensor.Digest();
+}
+
+struct ManifestDigester::State {
+  Hasher hasher;
+};
+
+ManifestDigester::ManifestDigester() : state_(std::make_unique<State>()) {}
+ManifestDigester::~ManifestDigester() = default;
+ManifestDigester::ManifestDigester(ManifestDigester&&) noexcept = default;
+ManifestDigester& ManifestDigester::operator=(ManifestDigester&&) noexcept = default;
+
+void ManifestDigester::Add(const TensorSpec& spec, uint64_t tensor_digest) {
+  const absl::string_view dtype = Name(spec.dtype);
+  std::string entry = spec.name;
+  entry.push_back('\0');
+  entry.append(dtype.data(), dtype.size());
+  entry.push_back('\0');
+  for (size_t i = 0; i < spec.shape.size(); ++i) {
+    if (i > 0) entry.push_back(',');
+    entry += std::to_string(spec.shape[i]);
+  }
+  entry.push_back('\0');
+  state_->hasher.Update(entry.data(), entry.size());
+  state_->hasher.UpdateDigest(tensor_digest);
+}
+
+uint64_t ManifestDigester::Finish() const { return state_->hasher.Digest(); }
+
+}  // namespace refit
