@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "common/net/version_info.h"
 
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -28,7 +29,7 @@ int Milliseconds(std::chrono::milliseconds duration) {
 
 grpc::ChannelArguments ClientArguments(const ChannelOptions& options) {
   grpc::ChannelArguments arguments;
-  arguments.SetUserAgentPrefix("refit/" REFIT_VERSION);
+  arguments.SetUserAgentPrefix(absl::StrCat("refit/", SoftwareVersion()));
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
   arguments.SetMaxSendMessageSize(kMaxMessageBytes);
   arguments.SetInt(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);

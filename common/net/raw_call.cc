@@ -130,7 +130,6 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
   grpc::GenericStub stub_;
   std::string method_;
 
-  // Not absl::Mutex, whose prebuilt library ThreadSanitizer cannot see into.
   std::mutex mutex_;
   std::condition_variable changed_;
   std::shared_ptr<Reactor> self_;  // until OnDone

@@ -1,0 +1,170 @@
+#include "server/inspect_service.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <optional>
+#include <utility>
+
+#include <google/protobuf/stubs/common.h>
+#include <grpcpp/grpcpp.h>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/adapters/plan.h"
+#include "common/net/status.h"
+#include "common/net/version_info.h"
+#include "common/tensor/kernels.h"
+#include "common/tensor/statistics.h"
+#include "server/selection.h"
+
+namespace refit {
+namespace {
+
+constexpr uint32_t kDefaultPageSize = 1000;
+constexpr uint32_t kMaxPageSize = 10'000;
+constexpr size_t kMaxPageBytes = 3 << 20;
+constexpr uint32_t kDefaultPreview = 8;
+constexpr uint32_t kMaxPreview = 1000;
+
+// 0 where the system does not tell.
+uint64_t ResidentBytes() {
+  std::ifstream statm("/proc/self/statm");
+  uint64_t total_pages = 0;
+  uint64_t resident_pages = 0;
+  if (!(statm >> total_pages >> resident_pages)) return 0;
+  return resident_pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+absl::Status FillPage(ServerState& state, const v1::DescribeVersionRequest& request, v1::DescribeVersionResponse& response) {
+  absl::StatusOr<std::shared_ptr<Version>> version = state.store.Find(request.model(), request.version());
+  if (!version.ok()) return version.status();
+  absl::StatusOr<std::vector<size_t>> selection = SelectTensors(**version, request.filter());
+  if (!selection.ok()) return selection.status();
+  uint64_t next = 0;
+  if (!request.page_token().empty() && (!absl::SimpleAtoi(request.page_token(), &next) || next > selection->size())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("page token '", Printable(request.page_token()), "' is none that this service gave out"));
+  }
+  const uint32_t asked = request.page_size() == 0 ? kDefaultPageSize : request.page_size();
+  const uint64_t page_end = next + std::min(asked, kMaxPageSize);
+  *response.mutable_summary() = (*version)->Summary();
+  size_t bytes = 0;
+  for (; next < selection->size() && next < page_end && bytes < kMaxPageBytes; ++next) {
+    v1::ManifestEntry& entry = *response.add_entries();
+    FillEntry(**version, (*selection)[next], entry);
+    bytes += entry.ByteSizeLong();
+  }
+  if (next < selection->size()) response.set_next_page_token(absl::StrCat(next));
+  return absl::OkStatus();
+}
+
+v1::TensorStatistics ToProto(const TensorStatistics& statistics) {
+  v1::TensorStatistics proto;
+  if (statistics.min.has_value()) proto.set_min(*statistics.min);
+  if (statistics.max.has_value()) proto.set_max(*statistics.max);
+  if (statistics.mean.has_value()) proto.set_mean(*statistics.mean);
+  proto.set_nan_count(statistics.nan_count);
+  proto.set_inf_count(statistics.inf_count);
+  proto.set_zero_count(statistics.zero_count);
+  proto.set_elements(statistics.elements);
+  return proto;
+}
+
+absl::StatusOr<size_t> FindTensor(const Version& version, const std::string& name) {
+  for (size_t i = 0; i < version.size(); ++i) {
+    if (version.spec(i).name == name) return i;
+  }
+  return absl::NotFoundError(absl::StrCat("version ", version.Label(), " has no tensor named '", Printable(name), "'"));
+}
+
+absl::Status FillTensor(ServerState& state, const v1::DescribeTensorRequest& request, v1::DescribeTensorResponse& response) {
+  absl::StatusOr<std::shared_ptr<Version>> version = state.store.Find(request.model(), request.version());
+  if (!version.ok()) return version.status();
+  absl::StatusOr<size_t> tensor = FindTensor(**version, request.name());
+  if (!tensor.ok()) return tensor.status();
+  absl::StatusOr<std::shared_ptr<const Buffer>> data = (*version)->GetTensor(*tensor);
+  if (!data.ok()) return data.status();
+  const TensorSpec& spec = (*version)->spec(*tensor);
+  FillEntry(**version, *tensor, *response.mutable_entry());
+  *response.mutable_version() = (*version)->Summary();
+  const auto elements = static_cast<int64_t>(spec.ByteSize() / ElementSize(spec.dtype));
+  const uint32_t asked = request.preview_elements() == 0 ? kDefaultPreview : request.preview_elements();
+  const int64_t shown = std::min<int64_t>(elements, std::min(asked, kMaxPreview));
+  for (int64_t i = 0; i < shown; ++i) response.add_preview(ElementAsDouble(spec.dtype, (*data)->data(), i));
+  if (!request.skip_statistics()) {
+    *response.mutable_statistics() =
+        ToProto(ComputeStatistics(spec.dtype, absl::MakeConstSpan((*data)->data(), spec.ByteSize())));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* InspectService::GetServerInfo(grpc::CallbackServerContext* context,
+                                                        const v1::GetServerInfoRequest* /*request*/,
+                                                        v1::GetServerInfoResponse* response) {
+  response->set_software_version(SoftwareVersion());
+  response->add_libraries(absl::StrCat("gRPC ", grpc::Version()));
+  response->add_libraries(absl::StrCat("protobuf ", google::protobuf::internal::VersionString(GOOGLE_PROTOBUF_VERSION)));
+  for (std::string& name : AdapterNames()) response->add_adapters(std::move(name));
+  response->set_started_at_ns(absl::ToUnixNanos(state_.started_at));
+  response->set_uptime_seconds(absl::ToInt64Seconds(absl::Now() - state_.started_at));
+  const StoreOptions& store = state_.store.options();
+  response->set_memory_budget_bytes(store.memory_budget_bytes);
+  response->set_memory_reserved_bytes(state_.store.reserved_bytes());
+  response->set_memory_pooled_bytes(state_.store.pool().idle_bytes());
+  response->set_resident_bytes(ResidentBytes());
+  response->set_retain_versions(store.retain_versions);
+  response->set_chunk_bytes(store.chunk_bytes);
+  response->set_max_message_bytes(state_.limits.max_message_bytes);
+  response->set_max_tensors_per_version(state_.limits.max_tensors_per_version);
+  response->set_max_name_bytes(state_.limits.max_name_bytes);
+  response->set_convert_threads(state_.convert.threads());
+  response->set_open_pushes(state_.pushes);
+  response->set_active_pulls(state_.pulls);
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(grpc::Status::OK);
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* InspectService::ListVersions(grpc::CallbackServerContext* context,
+                                                       const v1::ListVersionsRequest* request,
+                                                       v1::ListVersionsResponse* response) {
+  for (const std::shared_ptr<Version>& version : state_.store.List(request->model())) {
+    *response->add_versions() = version->Summary();
+  }
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(grpc::Status::OK);
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* InspectService::ListWorkers(grpc::CallbackServerContext* context,
+                                                      const v1::ListWorkersRequest* request,
+                                                      v1::ListWorkersResponse* response) {
+  for (v1::Worker& worker : state_.workers.List(request->model())) *response->add_workers() = std::move(worker);
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(grpc::Status::OK);
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* InspectService::DescribeVersion(grpc::CallbackServerContext* context,
+                                                          const v1::DescribeVersionRequest* request,
+                                                          v1::DescribeVersionResponse* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(ToGrpc(FillPage(state_, *request, *response)));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* InspectService::DescribeTensor(grpc::CallbackServerContext* context,
+                                                         const v1::DescribeTensorRequest* request,
+                                                         v1::DescribeTensorResponse* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  // Statistics read the whole tensor: not on gRPC's threads.
+  state_.convert.Submit([this, reactor, request, response] { reactor->Finish(ToGrpc(FillTensor(state_, *request, *response))); });
+  return reactor;
+}
+
+}  // namespace refit

@@ -1,0 +1,340 @@
+#include "server/pull_service.h"
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include <grpcpp/alarm.h>
+
+#include "absl/functional/function_ref.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "common/net/byte_buffer.h"
+#include "common/net/status.h"
+#include "server/pull_session.h"
+#include "server/selection.h"
+
+namespace refit {
+namespace {
+
+// What to ask of gRPC once the reactor's lock is released: gRPC may call back from within.
+enum class Step { kNothing, kWrite, kFinish };
+
+// Drives a pull session over gRPC: one write in flight, the next message made when it is done; asleep while the version has nothing
+// new. Owns itself from Start until OnDone.
+class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public std::enable_shared_from_this<PullReactor> {
+ public:
+  explicit PullReactor(ServerState& state) : state_(state) { ++state_.pulls; }
+  ~PullReactor() override { --state_.pulls; }
+
+  void Start(const grpc::ByteBuffer& request_bytes, const grpc::CallbackServerContext& context) {
+    self_ = shared_from_this();
+    absl::StatusOr<std::unique_ptr<PullSession>> session = OpenSession(request_bytes, context);
+    Locked([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      if (!session.ok()) return End(session.status());
+      session_ = *std::move(session);
+      return Advance();
+    });
+  }
+
+  void OnWriteDone(bool ok) override {
+    Locked([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      writing_ = false;
+      if (ended_) return FinishIfIdle();
+      if (!ok) return End(absl::CancelledError("the worker's stream was cut"));
+      return Advance();
+    });
+  }
+
+  void OnCancel() override {
+    Locked([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return End(absl::CancelledError("the worker's stream was cut or cancelled"));
+    });
+  }
+
+  void OnDone() override { self_.reset(); }
+
+ private:
+  void Locked(absl::FunctionRef<Step()> change) ABSL_LOCKS_EXCLUDED(mutex_) {
+    Step step = Step::kNothing;
+    {
+      absl::MutexLock lock(&mutex_);
+      step = change();
+    }
+    if (step == Step::kWrite) StartWrite(&outgoing_);
+    if (step == Step::kFinish) Finish(ToGrpc(status_));
+  }
+
+  absl::StatusOr<std::unique_ptr<PullSession>> OpenSession(const grpc::ByteBuffer& request_bytes,
+                                                           const grpc::CallbackServerContext& context) {
+    if (state_.pulls > state_.limits.max_pulls) {
+      return absl::ResourceExhaustedError(absl::StrCat("the service serves ", state_.limits.max_pulls,
+                                                       " pulls at a time, which is the limit; try again later"));
+    }
+    v1::PullRequest request;
+    if (absl::Status status = Parse(request_bytes, request); !status.ok()) return status;
+    return PullSession::Start(state_, request, WorkerName(request.worker(), context), context.peer());
+  }
+
+  // Writes the next message, or goes to sleep until there is one.
+  Step Advance() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    while (true) {
+      absl::StatusOr<std::optional<grpc::ByteBuffer>> message = session_->Next();
+      if (!message.ok()) return End(message.status());
+      if (message->has_value()) return Write(**std::move(message));
+      if (session_->done()) return End(absl::OkStatus());
+      const uint64_t epoch = ++wait_epoch_;
+      waiter_ = session_->Wait([weak = weak_from_this(), epoch] {
+        if (const std::shared_ptr<PullReactor> self = weak.lock()) self->OnReady(epoch);
+      });
+      if (waiter_ != 0) return Sleep();
+    }
+  }
+
+  Step Write(grpc::ByteBuffer message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    writing_ = true;
+    outgoing_ = std::move(message);
+    return Step::kWrite;
+  }
+
+  Step Sleep() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    asleep_since_ = absl::Now();
+    const uint64_t epoch = wait_epoch_;
+    // A new one each time: the old one's callback may still be returning.
+    alarm_ = std::make_unique<grpc::Alarm>();
+    alarm_->Set(absl::ToChronoTime(asleep_since_ + absl::FromChrono(state_.limits.waiting_interval)),
+                [weak = weak_from_this(), epoch](bool expired) {
+                  const std::shared_ptr<PullReactor> self = weak.lock();
+                  if (expired && self != nullptr) self->OnStillWaiting(epoch);
+                });
+    return Step::kNothing;
+  }
+
+  // No longer asleep in `epoch`; false if that sleep ended before.
+  bool WakeFrom(uint64_t epoch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (ended_ || epoch != wait_epoch_) return false;
+    ++wait_epoch_;
+    session_->CancelWait(waiter_);
+    session_->Waited(absl::Now() - asleep_since_);
+    return true;
+  }
+
+  // From the thread that converts, or that changes the version's state.
+  void OnReady(uint64_t epoch) {
+    Locked([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return WakeFrom(epoch) ? Advance() : Step::kNothing; });
+  }
+
+  void OnStillWaiting(uint64_t epoch) {
+    Locked([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return WakeFrom(epoch) ? Write(session_->WaitingMessage()) : Step::kNothing;
+    });
+  }
+
+  Step End(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (ended_) return Step::kNothing;
+    ended_ = true;
+    status_ = status;
+    alarm_.reset();
+    if (session_ != nullptr) {
+      session_->CancelWait(waiter_);
+      session_->Ended(status);
+      Log(status);
+    }
+    return FinishIfIdle();
+  }
+
+  Step FinishIfIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (writing_ || finished_) return Step::kNothing;
+    finished_ = true;
+    session_.reset();  // lets go of the version now rather than when gRPC is done
+    return Step::kFinish;
+  }
+
+  void Log(const absl::Status& status) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (status.ok()) {
+      state_.log.Info("pull complete", {{"version", session_->Label()}, {"worker", session_->worker()}});
+    } else {
+      state_.log.Warning("pull failed",
+                         {{"version", session_->Label()}, {"worker", session_->worker()}, {"error", status.ToString()}});
+    }
+  }
+
+  ServerState& state_;
+  std::shared_ptr<PullReactor> self_;
+  grpc::ByteBuffer outgoing_;
+
+  absl::Mutex mutex_;
+  std::unique_ptr<PullSession> session_ ABSL_GUARDED_BY(mutex_);
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status status_;  // set once, before finished_
+  uint64_t waiter_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t wait_epoch_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Time asleep_since_ ABSL_GUARDED_BY(mutex_);
+  std::unique_ptr<grpc::Alarm> alarm_ ABSL_GUARDED_BY(mutex_);
+};
+
+// Sends each version of a model whose state changed, the newest state only.
+class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>, public std::enable_shared_from_this<WatchReactor> {
+ public:
+  WatchReactor(ServerState& state, const v1::WatchVersionsRequest& request)
+      : state_(state), model_(request.model()), after_(request.has_after() ? request.after() : 0) {}
+
+  void Start() {
+    self_ = shared_from_this();
+    const uint64_t observer = state_.store.Observe(model_, [weak = weak_from_this()](const std::shared_ptr<Version>& version) {
+      if (const std::shared_ptr<WatchReactor> self = weak.lock()) self->Changed(version);
+    });
+    {
+      absl::MutexLock lock(&mutex_);
+      observer_ = observer;
+    }
+    for (const std::shared_ptr<Version>& version : state_.store.List(model_)) Changed(version);
+  }
+
+  void OnWriteDone(bool ok) override {
+    {
+      absl::MutexLock lock(&mutex_);
+      writing_ = false;
+      if (!ok) ended_ = true;
+    }
+    Advance();
+  }
+
+  void OnCancel() override {
+    {
+      absl::MutexLock lock(&mutex_);
+      ended_ = true;
+    }
+    Advance();
+  }
+
+  void OnDone() override {
+    uint64_t observer = 0;
+    {
+      absl::MutexLock lock(&mutex_);
+      observer = observer_;
+    }
+    state_.store.StopObserving(observer);
+    self_.reset();
+  }
+
+ private:
+  void Changed(const std::shared_ptr<Version>& version) {
+    if (version->number() <= after_) return;
+    {
+      absl::MutexLock lock(&mutex_);
+      changed_[version->number()] = version;
+    }
+    Advance();
+  }
+
+  void Advance() ABSL_LOCKS_EXCLUDED(mutex_) {
+    const Step step = NextStep();
+    if (step == Step::kWrite) StartWrite(&event_);
+    if (step == Step::kFinish) Finish(grpc::Status::CANCELLED);
+  }
+
+  Step NextStep() ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    if (writing_ || finished_) return Step::kNothing;
+    if (ended_) {
+      finished_ = true;
+      return Step::kFinish;
+    }
+    if (changed_.empty()) return Step::kNothing;
+    *event_.mutable_version() = changed_.begin()->second->Summary();
+    changed_.erase(changed_.begin());
+    writing_ = true;
+    return Step::kWrite;
+  }
+
+  ServerState& state_;
+  const std::string model_;
+  const uint64_t after_;
+  std::shared_ptr<WatchReactor> self_;
+  v1::VersionEvent event_;
+
+  absl::Mutex mutex_;
+  uint64_t observer_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::map<uint64_t, std::shared_ptr<Version>> changed_ ABSL_GUARDED_BY(mutex_);
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+// Sends a manifest part by part. gRPC calls one reaction at a time here, so no lock.
+class ManifestReactor final : public grpc::ServerWriteReactor<v1::ManifestPart> {
+ public:
+  void Start(std::unique_ptr<ManifestReactor> self, ServerState& state, const v1::GetManifestRequest& request) {
+    self_ = std::move(self);
+    if (absl::Status status = Select(state, request); !status.ok()) return Finish(ToGrpc(status));
+    WritePart();
+  }
+
+  void OnWriteDone(bool ok) override {
+    if (!ok) return Finish(grpc::Status::CANCELLED);
+    if (part_.last()) return Finish(grpc::Status::OK);
+    WritePart();
+  }
+
+  void OnDone() override { const std::unique_ptr<ManifestReactor> ends_here = std::move(self_); }
+
+ private:
+  absl::Status Select(ServerState& state, const v1::GetManifestRequest& request) {
+    absl::StatusOr<std::shared_ptr<Version>> version = state.store.Find(request.model(), request.version());
+    if (!version.ok()) return version.status();
+    version_ = *std::move(version);
+    const v1::VersionState version_state = version_->state();
+    if (version_state != v1::VERSION_STATE_OPEN && version_state != v1::VERSION_STATE_COMMITTED) {
+      return absl::FailedPreconditionError(absl::StrCat("version ", version_->Label(), " is retired or aborted"));
+    }
+    absl::StatusOr<std::vector<size_t>> selection = SelectTensors(*version_, request.filter());
+    if (!selection.ok()) return selection.status();
+    selection_ = *std::move(selection);
+    return absl::OkStatus();
+  }
+
+  void WritePart() {
+    part_ = MakeManifestPart(*version_, selection_, next_);
+    next_ += part_.entries_size();
+    StartWrite(&part_);
+  }
+
+  std::unique_ptr<ManifestReactor> self_;
+  std::shared_ptr<Version> version_;
+  std::vector<size_t> selection_;
+  v1::ManifestPart part_;
+  size_t next_ = 0;
+};
+
+}  // namespace
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* PullService::Pull(grpc::CallbackServerContext* context,
+                                                              const grpc::ByteBuffer* request) {
+  auto reactor = std::make_shared<PullReactor>(state_);
+  reactor->Start(*request, *context);
+  return reactor.get();
+}
+
+grpc::ServerWriteReactor<v1::VersionEvent>* PullService::WatchVersions(grpc::CallbackServerContext* context,
+                                                                       const v1::WatchVersionsRequest* request) {
+  state_.workers.Watching(request->model(), WorkerName(request->worker(), *context), context->peer());
+  auto reactor = std::make_shared<WatchReactor>(state_, *request);
+  reactor->Start();
+  return reactor.get();
+}
+
+grpc::ServerWriteReactor<v1::ManifestPart>* PullService::GetManifest(grpc::CallbackServerContext* /*context*/,
+                                                                     const v1::GetManifestRequest* request) {
+  auto reactor = std::make_unique<ManifestReactor>();
+  ManifestReactor& started = *reactor;
+  started.Start(std::move(reactor), state_, *request);
+  return &started;
+}
+
+}  // namespace refit

@@ -1,0 +1,27 @@
+// Workers watch, read manifests and pull. See proto/refit/v1/pull.proto.
+#pragma once
+
+#include "refit/v1/pull.grpc.pb.h"
+#include "server/server_context.h"
+
+namespace refit {
+
+class PullService final
+    : public v1::PullService::WithCallbackMethod_WatchVersions<
+          v1::PullService::WithCallbackMethod_GetManifest<v1::PullService::WithRawCallbackMethod_Pull<v1::PullService::Service>>> {
+ public:
+  // `state` must outlive the service.
+  explicit PullService(ServerState& state) : state_(state) {}
+
+  grpc::ServerWriteReactor<v1::VersionEvent>* WatchVersions(grpc::CallbackServerContext* context,
+                                                            const v1::WatchVersionsRequest* request) override;
+  grpc::ServerWriteReactor<v1::ManifestPart>* GetManifest(grpc::CallbackServerContext* context,
+                                                          const v1::GetManifestRequest* request) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* Pull(grpc::CallbackServerContext* context,
+                                                   const grpc::ByteBuffer* request) override;
+
+ private:
+  ServerState& state_;
+};
+
+}  // namespace refit

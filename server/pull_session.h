@@ -1,0 +1,71 @@
+// What a pull stream sends, message by message; knows nothing of reactors.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <grpcpp/support/byte_buffer.h>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "refit/v1/pull.pb.h"
+#include "server/server_context.h"
+#include "server/version.h"
+
+namespace refit {
+
+// Not thread-safe.
+class PullSession {
+ public:
+  // Resolves version, selection and cursor. Errors as pull.proto says of Pull.
+  static absl::StatusOr<std::unique_ptr<PullSession>> Start(ServerState& state, const v1::PullRequest& request,
+                                                            const std::string& worker, const std::string& peer);
+
+  // The next message; nullopt: nothing to send until the version goes on (see Wait). After the last message done() is true.
+  absl::StatusOr<std::optional<grpc::ByteBuffer>> Next();
+  bool done() const { return phase_ == Phase::kDone; }
+
+  // Registers `wake` for when Next would have something; 0 if it has already. See Version::Wait.
+  uint64_t Wait(std::function<void()> wake);
+  void CancelWait(uint64_t id) { reader_->CancelWait(id); }
+
+  // Says that the worker still waits.
+  grpc::ByteBuffer WaitingMessage() const;
+
+  // For the fleet's status.
+  void Waited(absl::Duration time) { fleet_->Waited(time); }
+  void Ended(const absl::Status& status);
+
+  std::string Label() const { return reader_->Label(); }
+  const std::string& worker() const { return worker_; }
+
+ private:
+  enum class Phase { kHeader, kManifest, kChunks, kCommit, kDone };
+
+  PullSession(std::shared_ptr<Version> version, std::vector<size_t> selection, std::string worker)
+      : reader_(std::move(version)), selection_(std::move(selection)), worker_(std::move(worker)) {}
+  absl::Status SetCursor(const v1::PullRequest& request);
+  uint64_t SelectedBytes() const;
+  grpc::ByteBuffer Header();
+  grpc::ByteBuffer Manifest();
+  absl::StatusOr<std::optional<grpc::ByteBuffer>> NextChunk();
+  absl::StatusOr<std::optional<grpc::ByteBuffer>> Committed();
+
+  Version::Reader reader_;
+  const std::vector<size_t> selection_;
+  const std::string worker_;
+  std::unique_ptr<WorkerRegistry::Pull> fleet_;
+  Phase phase_ = Phase::kHeader;
+  bool skip_manifest_ = false;
+  size_t manifest_next_ = 0;
+  size_t tensor_ = 0;   // index into selection_
+  uint64_t chunk_ = 0;  // within that tensor
+  uint64_t sent_bytes_ = 0;
+  uint64_t sent_chunks_ = 0;
+};
+
+}  // namespace refit

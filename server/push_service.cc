@@ -1,0 +1,244 @@
+#include "server/push_service.h"
+
+#include <deque>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include <grpcpp/alarm.h>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "common/net/byte_buffer.h"
+#include "common/net/status.h"
+#include "server/push_session.h"
+
+namespace refit {
+namespace {
+
+// Reads run ahead of the conversion by at most so many messages: then the trainer feels back-pressure through HTTP/2 flow control.
+constexpr size_t kMaxQueuedMessages = 4;
+
+// Between gRPC's reactor calls and the session: reads go through a strand of the conversion threads, so that gRPC's own threads only move
+// bytes. Owns itself from Push until OnDone; work on the strand holds further references.
+class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
+                          public std::enable_shared_from_this<PushReactor> {
+ public:
+  PushReactor(ServerState& state, std::string peer)
+      : state_(state), session_(state, std::move(peer)), strand_(std::make_shared<Strand>(state.convert)) {
+    ++state_.pushes;
+  }
+  ~PushReactor() override { --state_.pushes; }
+
+  void Start() {
+    self_ = shared_from_this();
+    if (state_.pushes > state_.limits.max_pushes) {
+      return End(absl::ResourceExhaustedError(
+          absl::StrCat("the service has ", state_.limits.max_pushes, " push streams open, which is the limit; try again later")));
+    }
+    {
+      absl::MutexLock lock(&mutex_);
+      last_message_ = absl::Now();
+    }
+    ArmIdleAlarm();
+    StartRead(&incoming_);
+  }
+
+  void OnReadDone(bool ok) override {
+    if (!ok) {
+      strand_->Post([self = self_] { self->OnStreamEnded(); });
+      return;
+    }
+    bool read_on = false;
+    {
+      absl::MutexLock lock(&mutex_);
+      ++queued_;
+      read_on = queued_ < kMaxQueuedMessages;
+      reading_ = read_on;
+    }
+    grpc::ByteBuffer message;
+    message.Swap(&incoming_);
+    strand_->Post([self = self_, message = std::move(message)]() mutable { self->OnMessage(std::move(message)); });
+    if (read_on) StartRead(&incoming_);
+  }
+
+  void OnWriteDone(bool ok) override {
+    {
+      absl::MutexLock lock(&mutex_);
+      writing_ = false;
+      if (!ok) outgoing_.clear();
+    }
+    Flush();
+  }
+
+  void OnCancel() override {
+    strand_->Post([self = self_] { self->Fail(absl::CancelledError("the trainer's stream was cut or cancelled")); });
+  }
+
+  void OnDone() override {
+    {
+      absl::MutexLock lock(&mutex_);
+      idle_alarm_.reset();
+    }
+    self_.reset();
+  }
+
+ private:
+  // On the strand.
+  void OnMessage(grpc::ByteBuffer buffer) {
+    if (!ended()) {
+      absl::StatusOr<PushSession::Outcome> outcome = session_.Handle(ReceivedMessage(std::move(buffer)));
+      if (!outcome.ok()) {
+        End(outcome.status());
+      } else {
+        if (outcome->response.has_value()) Send(*outcome->response);
+        if (outcome->done) End(absl::OkStatus());
+      }
+    }
+    bool read_on = false;
+    {
+      absl::MutexLock lock(&mutex_);
+      last_message_ = absl::Now();
+      --queued_;
+      read_on = !reading_ && !ending_.has_value();
+      reading_ = reading_ || read_on;
+    }
+    if (read_on) StartRead(&incoming_);
+  }
+
+  // On the strand, after all messages.
+  void OnStreamEnded() {
+    Fail(absl::FailedPreconditionError(
+        absl::StrCat(session_.Label(), ": the stream ended before commit or abort; the version is aborted")));
+  }
+
+  void Fail(const absl::Status& status) {
+    if (ended()) return;
+    session_.Abandon(std::string(status.message()));
+    End(status);
+  }
+
+  bool ended() {
+    absl::MutexLock lock(&mutex_);
+    return ending_.has_value();
+  }
+
+  void Send(const v1::PushResponse& response) {
+    {
+      absl::MutexLock lock(&mutex_);
+      outgoing_.push_back(Serialize(response));
+    }
+    Flush();
+  }
+
+  void End(const absl::Status& status) {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (ending_.has_value()) return;
+      ending_ = ToGrpc(status);
+    }
+    if (!status.ok()) state_.log.Warning("push failed", {{"push", session_.Label()}, {"error", status.ToString()}});
+    Flush();
+  }
+
+  // Starts the next write, or the end once all are written.
+  void Flush() {
+    bool finish = false;
+    {
+      absl::MutexLock lock(&mutex_);
+      if (writing_ || finished_) return;
+      if (!outgoing_.empty()) {
+        writing_ = true;
+        being_written_ = std::move(outgoing_.front());
+        outgoing_.pop_front();
+      } else if (ending_.has_value()) {
+        finish = finished_ = true;
+      } else {
+        return;
+      }
+    }
+    if (finish) {
+      Finish(*ending_);
+    } else {
+      StartWrite(&being_written_);
+    }
+  }
+
+  void ArmIdleAlarm() {
+    absl::MutexLock lock(&mutex_);
+    const absl::Time deadline = last_message_ + absl::FromChrono(state_.limits.push_idle_timeout);
+    // A new one each time: the old one's callback may still be returning.
+    idle_alarm_ = std::make_unique<grpc::Alarm>();
+    idle_alarm_->Set(absl::ToChronoTime(deadline), [weak = weak_from_this()](bool expired) {
+      const std::shared_ptr<PushReactor> self = weak.lock();
+      if (expired && self != nullptr) self->strand_->Post([self] { self->OnIdleAlarm(); });
+    });
+  }
+
+  // On the strand, so never while a message is being handled.
+  void OnIdleAlarm() {
+    if (ended()) return;
+    bool idle = false;
+    {
+      absl::MutexLock lock(&mutex_);
+      idle = queued_ == 0 && absl::Now() - last_message_ >= absl::FromChrono(state_.limits.push_idle_timeout);
+    }
+    if (!idle) return ArmIdleAlarm();
+    Fail(absl::DeadlineExceededError(absl::StrCat(session_.Label(), ": no message came for ",
+                                                  absl::FormatDuration(absl::FromChrono(state_.limits.push_idle_timeout)),
+                                                  "; the version is aborted")));
+  }
+
+  ServerState& state_;
+  PushSession session_;  // only on the strand
+  const std::shared_ptr<Strand> strand_;
+  std::shared_ptr<PushReactor> self_;
+  grpc::ByteBuffer incoming_;
+  grpc::ByteBuffer being_written_;
+
+  absl::Mutex mutex_;
+  std::unique_ptr<grpc::Alarm> idle_alarm_ ABSL_GUARDED_BY(mutex_);
+  absl::Time last_message_ ABSL_GUARDED_BY(mutex_);
+  size_t queued_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool reading_ ABSL_GUARDED_BY(mutex_) = true;
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+  std::deque<grpc::ByteBuffer> outgoing_ ABSL_GUARDED_BY(mutex_);
+  std::optional<grpc::Status> ending_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace
+
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* PushService::Push(grpc::CallbackServerContext* context) {
+  auto reactor = std::make_shared<PushReactor>(state_, context->peer());
+  reactor->Start();
+  return reactor.get();
+}
+
+grpc::ServerUnaryReactor* PushService::AbortVersion(grpc::CallbackServerContext* context, const v1::AbortVersionRequest* request,
+                                                    v1::AbortVersionResponse* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  v1::VersionSelector selector;
+  selector.set_number(request->version());
+  absl::StatusOr<std::shared_ptr<Version>> version = state_.store.Find(request->model(), selector);
+  if (!version.ok()) {
+    reactor->Finish(ToGrpc(version.status()));
+    return reactor;
+  }
+  const std::string reason = request->reason().empty() ? "aborted on request" : Printable(request->reason());
+  if (!state_.store.Abort(**version, reason)) {
+    reactor->Finish(ToGrpc(absl::FailedPreconditionError(
+        absl::StrCat("version ", (*version)->Label(), " is not open, so it cannot be aborted"))));
+    return reactor;
+  }
+  state_.log.Warning("version aborted on request", {{"model", request->model()},
+                                                    {"version", absl::StrCat(request->version())},
+                                                    {"peer", context->peer()},
+                                                    {"reason", reason}});
+  *response->mutable_summary() = (*version)->Summary();
+  reactor->Finish(grpc::Status::OK);
+  return reactor;
+}
+
+}  // namespace refit

@@ -1,0 +1,242 @@
+#include "server/push_session.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/net/messages.h"
+#include "common/net/status.h"
+
+namespace refit {
+namespace {
+
+absl::Status OutOfOrder(absl::string_view what) {
+  return absl::FailedPreconditionError(
+      absl::StrCat("messages out of order: ", what, "; expected open, declare (until last), chunks, then commit or abort"));
+}
+
+absl::Status DigestMismatch(const std::string& what, uint64_t expected, uint64_t got) {
+  return absl::DataLossError(absl::StrFormat("%s: the sender's digest is %016x, the bytes that came give %016x", what, expected, got));
+}
+
+}  // namespace
+
+PushSession::~PushSession() { Abandon("its stream ended before the commit"); }
+
+std::string PushSession::Label() const {
+  if (!options_.has_value()) return "push";
+  return absl::StrCat("version ", Printable(options_->model), "/", options_->version);
+}
+
+void PushSession::Abandon(const std::string& reason) {
+  if (ended_) return;
+  ended_ = true;
+  if (builder_ == nullptr) return;
+  builder_->Abort(reason);
+  state_.log.Warning("version aborted", {{"model", options_->model},
+                                         {"version", absl::StrCat(options_->version)},
+                                         {"peer", peer_},
+                                         {"reason", reason}});
+}
+
+absl::StatusOr<PushSession::Outcome> PushSession::Handle(const ReceivedMessage& message) {
+  if (ended_) return OutOfOrder("a message after the end of the push");
+  absl::StatusOr<Outcome> outcome = Dispatch(message);
+  if (!outcome.ok()) Abandon(outcome.status().ToString());
+  return outcome;
+}
+
+absl::StatusOr<PushSession::Outcome> PushSession::Dispatch(const ReceivedMessage& message) {
+  absl::StatusOr<std::optional<DecodedChunk>> chunk = message.DecodeChunk();
+  if (!chunk.ok()) return chunk.status();
+  if (chunk->has_value()) {
+    if (absl::Status status = WriteChunk(**chunk, message); !status.ok()) return status;
+    return Outcome{};
+  }
+  v1::PushRequest request;
+  if (absl::Status status = Parse(message.buffer(), request); !status.ok()) return status;
+  switch (request.request_case()) {
+    case v1::PushRequest::kChunk:
+      if (absl::Status status = WriteChunk(request.chunk()); !status.ok()) return status;
+      return Outcome{};
+    case v1::PushRequest::kOpen:
+      return Open(request.open());
+    case v1::PushRequest::kDeclare:
+      return Declare(request.declare());
+    case v1::PushRequest::kCommit:
+      return Commit();
+    case v1::PushRequest::kAbort:
+      return Abort(request.abort());
+    case v1::PushRequest::REQUEST_NOT_SET:
+      break;
+  }
+  return absl::InvalidArgumentError("a PushRequest without any of chunk, open, declare, commit and abort");
+}
+
+absl::StatusOr<PushSession::Outcome> PushSession::Open(const v1::OpenVersion& open) {
+  if (options_.has_value()) return OutOfOrder("a second open");
+  if (open.has_base_version()) return absl::InvalidArgumentError("base_version is set, but deltas are not supported yet");
+  if (open.layout() != v1::LAYOUT_WHOLE) {
+    return absl::InvalidArgumentError(absl::StrCat("layout ", open.layout(), " is not supported; expected LAYOUT_WHOLE"));
+  }
+  BuildOptions options;
+  if (open.dtype() != v1::DTYPE_UNSPECIFIED) {
+    absl::StatusOr<DType> dtype = DTypeFromWire(open.dtype());
+    if (!dtype.ok()) return dtype.status();
+    if (!IsCastable(*dtype)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("cannot cast a version to ", Name(*dtype), "; expected F64, F32, F16 or BF16"));
+    }
+    options.dtype = *dtype;
+  }
+  options.model = open.model();
+  options.version = open.version();
+  options.adapter = open.adapter();
+  options.exclude_key_regex = open.exclude_key_regex();
+  options.publisher = open.publisher().empty() ? peer_ : open.publisher();
+  options.max_tensors = state_.limits.max_tensors_per_version;
+  options.max_name_bytes = state_.limits.max_name_bytes;
+  options_ = std::move(options);
+  return Outcome{};
+}
+
+absl::StatusOr<PushSession::Outcome> PushSession::Declare(const v1::DeclareTensors& declare) {
+  if (!options_.has_value()) return OutOfOrder("declare before open");
+  if (builder_ != nullptr) return OutOfOrder("declare after the last declare");
+  if (declared_.size() + declare.tensors_size() > options_->max_tensors) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(Label(), ": more than ", options_->max_tensors, " native tensors were declared, which is the limit"));
+  }
+  for (const v1::DeclaredTensor& tensor : declare.tensors()) {
+    absl::StatusOr<TensorSpec> spec = FromProto(tensor.tensor(), options_->max_name_bytes);
+    if (!spec.ok()) return Annotate(spec.status(), Label());
+    if (tensor.has_box()) {
+      return absl::InvalidArgumentError(absl::StrCat("tensor ", spec->ToString(), ": a box is given, but sharded pushes are not supported yet"));
+    }
+    declared_.push_back(*std::move(spec));
+  }
+  if (!declare.last()) return Outcome{};
+
+  absl::StatusOr<std::unique_ptr<VersionBuilder>> builder = VersionBuilder::Open(state_.store, *options_, std::move(declared_));
+  if (!builder.ok()) return Annotate(builder.status(), Label());
+  builder_ = *std::move(builder);
+  digesters_.resize(builder_->native().size());
+  absl::StatusOr<std::shared_ptr<Buffer>> scratch = Buffer::Allocate(state_.store.options().chunk_bytes);
+  if (!scratch.ok()) return scratch.status();
+  scratch_ = *std::move(scratch);
+
+  Outcome outcome;
+  v1::VersionOpened& opened = *outcome.response.emplace().mutable_opened();
+  *opened.mutable_summary() = builder_->version()->Summary();
+  opened.set_max_chunk_bytes(state_.store.options().chunk_bytes);
+  state_.log.Info("version opened", {{"model", options_->model},
+                                     {"version", absl::StrCat(options_->version)},
+                                     {"publisher", options_->publisher},
+                                     {"peer", peer_},
+                                     {"tensors", absl::StrCat(opened.summary().tensors())},
+                                     {"bytes", absl::StrCat(opened.summary().bytes())}});
+  return outcome;
+}
+
+absl::Status PushSession::CheckChunk(const ChunkHeader& header, uint64_t payload_bytes) const {
+  if (builder_ == nullptr) return OutOfOrder("a chunk before the last declare");
+  const std::vector<TensorSpec>& native = builder_->native();
+  if (header.tensor >= native.size()) {
+    return absl::InvalidArgumentError(absl::StrCat(Label(), ": a chunk for tensor number ", header.tensor, ", but ", native.size(),
+                                                   " tensors were declared"));
+  }
+  const TensorSpec& spec = native[header.tensor];
+  if (header.encoding != v1::CHUNK_ENCODING_RAW) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor ", spec.ToString(), ": chunk encoding ", header.encoding, " is not known; expected RAW"));
+  }
+  if (header.decoded_bytes != 0 && header.decoded_bytes != payload_bytes) {
+    return absl::InvalidArgumentError(absl::StrCat("tensor ", spec.ToString(), ": a RAW chunk of ", payload_bytes,
+                                                   " bytes says that it decodes to ", header.decoded_bytes));
+  }
+  if (payload_bytes > scratch_->size()) {
+    return absl::InvalidArgumentError(absl::StrCat("tensor ", spec.ToString(), ": a chunk of ", payload_bytes,
+                                                   " bytes; expected at most ", scratch_->size()));
+  }
+  if (payload_bytes == 0 && spec.ByteSize() != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("tensor ", spec.ToString(), ": an empty chunk at offset ", header.offset));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PushSession::WriteChunk(const DecodedChunk& chunk, const ReceivedMessage& message) {
+  if (absl::Status status = CheckChunk(chunk.header, chunk.payload_bytes); !status.ok()) return status;
+  const uint64_t digest = message.CopyAndDigest(chunk.payload_offset, scratch_->data());
+  return AppendVerified(chunk.header, digest, absl::MakeConstSpan(scratch_->data(), chunk.payload_bytes));
+}
+
+absl::Status PushSession::WriteChunk(const v1::Chunk& chunk) {
+  ChunkHeader header{chunk.tensor(), chunk.offset(), chunk.encoding(), chunk.decoded_bytes(), chunk.digest(), std::nullopt};
+  if (chunk.has_tensor_digest()) header.tensor_digest = chunk.tensor_digest();
+  if (absl::Status status = CheckChunk(header, chunk.payload().size()); !status.ok()) return status;
+  const auto payload =
+      absl::MakeConstSpan(reinterpret_cast<const std::byte*>(chunk.payload().data()), chunk.payload().size());
+  return AppendVerified(header, DigestBytes(payload), payload);
+}
+
+absl::Status PushSession::AppendVerified(const ChunkHeader& header, uint64_t got_digest, absl::Span<const std::byte> payload) {
+  const TensorSpec& spec = builder_->native()[header.tensor];
+  if (got_digest != header.digest) {
+    return DigestMismatch(absl::StrCat("tensor ", spec.ToString(), ", chunk at offset ", header.offset), header.digest, got_digest);
+  }
+  if (absl::Status status = builder_->Append(header.tensor, header.offset, payload); !status.ok()) return status;
+  return CheckTensorDigest(header, payload);
+}
+
+absl::Status PushSession::CheckTensorDigest(const ChunkHeader& header, absl::Span<const std::byte> payload) {
+  const TensorSpec& spec = builder_->native()[header.tensor];
+  const bool ends = header.offset + payload.size() == spec.ByteSize();
+  const uint64_t block = state_.store.options().chunk_bytes;
+  std::optional<TensorDigester>& digester = digesters_[header.tensor];
+  if (!digester.has_value()) digester.emplace(block);
+  const bool is_block = header.offset % block == 0 && (payload.size() == block || ends) && !payload.empty();
+  if (is_block) {
+    digester->UpdateBlock(header.digest);
+  } else {
+    digester->Update(payload);
+  }
+  if (!ends) {
+    if (!header.tensor_digest.has_value()) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat("tensor ", spec.ToString(), ": the chunk at offset ", header.offset,
+                                                   " carries the tensor digest, but does not end the tensor"));
+  }
+  const uint64_t got = digester->Finish();
+  digester.reset();
+  if (!header.tensor_digest.has_value()) {
+    return absl::InvalidArgumentError(absl::StrCat("tensor ", spec.ToString(), ": its last chunk carries no tensor digest"));
+  }
+  if (*header.tensor_digest != got) return DigestMismatch(absl::StrCat("tensor ", spec.ToString()), *header.tensor_digest, got);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<PushSession::Outcome> PushSession::Commit() {
+  if (builder_ == nullptr) return OutOfOrder("commit before the last declare");
+  absl::StatusOr<v1::VersionSummary> summary = builder_->Commit();
+  if (!summary.ok()) return summary.status();
+  ended_ = true;
+  state_.log.Info("version committed",
+                  {{"model", options_->model},
+                   {"version", absl::StrCat(options_->version)},
+                   {"bytes", absl::StrCat(summary->bytes())},
+                   {"seconds", absl::StrFormat("%.3f", static_cast<double>(summary->closed_at_ns() - summary->opened_at_ns()) / 1e9)}});
+  Outcome outcome;
+  *outcome.response.emplace().mutable_committed()->mutable_summary() = *std::move(summary);
+  outcome.done = true;
+  return outcome;
+}
+
+absl::StatusOr<PushSession::Outcome> PushSession::Abort(const v1::AbortPush& abort) {
+  if (builder_ == nullptr) return OutOfOrder("abort before the last declare");
+  Abandon(abort.reason().empty() ? "its trainer aborted it" : Printable(abort.reason()));
+  Outcome outcome;
+  *outcome.response.emplace().mutable_aborted()->mutable_summary() = builder_->version()->Summary();
+  outcome.done = true;
+  return outcome;
+}
+
+}  // namespace refit

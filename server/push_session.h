@@ -1,0 +1,65 @@
+// What a push stream does, message by message; knows nothing of reactors.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "common/net/byte_buffer.h"
+#include "common/tensor/buffer.h"
+#include "common/wire/digest.h"
+#include "refit/v1/push.pb.h"
+#include "server/server_context.h"
+#include "server/version_builder.h"
+
+namespace refit {
+
+// One stream's protocol: open, declare, chunks, commit or abort. Not thread-safe; one message at a time.
+class PushSession {
+ public:
+  PushSession(ServerState& state, std::string peer) : state_(state), peer_(std::move(peer)) {}
+  // Aborts the version unless it was committed.
+  ~PushSession();
+
+  // Handles a message. A status that is not OK ends the stream, and the version has been aborted. `response`, if set, is to be sent;
+  // `done` says that it is the last and that the stream then ends with OK.
+  struct Outcome {
+    std::optional<v1::PushResponse> response;
+    bool done = false;
+  };
+  absl::StatusOr<Outcome> Handle(const ReceivedMessage& message);
+
+  // The stream ended, was cut, or fell silent: aborts what is open.
+  void Abandon(const std::string& reason);
+
+  // "version default/3", or "push" before it is known; for messages.
+  std::string Label() const;
+
+ private:
+  absl::StatusOr<Outcome> Dispatch(const ReceivedMessage& message);
+  absl::StatusOr<Outcome> Open(const v1::OpenVersion& open);
+  absl::StatusOr<Outcome> Declare(const v1::DeclareTensors& declare);
+  absl::StatusOr<Outcome> Commit();
+  absl::StatusOr<Outcome> Abort(const v1::AbortPush& abort);
+  // A chunk on the fast path: its payload lies in `message`.
+  absl::Status WriteChunk(const DecodedChunk& chunk, const ReceivedMessage& message);
+  // A chunk that generic protobuf code encoded in its own way.
+  absl::Status WriteChunk(const v1::Chunk& chunk);
+  absl::Status CheckChunk(const ChunkHeader& header, uint64_t payload_bytes) const;
+  absl::Status AppendVerified(const ChunkHeader& header, uint64_t got_digest, absl::Span<const std::byte> payload);
+  absl::Status CheckTensorDigest(const ChunkHeader& header, absl::Span<const std::byte> payload);
+
+  ServerState& state_;
+  const std::string peer_;
+  std::optional<BuildOptions> options_;  // after `open`
+  std::vector<TensorSpec> declared_;     // until the last `declare`
+  std::unique_ptr<VersionBuilder> builder_;
+  std::vector<std::optional<TensorDigester>> digesters_;  // of native tensors under way
+  std::shared_ptr<Buffer> scratch_;                       // one chunk
+  bool ended_ = false;
+};
+
+}  // namespace refit

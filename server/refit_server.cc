@@ -1,0 +1,128 @@
+#include "server/refit_server.h"
+
+#include <algorithm>
+#include <utility>
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "common/net/channel.h"
+#include "common/net/version_info.h"
+#include "server/inspect_service.h"
+#include "server/pull_service.h"
+#include "server/push_service.h"
+
+namespace refit {
+namespace {
+
+constexpr uint64_t kMinChunkBytes = 4096;
+constexpr uint64_t kChunkOverheadBytes = 1024;
+
+absl::Status Validate(const ServerOptions& options) {
+  const uint64_t max_message = options.limits.max_message_bytes;
+  if (options.limits.max_message_bytes < (64 << 10) || options.limits.max_message_bytes > (64 << 20)) {
+    return absl::InvalidArgumentError(absl::StrCat("the largest message must be 64 KiB to 64 MiB, got ", max_message, " bytes"));
+  }
+  const uint64_t chunk = options.store.chunk_bytes;
+  if (chunk < kMinChunkBytes || chunk > max_message - kChunkOverheadBytes || chunk % 64 != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("the chunk size must be a multiple of 64 from ", kMinChunkBytes, " to ",
+                                                   max_message - kChunkOverheadBytes, " (message size less ", kChunkOverheadBytes,
+                                                   ") bytes, got ", chunk));
+  }
+  if (options.store.retain_versions == 0) return absl::InvalidArgumentError("at least 1 committed version must be retained, got 0");
+  return absl::OkStatus();
+}
+
+// Plain text only where nobody else can listen in.
+bool IsLoopback(absl::string_view listen) {
+  for (const absl::string_view prefix : {"127.", "localhost:", "[::1]:", "ipv4:127.", "ipv6:[::1]:", "unix:"}) {
+    if (absl::StartsWith(listen, prefix)) return true;
+  }
+  return false;
+}
+
+std::string WithPort(const std::string& listen, int port) {
+  if (absl::StartsWith(listen, "unix:")) return listen;
+  return absl::StrCat(listen.substr(0, listen.rfind(':')), ":", port);
+}
+
+int ThreadCount(int asked) {
+  if (asked > 0) return asked;
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / 2);
+}
+
+}  // namespace
+
+// Members are destroyed in reverse order: gRPC first, then the services, then what they share.
+struct RefitServer::Impl {
+  explicit Impl(const ServerOptions& options)
+      : state(options.store, options.limits, ThreadCount(options.convert_threads), options.log),
+        push(state),
+        pull(state),
+        inspect(state) {}
+
+  ServerState state;
+  PushService push;
+  PullService pull;
+  InspectService inspect;
+  std::unique_ptr<grpc::Server> server;
+};
+
+absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOptions& options) {
+  if (absl::Status status = Validate(options); !status.ok()) return status;
+  if (!IsLoopback(options.listen) && !options.allow_plaintext) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("refusing to listen in plain text on '", options.listen,
+                     "', which is not loopback: anyone who reaches it could read and replace the weights; "
+                     "use 127.0.0.1, [::1], localhost or unix:, or allow it with --allow-plaintext"));
+  }
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+
+  auto impl = std::make_unique<Impl>(options);
+  grpc::ServerBuilder builder;
+  ConfigureServer(builder, options.limits.max_message_bytes);
+  int port = 0;
+  builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(&impl->push);
+  builder.RegisterService(&impl->pull);
+  builder.RegisterService(&impl->inspect);
+  impl->server = builder.BuildAndStart();
+  const bool is_unix = absl::StartsWith(options.listen, "unix:");
+  if (impl->server == nullptr || (port == 0 && !is_unix)) {
+    return absl::UnavailableError(absl::StrCat("cannot listen on '", options.listen, "'; is the address right and the port free?"));
+  }
+  std::unique_ptr<RefitServer> server = absl::WrapUnique(new RefitServer(std::move(impl)));
+  server->port_ = port;
+  server->address_ = WithPort(options.listen, port);
+  options.log.Info("listening", {{"address", server->address_},
+                                 {"version", SoftwareVersion()},
+                                 {"memory_bytes", absl::StrCat(options.store.memory_budget_bytes)},
+                                 {"retain", absl::StrCat(options.store.retain_versions)},
+                                 {"convert_threads", absl::StrCat(server->impl_->state.convert.threads())}});
+  return server;
+}
+
+RefitServer::RefitServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+RefitServer::~RefitServer() { Shutdown(std::chrono::milliseconds::zero()); }
+
+absl::StatusOr<std::unique_ptr<VersionBuilder>> RefitServer::OpenVersion(const BuildOptions& options,
+                                                                         std::vector<TensorSpec> native) {
+  BuildOptions limited = options;
+  limited.max_tensors = std::min(limited.max_tensors, impl_->state.limits.max_tensors_per_version);
+  limited.max_name_bytes = std::min<size_t>(limited.max_name_bytes, impl_->state.limits.max_name_bytes);
+  return VersionBuilder::Open(impl_->state.store, limited, std::move(native));
+}
+
+void RefitServer::Shutdown(std::chrono::milliseconds grace) {
+  if (grpc::HealthCheckServiceInterface* health = impl_->server->GetHealthCheckService()) health->Shutdown();
+  impl_->server->Shutdown(std::chrono::system_clock::now() + grace);
+  impl_->server->Wait();
+}
+
+}  // namespace refit

@@ -1,0 +1,57 @@
+// The whole service in one object: for the refit-server program, and for a trainer that embeds it.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/event_log.h"
+#include "server/server_context.h"
+#include "server/version_builder.h"
+#include "server/version_store.h"
+
+namespace refit {
+
+struct ServerOptions {
+  // "host:port" (port 0: any free one), or "unix:/path". Plain text; a host that is not loopback is refused unless allow_plaintext.
+  std::string listen = "127.0.0.1:50051";
+  bool allow_plaintext = false;
+  StoreOptions store;
+  Limits limits;
+  // Threads that convert; 0: one for each two cores, at least one.
+  int convert_threads = 0;
+  EventLog log;
+};
+
+// Running from Start until Shutdown or the destructor. Thread-safe.
+class RefitServer {
+ public:
+  // INVALID_ARGUMENT for bad options; UNAVAILABLE, naming the address, if it cannot listen there.
+  static absl::StatusOr<std::unique_ptr<RefitServer>> Start(const ServerOptions& options);
+  ~RefitServer();
+
+  // The address that it listens on, with the port that was chosen.
+  const std::string& address() const { return address_; }
+  int port() const { return port_; }
+
+  // Opens a version from within this process: no network hop, tensors converted straight into the version's memory. The builder must be
+  // gone before the server is. Errors as VersionBuilder::Open.
+  absl::StatusOr<std::unique_ptr<VersionBuilder>> OpenVersion(const BuildOptions& options, std::vector<TensorSpec> native);
+
+  // Refuses new calls, gives those under way until `grace` is over, then cancels them. Idempotent.
+  void Shutdown(std::chrono::milliseconds grace);
+
+ private:
+  struct Impl;
+  explicit RefitServer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+  std::string address_;
+  int port_ = 0;
+};
+
+}  // namespace refit

@@ -1,0 +1,54 @@
+// What the services share: one store, one fleet, one pool of threads.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include <grpcpp/server_context.h>
+
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "server/event_log.h"
+#include "server/version_store.h"
+#include "server/work_queue.h"
+#include "server/worker_registry.h"
+
+namespace refit {
+
+// Limits on what a peer may ask for; beyond them RESOURCE_EXHAUSTED.
+struct Limits {
+  uint64_t max_tensors_per_version = 1'000'000;
+  uint64_t max_name_bytes = 1024;
+  uint32_t max_pulls = 1024;
+  uint32_t max_pushes = 64;
+  int max_message_bytes = 4 << 20;
+  // A push whose trainer is silent for so long is aborted.
+  std::chrono::milliseconds push_idle_timeout = std::chrono::seconds(60);
+  // While a worker waits for the trainer, it hears from the service this often.
+  std::chrono::milliseconds waiting_interval = std::chrono::seconds(5);
+};
+
+// Members are thread-safe or immutable. Outlives every call.
+struct ServerState {
+  ServerState(const StoreOptions& store_options, const Limits& limit_options, int convert_threads, EventLog event_log)
+      : limits(limit_options), log(std::move(event_log)), store(store_options), convert(convert_threads) {}
+
+  const Limits limits;
+  const EventLog log;
+  VersionStore store;
+  WorkerRegistry workers;
+  std::atomic<uint32_t> pushes{0};  // push streams open
+  std::atomic<uint32_t> pulls{0};   // pull streams open
+  const absl::Time started_at = absl::Now();
+  WorkQueue convert;  // last: its threads end first
+};
+
+// The name that a worker gave itself, or its address.
+inline std::string WorkerName(const std::string& given, const grpc::CallbackServerContext& context) {
+  return given.empty() ? context.peer() : Printable(given);
+}
+
+}  // namespace refit

@@ -1,0 +1,147 @@
+// One version: its manifest, its bytes, and how far both are.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/types/span.h"
+#include "common/adapters/plan.h"
+#include "common/tensor/buffer.h"
+#include "refit/v1/types.pb.h"
+
+namespace refit {
+
+// What stays the same over a version's life.
+struct VersionIdentity {
+  std::string model;
+  uint64_t number = 0;
+  std::string adapter;
+  std::string publisher;
+};
+
+// A version's tensors are filled by one VersionBuilder and read by any number of workers at the same time: a chunk can be read
+// as soon as its last byte is converted, and never changes after. States change only through VersionStore. Thread-safe.
+class Version : public std::enable_shared_from_this<Version> {
+ public:
+  Version(VersionIdentity identity, VersionPlan plan, uint64_t chunk_bytes, std::shared_ptr<BufferPool> pool);
+
+  const VersionIdentity& identity() const { return identity_; }
+  const std::string& model() const { return identity_.model; }
+  uint64_t number() const { return identity_.number; }
+  const VersionPlan& plan() const { return plan_; }
+  uint64_t chunk_bytes() const { return chunk_bytes_; }
+  // The manifest has size() tensors; spec(i) and chunk_count(i) are known from the beginning.
+  size_t size() const { return plan_.outputs.size(); }
+  const TensorSpec& spec(size_t tensor) const { return plan_.outputs[tensor].planned.hf; }
+  uint64_t chunk_count(size_t tensor) const;
+  // Sum of all tensors, in bytes.
+  uint64_t bytes() const { return bytes_; }
+  // "default/3", for messages.
+  std::string Label() const;
+
+  v1::VersionState state() const;
+  v1::VersionSummary Summary() const;
+  std::optional<uint64_t> tensor_digest(size_t tensor) const;
+
+  // A chunk that is ready, and what keeps its bytes alive.
+  struct Chunk {
+    std::shared_ptr<const Buffer> owner;
+    absl::Span<const std::byte> bytes;
+    uint64_t digest = 0;
+    std::optional<uint64_t> tensor_digest;  // on a tensor's last chunk
+  };
+  // nullopt: not converted yet. ABORTED once the version was aborted; FAILED_PRECONDITION once its data were dropped.
+  absl::StatusOr<std::optional<Chunk>> GetChunk(size_t tensor, uint64_t chunk) const;
+
+  // The whole tensor's memory. UNAVAILABLE until it is converted whole; otherwise errors as GetChunk.
+  absl::StatusOr<std::shared_ptr<const Buffer>> GetTensor(size_t tensor) const;
+
+  // Calls `wake` once, from some other thread and with no lock held, when the chunk is ready or the version's state changes; a chunk number of
+  // chunk_count(tensor), or a tensor of size(), waits for the state alone. Returns 0, and never calls, when that is so already.
+  uint64_t Wait(size_t tensor, uint64_t chunk, std::function<void()> wake);
+  // After it returned, `wake` may still be running but is not called any more.
+  void CancelWait(uint64_t id);
+
+  // Held by whoever streams the version: a retired version keeps its data for its readers as long as the memory is not needed.
+  class Reader {
+   public:
+    explicit Reader(std::shared_ptr<Version> version);
+    ~Reader();
+    Reader(Reader&& other) noexcept = default;
+    Reader& operator=(Reader&&) = delete;
+    Version* operator->() const { return version_.get(); }
+    Version& operator*() const { return *version_; }
+
+   private:
+    std::shared_ptr<Version> version_;
+  };
+
+ private:
+  friend class VersionBuilder;
+  friend class VersionStore;
+
+  struct Tensor {
+    std::shared_ptr<Buffer> data;  // null until the first byte comes, and after the data were dropped
+    uint64_t ready_bytes = 0;      // prefix whose chunks are final and digested
+    bool complete = false;
+    std::vector<uint64_t> chunk_digests;
+    uint64_t digest = 0;
+  };
+  struct Waiter {
+    size_t tensor;
+    uint64_t chunk;
+    std::function<void()> wake;
+  };
+
+  // For VersionBuilder: the memory of an output, allocated at its first use.
+  absl::StatusOr<std::shared_ptr<Buffer>> DataFor(size_t tensor);
+  // For VersionBuilder: the first `converted` bytes of the tensor are final. Digests the chunks that are whole now.
+  void Publish(size_t tensor, uint64_t converted);
+  void AddReceived(uint64_t bytes);
+
+  // For VersionStore.
+  absl::Status SetCommitted();
+  bool SetAborted(std::string reason);
+  void SetRetired();
+  void DropData();
+  bool HoldsData() const;
+  int readers() const;
+
+  bool IsReady(size_t tensor, uint64_t chunk) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status DataStatus() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void WakeReady() ABSL_LOCKS_EXCLUDED(mutex_);
+  void DropDataLocked(std::vector<std::shared_ptr<Buffer>>& dropped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const VersionIdentity identity_;
+  const VersionPlan plan_;
+  const uint64_t chunk_bytes_;
+  const std::shared_ptr<BufferPool> pool_;
+  uint64_t bytes_ = 0;
+  uint64_t declared_bytes_ = 0;
+
+  mutable absl::Mutex mutex_;
+  v1::VersionState state_ ABSL_GUARDED_BY(mutex_) = v1::VERSION_STATE_OPEN;
+  std::string abort_reason_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Tensor> tensors_ ABSL_GUARDED_BY(mutex_);
+  size_t incomplete_tensors_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool holds_data_ ABSL_GUARDED_BY(mutex_) = true;
+  int readers_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t received_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t converted_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t manifest_digest_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t opened_at_ns_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t closed_at_ns_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t next_waiter_ ABSL_GUARDED_BY(mutex_) = 1;
+  std::map<uint64_t, Waiter> waiters_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace refit

@@ -1,0 +1,231 @@
+#include "server/version_store.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+namespace refit {
+namespace {
+
+constexpr size_t kMaxModelNameBytes = 256;
+
+std::shared_ptr<Version> NewestIn(const std::map<uint64_t, std::shared_ptr<Version>>& versions, bool committed_only) {
+  for (auto it = versions.rbegin(); it != versions.rend(); ++it) {
+    const v1::VersionState state = it->second->state();
+    if (state == v1::VERSION_STATE_COMMITTED) return it->second;
+    if (state == v1::VERSION_STATE_OPEN && !committed_only) return it->second;
+  }
+  return nullptr;
+}
+
+std::string DescribeKnown(const std::map<uint64_t, std::shared_ptr<Version>>& versions) {
+  constexpr size_t kShown = 10;
+  std::vector<std::string> shown;
+  for (auto it = versions.rbegin(); it != versions.rend() && shown.size() < kShown; ++it) {
+    shown.push_back(absl::StrCat(it->first));
+  }
+  if (shown.empty()) return "it has none";
+  return absl::StrCat("it has ", absl::StrJoin(shown, ", "), versions.size() > kShown ? ", ..." : "");
+}
+
+}  // namespace
+
+VersionStore::VersionStore(StoreOptions options)
+    : options_(options), pool_(std::make_shared<BufferPool>(options.memory_budget_bytes)) {}
+
+absl::Status VersionStore::CheckMayOpen(const VersionIdentity& identity) const {
+  const std::string label = absl::StrCat(identity.model, "/", identity.number);
+  if (identity.model.empty() || identity.model.size() > kMaxModelNameBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a model name has 1 to ", kMaxModelNameBytes, " bytes, this one has ", identity.model.size()));
+  }
+  if (identity.number == 0) return absl::InvalidArgumentError("version numbers begin at 1, got 0");
+  const auto model = models_.find(identity.model);
+  if (model == models_.end()) {
+    if (models_.size() < options_.max_models) return absl::OkStatus();
+    return absl::ResourceExhaustedError(
+        absl::StrCat("no room for another model: ", options_.max_models, " are known, which is the limit"));
+  }
+  for (const auto& [number, version] : model->second) {
+    if (version->state() != v1::VERSION_STATE_OPEN) continue;
+    if (number == identity.number) {
+      return absl::AlreadyExistsError(absl::StrCat("version ", label, " is being pushed already, by '",
+                                                   Printable(version->identity().publisher), "'"));
+    }
+    return absl::FailedPreconditionError(absl::StrCat("version ", label, " cannot be opened while version ", version->Label(),
+                                                      " is open; commit or abort that one first"));
+  }
+  const auto newest = newest_committed_.find(identity.model);
+  if (newest == newest_committed_.end() || identity.number > newest->second) return absl::OkStatus();
+  const auto known = model->second.find(identity.number);
+  const bool was_committed = known != model->second.end() && known->second->state() != v1::VERSION_STATE_ABORTED;
+  const std::string message = absl::StrCat("version ", label, was_committed ? " was committed before" : " lies below",
+                                           was_committed ? "; the newest is " : " the newest committed version ",
+                                           newest->second, "; expected a larger number");
+  return was_committed ? absl::AlreadyExistsError(message) : absl::FailedPreconditionError(message);
+}
+
+uint64_t VersionStore::ReservedLocked() const {
+  uint64_t reserved = 0;
+  for (const auto& [model, versions] : models_) {
+    for (const auto& [number, version] : versions) {
+      if (version->HoldsData()) reserved += version->bytes();
+    }
+  }
+  return reserved;
+}
+
+absl::Status VersionStore::MakeRoom(const std::string& label, uint64_t bytes, Changes& changes) {
+  uint64_t reserved = ReservedLocked();
+  auto fits = [&] { return bytes <= options_.memory_budget_bytes && reserved <= options_.memory_budget_bytes - bytes; };
+  // First what is retired and only kept for slow readers, then committed versions older than their model's newest.
+  for (const v1::VersionState expendable : {v1::VERSION_STATE_RETIRED, v1::VERSION_STATE_COMMITTED}) {
+    for (auto& [model, versions] : models_) {
+      const std::shared_ptr<Version> newest = NewestIn(versions, /*committed_only=*/true);
+      for (auto& [number, version] : versions) {
+        if (fits()) break;
+        if (version == newest || version->state() != expendable || !version->HoldsData()) continue;
+        reserved -= version->bytes();
+        version->SetRetired();
+        version->DropData();
+        if (expendable == v1::VERSION_STATE_COMMITTED) changes.push_back(version);
+      }
+    }
+  }
+  if (!fits()) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("version ", label, " needs ", bytes, " bytes of tensor memory, but ", reserved, " of the budget of ",
+                     options_.memory_budget_bytes, " are held by versions that must stay; raise --memory"));
+  }
+  pool_->TrimTo(options_.memory_budget_bytes - reserved);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<Version>> VersionStore::Open(VersionIdentity identity, VersionPlan plan) {
+  std::shared_ptr<Version> version;
+  Changes changes;
+  absl::Status status;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (absl::Status may = CheckMayOpen(identity); !may.ok()) return may;
+    version = std::make_shared<Version>(std::move(identity), std::move(plan), options_.chunk_bytes, pool_);
+    status = MakeRoom(version->Label(), version->bytes(), changes);
+    if (status.ok()) {
+      models_[version->model()][version->number()] = version;
+      changes.push_back(version);
+    }
+  }
+  Tell(changes);
+  if (!status.ok()) return status;
+  return version;
+}
+
+absl::Status VersionStore::Commit(Version& version) {
+  Changes changes;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (absl::Status status = version.SetCommitted(); !status.ok()) return status;
+    newest_committed_[version.model()] = version.number();
+    changes.push_back(version.shared_from_this());
+    Versions& versions = models_[version.model()];
+    RetireBeyondRetained(versions, changes);
+    ForgetOld(versions);
+  }
+  Tell(changes);
+  return absl::OkStatus();
+}
+
+bool VersionStore::Abort(Version& version, std::string reason) {
+  if (!version.SetAborted(std::move(reason))) return false;
+  {
+    absl::MutexLock lock(&mutex_);
+    ForgetOld(models_[version.model()]);
+  }
+  Tell({version.shared_from_this()});
+  return true;
+}
+
+void VersionStore::RetireBeyondRetained(Versions& versions, Changes& changes) {
+  uint32_t committed = 0;
+  for (auto it = versions.rbegin(); it != versions.rend(); ++it) {
+    if (it->second->state() != v1::VERSION_STATE_COMMITTED) continue;
+    if (++committed <= std::max<uint32_t>(options_.retain_versions, 1)) continue;
+    it->second->SetRetired();
+    changes.push_back(it->second);
+  }
+}
+
+void VersionStore::ForgetOld(Versions& versions) {
+  auto is_past = [](const std::shared_ptr<Version>& version) {
+    return !version->HoldsData() && version->state() != v1::VERSION_STATE_OPEN;
+  };
+  size_t past = std::count_if(versions.begin(), versions.end(), [&](const auto& entry) { return is_past(entry.second); });
+  for (auto it = versions.begin(); it != versions.end() && past > options_.remembered_versions;) {
+    const bool forget = is_past(it->second);
+    past -= forget ? 1 : 0;
+    it = forget ? versions.erase(it) : std::next(it);
+  }
+}
+
+absl::StatusOr<std::shared_ptr<Version>> VersionStore::Find(const std::string& model,
+                                                            const v1::VersionSelector& selector) const {
+  absl::MutexLock lock(&mutex_);
+  const auto found = models_.find(model);
+  if (found == models_.end()) {
+    return absl::NotFoundError(absl::StrCat("no version of a model named '", Printable(model), "' was ever pushed here"));
+  }
+  const Versions& versions = found->second;
+  if (selector.selector_case() == v1::VersionSelector::kNumber) {
+    const auto version = versions.find(selector.number());
+    if (version != versions.end()) return version->second;
+    return absl::NotFoundError(
+        absl::StrCat("model '", Printable(model), "' has no version ", selector.number(), "; ", DescribeKnown(versions)));
+  }
+  const bool committed_only = selector.selector_case() != v1::VersionSelector::kLatest || !selector.latest();
+  if (std::shared_ptr<Version> newest = NewestIn(versions, committed_only)) return newest;
+  return absl::NotFoundError(absl::StrCat("model '", Printable(model), "' has no ", committed_only ? "committed" : "live",
+                                          " version; ", DescribeKnown(versions)));
+}
+
+std::vector<std::shared_ptr<Version>> VersionStore::List(const std::string& model) const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<std::shared_ptr<Version>> list;
+  for (const auto& [name, versions] : models_) {
+    if (!model.empty() && name != model) continue;
+    for (const auto& [number, version] : versions) list.push_back(version);
+  }
+  return list;
+}
+
+uint64_t VersionStore::Observe(std::string model, Observer on_change) {
+  absl::MutexLock lock(&mutex_);
+  observers_.emplace(next_observer_, std::make_pair(std::move(model), std::move(on_change)));
+  return next_observer_++;
+}
+
+void VersionStore::StopObserving(uint64_t id) {
+  absl::MutexLock lock(&mutex_);
+  observers_.erase(id);
+}
+
+uint64_t VersionStore::reserved_bytes() const {
+  absl::MutexLock lock(&mutex_);
+  return ReservedLocked();
+}
+
+void VersionStore::Tell(const Changes& changes) {
+  std::vector<std::pair<std::string, Observer>> observers;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [id, observer] : observers_) observers.push_back(observer);
+  }
+  for (const std::shared_ptr<Version>& version : changes) {
+    for (const auto& [model, on_change] : observers) {
+      if (model == version->model()) on_change(version);
+    }
+  }
+}
+
+}  // namespace refit

@@ -1,0 +1,88 @@
+// All versions of all models: who may open, what is kept, who is told.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "common/adapters/plan.h"
+#include "common/tensor/buffer.h"
+#include "refit/v1/pull.pb.h"
+#include "server/version.h"
+
+namespace refit {
+
+struct StoreOptions {
+  // Memory for the tensors of all versions together. Bytes.
+  uint64_t memory_budget_bytes = uint64_t{8} << 30;
+  // Committed versions that each model keeps, at least 1. Older ones are retired, earlier still if the budget needs it.
+  uint32_t retain_versions = 2;
+  uint64_t chunk_bytes = 2 << 20;
+  uint32_t max_models = 64;
+  // Retired and aborted versions that each model still lists.
+  uint32_t remembered_versions = 32;
+};
+
+// Rules: one version of a model is open at a time; numbers of committed versions grow; the newest committed version of a model is never given up for
+// memory. Thread-safe.
+class VersionStore {
+ public:
+  explicit VersionStore(StoreOptions options);
+
+  // Opens a version and reserves memory for all of it, retiring older ones where that is needed.
+  // ALREADY_EXISTS: the number is open or was committed. FAILED_PRECONDITION: it lies below a committed one, or another version of the model is open.
+  // RESOURCE_EXHAUSTED: the budget has no room, or too many models. INVALID_ARGUMENT: an empty or overlong model name, number 0.
+  absl::StatusOr<std::shared_ptr<Version>> Open(VersionIdentity identity, VersionPlan plan) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Makes an open version whole and visible as such; retires what is beyond the retained number.
+  absl::Status Commit(Version& version) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // False, and nothing happens, if the version is not open any more.
+  bool Abort(Version& version, std::string reason) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // NOT_FOUND, saying what there is, otherwise. An unset selector means the newest committed version.
+  absl::StatusOr<std::shared_ptr<Version>> Find(const std::string& model, const v1::VersionSelector& selector) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Of one model, or of all if it is empty; by model and number.
+  std::vector<std::shared_ptr<Version>> List(const std::string& model) const ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Calls `on_change` after each change of state of a version of the model, with no lock held, from the thread that made the change.
+  using Observer = std::function<void(const std::shared_ptr<Version>&)>;
+  uint64_t Observe(std::string model, Observer on_change) ABSL_LOCKS_EXCLUDED(mutex_);
+  void StopObserving(uint64_t id) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Bytes reserved by versions that hold data.
+  uint64_t reserved_bytes() const ABSL_LOCKS_EXCLUDED(mutex_);
+  const BufferPool& pool() const { return *pool_; }
+  const StoreOptions& options() const { return options_; }
+
+ private:
+  using Versions = std::map<uint64_t, std::shared_ptr<Version>>;
+  using Changes = std::vector<std::shared_ptr<Version>>;
+
+  absl::Status CheckMayOpen(const VersionIdentity& identity) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status MakeRoom(const std::string& label, uint64_t bytes, Changes& changes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  uint64_t ReservedLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RetireBeyondRetained(Versions& versions, Changes& changes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ForgetOld(Versions& versions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Tell(const Changes& changes) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  const StoreOptions options_;
+  const std::shared_ptr<BufferPool> pool_;
+
+  mutable absl::Mutex mutex_;
+  std::map<std::string, Versions> models_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, uint64_t> newest_committed_ ABSL_GUARDED_BY(mutex_);
+  uint64_t next_observer_ ABSL_GUARDED_BY(mutex_) = 1;
+  std::map<uint64_t, std::pair<std::string, Observer>> observers_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace refit

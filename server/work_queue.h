@@ -1,0 +1,50 @@
+// Threads that convert, and strands that keep one stream's work in order on them.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+
+namespace refit {
+
+// A fixed number of threads that run what is submitted, first come first served. The destructor runs what is queued, then joins. Thread-safe.
+class WorkQueue {
+ public:
+  explicit WorkQueue(int threads);
+  ~WorkQueue();
+  WorkQueue(const WorkQueue&) = delete;
+  WorkQueue& operator=(const WorkQueue&) = delete;
+
+  void Submit(std::function<void()> work);
+  int threads() const { return static_cast<int>(threads_.size()); }
+
+ private:
+  void Run();
+
+  absl::Mutex mutex_;
+  std::deque<std::function<void()>> work_ ABSL_GUARDED_BY(mutex_);
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::vector<std::thread> threads_;
+};
+
+// Runs posted functions one at a time, in order, on the threads of a queue. Thread-safe; the queue must outlive it.
+class Strand : public std::enable_shared_from_this<Strand> {
+ public:
+  explicit Strand(WorkQueue& queue) : queue_(queue) {}
+
+  void Post(std::function<void()> work);
+
+ private:
+  void RunOne();
+
+  WorkQueue& queue_;
+  absl::Mutex mutex_;
+  std::deque<std::function<void()>> work_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace refit

@@ -1,0 +1,68 @@
+// Who pulls what: the fleet as the service sees it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "refit/v1/inspect.pb.h"
+
+namespace refit {
+
+// Thread-safe. Workers are known by model and name; one is forgotten an hour after its last call, the longest silent first when there are too many.
+class WorkerRegistry {
+ public:
+  static constexpr size_t kMaxWorkers = 10'000;
+
+  // One pull of one worker; reports itself as failed if destroyed before Complete or Fail.
+  class Pull {
+   public:
+    Pull(WorkerRegistry& registry, std::string model, std::string name);
+    ~Pull();
+    void Sent(uint64_t bytes);
+    void Waited(absl::Duration time);
+    void Complete();
+    void Fail(const absl::Status& status);
+
+   private:
+    void End(v1::WorkerState state, const std::string& error);
+    WorkerRegistry& registry_;
+    const std::string model_;
+    const std::string name_;
+    bool ended_ = false;
+  };
+
+  // `selected_bytes` is what the pull will send if nothing goes wrong.
+  std::unique_ptr<Pull> StartPull(const std::string& model, const std::string& name, const std::string& peer, uint64_t version,
+                                  uint64_t selected_bytes);
+  // A worker that watches versions.
+  void Watching(const std::string& model, const std::string& name, const std::string& peer);
+
+  // Of one model, or of all if it is empty; by model and name.
+  std::vector<v1::Worker> List(const std::string& model) const;
+  uint32_t active_pulls() const;
+
+ private:
+  struct Entry {
+    v1::Worker worker;
+    int pulls = 0;  // under way
+    absl::Time last_call;
+  };
+  using Key = std::pair<std::string, std::string>;
+
+  Entry& Touch(const std::string& model, const std::string& name, const std::string& peer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Forget(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Update(const Key& key, const std::function<void(Entry&)>& change);
+
+  mutable absl::Mutex mutex_;
+  std::map<Key, Entry> workers_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace refit
