@@ -1,1 +1,52 @@
-// Under way.
+// `refit abort`: gives an open version up, from outside of its push.
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "client/cli/json.h"
+#include "client/cli/listing.h"
+#include "client/cli/options.h"
+#include "client/publisher.h"
+
+namespace refit::cli {
+namespace {
+
+struct AbortFlags {
+  CommonOptions common;
+  uint64_t version = 0;
+  std::string reason;
+};
+
+absl::Status RunAbort(const AbortFlags& flags) {
+  absl::StatusOr<std::unique_ptr<Publisher>> publisher = Publisher::Connect(flags.common.Channel());
+  if (!publisher.ok()) return publisher.status();
+  absl::StatusOr<v1::VersionSummary> version = (*publisher)->Abort(flags.common.model, flags.version, flags.reason);
+  if (!version.ok()) return version.status();
+  if (flags.common.json) {
+    PrintJson(ToJson(*version));
+  } else if (!flags.common.quiet) {
+    std::printf("%s\n", DescribeChange(*version).c_str());
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddAbortCommand(CLI::App& app, Invocation& invocation) {
+  const auto flags = std::make_shared<AbortFlags>();
+  CLI::App* command = AddCommand(app, invocation, "abort", "Abort an open version; its push and its pulls end",
+                                 "Examples:\n"
+                                 "  refit abort 7 --reason 'trainer is stuck'\n",
+                                 [flags] { return RunAbort(*flags); });
+  command->add_option("VERSION", flags->version, "Number of the version")
+      ->required()
+      ->check(CLI::PositiveNumber)
+      ->type_name("");
+  command->add_option("--reason", flags->reason, "Why; workers and the trainer are told")
+      ->required()
+      ->type_name("TEXT");
+  AddModelOption(command, flags->common);
+  AddServerOptions(command, flags->common);
+}
+
+}  // namespace refit::cli

@@ -1,1 +1,135 @@
-// Under way.
+// `refit convert`: the adapter offline, from file to file.
+#include <cstdio>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "client/cli/exit_code.h"
+#include "client/cli/format.h"
+#include "client/cli/json.h"
+#include "client/cli/options.h"
+#include "client/cli/stopwatch.h"
+#include "common/adapters/offline_convert.h"
+#include "common/safetensors/safetensors.h"
+
+namespace refit::cli {
+namespace {
+
+struct ConvertFlags {
+  CommonOptions common;
+  std::string to;
+  std::string mode = "per-tensor";
+  DType dtype = DType::kF32;
+  OfflineConvertOptions options;
+  std::string in;
+  std::string out;
+};
+
+absl::Status Report(const ConvertFlags& flags, double seconds) {
+  if (flags.common.quiet && !flags.common.json) return absl::OkStatus();
+  const absl::StatusOr<std::shared_ptr<const SafetensorsFile>> written = SafetensorsFile::Open(flags.out);
+  if (!written.ok()) return written.status();
+  uint64_t bytes = 0;
+  for (const TensorSpec& tensor : (*written)->tensors()) bytes += tensor.ByteSize();
+  const size_t tensors = (*written)->tensors().size();
+  if (flags.common.json) {
+    PrintJson({{"out", flags.out}, {"tensors", tensors}, {"bytes", bytes}, {"seconds", {{"total", seconds}}}});
+  } else {
+    const std::string text =
+        absl::StrCat("Wrote ", flags.out, ": ", FormatCount(tensors, "tensor"), ", ", FormatBytes(bytes), " in ",
+                     FormatDuration(seconds), " (", FormatRate(bytes, seconds), ")");
+    std::printf("%s\n", text.c_str());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunConvert(const ConvertFlags& flags) {
+  OfflineConvertOptions options = flags.options;
+  options.dtype = flags.dtype;
+  using Mode = OfflineConvertOptions::Mode;
+  options.mode = flags.to == "native"         ? Mode::kNative
+                 : flags.mode == "state-dict" ? Mode::kStateDict
+                                              : Mode::kPerTensor;
+  Stopwatch watch;
+  const absl::Status status = watch.Time([&] { return ConvertFile(options, flags.in, flags.out); });
+  return status.ok() ? Report(flags, watch.seconds()) : status;
+}
+
+// However a conversion fails, the code is the same.
+int ConvertExitCode(const absl::Status& status) { return status.ok() ? kExitOk : kExitFailed; }
+
+void AddMeshOption(CLI::App* command, const std::string& name, int64_t& value, const std::string& help, bool is_size) {
+  command->add_option(name, value, help)
+      ->check(is_size ? CLI::Validator(CLI::PositiveNumber) : CLI::Validator(CLI::NonNegativeNumber))
+      ->type_name("N")
+      ->capture_default_str()
+      ->group("Expert parallel (--to native)");
+}
+
+// What CLI11 cannot say of options that depend on each other.
+void CheckUsage(const CLI::App& command, const ConvertFlags& flags) {
+  if (flags.to == "native") {
+    for (const char* option : {"--mode", "--exclude-key-regex"}) {
+      if (command.count(option) > 0) throw CLI::ValidationError(option, "only with --to hf");
+    }
+    return;
+  }
+  for (const char* option : {"--ep-rank", "--ep-size", "--ep-shard-rank", "--ep-shard-size"}) {
+    if (command.count(option) > 0) throw CLI::ValidationError(option, "only with --to native");
+  }
+}
+
+}  // namespace
+
+void AddConvertCommand(CLI::App& app, Invocation& invocation) {
+  const auto flags = std::make_shared<ConvertFlags>();
+  CLI::App* command =
+      AddCommand(app, invocation, "convert", "Convert a file offline, with the same adapter",
+                 "  per-tensor  convert_single_tensor_to_hf on each tensor in file order\n"
+                 "  state-dict  to_hf\n"
+                 "  native      from_hf\n\n"
+                 "Examples:\n"
+                 "  refit convert --to hf native.safetensors hf.safetensors\n"
+                 "  refit convert --to native --dtype BF16 --ep-rank 1 --ep-size 4 checkpoint/ rank1.safetensors\n",
+                 [flags] { return RunConvert(*flags); });
+  command->final_callback([&invocation, flags] {
+    invocation = {"convert", [flags] { return RunConvert(*flags); }, ConvertExitCode};
+  });
+  command->add_option("IN", flags->in, "Safetensors file or checkpoint folder")->required()->type_name("");
+  command->add_option("OUT", flags->out, "File to write; it appears once all is well")->required()->type_name("");
+  command->add_option("--to", flags->to, "Which layout to make")
+      ->required()
+      ->check(CLI::IsMember({"hf", "native"}))
+      ->type_name("hf|native");
+  command->add_option("--mode", flags->mode, "How to make hf")
+      ->check(CLI::IsMember({"per-tensor", "state-dict"}))
+      ->type_name("per-tensor|state-dict")
+      ->capture_default_str();
+  command->add_option("--experts", flags->options.config.n_routed_experts, "Routed experts of the model")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N")
+      ->capture_default_str();
+  command
+      ->add_option("--dtype", flags->dtype,
+                   "The adapter's dtype: of the experts that native makes, of the scales that state-dict makes")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, DType>{{"F32", DType::kF32}, {"BF16", DType::kBF16}, {"F16", DType::kF16}},
+          CLI::ignore_case))
+      ->type_name("F32|BF16|F16")
+      ->default_str("F32");
+  command
+      ->add_option("--exclude-key-regex", flags->options.exclude_key_regex,
+                   "Leave out tensors whose name (per-tensor: native, state-dict: HF) matches from its beginning, as "
+                   "Python's re.match")
+      ->type_name("RX");
+  ExpertMesh& mesh = flags->options.mesh;
+  AddMeshOption(command, "--ep-rank", mesh.ep_rank, "Which part of the experts", false);
+  AddMeshOption(command, "--ep-size", mesh.ep_size, "Into how many parts the experts are split", true);
+  AddMeshOption(command, "--ep-shard-rank", mesh.ep_shard_rank, "Which part of dimension 1", false);
+  AddMeshOption(command, "--ep-shard-size", mesh.ep_shard_size, "Into how many parts dimension 1 is split", true);
+  AddOutputOptions(command, flags->common);
+  command->parse_complete_callback([command, flags] { CheckUsage(*command, *flags); });
+}
+
+}  // namespace refit::cli

@@ -1,1 +1,35 @@
-// Under way.
+#include "client/cli/exit_code.h"
+
+namespace refit::cli {
+
+const char* const kExitCodeHelp =
+    "Exit codes:\n"
+    "  0    done\n"
+    "  1    the operation failed (any failure of `refit convert`)\n"
+    "  2    wrong usage: unknown option, missing argument\n"
+    "  3    not found: no such version, tensor, model or file\n"
+    "  4    the service cannot be reached\n"
+    "  5    a deadline passed\n"
+    "  6    wrong bytes: a digest or --verify does not match\n"
+    "  130  interrupted (Ctrl-C or SIGTERM)\n";
+
+int ExitCode(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kOk:
+      return kExitOk;
+    case absl::StatusCode::kNotFound:
+      return kExitNotFound;
+    case absl::StatusCode::kUnavailable:
+      return kExitUnavailable;
+    case absl::StatusCode::kDeadlineExceeded:
+      return kExitTimeout;
+    case absl::StatusCode::kDataLoss:
+      return kExitDataLoss;
+    case absl::StatusCode::kCancelled:
+      return kExitInterrupted;
+    default:
+      return kExitFailed;
+  }
+}
+
+}  // namespace refit::cli

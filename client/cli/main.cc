@@ -1,1 +1,75 @@
-int main() { return 1; }
+// The `refit` command line: parses, runs one subcommand, maps its outcome to an exit code.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "client/cli/exit_code.h"
+#include "client/cli/options.h"
+#include "common/net/channel.h"
+
+namespace refit::cli {
+namespace {
+
+const char kExamples[] =
+    "Examples:\n"
+    "  refit push --version 1 checkpoint/               a trainer's weights become version 1\n"
+    "  refit push --synthetic gemma4_26b_a4b --layers 2 values made on the fly, next version\n"
+    "  refit pull --version latest --out hf.safetensors the newest version, verified, as a file\n"
+    "  refit watch --fleet                              versions and workers, live\n"
+    "  refit describe latest                            its manifest\n"
+    "\n"
+    "`refit COMMAND --help` explains a command. Sizes are decimal (1 GB = 10^9 bytes).\n"
+    "REFIT_SERVER names the service for all commands; NO_COLOR switches colours and bars off.\n\n";
+
+int Usage(const CLI::App& app, const CLI::ParseError& error) {
+  if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+  std::fprintf(stderr, "refit: usage: %s\n", error.what());
+  std::fprintf(stderr, "Try 'refit --help' or 'refit COMMAND --help'.\n");
+  return kExitUsage;
+}
+
+// One line, whatever the message holds.
+void PrintError(const std::string& command, const absl::Status& status) {
+  const std::string message = absl::StrReplaceAll(status.message(), {{"\n", " "}, {"\r", " "}});
+  std::fprintf(stderr, "refit: %s: %s\n", command.c_str(), message.c_str());
+}
+
+int Main(int argc, char** argv) {
+  CLI::App app("Streams model weights from a trainer to inference workers, converted on the way.", "refit");
+  Invocation invocation;
+  AddPushCommand(app, invocation);
+  AddPullCommand(app, invocation);
+  AddWatchCommand(app, invocation);
+  AddStatusCommand(app, invocation);
+  AddVersionsCommand(app, invocation);
+  AddDescribeCommand(app, invocation);
+  AddAbortCommand(app, invocation);
+  AddConvertCommand(app, invocation);
+  app.require_subcommand(1);
+  app.set_version_flag("--version", std::string("refit " REFIT_VERSION));
+  app.footer(absl::StrCat(kExamples, kExitCodeHelp));
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return Usage(app, error);
+  }
+  const absl::Status status = invocation.run();
+  if (!status.ok()) PrintError(invocation.name, status);
+  return invocation.exit_code(status);
+}
+
+}  // namespace
+}  // namespace refit::cli
+
+int main(int argc, char** argv) {
+  refit::TuneAllocatorForBulkData();
+  try {
+    return refit::cli::Main(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "refit: %s\n", error.what());
+    return refit::cli::kExitFailed;
+  }
+}

@@ -1,1 +1,212 @@
-// Under way.
+// `refit pull`: a version, received and verified, and kept as a file if wanted.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "client/cli/format.h"
+#include "client/cli/interrupt.h"
+#include "client/cli/json.h"
+#include "client/cli/native_options.h"
+#include "client/cli/options.h"
+#include "client/cli/progress.h"
+#include "client/cli/staging_sink.h"
+#include "client/cli/table.h"
+#include "client/cli/timer.h"
+#include "client/subscriber.h"
+
+namespace refit::cli {
+namespace {
+
+struct PullFlags {
+  CommonOptions common;
+  NativeOptions native;
+  std::string version = "latest";
+  double wait_seconds = 0;
+  std::string out;
+  std::string filter;
+  std::string worker;
+};
+
+struct PullReport {
+  PullResult result;
+  std::string out;
+  bool verified = false;
+  double wire_seconds = 0;
+  double verify_seconds = 0;
+  double write_seconds = 0;
+  double total_seconds = 0;
+};
+
+double SecondsSince(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+// Whether the wait for `wanted` (nullopt: any committed version) ends with `version`. An aborted number may be pushed
+// again, and one that is retired will not come back: the pull then says so.
+bool IsAwaited(const v1::VersionSummary& version, std::optional<uint64_t> wanted) {
+  if (!wanted) return version.state() == v1::VERSION_STATE_COMMITTED;
+  return version.version() == *wanted && version.state() != v1::VERSION_STATE_ABORTED;
+}
+
+absl::Status WaitForVersion(const PullFlags& flags, Subscriber& subscriber, Interrupt& interrupt) {
+  const std::optional<uint64_t> wanted = ParseVersion(flags.version);
+  const Timer timer(std::chrono::duration<double>(flags.wait_seconds), [&] { subscriber.Cancel(); });
+  interrupt.SetReaction([&] { subscriber.Cancel(); });
+  const absl::Status status = subscriber.Watch(
+      flags.common.model, wanted ? std::optional<uint64_t>(*wanted - 1) : std::nullopt,
+      [&](const v1::VersionSummary& version) { return !IsAwaited(version, wanted); }, std::chrono::milliseconds::zero(),
+      flags.worker);
+  interrupt.SetReaction(nullptr);
+  if (status.ok() || interrupt.raised() || !timer.expired()) return status;
+  return absl::DeadlineExceededError(absl::StrCat(
+      "model \"", flags.common.model,
+      "\": ", wanted ? absl::StrCat("version ", *wanted, " was not opened") : std::string("no version was committed"),
+      " within ", FormatDuration(flags.wait_seconds)));
+}
+
+absl::Status Wait(const PullFlags& flags, Interrupt& interrupt) {
+  ChannelOptions channel = flags.common.Channel();
+  channel.connect_timeout =
+      std::max(channel.connect_timeout, std::chrono::milliseconds(static_cast<int64_t>(flags.wait_seconds * 1000)));
+  absl::StatusOr<std::unique_ptr<Subscriber>> subscriber = Subscriber::Connect(channel);
+  if (!subscriber.ok()) return subscriber.status();
+  return WaitForVersion(flags, **subscriber, interrupt);
+}
+
+absl::StatusOr<std::unique_ptr<Verifier>> MakeVerifier(const NativeOptions& native) {
+  if (!native.given()) return nullptr;
+  absl::StatusOr<std::shared_ptr<const NativeSource>> source = native.Open();
+  if (!source.ok()) return source.status();
+  return Verifier::Create(*std::move(source), native.dtype, native.exclude_key_regex);
+}
+
+absl::Status Pull(const PullFlags& flags, StagingSink& sink, Interrupt& interrupt, PullReport& report) {
+  absl::StatusOr<std::unique_ptr<Subscriber>> subscriber = Subscriber::Connect(flags.common.Channel());
+  if (!subscriber.ok()) return subscriber.status();
+  PullOptions options;
+  options.model = flags.common.model;
+  options.version = ParseVersion(flags.version);
+  options.filter = flags.filter;
+  options.worker = flags.worker;
+  interrupt.SetReaction([&] { (*subscriber)->Cancel(); });
+  absl::StatusOr<PullResult> result = (*subscriber)->Pull(options, sink);
+  interrupt.SetReaction(nullptr);
+  if (!result.ok()) return result.status();
+  report.result = *std::move(result);
+  report.wire_seconds =
+      std::max(0.0, std::chrono::duration<double>(report.result.elapsed).count() - sink.stalled_seconds());
+  return absl::OkStatus();
+}
+
+void PrintReport(const PullReport& report) {
+  Table table({{"phase"}, {"bytes", Align::kRight}, {"seconds", Align::kRight}, {"rate", Align::kRight}});
+  const auto row = [&](const char* phase, double seconds) {
+    table.AddRow({phase, FormatBytes(report.result.bytes), absl::StrFormat("%.3f", seconds),
+                  FormatRate(report.result.bytes, seconds)});
+  };
+  row("wire", report.wire_seconds);
+  if (report.verified) row("verify", report.verify_seconds);
+  if (!report.out.empty()) row("write", report.write_seconds);
+  row("total", report.total_seconds);
+  table.Print(stdout);
+  const v1::VersionSummary& version = report.result.version;
+  std::string text = absl::StrCat("Pulled version ", version.version(), " of model \"", version.model(), "\": ");
+  if (report.result.tensors != version.tensors()) absl::StrAppend(&text, report.result.tensors, " of ");
+  absl::StrAppend(&text, FormatCount(version.tensors(), "tensor"), ", ", FormatBytes(report.result.bytes), " in ",
+                  FormatDuration(report.total_seconds), ", digests match");
+  if (report.verified) absl::StrAppend(&text, ", bit for bit as LibTorch converts the native tensors");
+  if (!report.out.empty()) absl::StrAppend(&text, ", written to ", report.out);
+  std::printf("%s\n", text.c_str());
+}
+
+nlohmann::ordered_json ReportJson(const PullReport& report) {
+  nlohmann::ordered_json json = {{"version", ToJson(report.result.version)},
+                                 {"tensors", report.result.tensors},
+                                 {"bytes", report.result.bytes},
+                                 {"verified", report.verified},
+                                 {"seconds",
+                                  {{"wire", report.wire_seconds},
+                                   {"waited", std::chrono::duration<double>(report.result.waited).count()},
+                                   {"verify", report.verify_seconds},
+                                   {"write", report.write_seconds},
+                                   {"total", report.total_seconds}}}};
+  if (!report.out.empty()) json["out"] = report.out;
+  return json;
+}
+
+absl::Status PullAndReport(const PullFlags& flags, Interrupt& interrupt) {
+  absl::StatusOr<std::unique_ptr<Verifier>> verifier = MakeVerifier(flags.native);
+  if (!verifier.ok()) return verifier.status();
+  if (flags.wait_seconds > 0) {
+    const absl::Status status = Wait(flags, interrupt);
+    if (!status.ok()) return status;
+  }
+  const auto begin = std::chrono::steady_clock::now();
+  PullReport report;
+  report.out = flags.out;
+  report.verified = *verifier != nullptr;
+  TransferProgress progress(ChooseProgressStyle(flags.common),
+                            flags.worker.empty() ? "pull" : absl::StrCat("pull ", flags.worker));
+  StagingSink sink(progress, flags.out, *std::move(verifier), flags.filter.empty());
+  absl::Status status = Pull(flags, sink, interrupt, report);
+  if (status.ok()) status = sink.Finish();
+  if (status.ok()) status = sink.Commit();
+  if (!status.ok()) return status;
+  progress.Finish();
+  report.verify_seconds = sink.verify_seconds();
+  report.write_seconds = sink.write_seconds();
+  report.total_seconds = SecondsSince(begin);
+  if (flags.common.json) {
+    PrintJson(ReportJson(report));
+  } else if (!flags.common.quiet) {
+    PrintReport(report);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunPull(const PullFlags& flags) {
+  Interrupt interrupt;
+  return interrupt.Explain(PullAndReport(flags, interrupt),
+                           flags.out.empty() ? "nothing is kept" : absl::StrCat(flags.out, " is not written"));
+}
+
+}  // namespace
+
+void AddPullCommand(CLI::App& app, Invocation& invocation) {
+  const auto flags = std::make_shared<PullFlags>();
+  CLI::App* command = AddCommand(
+      app, invocation, "pull", "Pull a version as a worker does, verified",
+      "Digests are always checked. Without --out and --verify nothing is kept: a rehearsal of a worker's pull.\n"
+      "A version that is still being pushed streams while it is converted; the pull ends with its commit.\n\n"
+      "Examples:\n"
+      "  refit pull --version latest --out hf.safetensors\n"
+      "  refit pull --version 8 --wait 60 --worker w0      as soon as version 8 is opened\n"
+      "  refit pull --verify-synthetic gemma4_26b_a4b --layers 2 --seed 7\n"
+      "  refit pull --filter 'layers\\.0\\.' --out layer0.safetensors\n",
+      [flags] { return RunPull(*flags); });
+  command->add_option("-v,--version", flags->version, "Number of the version, or latest: the newest committed one")
+      ->check(VersionOrLatest())
+      ->type_name("N|latest")
+      ->capture_default_str();
+  command
+      ->add_option("--wait", flags->wait_seconds,
+                   "Wait so long for the service, and for the version to be opened (latest: for a committed one)")
+      ->check(Seconds())
+      ->type_name("SECONDS");
+  command->add_option("-o,--out", flags->out, "Write the tensors to this file; it appears once all is well")
+      ->type_name("F.safetensors");
+  command->add_option("--filter", flags->filter, "Only tensors in whose name this RE2 pattern is found")
+      ->type_name("RX");
+  command->add_option("--worker", flags->worker, "Name of this worker, shown in status (default: its address)")
+      ->type_name("NAME");
+  AddNativeOptions(command, flags->native, "--verify", "--verify-synthetic");
+  AddModelOption(command, flags->common);
+  AddServerOptions(command, flags->common);
+}
+
+}  // namespace refit::cli

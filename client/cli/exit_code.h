@@ -1,0 +1,22 @@
+// What the exit code of `refit` says. Documented in --help and in this folder's README.
+#pragma once
+
+#include "absl/status/status.h"
+
+namespace refit::cli {
+
+inline constexpr int kExitOk = 0;
+inline constexpr int kExitFailed = 1;
+inline constexpr int kExitUsage = 2;
+inline constexpr int kExitNotFound = 3;
+inline constexpr int kExitUnavailable = 4;
+inline constexpr int kExitTimeout = 5;
+inline constexpr int kExitDataLoss = 6;
+inline constexpr int kExitInterrupted = 130;
+
+extern const char* const kExitCodeHelp;
+
+// The exit code of a command that ended with `status`. CANCELLED means that the user interrupted it.
+int ExitCode(const absl::Status& status);
+
+}  // namespace refit::cli

@@ -1,0 +1,45 @@
+// Tables with aligned columns.
+#pragma once
+
+#include <cstdio>
+#include <string>
+#include <vector>
+
+namespace refit::cli {
+
+enum class Align { kLeft, kRight };
+
+struct Column {
+  std::string title;
+  Align align = Align::kLeft;
+};
+
+class Table {
+ public:
+  explicit Table(std::vector<Column> columns) : columns_(std::move(columns)) {}
+
+  // One cell a column.
+  void AddRow(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
+  bool empty() const { return rows_.empty(); }
+
+  // Where the table is wider than the terminal, its widest column is shortened.
+  void Print(std::FILE* stream) const;
+
+ private:
+  std::vector<size_t> ColumnWidths(size_t available) const;
+
+  std::vector<Column> columns_;
+  std::vector<std::vector<std::string>> rows_;
+};
+
+// "key   value" lines; values begin in the same column.
+class Facts {
+ public:
+  void Add(std::string key, std::string value) { facts_.emplace_back(std::move(key), std::move(value)); }
+  void Print(std::FILE* stream) const;
+
+ private:
+  std::vector<std::pair<std::string, std::string>> facts_;
+};
+
+}  // namespace refit::cli
