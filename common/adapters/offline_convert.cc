@@ -1,1 +1,96 @@
-// Under way.
+#include "common/adapters/offline_convert.h"
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "common/adapters/gemma4_moe_state_dict_adapter.h"
+#include "common/adapters/torch_tensor.h"
+#include "common/safetensors/safetensors.h"
+
+namespace refit {
+namespace {
+
+using CheckpointPtr = std::shared_ptr<const Checkpoint>;
+
+absl::StatusOr<TypedTensor> Load(const CheckpointPtr& in, size_t index) {
+  return TensorOnBytes(in->tensors()[index], in->data(index), in);
+}
+
+absl::Status Write(SafetensorsWriter& writer, size_t index, const TypedTensor& tensor) {
+  absl::StatusOr<TypedTensor> host = OnHost(tensor);
+  if (!host.ok()) return host.status();
+  absl::StatusOr<absl::Span<const std::byte>> bytes = BytesOf(*host);
+  if (!bytes.ok()) return bytes.status();
+  return writer.WriteAt(index, 0, *bytes);
+}
+
+// Writes the tensors that `make` gives, one after the other; the file appears once all are there.
+absl::Status WriteFile(const std::string& out, std::vector<TensorSpec> specs,
+                       absl::FunctionRef<absl::StatusOr<TypedTensor>(size_t)> make) {
+  const size_t count = specs.size();
+  absl::StatusOr<std::unique_ptr<SafetensorsWriter>> writer = SafetensorsWriter::Create(out, std::move(specs));
+  if (!writer.ok()) return writer.status();
+  for (size_t i = 0; i < count; ++i) {
+    absl::StatusOr<TypedTensor> tensor = make(i);
+    if (!tensor.ok()) return tensor.status();
+    if (absl::Status status = Write(**writer, i, *tensor); !status.ok()) return status;
+  }
+  return (*writer)->Commit();
+}
+
+absl::StatusOr<VersionPlan> PlanToHf(const OfflineConvertOptions& options, const std::vector<TensorSpec>& native) {
+  absl::StatusOr<std::shared_ptr<const PythonRegex>> exclude = PythonRegex::Compile(options.exclude_key_regex);
+  if (!exclude.ok()) return exclude.status();
+  if (options.mode == OfflineConvertOptions::Mode::kStateDict) {
+    return PlanGemma4MoeToHf(options.config, options.dtype, native, exclude->get());
+  }
+  ConvertOptions convert;
+  convert.dtype = options.cast;
+  convert.exclude = *std::move(exclude);
+  return PlanVersion(Gemma4MoeAdapter(), native, convert);
+}
+
+absl::Status ConvertToHf(const OfflineConvertOptions& options, const CheckpointPtr& in, const std::string& out) {
+  absl::StatusOr<VersionPlan> plan = PlanToHf(options, in->tensors());
+  if (!plan.ok()) return plan.status();
+  std::vector<TensorSpec> specs;
+  for (const VersionPlan::Output& output : plan->outputs) specs.push_back(output.planned.hf);
+  return WriteFile(out, std::move(specs), [&](size_t index) -> absl::StatusOr<TypedTensor> {
+    const VersionPlan::Output& output = plan->outputs[index];
+    absl::StatusOr<TypedTensor> native = Load(in, output.native_index);
+    if (!native.ok()) return native;
+    return MakeHfTensor(output.planned, *native);
+  });
+}
+
+absl::Status ConvertToNative(const OfflineConvertOptions& options, const CheckpointPtr& in, const std::string& out) {
+  if (!options.exclude_key_regex.empty()) {
+    return absl::InvalidArgumentError("from_hf takes no exclude_key_regex");
+  }
+  absl::StatusOr<std::vector<NativeOutput>> plan =
+      PlanGemma4MoeFromHf(options.config, options.dtype, in->tensors(), options.mesh);
+  if (!plan.ok()) return plan.status();
+  std::vector<TensorSpec> specs;
+  for (const NativeOutput& output : *plan) specs.push_back(output.native);
+  return WriteFile(out, std::move(specs), [&](size_t index) -> absl::StatusOr<TypedTensor> {
+    const NativeOutput& output = (*plan)[index];
+    absl::StatusOr<TypedTensor> source = Load(in, output.source);
+    if (!source.ok()) return source;
+    absl::StatusOr<TypedTensor> scale = Load(in, output.scale);
+    if (!scale.ok()) return scale;
+    return MakeNativeTensor(output, *source, *scale);
+  });
+}
+
+}  // namespace
+
+absl::Status ConvertFile(const OfflineConvertOptions& options, const std::string& in, const std::string& out) {
+  absl::StatusOr<CheckpointPtr> checkpoint = Checkpoint::Open(in);
+  if (!checkpoint.ok()) return checkpoint.status();
+  if (options.mode == OfflineConvertOptions::Mode::kNative) return ConvertToNative(options, *checkpoint, out);
+  return ConvertToHf(options, *checkpoint, out);
+}
+
+}  // namespace refit

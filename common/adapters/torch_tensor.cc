@@ -1,1 +1,203 @@
-// Under way.
+#include "common/adapters/torch_tensor.h"
+
+#include <ATen/Functions.h>
+#include <c10/core/GradMode.h>
+
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#if __has_include(<c10/util/Float8_e4m3fn.h>) && __has_include(<c10/util/Float8_e5m2.h>)
+#define REFIT_TORCH_HAS_FLOAT8 1
+#else
+#define REFIT_TORCH_HAS_FLOAT8 0
+#endif
+
+#include "absl/strings/str_cat.h"
+#include "common/adapters/native_range_writer.h"
+#include "common/adapters/torch_errors.h"
+#include "common/tensor/kernels.h"
+
+namespace refit {
+namespace {
+
+struct TypePair {
+  DType dtype;
+  at::ScalarType scalar_type;
+};
+
+constexpr TypePair kTypes[] = {
+    {DType::kF64, at::kDouble},
+    {DType::kF32, at::kFloat},
+    {DType::kF16, at::kHalf},
+    {DType::kBF16, at::kBFloat16},
+#if REFIT_TORCH_HAS_FLOAT8
+    {DType::kF8E4M3, at::ScalarType::Float8_e4m3fn},
+    {DType::kF8E5M2, at::ScalarType::Float8_e5m2},
+#endif
+    {DType::kI64, at::kLong},
+    {DType::kI32, at::kInt},
+    {DType::kI16, at::kShort},
+    {DType::kI8, at::kChar},
+    {DType::kU8, at::kByte},
+    {DType::kBool, at::kBool},
+};
+
+// The integer type of the same width: moving elements as integers keeps every bit, whatever they stand for.
+at::ScalarType BitsType(DType dtype) {
+  switch (ElementSize(dtype)) {
+    case 8:
+      return at::kLong;
+    case 4:
+      return at::kInt;
+    case 2:
+      return at::kShort;
+    default:
+      return at::kByte;
+  }
+}
+
+std::byte* MutableBytes(const at::Tensor& tensor) { return static_cast<std::byte*>(tensor.data_ptr()); }
+
+at::Tensor Empty(DType dtype, c10::IntArrayRef shape) {
+  return at::empty(shape, at::TensorOptions().dtype(StorageTypeOf(dtype)));
+}
+
+// Every bit of every element, in row-major order, in host memory.
+at::Tensor ContiguousOnHost(const at::Tensor& tensor, DType dtype) {
+  if (tensor.is_contiguous() && tensor.device().is_cpu()) return tensor;
+  const at::NoGradGuard no_grad;
+  return tensor.detach().view(BitsType(dtype)).contiguous().cpu().view(tensor.scalar_type());
+}
+
+absl::Status CheckConversion(const TypedTensor& tensor, DType to, size_t least_rank) {
+  absl::StatusOr<TensorSpec> spec = SpecOf("to convert", tensor);
+  if (!spec.ok()) return spec.status();
+  if (spec->shape.size() < least_rank) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a tensor of shape ", ToString(spec->shape), " has no last two dimensions to swap"));
+  }
+  if (!CanConvert(spec->dtype, to)) {
+    return absl::InvalidArgumentError(absl::StrCat("cannot cast ", Name(spec->dtype), " to ", Name(to)));
+  }
+  return absl::OkStatus();
+}
+
+// A device's own kernels, for tensors outside of host memory.
+TypedTensor CastOnDevice(const at::Tensor& tensor, DType to) {
+  const at::NoGradGuard no_grad;
+  return {tensor.detach().to(StorageTypeOf(to)), to};
+}
+
+}  // namespace
+
+std::optional<DType> DTypeOf(at::ScalarType type) {
+  for (const TypePair& pair : kTypes) {
+    if (pair.scalar_type == type) return pair.dtype;
+  }
+  return std::nullopt;
+}
+
+std::optional<at::ScalarType> ScalarTypeOf(DType dtype) {
+  for (const TypePair& pair : kTypes) {
+    if (pair.dtype == dtype) return pair.scalar_type;
+  }
+  return std::nullopt;
+}
+
+at::ScalarType StorageTypeOf(DType dtype) { return ScalarTypeOf(dtype).value_or(at::kByte); }
+
+absl::StatusOr<TensorSpec> SpecOf(absl::string_view name, const TypedTensor& tensor) {
+  const auto invalid = [&](absl::string_view what) {
+    return absl::InvalidArgumentError(absl::StrCat("tensor ", Printable(name), " ", what));
+  };
+  if (!tensor.data.defined()) return invalid("is undefined");
+  if (tensor.data.layout() != at::kStrided) return invalid("is not strided");
+  const char* type = c10::toString(tensor.data.scalar_type());
+  if (!tensor.dtype.has_value()) return invalid(absl::StrCat("has element type ", type, ", which is not supported"));
+  const bool is_stand_in = tensor.data.scalar_type() == at::kByte && ElementSize(*tensor.dtype) == 1;
+  if (tensor.data.scalar_type() != StorageTypeOf(*tensor.dtype) && !is_stand_in) {
+    return invalid(absl::StrCat("is said to be ", Name(*tensor.dtype), ", but its element type is ", type));
+  }
+  return TensorSpec{std::string(name), *tensor.dtype, tensor.data.sizes().vec()};
+}
+
+absl::StatusOr<TypedTensor> TensorOnBytes(const TensorSpec& spec, absl::Span<const std::byte> bytes,
+                                          std::shared_ptr<const void> owner) {
+  absl::StatusOr<uint64_t> size = ByteCount(spec.dtype, spec.shape);
+  if (!size.ok()) return size.status();
+  if (bytes.size() != *size) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor ", spec.ToString(), " has ", *size, " bytes, got ", bytes.size()));
+  }
+  return CatchTorchErrors(spec.ToString(), [&]() -> absl::StatusOr<TypedTensor> {
+    const bool is_aligned = reinterpret_cast<uintptr_t>(bytes.data()) % ElementSize(spec.dtype) == 0;
+    if (bytes.empty() || !is_aligned) {
+      at::Tensor copy = Empty(spec.dtype, spec.shape);
+      if (!bytes.empty()) std::memcpy(copy.data_ptr(), bytes.data(), bytes.size());
+      return TypedTensor(std::move(copy), spec.dtype);
+    }
+    // LibTorch has no read-only tensors; the contract says that nobody writes.
+    void* data = const_cast<std::byte*>(bytes.data());
+    const auto release = [owner = std::move(owner)](void*) {};
+    return TypedTensor(at::from_blob(data, spec.shape, release, at::TensorOptions().dtype(StorageTypeOf(spec.dtype))),
+                       spec.dtype);
+  });
+}
+
+absl::StatusOr<absl::Span<const std::byte>> BytesOf(const TypedTensor& tensor) {
+  return CatchTorchErrors("bytes of a tensor", [&]() -> absl::StatusOr<absl::Span<const std::byte>> {
+    if (!tensor.data.defined() || !tensor.data.device().is_cpu() || !tensor.data.is_contiguous()) {
+      return absl::InvalidArgumentError("expected a contiguous tensor in host memory");
+    }
+    return absl::Span<const std::byte>(MutableBytes(tensor.data), tensor.data.nbytes());
+  });
+}
+
+absl::StatusOr<TypedTensor> OnHost(const TypedTensor& tensor) {
+  absl::StatusOr<TensorSpec> spec = SpecOf("to copy", tensor);
+  if (!spec.ok()) return spec.status();
+  return CatchTorchErrors("copying a tensor", [&]() -> absl::StatusOr<TypedTensor> {
+    return TypedTensor(ContiguousOnHost(tensor.data, spec->dtype), spec->dtype);
+  });
+}
+
+absl::StatusOr<TypedTensor> CastTo(const TypedTensor& tensor, DType to) {
+  if (tensor.dtype == to) return tensor;
+  if (absl::Status status = CheckConversion(tensor, to, 0); !status.ok()) return status;
+  return CatchTorchErrors("casting a tensor", [&]() -> absl::StatusOr<TypedTensor> {
+    if (!tensor.data.device().is_cpu()) return CastOnDevice(tensor.data, to);
+    const at::Tensor source = ContiguousOnHost(tensor.data, *tensor.dtype);
+    at::Tensor result = Empty(to, source.sizes());
+    ConvertElements(*tensor.dtype, to, MutableBytes(source), MutableBytes(result), source.numel());
+    return TypedTensor(std::move(result), to);
+  });
+}
+
+absl::StatusOr<TypedTensor> TransposeLastTwo(const TypedTensor& tensor, DType to) {
+  if (absl::Status status = CheckConversion(tensor, to, 2); !status.ok()) return status;
+  return CatchTorchErrors("transposing a tensor", [&]() -> absl::StatusOr<TypedTensor> {
+    const at::NoGradGuard no_grad;
+    const at::Tensor swapped = tensor.data.detach().transpose(-2, -1);
+    if (!tensor.data.device().is_cpu()) return CastOnDevice(swapped.contiguous(), to);
+    // A transposed view of what is wanted, as some trainers hand out.
+    if (swapped.is_contiguous()) return CastTo(TypedTensor(swapped, *tensor.dtype), to);
+
+    const at::Tensor source = ContiguousOnHost(tensor.data, *tensor.dtype);
+    at::Tensor result = Empty(to, swapped.sizes());
+    const TensorSpec native = {"", *tensor.dtype, source.sizes().vec()};
+    const PlannedOutput output = {{"", to, swapped.sizes().vec()}, Transform::kTransposeLastTwo};
+    WriteNativeRange(native, output, 0, {MutableBytes(source), source.nbytes()}, MutableBytes(result));
+    return TypedTensor(std::move(result), to);
+  });
+}
+
+absl::StatusOr<TypedTensor> Ones(DType dtype, const Shape& shape) {
+  return CatchTorchErrors("making ones", [&]() -> absl::StatusOr<TypedTensor> {
+    at::Tensor result = Empty(dtype, shape);
+    FillOnes(dtype, MutableBytes(result), result.numel());
+    return TypedTensor(std::move(result), dtype);
+  });
+}
+
+}  // namespace refit

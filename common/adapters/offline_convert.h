@@ -1,0 +1,36 @@
+// The adapter on files: converts a checkpoint to another safetensors file, tensor by tensor.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "common/adapters/gemma4_moe_plan.h"
+
+namespace refit {
+
+struct OfflineConvertOptions {
+  enum class Mode {
+    kPerTensor,  // native to HF: convert_single_tensor_to_hf on each tensor in file order
+    kStateDict,  // native to HF: to_hf
+    kNative,     // HF to native: from_hf
+  };
+  Mode mode = Mode::kPerTensor;
+  Gemma4MoeConfig config;
+  // The adapter's dtype: of kStateDict's scales, and of kNative's experts.
+  DType dtype = DType::kF32;
+  // kPerTensor: castable tensors become this on the way. Unset: no cast.
+  std::optional<DType> cast;
+  // Python re.match: on native names in kPerTensor, on HF names in kStateDict; INVALID_ARGUMENT in kNative. Empty:
+  // none.
+  std::string exclude_key_regex;
+  // kNative: the rank whose part is made.
+  ExpertMesh mesh;
+};
+
+// Reads `in`, a safetensors file or a checkpoint folder, and writes the file `out`, tensors in emission order. Holds
+// one converted tensor in memory at a time. On any error there is no new file, and a file that was at `out` is
+// untouched. Errors as Checkpoint::Open, the plan that the mode names, and SafetensorsWriter.
+absl::Status ConvertFile(const OfflineConvertOptions& options, const std::string& in, const std::string& out);
+
+}  // namespace refit
