@@ -21,7 +21,7 @@ Installs what is missing and builds first. Exit code 0: every worker got every b
 TEXT
 }
 
-layers=2 workers=2 memory=20GiB port= install=yes path=
+layers=2 workers=2 memory=20GiB port='' install=yes path=''
 while (($#)); do
   case "$1" in
     --layers) layers=${2:?--layers needs a number}; shift 2 ;;

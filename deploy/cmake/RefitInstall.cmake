@@ -4,14 +4,15 @@
 #   find_package(refit REQUIRED COMPONENTS torch)   also the targets that face LibTorch
 include(CMakePackageConfigHelpers)
 
-# Appends every target below `directory` to `out`.
+# Sets `out` to every target in `directory` and below.
 function(refit_collect_targets directory out)
-  get_property(targets DIRECTORY ${directory} PROPERTY BUILDSYSTEM_TARGETS)
+  get_property(found DIRECTORY ${directory} PROPERTY BUILDSYSTEM_TARGETS)
   get_property(children DIRECTORY ${directory} PROPERTY SUBDIRECTORIES)
   foreach(child ${children})
-    refit_collect_targets(${child} targets)
+    refit_collect_targets(${child} below)
+    list(APPEND found ${below})
   endforeach()
-  set(${out} ${${out}} ${targets} PARENT_SCOPE)
+  set(${out} ${found} PARENT_SCOPE)
 endfunction()
 
 # Sets `out` to whether `target` needs LibTorch, by itself or through our other targets.
@@ -35,7 +36,6 @@ set(refit_core_libraries)
 set(refit_torch_libraries)
 set(refit_programs)
 foreach(folder proto common server client)
-  set(targets)
   refit_collect_targets(${PROJECT_SOURCE_DIR}/${folder} targets)
   foreach(target ${targets})
     get_target_property(type ${target} TYPE)
