@@ -1,33 +1,204 @@
 #include "common/tensor/buffer.h"
 
+#include <sys/mman.h>
+
 #include <cstdlib>
+#include <limits>
+#include <list>
+#include <new>
+#include <optional>
+#include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 
 namespace refit {
 namespace {
 
-class HeapBuffer final : public Buffer {
+constexpr size_t kLine = 64;
+constexpr size_t kHugePage = 2 << 20;
+constexpr size_t kMaxSize = std::numeric_limits<ptrdiff_t>::max() - 2 * kHugePage;
+
+absl::Status OutOfMemory(size_t size) {
+  return absl::ResourceExhaustedError(absl::StrCat("no memory for a buffer of ", size, " bytes"));
+}
+
+struct Release {
+  size_t mapped = 0;  // bytes to unmap; 0: from the heap
+  void operator()(std::byte* data) const {
+    if (mapped > 0) {
+      munmap(data, mapped);
+    } else {
+      std::free(data);
+    }
+  }
+};
+
+struct Block {
+  std::unique_ptr<std::byte, Release> data;
+  size_t capacity = 0;
+};
+
+size_t CapacityFor(size_t size) {
+  const size_t unit = size >= kHugePage ? kHugePage : kLine;
+  return size == 0 ? unit : (size + unit - 1) / unit * unit;
+}
+
+// The kernel aligns to 4 KiB pages only: map one huge page more than needed, then cut both ends.
+std::byte* MapHugePages(size_t capacity) {
+  void* mapped = mmap(nullptr, capacity + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) return nullptr;
+  auto* begin = static_cast<std::byte*>(mapped);
+  const size_t head = (kHugePage - reinterpret_cast<uintptr_t>(begin) % kHugePage) % kHugePage;
+  if (head > 0) munmap(begin, head);
+  std::byte* data = begin + head;
+  munmap(data + capacity, kHugePage - head);
+  madvise(data, capacity, MADV_HUGEPAGE);  // a wish: without it all works, slower
+  return data;
+}
+
+// Null data if the system has no memory.
+Block AllocateBlock(size_t capacity) {
+  const bool huge = capacity >= kHugePage;
+  auto* data = huge ? MapHugePages(capacity) : static_cast<std::byte*>(std::aligned_alloc(kLine, capacity));
+  return {std::unique_ptr<std::byte, Release>(data, Release{huge ? capacity : 0}), capacity};
+}
+
+// A list of one block: it moves to and from the pool without an allocation, which a destructor could not afford.
+using Blocks = std::list<Block>;
+
+std::optional<Blocks> AllocateBlocks(size_t capacity) {
+  Blocks blocks;
+  blocks.push_back(AllocateBlock(capacity));
+  if (blocks.front().data == nullptr) return std::nullopt;
+  return blocks;
+}
+
+class OwnBuffer final : public Buffer {
  public:
-  HeapBuffer(std::unique_ptr<std::byte[]> bytes, size_t size) : Buffer(bytes.get(), size), bytes_(std::move(bytes)) {}
+  OwnBuffer(Block block, size_t size) : Buffer(block.data.get(), size), block_(std::move(block)) {}
 
  private:
-  std::unique_ptr<std::byte[]> bytes_;
+  Block block_;
 };
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<Buffer>> Buffer::Allocate(size_t size) {
-  return std::make_shared<HeapBuffer>(std::make_unique<std::byte[]>(size), size);
+absl::StatusOr<std::shared_ptr<Buffer>> Buffer::Allocate(size_t size) try {
+  if (size > kMaxSize) return OutOfMemory(size);
+  Block block = AllocateBlock(CapacityFor(size));
+  if (block.data == nullptr) return OutOfMemory(size);
+  return std::make_shared<OwnBuffer>(std::move(block), size);
+} catch (const std::bad_alloc&) {
+  return OutOfMemory(size);
 }
 
-class BufferPool::State {};
+class BufferPool::State {
+ public:
+  explicit State(uint64_t max_idle_bytes) : max_idle_bytes_(max_idle_bytes) {}
 
-BufferPool::BufferPool(uint64_t) {}
+  // An idle block, or none.
+  std::optional<Blocks> Take(size_t capacity) {
+    absl::MutexLock lock(&mutex_);
+    // The newest is the warmest.
+    for (auto block = idle_.rbegin(); block != idle_.rend(); ++block) {
+      if (block->capacity != capacity) continue;
+      Blocks taken;
+      taken.splice(taken.begin(), idle_, std::prev(block.base()));
+      idle_bytes_ -= capacity;
+      used_bytes_ += capacity;
+      return taken;
+    }
+    return std::nullopt;
+  }
+
+  void CountNew(size_t capacity) {
+    absl::MutexLock lock(&mutex_);
+    used_bytes_ += capacity;
+  }
+
+  void GiveBack(Blocks block) {
+    Blocks freed;  // after the lock is released: unmapping takes long
+    absl::MutexLock lock(&mutex_);
+    used_bytes_ -= block.front().capacity;
+    idle_bytes_ += block.front().capacity;
+    idle_.splice(idle_.end(), block);
+    freed = Trim(max_idle_bytes_);
+  }
+
+  void TrimTo(uint64_t bytes) {
+    Blocks freed;
+    absl::MutexLock lock(&mutex_);
+    freed = Trim(bytes);
+  }
+
+  uint64_t used_bytes() const {
+    absl::MutexLock lock(&mutex_);
+    return used_bytes_;
+  }
+
+  uint64_t idle_bytes() const {
+    absl::MutexLock lock(&mutex_);
+    return idle_bytes_;
+  }
+
+ private:
+  // Takes out the oldest blocks, for the caller to free.
+  Blocks Trim(uint64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    Blocks trimmed;
+    while (idle_bytes_ > bytes) {
+      idle_bytes_ -= idle_.front().capacity;
+      trimmed.splice(trimmed.end(), idle_, idle_.begin());
+    }
+    return trimmed;
+  }
+
+  const uint64_t max_idle_bytes_;
+  mutable absl::Mutex mutex_;
+  Blocks idle_ ABSL_GUARDED_BY(mutex_);  // oldest first
+  uint64_t idle_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t used_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+BufferPool::BufferPool(uint64_t max_idle_bytes) : state_(std::make_shared<State>(max_idle_bytes)) {}
+
 BufferPool::~BufferPool() = default;
-absl::StatusOr<std::shared_ptr<Buffer>> BufferPool::Get(size_t size) { return Buffer::Allocate(size); }
-void BufferPool::TrimTo(uint64_t) {}
-uint64_t BufferPool::used_bytes() const { return 0; }
-uint64_t BufferPool::idle_bytes() const { return 0; }
+
+absl::StatusOr<std::shared_ptr<Buffer>> BufferPool::Get(size_t size) try {
+  class PooledBuffer final : public Buffer {
+   public:
+    PooledBuffer(Blocks block, size_t size, std::weak_ptr<State> pool)
+        : Buffer(block.front().data.get(), size), block_(std::move(block)), pool_(std::move(pool)) {}
+    ~PooledBuffer() override {
+      if (std::shared_ptr<State> pool = pool_.lock()) pool->GiveBack(std::move(block_));
+    }
+
+   private:
+    Blocks block_;
+    std::weak_ptr<State> pool_;
+  };
+
+  if (size > kMaxSize) return OutOfMemory(size);
+  const size_t capacity = CapacityFor(size);
+  std::optional<Blocks> block = state_->Take(capacity);
+  if (!block.has_value()) {
+    block = AllocateBlocks(capacity);
+    if (!block.has_value()) {
+      state_->TrimTo(0);
+      block = AllocateBlocks(capacity);
+    }
+    if (!block.has_value()) return OutOfMemory(size);
+    state_->CountNew(capacity);
+  }
+  return std::make_shared<PooledBuffer>(*std::move(block), size, state_);
+} catch (const std::bad_alloc&) {
+  return OutOfMemory(size);
+}
+
+void BufferPool::TrimTo(uint64_t bytes) { state_->TrimTo(bytes); }
+
+uint64_t BufferPool::used_bytes() const { return state_->used_bytes(); }
+
+uint64_t BufferPool::idle_bytes() const { return state_->idle_bytes(); }
 
 }  // namespace refit

@@ -53,7 +53,7 @@ class BufferPool {
   // Frees idle memory down to `bytes`.
   void TrimTo(uint64_t bytes);
 
-  // Bytes handed out, and bytes that wait for reuse.
+  // Bytes handed out, and bytes that wait for reuse; both count capacities: whole lines, or whole huge pages.
   uint64_t used_bytes() const;
   uint64_t idle_bytes() const;
 
