@@ -1,1 +1,191 @@
 #include "client/subscriber.h"
+
+#include <limits>
+#include <mutex>
+#include <set>
+#include <utility>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "client/pull_receiver.h"
+#include "common/net/byte_buffer.h"
+#include "common/net/raw_call.h"
+#include "common/net/status.h"
+
+namespace refit {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr char kPullMethod[] = "/refit.v1.PullService/Pull";
+constexpr char kWatchMethod[] = "/refit.v1.PullService/WatchVersions";
+
+// Longer than any process lives, short enough for any clock.
+constexpr std::chrono::milliseconds kNoTimeout = std::chrono::hours(24 * 365);
+
+std::string Version(const PullOptions& options) {
+  return options.version.has_value() ? absl::StrCat(*options.version) : "latest";
+}
+
+v1::PullRequest MakeRequest(const PullOptions& options) {
+  v1::PullRequest request;
+  request.set_model(options.model);
+  if (options.version.has_value()) {
+    request.mutable_version()->set_number(*options.version);
+  } else {
+    request.mutable_version()->set_latest_committed(true);
+  }
+  request.set_worker(options.worker);
+  request.set_filter(options.filter);
+  request.mutable_names()->Assign(options.names.begin(), options.names.end());
+  return request;
+}
+
+// Pooled host memory.
+class MemorySink final : public TensorSink {
+ public:
+  MemorySink(BufferPool& pool, std::vector<PulledTensor>& tensors) : pool_(pool), tensors_(tensors) {}
+
+  absl::Status Begin(const v1::VersionSummary& version, const std::vector<TensorSpec>& tensors) override {
+    // What earlier versions left, and this one cannot use.
+    pool_.TrimTo(version.bytes());
+    tensors_.reserve(tensors.size());
+    for (const TensorSpec& spec : tensors) tensors_.push_back({spec, nullptr});
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<absl::Span<std::byte>> Place(size_t index) override {
+    PulledTensor& tensor = tensors_[index];
+    absl::StatusOr<std::shared_ptr<Buffer>> data = pool_.Get(tensor.spec.ByteSize());
+    if (!data.ok()) return Annotate(data.status(), absl::StrCat("memory for tensor ", tensor.spec.ToString()));
+    tensor.data = *std::move(data);
+    return tensor.data->span();
+  }
+
+  absl::Status Done(size_t) override { return absl::OkStatus(); }
+
+ private:
+  BufferPool& pool_;
+  std::vector<PulledTensor>& tensors_;
+};
+
+}  // namespace
+
+struct Subscriber::State {
+  std::string address;
+  std::shared_ptr<grpc::Channel> channel;
+  BufferPool pool{std::numeric_limits<int64_t>::max()};
+
+  std::mutex mutex;
+  std::set<RawCall*> calls;  // under way
+  bool cancelled = false;
+
+  class ActiveCall;
+};
+
+// A call that Cancel reaches, with its only request sent.
+class Subscriber::State::ActiveCall {
+ public:
+  ActiveCall(State& state, const std::string& method) : state_(state), call_(RawCall::Start(state.channel, method)) {
+    const std::lock_guard lock(state_.mutex);
+    state_.calls.insert(call_.get());
+    if (state_.cancelled) call_->Cancel();
+  }
+  ~ActiveCall() {
+    const std::lock_guard lock(state_.mutex);
+    state_.calls.erase(call_.get());
+  }
+  ActiveCall(const ActiveCall&) = delete;
+  ActiveCall& operator=(const ActiveCall&) = delete;
+
+  // A failure is left for Finish to explain.
+  void Send(const google::protobuf::MessageLite& request, std::chrono::milliseconds timeout) {
+    if (call_->Write(Serialize(request), timeout).ok()) (void)call_->WritesDone(timeout);
+  }
+
+  RawCall* operator->() { return call_.get(); }
+
+ private:
+  State& state_;
+  std::unique_ptr<RawCall> call_;
+};
+
+Subscriber::Subscriber(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Subscriber::~Subscriber() = default;
+
+absl::StatusOr<std::unique_ptr<Subscriber>> Subscriber::Connect(const ChannelOptions& options) {
+  absl::StatusOr<std::shared_ptr<grpc::Channel>> channel = refit::Connect(options);
+  if (!channel.ok()) return channel.status();
+  auto state = std::make_unique<State>();
+  state->address = options.address;
+  state->channel = *std::move(channel);
+  return absl::WrapUnique(new Subscriber(std::move(state)));
+}
+
+absl::StatusOr<PullResult> Subscriber::Pull(const PullOptions& options, TensorSink& sink) {
+  const std::string context = absl::StrCat("pull of ", options.model, "/", Version(options), " from ", state_->address);
+  const Clock::time_point begin = Clock::now();
+  std::chrono::nanoseconds waited{0};
+
+  PullReceiver receiver(options, context, sink);
+  State::ActiveCall call(*state_, kPullMethod);
+  call.Send(MakeRequest(options), options.idle_timeout);
+  while (true) {
+    const Clock::time_point wait_begin = Clock::now();
+    const absl::StatusOr<std::optional<grpc::ByteBuffer>> message = call->Read(options.idle_timeout);
+    waited += Clock::now() - wait_begin;
+    if (!message.ok()) return Annotate(message.status(), context);
+    if (!message->has_value()) break;
+    if (absl::Status status = receiver.OnMessage(**message); !status.ok()) return status;
+  }
+  if (absl::Status status = call->Finish(options.idle_timeout); !status.ok()) return Annotate(status, context);
+  if (absl::Status status = receiver.OnEnd(); !status.ok()) return status;
+
+  PullResult result = receiver.result();
+  result.elapsed = Clock::now() - begin;
+  result.waited = waited;
+  return result;
+}
+
+absl::StatusOr<PulledVersion> Subscriber::Pull(const PullOptions& options) {
+  PulledVersion version;
+  MemorySink sink(state_->pool, version.tensors);
+  absl::StatusOr<PullResult> result = Pull(options, sink);
+  if (!result.ok()) return result.status();
+  version.result = *std::move(result);
+  return version;
+}
+
+absl::Status Subscriber::Watch(const std::string& model, std::optional<uint64_t> after,
+                               const std::function<bool(const v1::VersionSummary&)>& on_event,
+                               std::chrono::milliseconds idle_timeout, const std::string& worker) {
+  const std::string context = absl::StrCat("watch of ", model, " at ", state_->address);
+  if (idle_timeout == std::chrono::milliseconds::zero()) idle_timeout = kNoTimeout;
+  v1::WatchVersionsRequest request;
+  request.set_model(model);
+  request.set_worker(worker);
+  if (after.has_value()) request.set_after(*after);
+
+  State::ActiveCall call(*state_, kWatchMethod);
+  call.Send(request, idle_timeout);
+  while (true) {
+    const absl::StatusOr<std::optional<grpc::ByteBuffer>> message = call->Read(idle_timeout);
+    if (!message.ok()) return Annotate(message.status(), context);
+    if (!message->has_value()) break;
+    v1::VersionEvent event;
+    if (absl::Status status = Parse(**message, event); !status.ok()) {
+      return absl::InternalError(absl::StrCat(context, ": ", status.message()));
+    }
+    if (!on_event(event.version())) return absl::OkStatus();
+  }
+  const absl::Status status = call->Finish(idle_timeout);
+  return Annotate(status.ok() ? absl::UnavailableError("the service ended the watch") : status, context);
+}
+
+void Subscriber::Cancel() {
+  const std::lock_guard lock(state_->mutex);
+  state_->cancelled = true;
+  for (RawCall* call : state_->calls) call->Cancel();
+}
+
+}  // namespace refit

@@ -87,7 +87,8 @@ class Subscriber {
   // digest that does not match; INTERNAL for a service that breaks the protocol.
   absl::StatusOr<PullResult> Pull(const PullOptions& options, TensorSink& sink);
 
-  // Pulls into fresh host memory.
+  // Pulls into host memory of this subscriber's pool: tensors that are let go of make room, already warm, for a later
+  // version's.
   absl::StatusOr<PulledVersion> Pull(const PullOptions& options);
 
   // Calls `on_event` with the state of each version larger than `after` and with every change, until it returns false
@@ -98,7 +99,7 @@ class Subscriber {
                      std::chrono::milliseconds idle_timeout = std::chrono::milliseconds::zero(),
                      const std::string& worker = "");
 
-  // Ends all pulls and watches of this subscriber with CANCELLED. From any thread.
+  // Ends all pulls and watches of this subscriber with CANCELLED, and every one that is begun later. From any thread.
   void Cancel();
 
  private:

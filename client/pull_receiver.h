@@ -1,0 +1,79 @@
+// The worker's half of the pull protocol: takes the messages of one pull in turn, checks each, and moves tensors to a
+// sink. Knows no connection.
+#pragma once
+
+#include <grpcpp/support/byte_buffer.h>
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "client/subscriber.h"
+#include "common/tensor/tensor_spec.h"
+#include "common/wire/chunk_codec.h"
+#include "common/wire/digest.h"
+#include "refit/v1/pull.pb.h"
+
+namespace refit {
+
+class PullReceiver {
+ public:
+  // `context` begins the messages of errors: "pull of default/3 from 127.0.0.1:50051".
+  PullReceiver(const PullOptions& options, std::string context, TensorSink& sink);
+
+  // INTERNAL for a message that breaks the protocol, DATA_LOSS for a digest that does not match, or what the sink said.
+  absl::Status OnMessage(const grpc::ByteBuffer& message);
+
+  // To be called when the stream has ended with OK; INTERNAL unless the version was committed.
+  absl::Status OnEnd() const;
+
+  // Version, tensors and bytes.
+  PullResult result() const;
+
+ private:
+  enum class Phase { kHeader, kManifest, kChunks, kCommitted };
+
+  // Copies a chunk's payload to `dst` and returns its digest.
+  using Copy = std::function<uint64_t(std::byte* dst)>;
+
+  absl::Status OnResponse(const v1::PullResponse& response);
+  absl::Status OnHeader(const v1::VersionSummary& header);
+  absl::Status OnManifest(const v1::ManifestPart& part);
+  absl::Status OnManifestEntry(const v1::ManifestEntry& entry);
+  absl::Status OnManifestEnd();
+  absl::Status OnChunk(const ChunkHeader& chunk, uint64_t payload_bytes, const Copy& copy);
+  absl::Status OnCommitted(const v1::PullCommitted& committed);
+
+  absl::Status CheckChunk(const ChunkHeader& chunk, uint64_t payload_bytes) const;
+  absl::Status BeginTensor();
+  absl::Status EndTensor(uint64_t expected_digest);
+
+  bool SelectsAll() const;
+  absl::Status Breach(absl::string_view what) const;
+  absl::Status Mismatch(absl::string_view what, uint64_t expected, uint64_t got) const;
+
+  const PullOptions& options_;
+  const std::string context_;
+  TensorSink& sink_;
+
+  Phase phase_ = Phase::kHeader;
+  v1::VersionSummary version_;
+  std::vector<TensorSpec> specs_;
+  std::unordered_set<std::string> names_;  // while the manifest comes
+  uint64_t manifest_bytes_ = 0;
+
+  // The place of the next chunk.
+  size_t tensor_ = 0;
+  uint64_t offset_ = 0;
+  absl::Span<std::byte> memory_;            // of tensor_, once its first chunk has come
+  std::optional<TensorDigester> digester_;  // likewise
+  ManifestDigester manifest_digester_;
+  uint64_t received_bytes_ = 0;
+};
+
+}  // namespace refit
