@@ -21,7 +21,7 @@ Installs what is missing and builds first. Exit code 0: every worker got every b
 TEXT
 }
 
-layers=2 workers=2 memory=20GiB port='' install=yes path=''
+layers=2 workers=2 memory=20GiB port=0 install=yes path=''
 while (($#)); do
   case "$1" in
     --layers) layers=${2:?--layers needs a number}; shift 2 ;;
@@ -62,11 +62,16 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-server=127.0.0.1:${port:-$(deploy/free_port.sh)}
-echo "Starting refit-server on $server"
-"$bin/refit-server" --listen "$server" --retain 2 --memory "$memory" >"$logs/server.log" 2>&1 &
+mkfifo "$logs/port"
+exec 3<>"$logs/port"
+"$bin/refit-server" --listen "127.0.0.1:$port" --port-file "$logs/port" --retain 2 --memory "$memory" \
+  >"$logs/server.log" 2>&1 &
 server_process=$!
-"$bin/refit" status --server "$server" >"$logs/status.log" 2>&1
+read -r -t 20 port <&3
+exec 3>&-
+rm "$logs/port"
+server=127.0.0.1:$port
+echo "refit-server listens on $server"
 
 # Pushes version $1 while every worker pulls it, with the whole fleet on show, and waits for all of them.
 refit_version() {

@@ -21,9 +21,12 @@ finish() {
 }
 trap finish EXIT
 
-server=127.0.0.1:$("$root/deploy/free_port.sh")
-"$bin/refit-server" --listen "$server" >"$scratch/server.log" 2>&1 &
+mkfifo "$scratch/port"
+exec 3<>"$scratch/port"
+"$bin/refit-server" --listen 127.0.0.1:0 --port-file "$scratch/port" >"$scratch/server.log" 2>&1 &
 server_process=$!
+read -r -t 20 port <&3
+server=127.0.0.1:$port
 "$bin/refit" push --server "$server" --version 7 --synthetic gemma4_tiny --seed 3 >"$scratch/push.log" 2>&1
 
 call() { "$grpcurl" -plaintext -max-time 20 "$@"; }
