@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
 set -euo pipefail
-cd "$(dirname "$0")/.."
 
 usage() {
   cat <<'TEXT'
@@ -34,7 +33,10 @@ while (($#)); do
     *) [[ -z $path ]] || { echo "$0: one PATH, not '$path' and '$1'" >&2; exit 2; }; path=$1; shift ;;
   esac
 done
-[[ -z $path || -e $path ]] || { echo "$0: no such file or folder: $path" >&2; exit 2; }
+if [[ -n $path ]]; then
+  path=$(realpath -e -- "$path")
+fi
+cd "$(dirname "$0")/.."
 
 [[ $install == no ]] || deploy/install_dependencies.sh
 cmake --preset release >/dev/null
@@ -54,7 +56,7 @@ finish() {
   if ((code == 0)); then
     rm -rf "$logs"
   else
-    for log in "$logs"/*; do printf '\n== %s\n' "$log" >&2; tail -n 20 "$log" >&2; done
+    for log in "$logs"/*.log; do printf '\n== %s\n' "$log" >&2; tail -n 20 "$log" >&2; done
     printf '\nThe demo failed. Logs: %s\n' "$logs" >&2
   fi
   exit "$code"
@@ -65,17 +67,17 @@ trap 'exit 130' INT TERM
 mkfifo "$logs/port"
 exec 3<>"$logs/port"
 "$bin/refit-server" --listen "127.0.0.1:$port" --port-file "$logs/port" --retain 2 --memory "$memory" \
-  >"$logs/server.log" 2>&1 &
+  >"$logs/server.log" 2>&1 3>&- &
 server_process=$!
 read -r -t 20 port <&3
 exec 3>&-
-rm "$logs/port"
 server=127.0.0.1:$port
 echo "refit-server listens on $server"
 
 # Pushes version $1 while every worker pulls it, with the whole fleet on show, and waits for all of them.
 refit_version() {
-  local version=$1 source check parties=()
+  local version=$1 source check finished
+  local -A parties=()
   if [[ -n $path ]]; then
     source=("$path") check=(--verify "$path")
   else
@@ -89,13 +91,16 @@ refit_version() {
   for ((worker = 1; worker <= workers; ++worker)); do
     "$bin/refit" pull --server "$server" --version "$version" --wait 60 --worker "worker-$worker" "${check[@]}" \
       >"$logs/version-$version-worker-$worker.log" 2>&1 &
-    parties+=($!)
+    parties[$!]=under_way
   done
   "$bin/refit" push --server "$server" --version "$version" "${source[@]}" >"$logs/version-$version-push.log" 2>&1 &
-  parties+=($!)
+  parties[$!]=under_way
 
   # Whoever fails ends the demo at once.
-  for _ in "${parties[@]}"; do wait -n "${parties[@]}"; done
+  while ((${#parties[@]} > 0)); do
+    wait -n -p finished "${!parties[@]}"
+    unset "parties[$finished]"
+  done
   wait "$watch"
   for ((worker = 1; worker <= workers; ++worker)); do
     echo "worker-$worker: $(tail -n 1 "$logs/version-$version-worker-$worker.log")"

@@ -23,7 +23,7 @@ trap finish EXIT
 
 mkfifo "$scratch/port"
 exec 3<>"$scratch/port"
-"$bin/refit-server" --listen 127.0.0.1:0 --port-file "$scratch/port" >"$scratch/server.log" 2>&1 &
+"$bin/refit-server" --listen 127.0.0.1:0 --port-file "$scratch/port" >"$scratch/server.log" 2>&1 3>&- &
 server_process=$!
 read -r -t 20 port <&3
 server=127.0.0.1:$port
