@@ -17,6 +17,8 @@
 namespace refit {
 
 // A safetensors file mapped into memory, its header checked whole. Immutable, thread-safe.
+// The file must not shrink while it is mapped: reading what is gone would raise SIGBUS. Writers that replace a file by
+// renaming over it, as SafetensorsWriter does, are no danger.
 class SafetensorsFile {
  public:
   // Largest header that is read.

@@ -1,0 +1,63 @@
+#include "common/safetensors/posix_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "absl/strings/str_cat.h"
+#include "common/tensor/tensor_spec.h"
+
+namespace refit {
+
+absl::Status FileError(int error, absl::string_view action, absl::string_view path) {
+  const absl::Status status = absl::ErrnoToStatus(error, absl::StrCat("cannot ", action, " ", Printable(path)));
+  switch (error) {
+    case ENOTDIR:
+      return absl::NotFoundError(status.message());
+    case EFBIG:
+    case EDQUOT:
+    case ENOSPC:
+      return absl::ResourceExhaustedError(status.message());
+    case EISDIR:
+    case ELOOP:
+    case ENAMETOOLONG:
+      return absl::InvalidArgumentError(status.message());
+    default:
+      return status;
+  }
+}
+
+FileDescriptor& FileDescriptor::operator=(FileDescriptor&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  return *this;
+}
+
+FileDescriptor::~FileDescriptor() {
+  if (fd_ >= 0) close(fd_);
+}
+
+absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path) {
+  // Without O_NONBLOCK, opening a named pipe would wait for its other end.
+  const FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!file.valid()) return FileError(errno, "open", path);
+  struct stat info = {};
+  if (fstat(file.get(), &info) != 0) return FileError(errno, "examine", path);
+  if (!S_ISREG(info.st_mode)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(Printable(path), " is ", S_ISDIR(info.st_mode) ? "a folder" : "no regular file"));
+  }
+  const auto size = static_cast<size_t>(info.st_size);
+  if (size == 0) return MappedFile(nullptr, 0);
+  void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
+  if (data == MAP_FAILED) return FileError(errno, "map", path);
+  return MappedFile(static_cast<const char*>(data), size);
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) munmap(const_cast<char*>(data_), size_);
+}
+
+}  // namespace refit
