@@ -22,8 +22,8 @@ std::string Quoted(absl::string_view name) { return absl::StrCat("\"", Printable
 
 // A plain name: what stands under it is in the checkpoint's own folder.
 bool IsPlainName(absl::string_view name) {
-  return !name.empty() && name != "." && name != ".." && !absl::StrContains(name, '/') &&
-         !absl::StrContains(name, '\0');
+  constexpr absl::string_view kForbidden("/\0", 2);
+  return !name.empty() && name != "." && name != ".." && name.find_first_of(kForbidden) == absl::string_view::npos;
 }
 
 // Reads {"weight_map": {tensor: file}, ...}, whatever else there is.

@@ -132,9 +132,9 @@ absl::StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(
   };
   if (absl::Status status = Check(tensors); !status.ok()) return refuse(status.message());
   const std::string header = Header(tensors, metadata);
-  if (header.size() > kMaxHeaderBytes) {
-    return refuse(
-        absl::StrCat("its header would have ", header.size(), " bytes; at most ", kMaxHeaderBytes, " are accepted"));
+  if (header.size() > SafetensorsFile::kMaxHeaderBytes) {
+    return refuse(absl::StrCat("its header would have ", header.size(), " bytes; at most ",
+                               SafetensorsFile::kMaxHeaderBytes, " are accepted"));
   }
   const std::filesystem::path target(path);
   std::error_code ignored;
