@@ -10,8 +10,8 @@
 namespace refit {
 
 // A compiled pattern with the meaning that Python's `re` gives it on str, within what RE2 can express: `\d`, `\w`, `\s`
-// are Unicode-aware,
-// `\Z` is the end, `$` also matches before a final newline. Immutable, thread-safe.
+// are Unicode-aware, `\Z` is the end, `$` also matches before a final newline. Two things differ: `\b` knows ASCII
+// words only, and a `$` in the middle of a pattern leaves no final newline for what follows it. Immutable, thread-safe.
 class PythonRegex {
  public:
   static constexpr size_t kMaxPatternBytes = 4096;
