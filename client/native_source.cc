@@ -1,1 +1,35 @@
 #include "client/native_source.h"
+
+#include <utility>
+
+#include "common/safetensors/safetensors.h"
+
+namespace refit {
+namespace {
+
+class CheckpointSource final : public NativeSource {
+ public:
+  explicit CheckpointSource(std::shared_ptr<const Checkpoint> checkpoint) : checkpoint_(std::move(checkpoint)) {}
+
+  const std::vector<TensorSpec>& tensors() const override { return checkpoint_->tensors(); }
+
+  absl::Span<const std::byte> Read(size_t index, uint64_t offset, uint64_t size,
+                                   absl::Span<std::byte> /*scratch*/) const override {
+    return checkpoint_->data(index).subspan(offset, size);
+  }
+
+  bool is_resident() const override { return true; }
+
+ private:
+  std::shared_ptr<const Checkpoint> checkpoint_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<const NativeSource>> OpenCheckpointSource(const std::string& path) {
+  absl::StatusOr<std::shared_ptr<const Checkpoint>> checkpoint = Checkpoint::Open(path);
+  if (!checkpoint.ok()) return checkpoint.status();
+  return std::make_shared<const CheckpointSource>(*std::move(checkpoint));
+}
+
+}  // namespace refit
