@@ -1,0 +1,54 @@
+#include "server/work_queue.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+
+#include "absl/synchronization/notification.h"
+
+namespace refit {
+namespace {
+
+TEST(WorkQueue, RunsEverythingBeforeItEnds) {
+  std::atomic<int> ran{0};
+  {
+    WorkQueue queue(3);
+    EXPECT_EQ(queue.threads(), 3);
+    for (int i = 0; i < 1000; ++i) queue.Submit([&] { ++ran; });
+  }
+  EXPECT_EQ(ran, 1000);
+}
+
+TEST(Strand, RunsInOrderAndOneAtATime) {
+  std::vector<int> order;  // no lock: the strand is the lock
+  {
+    WorkQueue queue(4);
+    auto strand = std::make_shared<Strand>(queue);
+    for (int i = 0; i < 1000; ++i) strand->Post([&order, i] { order.push_back(i); });
+  }
+  ASSERT_EQ(order.size(), 1000u);
+  for (int i = 0; i < 1000; ++i) EXPECT_EQ(order[i], i);
+}
+
+TEST(Strand, DoesNotHoldUpOthers) {
+  WorkQueue queue(2);
+  auto blocked = std::make_shared<Strand>(queue);
+  auto free = std::make_shared<Strand>(queue);
+  absl::Notification release;
+  absl::Notification went_on;
+  blocked->Post([&] { release.WaitForNotification(); });
+  free->Post([&] { went_on.Notify(); });
+  EXPECT_TRUE(went_on.WaitForNotificationWithTimeout(absl::Seconds(30)));
+  release.Notify();
+}
+
+TEST(Strand, WorkMayPostMoreWork) {
+  absl::Notification done;
+  WorkQueue queue(1);
+  auto strand = std::make_shared<Strand>(queue);
+  strand->Post([&] { strand->Post([&] { done.Notify(); }); });
+  EXPECT_TRUE(done.WaitForNotificationWithTimeout(absl::Seconds(30)));
+}
+
+}  // namespace
+}  // namespace refit
