@@ -9,6 +9,7 @@
 #include "client/cli/exit_code.h"
 #include "client/cli/options.h"
 #include "common/net/channel.h"
+#include "common/net/version_info.h"
 
 namespace refit::cli {
 namespace {
@@ -49,7 +50,7 @@ int Main(int argc, char** argv) {
   AddAbortCommand(app, invocation);
   AddConvertCommand(app, invocation);
   app.require_subcommand(1);
-  app.set_version_flag("--version", std::string("refit " REFIT_VERSION));
+  app.set_version_flag("--version", absl::StrCat("refit ", SoftwareVersion()));
   app.footer(absl::StrCat(kExamples, kExitCodeHelp));
   try {
     app.parse(argc, argv);

@@ -1,0 +1,95 @@
+#include "tests/integration/subprocess.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <stdexcept>
+
+extern char** environ;
+
+namespace refit {
+
+TemporaryFolder::TemporaryFolder() {
+  std::string path = (std::filesystem::temp_directory_path() / "refit-test-XXXXXX").string();
+  if (mkdtemp(path.data()) == nullptr) throw std::runtime_error("no temporary folder");
+  path_ = path;
+}
+
+TemporaryFolder::~TemporaryFolder() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
+
+std::vector<std::string> TemporaryFolder::Names() const {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(path_)) names.push_back(entry.path().filename());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::unique_ptr<Subprocess> Subprocess::Start(const std::string& program, const std::vector<std::string>& arguments) {
+  std::unique_ptr<Subprocess> process(new Subprocess);
+  const std::string path = std::string(REFIT_BIN_DIR) + "/" + program;
+  std::vector<char*> argv = {const_cast<char*>(path.c_str())};
+  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+  argv.push_back(nullptr);
+
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_addopen(&actions, 1, process->folder_.Path("out").c_str(), O_WRONLY | O_CREAT, 0600);
+  posix_spawn_file_actions_addopen(&actions, 2, process->folder_.Path("err").c_str(), O_WRONLY | O_CREAT, 0600);
+  const int error = posix_spawn(&process->pid_, path.c_str(), &actions, nullptr, argv.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  if (error != 0) throw std::runtime_error("cannot start " + path);
+  process->pidfd_ = static_cast<int>(syscall(SYS_pidfd_open, process->pid_, 0));
+  return process;
+}
+
+Subprocess::~Subprocess() {
+  if (pid_ > 0) {
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+  }
+  if (pidfd_ >= 0) close(pidfd_);
+}
+
+void Subprocess::Signal(int signal) const { kill(pid_, signal); }
+
+bool Subprocess::Ended(std::chrono::milliseconds patience) const {
+  pollfd end = {pidfd_, POLLIN, 0};
+  return poll(&end, 1, static_cast<int>(patience.count())) > 0;
+}
+
+bool Subprocess::IsRunning() const { return !Ended(std::chrono::milliseconds(0)); }
+
+Outcome Subprocess::Wait(std::chrono::seconds patience) {
+  if (!Ended(patience)) kill(pid_, SIGKILL);
+  int status = 0;
+  waitpid(pid_, &status, 0);
+  pid_ = -1;
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), ReadFile(folder_.Path("out")), Err()};
+}
+
+std::string Subprocess::Err() const { return ReadFile(folder_.Path("err")); }
+
+Outcome Refit(const std::vector<std::string>& arguments) { return Subprocess::Start("refit", arguments)->Wait(); }
+
+std::string ReadFile(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+}  // namespace refit

@@ -1,0 +1,63 @@
+// Our programs as a user runs them.
+#pragma once
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace refit {
+
+// A folder that is gone with its contents at the end.
+class TemporaryFolder {
+ public:
+  TemporaryFolder();
+  ~TemporaryFolder();
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+
+  std::string Path(const std::string& name) const { return path_ + "/" + name; }
+  // Names of what is in it, sorted.
+  std::vector<std::string> Names() const;
+
+ private:
+  std::string path_;
+};
+
+struct Outcome {
+  int code = -1;  // exit code; 128 + signal if one ended it
+  std::string out;
+  std::string err;
+};
+
+// A running program of ours; killed if still running at the end.
+class Subprocess {
+ public:
+  // `program` lies in REFIT_BIN_DIR.
+  static std::unique_ptr<Subprocess> Start(const std::string& program, const std::vector<std::string>& arguments);
+  ~Subprocess();
+
+  void Signal(int signal) const;
+  bool IsRunning() const;
+  // Kills it and gives code 137 after `patience`.
+  Outcome Wait(std::chrono::seconds patience = std::chrono::seconds(120));
+  // What it has printed so far.
+  std::string Err() const;
+
+ private:
+  Subprocess() = default;
+  bool Ended(std::chrono::milliseconds patience) const;
+
+  TemporaryFolder folder_;
+  pid_t pid_ = -1;
+  int pidfd_ = -1;
+};
+
+// Runs the `refit` command line to its end.
+Outcome Refit(const std::vector<std::string>& arguments);
+
+std::string ReadFile(const std::string& path);
+
+}  // namespace refit
