@@ -1,0 +1,497 @@
+#include "client/subscriber.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <string>
+#include <thread>
+
+#include "common/net/messages.h"
+#include "common/wire/digest.h"
+#include "tests/unit/client/scripted_pull.h"
+#include "tests/unit/net/loopback_server.h"
+
+namespace refit {
+namespace {
+
+using std::chrono::milliseconds;
+using Messages = std::vector<v1::PullResponse>;
+
+constexpr uint64_t kChunkBytes = 64;
+
+// A small version, and the messages that a good service sends of it.
+class TestVersion {
+ public:
+  TestVersion() {
+    specs_ = {{"a.weight", DType::kBF16, {7, 13}},
+              {"empty", DType::kF32, {0, 3}},
+              {"scalar", DType::kF32, {}},
+              {"exact", DType::kU8, {128}},
+              {"last", DType::kI64, {9}}};
+    for (const TensorSpec& spec : specs_) {
+      std::string bytes(spec.ByteSize(), '\0');
+      for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(spec.name[0] + 7 * i);
+      data_.push_back(bytes);
+    }
+  }
+
+  const std::vector<TensorSpec>& specs() const { return specs_; }
+  const std::string& data(size_t index) const { return data_[index]; }
+
+  v1::VersionSummary Summary(v1::VersionState state) const {
+    v1::VersionSummary summary;
+    summary.set_model("default");
+    summary.set_version(3);
+    summary.set_state(state);
+    summary.set_tensors(specs_.size());
+    for (const std::string& bytes : data_) summary.set_bytes(summary.bytes() + bytes.size());
+    summary.set_chunk_bytes(kChunkBytes);
+    if (state == v1::VERSION_STATE_COMMITTED) summary.set_manifest_digest(ManifestDigest({0, 1, 2, 3, 4}));
+    return summary;
+  }
+
+  // With the tensors of `selected` only, in chunks of `chunk_bytes`.
+  Messages Stream(const std::vector<size_t>& selected = {0, 1, 2, 3, 4}, uint64_t chunk_bytes = kChunkBytes) const {
+    Messages messages;
+    *messages.emplace_back().mutable_header() = Summary(v1::VERSION_STATE_OPEN);
+    AddManifest(selected, messages);
+    for (size_t i = 0; i < selected.size(); ++i) AddChunks(i, data_[selected[i]], chunk_bytes, messages);
+    v1::PullCommitted& committed = *messages.emplace_back().mutable_committed();
+    *committed.mutable_summary() = Summary(v1::VERSION_STATE_COMMITTED);
+    committed.set_selection_digest(ManifestDigest(selected));
+    return messages;
+  }
+
+ private:
+  static absl::Span<const std::byte> Bytes(const std::string& bytes) {
+    return {reinterpret_cast<const std::byte*>(bytes.data()), bytes.size()};
+  }
+
+  uint64_t ManifestDigest(const std::vector<size_t>& selected) const {
+    ManifestDigester digester;
+    for (const size_t index : selected) digester.Add(specs_[index], DigestTensor(Bytes(data_[index]), kChunkBytes));
+    return digester.Finish();
+  }
+
+  // In two parts.
+  void AddManifest(const std::vector<size_t>& selected, Messages& messages) const {
+    const size_t half = selected.size() / 2;
+    messages.emplace_back().mutable_manifest();
+    for (size_t i = 0; i < selected.size(); ++i) {
+      if (i == half) messages.emplace_back().mutable_manifest()->set_first(i);
+      v1::ManifestEntry& entry = *messages.back().mutable_manifest()->add_entries();
+      ToProto(specs_[selected[i]], *entry.mutable_tensor());
+      entry.set_bytes(data_[selected[i]].size());
+    }
+    messages.back().mutable_manifest()->set_last(true);
+  }
+
+  static void AddChunks(size_t index, const std::string& bytes, uint64_t chunk_bytes, Messages& messages) {
+    uint64_t offset = 0;
+    do {
+      v1::Chunk& chunk = *messages.emplace_back().mutable_chunk();
+      chunk.set_tensor(index);
+      chunk.set_offset(offset);
+      chunk.set_payload(bytes.substr(offset, chunk_bytes));
+      chunk.set_digest(DigestBytes(Bytes(chunk.payload())));
+      offset += chunk.payload().size();
+    } while (offset < bytes.size());
+    messages.back().mutable_chunk()->set_tensor_digest(DigestTensor(Bytes(bytes), kChunkBytes));
+  }
+
+  std::vector<TensorSpec> specs_;
+  std::vector<std::string> data_;
+};
+
+std::vector<grpc::ByteBuffer> Encode(const Messages& messages) {
+  std::vector<grpc::ByteBuffer> encoded;
+  for (const v1::PullResponse& message : messages) encoded.push_back(Serialize(message));
+  return encoded;
+}
+
+grpc::ByteBuffer Raw(const std::string& bytes) {
+  const grpc::Slice slice(bytes);
+  return grpc::ByteBuffer(&slice, 1);
+}
+
+// Remembers what it was told; fails where told to.
+class RecordingSink final : public TensorSink {
+ public:
+  absl::Status Begin(const v1::VersionSummary& version, const std::vector<TensorSpec>& specs) override {
+    log += "begin " + std::to_string(version.version()) + " " + std::to_string(specs.size()) + ";";
+    for (const TensorSpec& spec : specs) data.emplace_back(spec.ByteSize() + extra_bytes);
+    return on_begin;
+  }
+  absl::StatusOr<absl::Span<std::byte>> Place(size_t index) override {
+    log += "place " + std::to_string(index) + ";";
+    if (!on_place.ok()) return on_place;
+    return absl::MakeSpan(data[index]);
+  }
+  absl::Status Done(size_t index) override {
+    log += "done " + std::to_string(index) + ";";
+    return on_done;
+  }
+  void Progress(uint64_t bytes) override { received += bytes; }
+
+  std::string log;
+  uint64_t received = 0;
+  std::vector<std::vector<std::byte>> data;
+  absl::Status on_begin;
+  absl::Status on_place;
+  absl::Status on_done;
+  size_t extra_bytes = 0;
+};
+
+class SubscriberTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto subscriber = Subscriber::Connect(server_.channel_options());
+    ASSERT_TRUE(subscriber.ok()) << subscriber.status();
+    subscriber_ = *std::move(subscriber);
+  }
+
+  void Say(const Messages& messages, const grpc::Status& status = grpc::Status::OK) {
+    service_.Say({Encode(messages), status});
+  }
+
+  absl::StatusOr<PulledVersion> Pull(const PullOptions& options = {}) { return subscriber_->Pull(options); }
+
+  void ExpectPulled(const absl::StatusOr<PulledVersion>& pulled, const std::vector<size_t>& selected) {
+    ASSERT_TRUE(pulled.ok()) << pulled.status();
+    ASSERT_EQ(pulled->tensors.size(), selected.size());
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < selected.size(); ++i) {
+      const PulledTensor& tensor = pulled->tensors[i];
+      EXPECT_EQ(tensor.spec, version_.specs()[selected[i]]);
+      const std::string data(reinterpret_cast<const char*>(tensor.data->data()), tensor.data->size());
+      EXPECT_EQ(data, version_.data(selected[i])) << tensor.spec.ToString();
+      bytes += data.size();
+    }
+    EXPECT_EQ(pulled->result.bytes, bytes);
+    EXPECT_EQ(pulled->result.tensors, selected.size());
+    EXPECT_EQ(pulled->result.version.version(), 3u);
+    EXPECT_EQ(pulled->result.version.state(), v1::VERSION_STATE_COMMITTED);
+  }
+
+  const TestVersion version_;
+  ScriptedPull service_;
+  LoopbackServer server_{{&service_}};
+  std::unique_ptr<Subscriber> subscriber_;
+};
+
+TEST_F(SubscriberTest, PullsAVersion) {
+  Say(version_.Stream());
+  for (int round = 0; round < 3; ++round) ExpectPulled(Pull(), {0, 1, 2, 3, 4});
+}
+
+TEST_F(SubscriberTest, ChunksMayHaveOtherSizes) {
+  for (const uint64_t chunk_bytes : {8, 40, 100, 1000}) {
+    Say(version_.Stream({0, 1, 2, 3, 4}, chunk_bytes));
+    ExpectPulled(Pull(), {0, 1, 2, 3, 4});
+  }
+}
+
+TEST_F(SubscriberTest, PullsASelection) {
+  Say(version_.Stream({0, 3}));
+  ExpectPulled(Pull({.filter = "a"}), {0, 3});
+  ExpectPulled(Pull({.names = {"a.weight", "exact"}}), {0, 3});
+  Say(version_.Stream({}));
+  ExpectPulled(Pull({.filter = "nothing"}), {});
+}
+
+TEST_F(SubscriberTest, WaitingMessagesMayComeAnywhere) {
+  Messages messages;
+  for (const v1::PullResponse& message : version_.Stream()) {
+    messages.push_back(message);
+    messages.emplace_back().mutable_waiting();
+  }
+  Say(messages);
+  ExpectPulled(Pull(), {0, 1, 2, 3, 4});
+}
+
+TEST_F(SubscriberTest, ChunksOfAnotherEncoderAreUnderstood) {
+  std::vector<grpc::ByteBuffer> encoded;
+  for (const v1::PullResponse& message : version_.Stream()) {
+    if (!message.has_chunk()) {
+      encoded.push_back(Serialize(message));
+      continue;
+    }
+    v1::Chunk payload;
+    payload.set_payload(message.chunk().payload());
+    v1::Chunk rest = message.chunk();
+    rest.clear_payload();
+    const std::string chunk = payload.SerializeAsString() + rest.SerializeAsString();
+    ASSERT_LT(chunk.size(), 128u);
+    encoded.push_back(Raw("\x0a" + std::string(1, static_cast<char>(chunk.size())) + chunk));
+  }
+  service_.Say({encoded});
+  ExpectPulled(Pull(), {0, 1, 2, 3, 4});
+}
+
+TEST_F(SubscriberTest, TheSinkIsToldInOrder) {
+  Say(version_.Stream());
+  RecordingSink sink;
+  const auto result = subscriber_->Pull({}, sink);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(sink.log, "begin 3 5;place 0;done 0;place 1;done 1;place 2;done 2;place 3;done 3;place 4;done 4;");
+  EXPECT_EQ(sink.received, result->bytes);
+  EXPECT_GE(result->elapsed, result->waited);
+  EXPECT_GT(result->waited.count(), 0);
+}
+
+TEST_F(SubscriberTest, TheSinkEndsAPull) {
+  Say(version_.Stream());
+  const absl::Status full = absl::ResourceExhaustedError("no room");
+  for (absl::Status RecordingSink::*failing :
+       {&RecordingSink::on_begin, &RecordingSink::on_place, &RecordingSink::on_done}) {
+    RecordingSink sink;
+    sink.*failing = full;
+    EXPECT_EQ(subscriber_->Pull({}, sink).status(), full);
+  }
+  RecordingSink sink;
+  sink.extra_bytes = 1;
+  const absl::Status status = subscriber_->Pull({}, sink).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(status.message().find("183 bytes for tensor a.weight"), std::string::npos) << status;
+}
+
+TEST_F(SubscriberTest, TheRequestSaysWhatWasAskedFor) {
+  Say({}, grpc::Status(grpc::StatusCode::NOT_FOUND, "none"));
+  EXPECT_FALSE(Pull({.model = "m", .version = 9, .filter = "rx", .names = {"a", "b"}, .worker = "w"}).ok());
+  v1::PullRequest request;
+  ASSERT_TRUE(Parse(service_.request(), request).ok());
+  EXPECT_EQ(request.model(), "m");
+  EXPECT_EQ(request.version().number(), 9u);
+  EXPECT_EQ(request.filter(), "rx");
+  EXPECT_EQ(request.names_size(), 2);
+  EXPECT_EQ(request.worker(), "w");
+  EXPECT_FALSE(Pull().ok());
+  ASSERT_TRUE(Parse(service_.request(), request).ok());
+  EXPECT_TRUE(request.version().latest_committed());
+}
+
+TEST_F(SubscriberTest, TheServicesStatusComesThrough) {
+  Messages messages = version_.Stream();
+  messages.resize(5);
+  Say(messages, grpc::Status(grpc::StatusCode::ABORTED, "its trainer died"));
+  const absl::Status status = Pull({.version = 3}).status();
+  EXPECT_EQ(status, absl::AbortedError("pull of default/3 from " + server_.address() + ": its trainer died"));
+}
+
+// Also after everything has come: only an OK status makes a pull OK.
+TEST_F(SubscriberTest, AnErrorAfterTheCommitMarkerCounts) {
+  Say(version_.Stream(), grpc::Status(grpc::StatusCode::UNKNOWN, "crash"));
+  EXPECT_EQ(Pull().status().code(), absl::StatusCode::kUnknown);
+}
+
+struct Breach {
+  const char* what;
+  std::function<void(Messages&)> make;
+  absl::StatusCode code;
+  const char* message;
+};
+
+void PrintTo(const Breach& breach, std::ostream* out) { *out << breach.what; }
+
+// Messages 0 header, 1-2 manifest, 3-5 a.weight (182 bytes), 6 empty, 7 scalar, 8-9 exact, 10-11 last, 12 committed.
+constexpr absl::StatusCode kInternal = absl::StatusCode::kInternal;
+constexpr absl::StatusCode kDataLoss = absl::StatusCode::kDataLoss;
+const Breach kBreaches[] = {
+    {"damaged payload", [](Messages& m) { (*m[4].mutable_chunk()->mutable_payload())[5] ^= 1; }, kDataLoss,
+     "tensor a.weight BF16 [7, 13], chunk at offset 64: its digest is"},
+    {"wrong chunk digest", [](Messages& m) { m[3].mutable_chunk()->set_digest(1); }, kDataLoss, "0000000000000001"},
+    {"wrong tensor digest", [](Messages& m) { m[5].mutable_chunk()->set_tensor_digest(2); }, kDataLoss,
+     "tensor a.weight BF16 [7, 13]: its digest is 0000000000000002"},
+    {"wrong digest of an empty tensor", [](Messages& m) { m[6].mutable_chunk()->set_tensor_digest(2); }, kDataLoss,
+     "tensor empty"},
+    {"wrong manifest digest", [](Messages& m) { m[12].mutable_committed()->mutable_summary()->set_manifest_digest(3); },
+     kDataLoss, "the manifest"},
+    {"wrong selection digest", [](Messages& m) { m[12].mutable_committed()->set_selection_digest(3); }, kDataLoss,
+     "tensors selected"},
+    {"a gap", [](Messages& m) { m.erase(m.begin() + 4); }, kInternal,
+     "tensor number 0 at offset 128; expected number 0 (a.weight BF16 [7, 13]) at offset 64"},
+    {"an overlap", [](Messages& m) { m.insert(m.begin() + 4, m[3]); }, kInternal, "at offset 0; expected number 0"},
+    {"a tensor left out", [](Messages& m) { m.erase(m.begin() + 7); }, kInternal, "expected number 2 (scalar F32 [])"},
+    {"tensors swapped", [](Messages& m) { std::swap(m[6], m[7]); }, kInternal, "expected number 1"},
+    {"beyond the tensor", [](Messages& m) { m[9].mutable_chunk()->mutable_payload()->append("x"); }, kInternal,
+     "65 bytes, but the tensor lacks 64"},
+    {"an offset that would wrap around", [](Messages& m) { m[9].mutable_chunk()->set_offset(UINT64_MAX - 10); },
+     kInternal, "expected number 3"},
+    {"an empty chunk", [](Messages& m) { m[4].mutable_chunk()->clear_payload(); }, kInternal, "it is empty"},
+    {"an unknown encoding", [](Messages& m) { m[4].mutable_chunk()->set_encoding(static_cast<v1::ChunkEncoding>(5)); },
+     kInternal, "encoding 5"},
+    {"a decoded size", [](Messages& m) { m[4].mutable_chunk()->set_decoded_bytes(100); }, kInternal, "of 100 bytes"},
+    {"no tensor digest", [](Messages& m) { m[5].mutable_chunk()->clear_tensor_digest(); }, kInternal,
+     "without a tensor digest"},
+    {"an early tensor digest", [](Messages& m) { m[4].mutable_chunk()->set_tensor_digest(1); }, kInternal,
+     "does not end the tensor"},
+    {"a chunk too many", [](Messages& m) { m.insert(m.begin() + 12, m[11]); }, kInternal, "after the last tensor"},
+    {"a chunk after the commit marker", [](Messages& m) { m.push_back(m[11]); }, kInternal, "a chunk out of place"},
+    {"a chunk before the manifest's end", [](Messages& m) { m.erase(m.begin() + 2); }, kInternal,
+     "a chunk out of place"},
+    {"no commit marker", [](Messages& m) { m.pop_back(); }, kInternal, "after 5 of 5 tensors"},
+    {"cut within a tensor", [](Messages& m) { m.resize(4); }, kInternal, "after 0 of 5 tensors"},
+    {"nothing at all", [](Messages& m) { m.clear(); }, kInternal, "without the commit marker"},
+    {"an early commit marker", [](Messages& m) { m.erase(m.begin() + 11); }, kInternal,
+     "while tensor last I64 [9] stands at 64 bytes"},
+    {"a second commit marker", [](Messages& m) { m.push_back(m[12]); }, kInternal, "out of place"},
+    {"committed without a manifest digest",
+     [](Messages& m) { m[12].mutable_committed()->mutable_summary()->clear_manifest_digest(); }, kInternal,
+     "without manifest digest"},
+    {"committed, but open",
+     [](Messages& m) { m[12].mutable_committed()->mutable_summary()->set_state(v1::VERSION_STATE_OPEN); }, kInternal,
+     "VERSION_STATE_OPEN"},
+    {"committed, but another version",
+     [](Messages& m) { m[12].mutable_committed()->mutable_summary()->set_version(4); }, kInternal, "default/4"},
+    {"no header", [](Messages& m) { m.erase(m.begin()); }, kInternal, "a manifest out of place"},
+    {"a second header", [](Messages& m) { m.insert(m.begin() + 1, m[0]); }, kInternal, "a second header"},
+    {"another version", [](Messages& m) { m[0].mutable_header()->set_version(4); }, kInternal, "version default/4"},
+    {"another model", [](Messages& m) { m[0].mutable_header()->set_model("x"); }, kInternal, "version x/3"},
+    {"chunks of no size", [](Messages& m) { m[0].mutable_header()->set_chunk_bytes(0); }, kInternal, "chunk_bytes 0"},
+    {"a delta", [](Messages& m) { m[0].mutable_header()->set_base_version(2); }, kInternal, "base version"},
+    {"another layout", [](Messages& m) { m[0].mutable_header()->set_layout(static_cast<v1::Layout>(7)); }, kInternal,
+     "layout 7"},
+    {"a part of the manifest twice", [](Messages& m) { m.insert(m.begin() + 1, m[1]); }, kInternal,
+     "from entry 0 on; expected 2"},
+    {"a part of the manifest left out", [](Messages& m) { m.erase(m.begin() + 1); }, kInternal,
+     "from entry 2 on; expected 0"},
+    {"more manifest after its last part", [](Messages& m) { m.insert(m.begin() + 3, m[2]); }, kInternal,
+     "a manifest out of place"},
+    {"fewer tensors than the header has", [](Messages& m) { m[0].mutable_header()->set_tensors(6); }, kInternal,
+     "its header says 6"},
+    {"more tensors than the header has", [](Messages& m) { m[0].mutable_header()->set_tensors(4); }, kInternal,
+     "more than the header's 4 tensors"},
+    {"fewer bytes than the header has", [](Messages& m) { m[0].mutable_header()->set_bytes(1 << 20); }, kInternal,
+     "its header says 5 of 1048576"},
+    {"more bytes than the header has", [](Messages& m) { m[0].mutable_header()->set_bytes(200); }, kInternal,
+     "more than the header's"},
+    {"an entry of another size", [](Messages& m) { m[1].mutable_manifest()->mutable_entries(0)->set_bytes(180); },
+     kInternal, "180 bytes; expected 182"},
+    {"an entry twice", [](Messages& m) { *m[1].mutable_manifest()->mutable_entries(1) = m[1].manifest().entries(0); },
+     kInternal, "tensor a.weight twice"},
+    {"an unknown dtype",
+     [](Messages& m) {
+       m[1].mutable_manifest()->mutable_entries(0)->mutable_tensor()->set_dtype(static_cast<v1::DType>(99));
+     },
+     kInternal, "a.weight"},
+    {"a negative dimension",
+     [](Messages& m) { m[1].mutable_manifest()->mutable_entries(0)->mutable_tensor()->set_shape(0, -7); }, kInternal,
+     "a.weight"},
+    {"a shape that overflows",
+     [](Messages& m) { m[1].mutable_manifest()->mutable_entries(0)->mutable_tensor()->set_shape(0, INT64_MAX); },
+     kInternal, "a.weight"},
+    {"a part of a tensor",
+     [](Messages& m) { m[1].mutable_manifest()->mutable_entries(0)->mutable_box()->add_sizes(1); }, kInternal,
+     "a part of tensor a.weight"},
+    {"a message without content", [](Messages& m) { m.insert(m.begin() + 5, v1::PullResponse()); }, kInternal,
+     "no known kind"},
+};
+
+class SubscriberBreachTest : public SubscriberTest, public ::testing::WithParamInterface<Breach> {};
+
+TEST_P(SubscriberBreachTest, IsRefusedAndExplained) {
+  Messages messages = version_.Stream();
+  ASSERT_EQ(messages.size(), 13u);
+  GetParam().make(messages);
+  Say(messages);
+  const absl::Status status = Pull({.version = 3}).status();
+  EXPECT_EQ(status.code(), GetParam().code) << status;
+  EXPECT_NE(status.message().find(GetParam().message), std::string::npos) << status;
+  EXPECT_EQ(status.message().find("pull of default/3 from 127.0.0.1:"), 0u) << status;
+
+  Say(version_.Stream());
+  ExpectPulled(Pull(), {0, 1, 2, 3, 4});  // nothing is left of it
+}
+
+INSTANTIATE_TEST_SUITE_P(All, SubscriberBreachTest, ::testing::ValuesIn(kBreaches));
+
+TEST_F(SubscriberTest, GarbageIsRefused) {
+  for (const std::string& bytes :
+       {std::string("\x0a\x7f\x08"), std::string("\xff\xff\xff"), std::string(100, '\x0a')}) {
+    service_.Say({{Raw(bytes)}});
+    EXPECT_EQ(Pull().status().code(), absl::StatusCode::kInternal);
+  }
+}
+
+TEST_F(SubscriberTest, SilenceEndsAPull) {
+  Messages messages = version_.Stream();
+  messages.resize(6);
+  service_.Say({Encode(messages), grpc::Status::OK, true});
+  const absl::Status status = Pull({.idle_timeout = milliseconds(100)}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_NE(status.message().find("pull of default/latest"), std::string::npos) << status;
+}
+
+TEST_F(SubscriberTest, AServiceThatDiesEndsAPull) {
+  service_.Say({{}, grpc::Status::OK, true});
+  std::thread killer([&] { server_.Stop(); });
+  const absl::Status status = Pull().status();
+  killer.join();
+  EXPECT_FALSE(status.ok());
+  EXPECT_NE(status.code(), absl::StatusCode::kDeadlineExceeded);
+}
+
+TEST_F(SubscriberTest, CancelEndsWhatRunsAndWhatFollows) {
+  service_.Say({{}, grpc::Status::OK, true});
+  std::thread canceller([&] { subscriber_->Cancel(); });
+  EXPECT_EQ(Pull().status().code(), absl::StatusCode::kCancelled);
+  canceller.join();
+  EXPECT_EQ(Pull().status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(subscriber_->Watch("default", std::nullopt, [](const auto&) { return true; }).code(),
+            absl::StatusCode::kCancelled);
+}
+
+class WatchTest : public SubscriberTest {
+ protected:
+  static PullScript Events(std::initializer_list<uint64_t> versions) {
+    PullScript script;
+    for (const uint64_t version : versions) {
+      v1::VersionEvent event;
+      event.mutable_version()->set_version(version);
+      script.messages.push_back(Serialize(event));
+    }
+    return script;
+  }
+};
+
+TEST_F(WatchTest, UntilTheCallerHasSeenEnough) {
+  PullScript script = Events({4, 5, 6});
+  script.hangs = true;
+  service_.Say(script);
+  std::vector<uint64_t> seen;
+  const absl::Status status = subscriber_->Watch(
+      "m", 3,
+      [&](const v1::VersionSummary& version) {
+        seen.push_back(version.version());
+        return version.version() < 5;
+      },
+      milliseconds::zero(), "w");
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(seen, (std::vector<uint64_t>{4, 5}));
+  v1::WatchVersionsRequest request;
+  ASSERT_TRUE(Parse(service_.request(), request).ok());
+  EXPECT_EQ(request.model(), "m");
+  EXPECT_EQ(request.after(), 3u);
+  EXPECT_EQ(request.worker(), "w");
+}
+
+TEST_F(WatchTest, EndsWithAReason) {
+  const auto watch = [&] {
+    return subscriber_->Watch(
+        "m", std::nullopt, [](const auto&) { return true; }, milliseconds(100));
+  };
+  PullScript script = Events({1});
+  service_.Say(script);
+  EXPECT_EQ(watch().code(), absl::StatusCode::kUnavailable);
+  script.status = grpc::Status(grpc::StatusCode::PERMISSION_DENIED, "not you");
+  service_.Say(script);
+  EXPECT_EQ(watch(), absl::PermissionDeniedError("watch of m at " + server_.address() + ": not you"));
+  script.hangs = true;
+  service_.Say(script);
+  EXPECT_EQ(watch().code(), absl::StatusCode::kDeadlineExceeded);
+  service_.Say({{Raw("\xff\xff")}});
+  EXPECT_EQ(watch().code(), absl::StatusCode::kInternal);
+}
+
+}  // namespace
+}  // namespace refit
