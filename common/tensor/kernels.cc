@@ -161,13 +161,39 @@ void TransposeScalar(const std::byte* src, int64_t src_stride, std::byte* dst, i
   }
 }
 
+constexpr int64_t kLine = 64;         // bytes of a cache line
+constexpr int64_t kBlockBytes = 128;  // of a block's rows, before and after; all of a block fits into the first cache
+
+// Rows that will be read soon. They are fetched bit by bit while the tiles before them are worked on: all at once would
+// wait for memory.
+class Upcoming {
+ public:
+  Upcoming(const std::byte* src, int64_t stride, int64_t rows, int64_t row_bytes)
+      : src_(src), stride_(stride), rows_(row_bytes > 0 ? rows : 0), row_bytes_(row_bytes) {}
+
+  void Fetch(int64_t rows) {
+    for (const int64_t end = std::min(rows_, row_ + rows); row_ < end; ++row_) {
+      for (int64_t at = 0; at < row_bytes_; at += kLine) __builtin_prefetch(src_ + row_ * stride_ + at);
+    }
+  }
+
+ private:
+  const std::byte* src_;
+  int64_t stride_;
+  int64_t rows_;
+  int64_t row_bytes_;
+  int64_t row_ = 0;
+};
+
 // Strides count bytes from here on.
 template <size_t kSize>
-void TransposeBlock(const std::byte* src, int64_t src_stride, std::byte* dst, int64_t dst_stride, Extent extent) {
+void TransposeBlock(const std::byte* src, int64_t src_stride, std::byte* dst, int64_t dst_stride, Extent extent,
+                    Upcoming upcoming) {
   constexpr int64_t kEdge = Tile<kSize>::kEdge;
   const int64_t whole_rows = extent.rows - extent.rows % kEdge;
   const int64_t whole_cols = extent.cols - extent.cols % kEdge;
   for (int64_t c = 0; c < whole_cols; c += kEdge) {
+    upcoming.Fetch(kEdge);  // blocks are square: all is fetched when the last tile is done
     for (int64_t r = 0; r < whole_rows; r += kEdge) {
       Tile<kSize>::Transpose(src + r * src_stride + c * kSize, src_stride, dst + c * dst_stride + r * kSize,
                              dst_stride);
@@ -178,9 +204,6 @@ void TransposeBlock(const std::byte* src, int64_t src_stride, std::byte* dst, in
   TransposeScalar<kSize>(src + whole_rows * src_stride, src_stride, dst + whole_rows * kSize, dst_stride,
                          {extent.rows - whole_rows, extent.cols});
 }
-
-constexpr int64_t kLine = 64;         // bytes of a cache line
-constexpr int64_t kBlockBytes = 128;  // of a block's rows, before and after; all of a block fits into the first cache
 
 // From this size on the destination would leave the cache before anybody reads it, so it is written past the cache.
 constexpr int64_t kStreamBytes = 4 << 20;
@@ -210,12 +233,6 @@ void StreamFence() {
 #endif
 }
 
-void Prefetch(const std::byte* src, int64_t stride, int64_t rows, int64_t row_bytes) {
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t at = 0; at < row_bytes; at += kLine) __builtin_prefetch(src + r * stride + at);
-  }
-}
-
 // Goes block by block, along the source's rows. A block is whole cache lines on both sides. With a cast, its rows are
 // converted into `converted` first; with streaming, its transposed rows are collected in `collected`.
 template <size_t kSize>
@@ -230,8 +247,8 @@ void TransposeBlocks(Converter convert, int64_t src_size, const std::byte* src, 
       const Extent block{std::min(kBlock, extent.rows - r), std::min(kBlock, extent.cols - c)};
       const std::byte* from = src + r * src_stride + c * src_size;
       std::byte* to = dst + c * dst_stride + r * static_cast<int64_t>(kSize);
-      Prefetch(from + block.cols * src_size, src_stride, block.rows,
-               std::min(kBlock, extent.cols - c - block.cols) * src_size);
+      const Upcoming upcoming(from + block.cols * src_size, src_stride, block.rows,
+                              std::min(kBlock, extent.cols - c - block.cols) * src_size);
       const std::byte* rows = from;
       int64_t rows_stride = src_stride;
       if (convert != nullptr) {
@@ -242,10 +259,10 @@ void TransposeBlocks(Converter convert, int64_t src_size, const std::byte* src, 
         rows_stride = kBlockBytes;
       }
       if (!stream) {
-        TransposeBlock<kSize>(rows, rows_stride, to, dst_stride, block);
+        TransposeBlock<kSize>(rows, rows_stride, to, dst_stride, block, upcoming);
         continue;
       }
-      TransposeBlock<kSize>(rows, rows_stride, collected, kBlockBytes, block);
+      TransposeBlock<kSize>(rows, rows_stride, collected, kBlockBytes, block, upcoming);
       for (int64_t i = 0; i < block.cols; ++i) {
         StreamRow(collected + i * kBlockBytes, to + i * dst_stride, block.rows * static_cast<int64_t>(kSize));
       }

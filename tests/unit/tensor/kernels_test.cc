@@ -1,0 +1,307 @@
+#include "common/tensor/kernels.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace refit {
+namespace {
+
+using Bytes = std::vector<std::byte>;
+
+template <typename T>
+std::vector<T> Convert(DType from, DType to, const auto& values) {
+  std::vector<T> out(values.size());
+  ConvertElements(from, to, reinterpret_cast<const std::byte*>(values.data()), reinterpret_cast<std::byte*>(out.data()),
+                  static_cast<int64_t>(values.size()));
+  return out;
+}
+
+std::vector<uint16_t> AllPatterns() {
+  std::vector<uint16_t> all(65536);
+  for (size_t i = 0; i < all.size(); ++i) all[i] = static_cast<uint16_t>(i);
+  return all;
+}
+
+// A small float read field by field.
+double ReferenceDecode(uint32_t bits, int exponent_bits, int mantissa_bits) {
+  const int bias = (1 << (exponent_bits - 1)) - 1;
+  const int exponent = (bits >> mantissa_bits) & ((1 << exponent_bits) - 1);
+  const int mantissa = bits & ((1 << mantissa_bits) - 1);
+  const double sign = (bits >> (exponent_bits + mantissa_bits)) & 1 ? -1 : 1;
+  if (exponent == (1 << exponent_bits) - 1) {
+    return mantissa == 0 ? sign * std::numeric_limits<double>::infinity() : std::numeric_limits<double>::quiet_NaN();
+  }
+  if (exponent == 0) return sign * std::ldexp(mantissa, 1 - bias - mantissa_bits);
+  return sign * std::ldexp((1 << mantissa_bits) + mantissa, exponent - bias - mantissa_bits);
+}
+
+uint32_t Bits(float value) { return std::bit_cast<uint32_t>(value); }
+
+// Every finite pattern `p` >= 0 of the type, with the values between it and its neighbour: below the middle goes down,
+// above it up, and the middle itself to the even one. `top` is the largest finite pattern.
+void CheckRounding(DType to, int exponent_bits, int mantissa_bits, uint16_t top) {
+  std::vector<float> values;
+  std::vector<uint16_t> expected;
+  const auto add = [&](float value, uint32_t pattern) {
+    values.push_back(value);
+    expected.push_back(static_cast<uint16_t>(pattern));
+    values.push_back(-value);
+    expected.push_back(static_cast<uint16_t>(pattern | 0x8000));
+  };
+  for (uint32_t p = 0; p <= top; ++p) {
+    const double here = ReferenceDecode(p, exponent_bits, mantissa_bits);
+    // The neighbour of the largest is where the next step would be: infinity.
+    const double next = p < top ? ReferenceDecode(p + 1, exponent_bits, mantissa_bits)
+                                : 2 * here - ReferenceDecode(p - 1, exponent_bits, mantissa_bits);
+    const auto middle = static_cast<float>((here + next) / 2);
+    ASSERT_EQ(middle, (here + next) / 2);
+    add(static_cast<float>(here), p);
+    add(middle, p % 2 == 0 ? p : p + 1);
+    add(std::nextafterf(middle, 0), p);
+    add(std::nextafterf(middle, std::numeric_limits<float>::infinity()), p + 1);
+  }
+  add(std::numeric_limits<float>::infinity(), top + 1);
+  add(std::numeric_limits<float>::max(), top + 1);
+  const auto got = Convert<uint16_t>(DType::kF32, to, values);
+  for (size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i], expected[i]) << values[i];
+}
+
+TEST(ConvertTest, RoundsToF16AsIeee) { CheckRounding(DType::kF16, 5, 10, 0x7BFF); }
+
+TEST(ConvertTest, RoundsToBF16AsIeee) {
+  // In BF16 the largest float rounds up to infinity too, and every middle is a float.
+  CheckRounding(DType::kBF16, 8, 7, 0x7F7F);
+}
+
+TEST(ConvertTest, TinyValuesBecomeSignedZeroInF16) {
+  const std::vector<float> values = {1e-30F, -1e-30F,  std::numeric_limits<float>::denorm_min(),
+                                     -0.0F,  0x1p-25F, -0x1p-25F};
+  EXPECT_EQ(Convert<uint16_t>(DType::kF32, DType::kF16, values),
+            (std::vector<uint16_t>{0, 0x8000, 0, 0x8000, 0, 0x8000}));
+}
+
+TEST(ConvertTest, WidensEveryPattern) {
+  const struct {
+    DType dtype;
+    int exponent_bits;
+    int mantissa_bits;
+  } cases[] = {{DType::kF16, 5, 10}, {DType::kBF16, 8, 7}};
+  const std::vector<uint16_t> all = AllPatterns();
+  for (const auto& c : cases) {
+    const auto floats = Convert<float>(c.dtype, DType::kF32, all);
+    const auto doubles = Convert<double>(c.dtype, DType::kF64, all);
+    for (uint32_t p = 0; p < 65536; ++p) {
+      const double expected = ReferenceDecode(p, c.exponent_bits, c.mantissa_bits);
+      if (std::isnan(expected)) {
+        ASSERT_TRUE(std::isnan(floats[p]) && std::isnan(doubles[p]));
+        ASSERT_EQ(std::signbit(floats[p]), p >= 0x8000);
+        continue;
+      }
+      ASSERT_EQ(std::bit_cast<uint64_t>(doubles[p]), std::bit_cast<uint64_t>(expected));
+      ASSERT_EQ(Bits(floats[p]), Bits(static_cast<float>(expected)));
+      ASSERT_EQ(std::bit_cast<uint64_t>(ElementAsDouble(c.dtype, reinterpret_cast<const std::byte*>(all.data()), p)),
+                std::bit_cast<uint64_t>(expected));
+    }
+  }
+}
+
+TEST(ConvertTest, EveryPatternComesBack) {
+  const std::vector<uint16_t> all = AllPatterns();
+  for (DType dtype : {DType::kF16, DType::kBF16}) {
+    const bool half = dtype == DType::kF16;
+    const auto by_float = Convert<uint16_t>(DType::kF32, dtype, Convert<float>(dtype, DType::kF32, all));
+    const auto by_double = Convert<uint16_t>(DType::kF64, dtype, Convert<double>(dtype, DType::kF64, all));
+    for (uint32_t p = 0; p < 65536; ++p) {
+      const bool nan = (p & 0x7FFF) > (half ? 0x7C00 : 0x7F80);
+      const uint32_t expected = !nan ? p : half ? (p & 0x8000) | 0x7E00 : 0x7FC0;
+      ASSERT_EQ(by_float[p], expected);
+      ASSERT_EQ(by_double[p], expected);
+    }
+  }
+}
+
+TEST(ConvertTest, BetweenF16AndBF16GoesThroughF32) {
+  const std::vector<uint16_t> all = AllPatterns();
+  EXPECT_EQ(Convert<uint16_t>(DType::kF16, DType::kBF16, all),
+            Convert<uint16_t>(DType::kF32, DType::kBF16, Convert<float>(DType::kF16, DType::kF32, all)));
+  EXPECT_EQ(Convert<uint16_t>(DType::kBF16, DType::kF16, all),
+            Convert<uint16_t>(DType::kF32, DType::kF16, Convert<float>(DType::kBF16, DType::kF32, all)));
+}
+
+TEST(ConvertTest, F64GoesThroughF32) {
+  // Just above the middle of two BF16 values, by less than F32 can tell: rounds to even, as PyTorch does.
+  const std::vector<double> values = {1.00390625 + 1e-12, 1.0, -2.5, 1e300, -1e300};
+  EXPECT_EQ(Convert<uint16_t>(DType::kF64, DType::kBF16, values),
+            (std::vector<uint16_t>{0x3F80, 0x3F80, 0xC020, 0x7F80, 0xFF80}));
+  EXPECT_EQ(Convert<float>(DType::kF64, DType::kF32, values)[2], -2.5F);
+  EXPECT_EQ(Convert<double>(DType::kF32, DType::kF64, std::vector<float>{0.1F})[0], static_cast<double>(0.1F));
+}
+
+TEST(ConvertTest, NaNsBecomeQuiet) {
+  const std::vector<uint32_t> nans = {0x7F800001, 0xFF800001, 0x7FFFFFFF, 0xFFFFFFFF};
+  EXPECT_EQ(Convert<uint16_t>(DType::kF32, DType::kBF16, nans), (std::vector<uint16_t>(4, 0x7FC0)));
+  EXPECT_EQ(Convert<uint16_t>(DType::kF32, DType::kF16, nans), (std::vector<uint16_t>{0x7E00, 0xFE00, 0x7E00, 0xFE00}));
+}
+
+TEST(ConvertTest, EqualTypesKeepEveryBit) {
+  std::mt19937_64 random(1);
+  for (DType dtype : kAllDTypes) {
+    std::vector<uint64_t> values(33);
+    for (uint64_t& value : values) value = random();
+    const auto count = static_cast<int64_t>(values.size() * 8 / ElementSize(dtype));
+    std::vector<uint64_t> out(values.size());
+    ConvertElements(dtype, dtype, reinterpret_cast<const std::byte*>(values.data()),
+                    reinterpret_cast<std::byte*>(out.data()), count);
+    EXPECT_EQ(out, values);
+  }
+  ConvertElements(DType::kF32, DType::kF32, nullptr, nullptr, 0);
+  ConvertElements(DType::kF32, DType::kBF16, nullptr, nullptr, 0);
+}
+
+TEST(ConvertTest, KnowsWhatConverts) {
+  for (DType from : kAllDTypes) {
+    for (DType to : kAllDTypes) {
+      EXPECT_EQ(CanConvert(from, to), from == to || (IsCastable(from) && IsCastable(to)));
+    }
+  }
+}
+
+// A matrix within memory of random bytes, at any alignment, whose rows are `stride` elements apart.
+struct Matrix {
+  Matrix(DType dtype, int64_t rows, int64_t stride, size_t misalignment, uint32_t seed)
+      : bytes(static_cast<size_t>(rows * stride) * ElementSize(dtype) + misalignment + 64) {
+    std::mt19937 random(seed);
+    for (std::byte& b : bytes) b = static_cast<std::byte>(random());
+    const auto address = reinterpret_cast<uintptr_t>(bytes.data());
+    offset = (64 - address % 64) % 64 + misalignment;
+  }
+  std::byte* data() { return bytes.data() + offset; }
+  Bytes bytes;
+  size_t offset = 0;
+};
+
+// Element by element, by ConvertElements, which has tests of its own.
+void ReferenceTranspose(DType from, DType to, const std::byte* src, int64_t src_stride, std::byte* dst,
+                        int64_t dst_stride, int64_t rows, int64_t cols) {
+  const auto from_size = static_cast<int64_t>(ElementSize(from));
+  const auto to_size = static_cast<int64_t>(ElementSize(to));
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < cols; ++c) {
+      ConvertElements(from, to, src + (r * src_stride + c) * from_size, dst + (c * dst_stride + r) * to_size, 1);
+    }
+  }
+}
+
+void CheckTranspose(DType from, DType to, int64_t rows, int64_t cols, int64_t src_gap, int64_t dst_gap,
+                    size_t src_misalignment, size_t dst_misalignment) {
+  SCOPED_TRACE(testing::Message() << Name(from) << " -> " << Name(to) << " [" << rows << ", " << cols << "] gaps "
+                                  << src_gap << " " << dst_gap << " misaligned " << src_misalignment << " "
+                                  << dst_misalignment);
+  Matrix src(from, rows, cols + src_gap, src_misalignment, 7);
+  Matrix dst(to, cols, rows + dst_gap, dst_misalignment, 8);
+  Bytes expected = dst.bytes;
+  ReferenceTranspose(from, to, src.data(), cols + src_gap, expected.data() + dst.offset, rows + dst_gap, rows, cols);
+  TransposeElements(from, to, src.data(), cols + src_gap, dst.data(), rows + dst_gap, rows, cols);
+  // Also what lies between and around the rows.
+  ASSERT_TRUE(dst.bytes == expected);
+}
+
+TEST(TransposeTest, EverySizeOfElement) {
+  const std::pair<int64_t, int64_t> extents[] = {{0, 0},   {0, 5},    {5, 0},     {1, 1},     {1, 100}, {100, 1},
+                                                 {2, 3},   {7, 7},    {8, 8},     {16, 16},   {17, 15}, {64, 64},
+                                                 {65, 63}, {31, 200}, {128, 128}, {129, 257}, {300, 40}};
+  for (DType dtype : {DType::kU8, DType::kF8E4M3, DType::kBF16, DType::kI32, DType::kF64}) {
+    for (const auto& [rows, cols] : extents) {
+      CheckTranspose(dtype, dtype, rows, cols, 0, 0, 0, 0);
+      CheckTranspose(dtype, dtype, rows, cols, 3, 5, 1, 3);
+    }
+  }
+}
+
+TEST(TransposeTest, EveryCast) {
+  for (DType from : kAllDTypes) {
+    for (DType to : kAllDTypes) {
+      if (from == to || !CanConvert(from, to)) continue;
+      CheckTranspose(from, to, 37, 70, 0, 0, 0, 0);
+      CheckTranspose(from, to, 130, 67, 2, 1, 5, 7);
+    }
+  }
+}
+
+TEST(TransposeTest, RandomShapesAndStrides) {
+  std::mt19937 random(42);
+  const auto pick = [&](int64_t limit) { return static_cast<int64_t>(random() % static_cast<uint32_t>(limit)); };
+  const std::pair<DType, DType> types[] = {{DType::kBF16, DType::kBF16}, {DType::kF32, DType::kF32},
+                                           {DType::kF32, DType::kBF16},  {DType::kF32, DType::kF16},
+                                           {DType::kI64, DType::kI64},   {DType::kBool, DType::kBool}};
+  for (int i = 0; i < 200; ++i) {
+    const auto& [from, to] = types[pick(std::size(types))];
+    CheckTranspose(from, to, pick(200), pick(200), pick(40), pick(40), static_cast<size_t>(pick(16)),
+                   static_cast<size_t>(pick(16)));
+  }
+}
+
+TEST(TransposeTest, LargeOnesThatAreWrittenPastTheCache) {
+  // Destinations beyond 4 MiB, with lines whole and cut.
+  CheckTranspose(DType::kBF16, DType::kBF16, 2816, 1000, 0, 0, 0, 0);
+  CheckTranspose(DType::kBF16, DType::kBF16, 2810, 1001, 3, 6, 0, 0);
+  CheckTranspose(DType::kF32, DType::kBF16, 2816, 1000, 0, 0, 0, 0);
+  CheckTranspose(DType::kU8, DType::kU8, 4090, 2001, 0, 6, 2, 0);
+  CheckTranspose(DType::kF64, DType::kF64, 800, 801, 0, 0, 0, 0);
+  CheckTranspose(DType::kBF16, DType::kBF16, 2816, 1000, 0, 0, 0, 2);
+}
+
+TEST(FillOnesTest, WritesOneOfEveryType) {
+  for (DType dtype : kAllDTypes) {
+    SCOPED_TRACE(std::string(Name(dtype)));
+    Bytes bytes(5 * ElementSize(dtype) + 1, std::byte{0xEE});
+    FillOnes(dtype, bytes.data(), 5);
+    for (int64_t i = 0; i < 5; ++i) EXPECT_EQ(ElementAsDouble(dtype, bytes.data(), i), 1.0);
+    EXPECT_EQ(bytes.back(), std::byte{0xEE});
+  }
+}
+
+TEST(ElementAsDoubleTest, DecodesEveryF8) {
+  for (uint32_t p = 0; p < 256; ++p) {
+    const auto byte = static_cast<std::byte>(p);
+    const double e5m2 = ReferenceDecode(p, 5, 2);
+    const double got = ElementAsDouble(DType::kF8E5M2, &byte, 0);
+    EXPECT_TRUE(std::isnan(e5m2) ? std::isnan(got) : got == e5m2 && std::signbit(got) == std::signbit(e5m2)) << p;
+    const double e4m3 = ElementAsDouble(DType::kF8E4M3, &byte, 0);
+    if ((p & 0x7F) == 0x7F) {
+      EXPECT_TRUE(std::isnan(e4m3));
+    } else if ((p & 0x78) == 0x78) {  // where IEEE would have infinity and NaN: the largest numbers
+      EXPECT_EQ(e4m3, (p & 0x80 ? -1 : 1) * (256.0 + 32 * (p & 7)));
+    } else {
+      EXPECT_EQ(e4m3, ReferenceDecode(p, 4, 3));
+    }
+  }
+  const std::byte largest{0x7E};
+  EXPECT_EQ(ElementAsDouble(DType::kF8E4M3, &largest, 0), 448);
+}
+
+TEST(ElementAsDoubleTest, DecodesIntegers) {
+  const int64_t values[] = {-2, 3};
+  const auto* bytes = reinterpret_cast<const std::byte*>(values);
+  EXPECT_EQ(ElementAsDouble(DType::kI64, bytes, 0), -2);
+  EXPECT_EQ(ElementAsDouble(DType::kI64, bytes, 1), 3);
+  EXPECT_EQ(ElementAsDouble(DType::kI32, bytes, 0), -2);
+  EXPECT_EQ(ElementAsDouble(DType::kI16, bytes, 3), -1);
+  EXPECT_EQ(ElementAsDouble(DType::kI8, bytes, 0), -2);
+  EXPECT_EQ(ElementAsDouble(DType::kU8, bytes, 0), 254);
+  EXPECT_EQ(ElementAsDouble(DType::kBool, bytes, 8), 1);
+  EXPECT_EQ(ElementAsDouble(DType::kBool, bytes, 9), 0);
+  EXPECT_EQ(ElementAsDouble(static_cast<DType>(99), bytes, 0), 0);
+}
+
+}  // namespace
+}  // namespace refit
