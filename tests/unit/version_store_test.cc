@@ -72,8 +72,9 @@ TEST(VersionStore, GivesUpOlderCommittedVersionsForMemoryButNeverTheNewest) {
   auto third = Push(store, 3, 8);  // 4 + 4 + 8 do not fit in 12: the oldest goes
   EXPECT_EQ(first->state(), v1::VERSION_STATE_RETIRED);
   EXPECT_EQ(second->state(), v1::VERSION_STATE_COMMITTED);
-  EXPECT_THAT(VersionBuilder::Open(store, Options(4), Weights(8)),
-              StatusIs(absl::StatusCode::kResourceExhausted, AllOf(HasSubstr("m/4 needs 8192 bytes"), HasSubstr("--memory"))));
+  EXPECT_THAT(
+      VersionBuilder::Open(store, Options(4), Weights(8)),
+      StatusIs(absl::StatusCode::kResourceExhausted, AllOf(HasSubstr("m/4 needs 8192 bytes"), HasSubstr("--memory"))));
   EXPECT_EQ(third->state(), v1::VERSION_STATE_COMMITTED);
   EXPECT_THAT(third->GetChunk(0, 0), IsOk());
 }
@@ -183,9 +184,10 @@ TEST(VersionStore, TellsObserversOfEachChange) {
   { auto aborted = VersionBuilder::Open(store, Options(3), Weights()); }
   store.StopObserving(id);
   Push(store, 4);
-  EXPECT_THAT(changes, ::testing::ElementsAre("1 VERSION_STATE_OPEN", "1 VERSION_STATE_COMMITTED", "2 VERSION_STATE_OPEN",
-                                              "2 VERSION_STATE_COMMITTED", "1 VERSION_STATE_RETIRED", "3 VERSION_STATE_OPEN",
-                                              "3 VERSION_STATE_ABORTED"));
+  EXPECT_THAT(changes,
+              ::testing::ElementsAre("1 VERSION_STATE_OPEN", "1 VERSION_STATE_COMMITTED", "2 VERSION_STATE_OPEN",
+                                     "2 VERSION_STATE_COMMITTED", "1 VERSION_STATE_RETIRED", "3 VERSION_STATE_OPEN",
+                                     "3 VERSION_STATE_ABORTED"));
 }
 
 TEST(VersionBuilder, ChunksAreReadableAsSoonAsTheyAreConverted) {
@@ -228,8 +230,10 @@ TEST(VersionBuilder, RefusesGapsOverlapsAndWhatEndsBeyond) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("whole number of elements")));
   EXPECT_THAT((*builder)->Append(0, 1024, std::vector<std::byte>(4096)),
               StatusIs(absl::StatusCode::kOutOfRange, HasSubstr("end beyond")));
-  EXPECT_THAT((*builder)->Append(1, 0, kib), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("tensor number 1")));
-  EXPECT_THAT((*builder)->Commit(), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("w F32 [4, 256] with 1024 of 4096")));
+  EXPECT_THAT((*builder)->Append(1, 0, kib),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("tensor number 1")));
+  EXPECT_THAT((*builder)->Commit(),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("w F32 [4, 256] with 1024 of 4096")));
   EXPECT_EQ((*builder)->version()->state(), v1::VERSION_STATE_OPEN);
 }
 

@@ -1,1 +1,356 @@
+#include "client/publisher.h"
+
 #include <gtest/gtest.h>
+
+#include <algorithm>
+#include <functional>
+#include <string>
+#include <thread>
+
+#include "common/wire/digest.h"
+#include "refit/v1/push.grpc.pb.h"
+#include "tests/unit/net/loopback_server.h"
+
+namespace refit {
+namespace {
+
+using std::chrono::milliseconds;
+using Bytes = std::vector<std::byte>;
+using PushStream = grpc::ServerReaderWriter<v1::PushResponse, v1::PushRequest>;
+
+constexpr uint64_t kChunkBytes = 64;
+
+// Keeps what it is pushed; a test may put a script of its own in the place of that.
+class ScriptedPush final : public v1::PushService::Service {
+ public:
+  using Script = std::function<grpc::Status(grpc::ServerContext&, PushStream&)>;
+
+  grpc::Status Push(grpc::ServerContext* context, PushStream* stream) override {
+    return script ? script(*context, *stream) : Receive(*stream);
+  }
+
+  grpc::Status AbortVersion(grpc::ServerContext*, const v1::AbortVersionRequest* request,
+                            v1::AbortVersionResponse* response) override {
+    if (request->version() != 3) return grpc::Status(grpc::StatusCode::NOT_FOUND, "no such version");
+    response->mutable_summary()->set_abort_reason(request->reason());
+    return grpc::Status::OK;
+  }
+
+  // Reads until the last declaration, and opens the version.
+  void Open(PushStream& stream) {
+    v1::PushRequest request;
+    while (stream.Read(&request)) {
+      if (request.has_open()) open = request.open();
+      if (!request.has_declare()) continue;
+      ++declare_messages;
+      declared.insert(declared.end(), request.declare().tensors().begin(), request.declare().tensors().end());
+      if (request.declare().last()) break;
+    }
+    v1::PushResponse response;
+    response.mutable_opened()->mutable_summary()->set_chunk_bytes(chunk_bytes);
+    response.mutable_opened()->mutable_summary()->set_version(open.version());
+    response.mutable_opened()->set_max_chunk_bytes(max_chunk_bytes);
+    stream.Write(response);
+  }
+
+  grpc::Status Receive(PushStream& stream) {
+    Open(stream);
+    v1::PushRequest request;
+    while (stream.Read(&request)) {
+      v1::PushResponse response;
+      if (request.has_chunk()) {
+        chunks.push_back(request.chunk());
+      } else if (request.has_commit()) {
+        response.mutable_committed()->mutable_summary()->set_manifest_digest(77);
+        stream.Write(response);
+        return grpc::Status::OK;
+      } else if (request.has_abort()) {
+        abort_reason = request.abort().reason();
+        response.mutable_aborted();
+        stream.Write(response);
+        return grpc::Status::OK;
+      }
+    }
+    cut = true;
+    return grpc::Status::CANCELLED;
+  }
+
+  // To be read once the server has stopped, or the push has ended.
+  Script script;
+  uint64_t chunk_bytes = kChunkBytes;
+  uint64_t max_chunk_bytes = kChunkBytes;
+  v1::OpenVersion open;
+  int declare_messages = 0;
+  std::vector<v1::DeclaredTensor> declared;
+  std::vector<v1::Chunk> chunks;
+  std::string abort_reason;
+  bool cut = false;
+};
+
+Bytes Numbered(size_t size) {
+  Bytes bytes(size);
+  for (size_t i = 0; i < size; ++i) bytes[i] = static_cast<std::byte>(i * 7 + size);
+  return bytes;
+}
+
+class PublisherTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto publisher = Publisher::Connect(server_.channel_options());
+    ASSERT_TRUE(publisher.ok()) << publisher.status();
+    publisher_ = *std::move(publisher);
+  }
+
+  absl::StatusOr<std::unique_ptr<VersionPush>> Open(const PublishOptions& options = {.version = 3}) {
+    return publisher_->Open(options, specs_);
+  }
+
+  std::unique_ptr<VersionPush> MustOpen() {
+    auto push = Open();
+    EXPECT_TRUE(push.ok()) << push.status();
+    return *std::move(push);
+  }
+
+  // What the service got of a tensor, with every rule of the contract checked on the way.
+  Bytes Received(size_t index, uint64_t chunk_bytes = kChunkBytes) {
+    Bytes bytes;
+    bool ended = false;
+    for (const v1::Chunk& chunk : service_.chunks) {
+      if (chunk.tensor() != index) continue;
+      EXPECT_FALSE(ended);
+      EXPECT_EQ(chunk.offset(), bytes.size());
+      EXPECT_LE(chunk.payload().size(), service_.max_chunk_bytes);
+      EXPECT_EQ(chunk.payload().size() % ElementSize(specs_[index].dtype), 0u);
+      const auto* data = reinterpret_cast<const std::byte*>(chunk.payload().data());
+      EXPECT_EQ(chunk.digest(), DigestBytes({data, chunk.payload().size()}));
+      bytes.insert(bytes.end(), data, data + chunk.payload().size());
+      ended = chunk.has_tensor_digest();
+      if (ended) {
+        EXPECT_EQ(chunk.tensor_digest(), DigestTensor(bytes, chunk_bytes));
+      }
+    }
+    EXPECT_EQ(ended, !bytes.empty());
+    return bytes;
+  }
+
+  const std::vector<TensorSpec> specs_ = {
+      {"a", DType::kBF16, {100}}, {"empty", DType::kF32, {0}}, {"b", DType::kF64, {50}}};
+  const Bytes a_ = Numbered(200);
+  const Bytes b_ = Numbered(400);
+  ScriptedPush service_;
+  LoopbackServer server_{{&service_}};
+  std::unique_ptr<Publisher> publisher_;
+};
+
+TEST_F(PublisherTest, PushesAVersion) {
+  const auto push = MustOpen();
+  EXPECT_EQ(push->summary().version(), 3u);
+  EXPECT_EQ(push->native(), specs_);
+  ASSERT_TRUE(push->Push("b", b_).ok());
+  ASSERT_TRUE(push->Push("a", a_).ok());
+  ASSERT_TRUE(push->Push("empty", {}).ok());
+  const auto summary = push->Commit();
+  ASSERT_TRUE(summary.ok()) << summary.status();
+  EXPECT_EQ(summary->manifest_digest(), 77u);
+  EXPECT_EQ(Received(0), a_);
+  EXPECT_EQ(Received(2), b_);
+  EXPECT_EQ(service_.chunks.size(), 4u + 7u);
+}
+
+TEST_F(PublisherTest, DeclaresWhatItWasTold) {
+  PublishOptions options{.model = "m", .version = 9, .adapter = "identity", .dtype = DType::kBF16};
+  options.exclude_key_regex = "x.*";
+  options.publisher = "rank 0";
+  ASSERT_TRUE(Open(options).ok());
+  EXPECT_EQ(service_.open.model(), "m");
+  EXPECT_EQ(service_.open.version(), 9u);
+  EXPECT_EQ(service_.open.adapter(), "identity");
+  EXPECT_EQ(service_.open.dtype(), v1::DTYPE_BF16);
+  EXPECT_EQ(service_.open.exclude_key_regex(), "x.*");
+  EXPECT_EQ(service_.open.publisher(), "rank 0");
+  ASSERT_EQ(service_.declared.size(), 3u);
+  EXPECT_EQ(service_.declared[0].tensor().name(), "a");
+  EXPECT_EQ(service_.declared[0].tensor().dtype(), v1::DTYPE_BF16);
+  EXPECT_EQ(service_.declared[0].tensor().shape(0), 100);
+}
+
+TEST_F(PublisherTest, LongDeclarationsComeInParts) {
+  std::vector<TensorSpec> specs;
+  for (int i = 0; i < 10'000; ++i) specs.push_back({std::string(900, 'n') + std::to_string(i), DType::kF32, {1}});
+  const auto push = publisher_->Open({.version = 1}, specs);
+  ASSERT_TRUE(push.ok()) << push.status();
+  EXPECT_EQ(service_.declared.size(), 10'000u);
+  EXPECT_GT(service_.declare_messages, 5);
+}
+
+TEST_F(PublisherTest, PiecesMayEndAnywhere) {
+  for (const size_t piece : {8, 24, 72, 136, 400}) {
+    service_.chunks.clear();
+    const auto push = MustOpen();
+    for (size_t offset = 0; offset < b_.size(); offset += piece) {
+      ASSERT_TRUE(push->Append(2, absl::MakeConstSpan(b_).subspan(offset, piece)).ok());
+      ASSERT_TRUE(push->Append(0, absl::MakeConstSpan(a_).subspan(std::min(offset, a_.size()), piece)).ok());
+    }
+    ASSERT_TRUE(push->Commit().ok());
+    EXPECT_EQ(Received(0), a_);
+    EXPECT_EQ(Received(2), b_);
+  }
+}
+
+TEST_F(PublisherTest, KeepsToTheServicesLimits) {
+  service_.max_chunk_bytes = 30;  // less than a chunk, and no multiple of an element
+  const auto push = MustOpen();
+  ASSERT_TRUE(push->Push("b", b_).ok());
+  ASSERT_TRUE(push->Push("a", a_).ok());
+  ASSERT_TRUE(push->Commit().ok());
+  EXPECT_EQ(Received(0), a_);
+  EXPECT_EQ(Received(2), b_);
+}
+
+TEST_F(PublisherTest, AServiceWithoutSensibleLimitsIsRefused) {
+  service_.chunk_bytes = 0;
+  EXPECT_EQ(Open().status().code(), absl::StatusCode::kInternal);
+}
+
+TEST_F(PublisherTest, BorrowsWhatHasAnOwner) {
+  auto owned = std::make_shared<Bytes>(b_);
+  const std::weak_ptr<Bytes> watch = owned;
+  {
+    const auto push = MustOpen();
+    ASSERT_TRUE(push->Push("b", *owned, owned).ok());
+    owned.reset();
+    ASSERT_TRUE(push->Push("a", a_).ok());
+    ASSERT_TRUE(push->Commit().ok());
+  }
+  EXPECT_EQ(Received(2), b_);
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!watch.expired() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+  EXPECT_TRUE(watch.expired());
+}
+
+TEST_F(PublisherTest, MisuseIsExplainedAndHarmless) {
+  const auto push = MustOpen();
+  const auto expect = [](const absl::Status& status, absl::StatusCode code, const std::string& text) {
+    EXPECT_EQ(status.code(), code) << status;
+    EXPECT_NE(status.message().find(text), std::string::npos) << status;
+    EXPECT_EQ(status.message().find("push of default/3 to 127.0.0.1:"), 0u) << status;
+  };
+  expect(push->Push("c", {}), absl::StatusCode::kNotFound, "tensor c was not declared");
+  expect(push->Push("a", b_), absl::StatusCode::kInvalidArgument, "tensor a BF16 [100]: expected 200 bytes, got 400");
+  expect(push->Append(0, b_), absl::StatusCode::kOutOfRange, "400 bytes more, but it lacks 200");
+  expect(push->Append(3, {}), absl::StatusCode::kOutOfRange, "no tensor 3");
+  expect(push->Append(0, absl::MakeConstSpan(a_).subspan(0, 3)), absl::StatusCode::kInvalidArgument, "whole elements");
+  ASSERT_TRUE(push->Push("a", a_).ok());
+  expect(push->Push("a", a_), absl::StatusCode::kOutOfRange, "lacks 0");
+  expect(push->Commit().status(), absl::StatusCode::kFailedPrecondition,
+         "tensor b F64 [50]: cannot commit, only 0 of 400 bytes");
+  ASSERT_TRUE(push->Push("b", b_).ok());
+  ASSERT_TRUE(push->Commit().ok());
+  expect(push->Commit().status(), absl::StatusCode::kFailedPrecondition, "is committed");
+  expect(push->Append(0, {}), absl::StatusCode::kFailedPrecondition, "is committed");
+  expect(push->Abort("late"), absl::StatusCode::kFailedPrecondition, "is committed");
+  EXPECT_EQ(Received(0), a_);
+}
+
+TEST_F(PublisherTest, BadSpecsAreRefusedBeforeAnythingIsSent) {
+  for (const TensorSpec& spec : {TensorSpec{"", DType::kF32, {1}}, TensorSpec{"x", DType::kF32, {-1}},
+                                 TensorSpec{"x", DType::kF32, {INT64_MAX, 2}}, TensorSpec{"\xff", DType::kF32, {1}}}) {
+    EXPECT_EQ(publisher_->Open({.version = 1}, {spec}).status().code(), absl::StatusCode::kInvalidArgument);
+  }
+}
+
+TEST_F(PublisherTest, AbortIsIdempotent) {
+  const auto push = MustOpen();
+  ASSERT_TRUE(push->Append(0, a_).ok());
+  EXPECT_TRUE(push->Abort("changed my mind").ok());
+  EXPECT_TRUE(push->Abort("again").ok());
+  EXPECT_EQ(service_.abort_reason, "changed my mind");
+  EXPECT_EQ(push->Commit().status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(PublisherTest, DestroyingAPushCutsItsStream) {
+  MustOpen().reset();
+  server_.Stop();
+  EXPECT_TRUE(service_.cut);
+}
+
+TEST_F(PublisherTest, ARefusalToOpenComesThrough) {
+  service_.script = [](grpc::ServerContext&, PushStream&) {
+    return grpc::Status(grpc::StatusCode::ALREADY_EXISTS, "version 3 was committed before");
+  };
+  EXPECT_EQ(Open().status(),
+            absl::AlreadyExistsError("push of default/3 to " + server_.address() + ": version 3 was committed before"));
+}
+
+TEST_F(PublisherTest, ARefusalWithinATensorNamesIt) {
+  service_.script = [&](grpc::ServerContext&, PushStream& stream) {
+    service_.Open(stream);
+    v1::PushRequest request;
+    stream.Read(&request);
+    return grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "memory budget");
+  };
+  const std::vector<TensorSpec> specs = {{"large", DType::kU8, {64 << 20}}};
+  const auto push = publisher_->Open({.version = 3}, specs);
+  ASSERT_TRUE(push.ok()) << push.status();
+  const absl::Status expected =
+      absl::ResourceExhaustedError("push of default/3 to " + server_.address() + ", tensor large: memory budget");
+  EXPECT_EQ((*push)->Push("large", Bytes(64 << 20)), expected);
+  EXPECT_EQ((*push)->Append(0, {}), expected);
+  EXPECT_EQ((*push)->Commit().status(), expected);
+  EXPECT_TRUE((*push)->Abort("anyway").ok());
+}
+
+TEST_F(PublisherTest, AStreamThatEndsEarlyIsNoCommit) {
+  service_.script = [&](grpc::ServerContext&, PushStream& stream) {
+    service_.Open(stream);
+    return grpc::Status::OK;
+  };
+  const auto push = publisher_->Open({.version = 3}, {});
+  ASSERT_TRUE(push.ok()) << push.status();
+  const absl::Status status = (*push)->Commit().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_NE(status.message().find("before it was committed"), std::string::npos) << status;
+}
+
+TEST_F(PublisherTest, AWrongAnswerIsRefused) {
+  service_.script = [](grpc::ServerContext&, PushStream& stream) {
+    v1::PushResponse response;
+    response.mutable_committed();
+    stream.Write(response);
+    return grpc::Status::OK;
+  };
+  const absl::Status status = Open().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_NE(status.message().find("field 3"), std::string::npos) << status;
+}
+
+TEST_F(PublisherTest, SilenceEndsEveryWait) {
+  const auto wait = [](grpc::ServerContext& context, PushStream& stream) {
+    v1::PushRequest request;
+    while (!context.IsCancelled() && stream.Read(&request)) continue;
+    while (!context.IsCancelled()) std::this_thread::yield();
+    return grpc::Status::OK;
+  };
+  service_.script = wait;
+  const PublishOptions impatient{.version = 3, .timeout = milliseconds(100)};
+  EXPECT_EQ(Open(impatient).status().code(), absl::StatusCode::kDeadlineExceeded);
+
+  service_.script = [&](grpc::ServerContext& context, PushStream& stream) {
+    service_.Open(stream);
+    return wait(context, stream);
+  };
+  const auto push = publisher_->Open(impatient, {});
+  ASSERT_TRUE(push.ok()) << push.status();
+  EXPECT_EQ((*push)->Commit().status().code(), absl::StatusCode::kDeadlineExceeded);
+}
+
+TEST_F(PublisherTest, AbortsFromOutside) {
+  const auto summary = publisher_->Abort("default", 3, "stuck");
+  ASSERT_TRUE(summary.ok()) << summary.status();
+  EXPECT_EQ(summary->abort_reason(), "stuck");
+  EXPECT_EQ(publisher_->Abort("default", 4, "").status(),
+            absl::NotFoundError("abort of default/4 at " + server_.address() + ": no such version"));
+}
+
+}  // namespace
+}  // namespace refit
