@@ -30,10 +30,6 @@ constexpr uint64_t kMessageOverhead = 1 << 10;
 // Chunks are cut at multiples of the largest element.
 constexpr uint64_t kElementBytes = 8;
 
-std::string Label(const std::string& model, uint64_t version, const std::string& address) {
-  return absl::StrCat(model, "/", version, " to ", address);
-}
-
 v1::PushRequest OpenRequest(const PublishOptions& options) {
   v1::PushRequest request;
   v1::OpenVersion& open = *request.mutable_open();
@@ -278,7 +274,7 @@ absl::StatusOr<std::unique_ptr<VersionPush>> Publisher::Open(const PublishOption
                                                              std::vector<TensorSpec> native) {
   auto push = std::make_unique<VersionPush::State>();
   push->options = options;
-  push->context = absl::StrCat("push of ", Label(options.model, options.version, state_->address));
+  push->context = absl::StrCat("push of ", options.model, "/", options.version, " to ", state_->address);
   for (size_t i = 0; i < native.size(); ++i) {
     // How long a name may be is for the service to say.
     const absl::Status status = Validate(native[i], std::numeric_limits<size_t>::max());
@@ -303,7 +299,7 @@ absl::StatusOr<v1::VersionSummary> Publisher::Abort(const std::string& model, ui
   v1::AbortVersionResponse response;
   const grpc::Status status = state_->stub->AbortVersion(&context, request, &response);
   if (!status.ok()) {
-    return Annotate(FromGrpc(status), absl::StrCat("abort of ", Label(model, version, state_->address)));
+    return Annotate(FromGrpc(status), absl::StrCat("abort of ", model, "/", version, " at ", state_->address));
   }
   return std::move(*response.mutable_summary());
 }
