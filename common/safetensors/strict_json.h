@@ -18,6 +18,11 @@ namespace refit {
 class StrictJsonReader : public nlohmann::json::json_sax_t {
  public:
   absl::Status Read(absl::string_view text) {
+    // The parser takes a NUL for the end, and would ignore what follows.
+    if (const size_t nul = text.find('\0'); nul != absl::string_view::npos) {
+      Fail(absl::StrCat("is no valid JSON: it has a NUL at byte ", nul));
+      return status_;
+    }
     if (!nlohmann::json::sax_parse(text.begin(), text.end(), this) && status_.ok()) {
       Fail("is no valid JSON");
     }

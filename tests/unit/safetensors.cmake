@@ -1,0 +1,4 @@
+refit_test(safetensors_test
+  SOURCES safetensors/safetensors_file_test.cc safetensors/safetensors_writer_test.cc safetensors/checkpoint_test.cc
+  DEPS refit::safetensors
+  LABELS unit)
