@@ -1,10 +1,10 @@
 #include "server/event_log.h"
 
-#include <algorithm>
-
-#include <nlohmann/json.hpp>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -66,7 +66,8 @@ void EventLog::Write(LogLevel level, absl::string_view event, std::initializer_l
   const std::string time = absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone());
   std::string line;
   if (format_ == LogFormat::kJson) {
-    line = absl::StrCat("{\"time\":\"", time, "\",\"level\":\"", LevelName(level), "\",\"event\":", Quoted(std::string(event)));
+    line = absl::StrCat("{\"time\":\"", time, "\",\"level\":\"", LevelName(level),
+                        "\",\"event\":", Quoted(std::string(event)));
     for (const auto& [name, value] : fields) absl::StrAppend(&line, ",\"", name, "\":", Quoted(value));
     line += "}";
   } else {

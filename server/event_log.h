@@ -26,10 +26,12 @@ class EventLog {
   // Writes to stderr.
   EventLog(LogFormat format, LogLevel least);
 
-  // Text: `2026-01-31T12:00:00.123Z info version committed model=default version=3`. Values with spaces, quotes or '=' are quoted.
-  // JSON: `{"time":...,"level":...,"event":...,"model":"default",...}`.
+  // Text: `2026-01-31T12:00:00.123Z info version committed model=default version=3`. Values with spaces, quotes or '='
+  // are quoted. JSON: `{"time":...,"level":...,"event":...,"model":"default",...}`.
   void Write(LogLevel level, absl::string_view event, std::initializer_list<Field> fields = {}) const;
-  void Info(absl::string_view event, std::initializer_list<Field> fields = {}) const { Write(LogLevel::kInfo, event, fields); }
+  void Info(absl::string_view event, std::initializer_list<Field> fields = {}) const {
+    Write(LogLevel::kInfo, event, fields);
+  }
   void Warning(absl::string_view event, std::initializer_list<Field> fields = {}) const {
     Write(LogLevel::kWarning, event, fields);
   }

@@ -1,14 +1,13 @@
 #include "server/inspect_service.h"
 
+#include <google/protobuf/stubs/common.h>
+#include <grpcpp/grpcpp.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <fstream>
 #include <optional>
 #include <utility>
-
-#include <google/protobuf/stubs/common.h>
-#include <grpcpp/grpcpp.h>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -38,7 +37,8 @@ uint64_t ResidentBytes() {
   return resident_pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
 }
 
-absl::Status FillPage(ServerState& state, const v1::DescribeVersionRequest& request, v1::DescribeVersionResponse& response) {
+absl::Status FillPage(ServerState& state, const v1::DescribeVersionRequest& request,
+                      v1::DescribeVersionResponse& response) {
   absl::StatusOr<std::shared_ptr<Version>> version = state.store.Find(request.model(), request.version());
   if (!version.ok()) return version.status();
   absl::StatusOr<std::vector<size_t>> selection = SelectTensors(**version, request.filter());
@@ -80,7 +80,8 @@ absl::StatusOr<size_t> FindTensor(const Version& version, const std::string& nam
   return absl::NotFoundError(absl::StrCat("version ", version.Label(), " has no tensor named '", Printable(name), "'"));
 }
 
-absl::Status FillTensor(ServerState& state, const v1::DescribeTensorRequest& request, v1::DescribeTensorResponse& response) {
+absl::Status FillTensor(ServerState& state, const v1::DescribeTensorRequest& request,
+                        v1::DescribeTensorResponse& response) {
   absl::StatusOr<std::shared_ptr<Version>> version = state.store.Find(request.model(), request.version());
   if (!version.ok()) return version.status();
   absl::StatusOr<size_t> tensor = FindTensor(**version, request.name());
@@ -108,7 +109,8 @@ grpc::ServerUnaryReactor* InspectService::GetServerInfo(grpc::CallbackServerCont
                                                         v1::GetServerInfoResponse* response) {
   response->set_software_version(SoftwareVersion());
   response->add_libraries(absl::StrCat("gRPC ", grpc::Version()));
-  response->add_libraries(absl::StrCat("protobuf ", google::protobuf::internal::VersionString(GOOGLE_PROTOBUF_VERSION)));
+  response->add_libraries(
+      absl::StrCat("protobuf ", google::protobuf::internal::VersionString(GOOGLE_PROTOBUF_VERSION)));
   for (std::string& name : AdapterNames()) response->add_adapters(std::move(name));
   response->set_started_at_ns(absl::ToUnixNanos(state_.started_at));
   response->set_uptime_seconds(absl::ToInt64Seconds(absl::Now() - state_.started_at));
@@ -163,7 +165,8 @@ grpc::ServerUnaryReactor* InspectService::DescribeTensor(grpc::CallbackServerCon
                                                          v1::DescribeTensorResponse* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   // Statistics read the whole tensor: not on gRPC's threads.
-  state_.convert.Submit([this, reactor, request, response] { reactor->Finish(ToGrpc(FillTensor(state_, *request, *response))); });
+  state_.convert.Submit(
+      [this, reactor, request, response] { reactor->Finish(ToGrpc(FillTensor(state_, *request, *response))); });
   return reactor;
 }
 

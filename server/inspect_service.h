@@ -17,9 +17,11 @@ class InspectService final : public v1::InspectService::CallbackService {
                                          v1::ListVersionsResponse* response) override;
   grpc::ServerUnaryReactor* ListWorkers(grpc::CallbackServerContext* context, const v1::ListWorkersRequest* request,
                                         v1::ListWorkersResponse* response) override;
-  grpc::ServerUnaryReactor* DescribeVersion(grpc::CallbackServerContext* context, const v1::DescribeVersionRequest* request,
+  grpc::ServerUnaryReactor* DescribeVersion(grpc::CallbackServerContext* context,
+                                            const v1::DescribeVersionRequest* request,
                                             v1::DescribeVersionResponse* response) override;
-  grpc::ServerUnaryReactor* DescribeTensor(grpc::CallbackServerContext* context, const v1::DescribeTensorRequest* request,
+  grpc::ServerUnaryReactor* DescribeTensor(grpc::CallbackServerContext* context,
+                                           const v1::DescribeTensorRequest* request,
                                            v1::DescribeTensorResponse* response) override;
 
  private:

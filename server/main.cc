@@ -1,12 +1,11 @@
 // refit-server: the service as a program.
+#include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
 #include <map>
 #include <string>
-
-#include <CLI/CLI.hpp>
 
 #include "common/net/channel.h"
 #include "common/net/version_info.h"
@@ -45,7 +44,8 @@ void AddOptions(CLI::App& app, Flags& flags) {
   app.add_option("--max-message-bytes", limits.max_message_bytes, "Largest message sent or accepted [4MiB]")
       ->transform(CLI::AsSizeValue(false))
       ->type_name("SIZE");
-  app.add_option("--max-tensors", limits.max_tensors_per_version, "Most native tensors in one version")->capture_default_str();
+  app.add_option("--max-tensors", limits.max_tensors_per_version, "Most native tensors in one version")
+      ->capture_default_str();
   app.add_option("--max-name-bytes", limits.max_name_bytes, "Longest tensor name")->capture_default_str();
   app.add_option("--max-pulls", limits.max_pulls, "Most pulls served at a time")->capture_default_str();
   app.add_option("--max-pushes", limits.max_pushes, "Most push streams open at a time")->capture_default_str();

@@ -1,12 +1,12 @@
 #include "server/pull_service.h"
 
+#include <grpcpp/alarm.h>
+
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <utility>
-
-#include <grpcpp/alarm.h>
 
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
@@ -23,9 +23,10 @@ namespace {
 // What to ask of gRPC once the reactor's lock is released: gRPC may call back from within.
 enum class Step { kNothing, kWrite, kFinish };
 
-// Drives a pull session over gRPC: one write in flight, the next message made when it is done; asleep while the version has nothing
-// new. Owns itself from Start until OnDone.
-class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public std::enable_shared_from_this<PullReactor> {
+// Drives a pull session over gRPC: one write in flight, the next message made when it is done; asleep while the version
+// has nothing new. Owns itself from Start until OnDone.
+class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
+                          public std::enable_shared_from_this<PullReactor> {
  public:
   explicit PullReactor(ServerState& state) : state_(state) { ++state_.pulls; }
   ~PullReactor() override { --state_.pulls; }
@@ -157,8 +158,9 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, pub
     if (status.ok()) {
       state_.log.Info("pull complete", {{"version", session_->Label()}, {"worker", session_->worker()}});
     } else {
-      state_.log.Warning("pull failed",
-                         {{"version", session_->Label()}, {"worker", session_->worker()}, {"error", status.ToString()}});
+      state_.log.Warning(
+          "pull failed",
+          {{"version", session_->Label()}, {"worker", session_->worker()}, {"error", status.ToString()}});
     }
   }
 
@@ -179,16 +181,18 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, pub
 };
 
 // Sends each version of a model whose state changed, the newest state only.
-class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>, public std::enable_shared_from_this<WatchReactor> {
+class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
+                           public std::enable_shared_from_this<WatchReactor> {
  public:
   WatchReactor(ServerState& state, const v1::WatchVersionsRequest& request)
       : state_(state), model_(request.model()), after_(request.has_after() ? request.after() : 0) {}
 
   void Start() {
     self_ = shared_from_this();
-    const uint64_t observer = state_.store.Observe(model_, [weak = weak_from_this()](const std::shared_ptr<Version>& version) {
-      if (const std::shared_ptr<WatchReactor> self = weak.lock()) self->Changed(version);
-    });
+    const uint64_t observer =
+        state_.store.Observe(model_, [weak = weak_from_this()](const std::shared_ptr<Version>& version) {
+          if (const std::shared_ptr<WatchReactor> self = weak.lock()) self->Changed(version);
+        });
     {
       absl::MutexLock lock(&mutex_);
       observer_ = observer;

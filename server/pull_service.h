@@ -7,8 +7,8 @@
 namespace refit {
 
 class PullService final
-    : public v1::PullService::WithCallbackMethod_WatchVersions<
-          v1::PullService::WithCallbackMethod_GetManifest<v1::PullService::WithRawCallbackMethod_Pull<v1::PullService::Service>>> {
+    : public v1::PullService::WithCallbackMethod_WatchVersions<v1::PullService::WithCallbackMethod_GetManifest<
+          v1::PullService::WithRawCallbackMethod_Pull<v1::PullService::Service>>> {
  public:
   // `state` must outlive the service.
   explicit PullService(ServerState& state) : state_(state) {}

@@ -13,15 +13,16 @@ namespace refit {
 absl::StatusOr<std::unique_ptr<PullSession>> PullSession::Start(ServerState& state, const v1::PullRequest& request,
                                                                 const std::string& worker, const std::string& peer) {
   if (request.layout() != v1::LAYOUT_WHOLE) {
-    return absl::InvalidArgumentError(absl::StrCat("layout ", request.layout(), " is not supported; expected LAYOUT_WHOLE"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("layout ", request.layout(), " is not supported; expected LAYOUT_WHOLE"));
   }
   absl::StatusOr<std::shared_ptr<Version>> version = state.store.Find(request.model(), request.version());
   if (!version.ok()) return version.status();
   const v1::VersionState version_state = (*version)->state();
   if (version_state != v1::VERSION_STATE_OPEN && version_state != v1::VERSION_STATE_COMMITTED) {
-    return absl::FailedPreconditionError(absl::StrCat("version ", (*version)->Label(), " is ",
-                                                      version_state == v1::VERSION_STATE_RETIRED ? "retired" : "aborted",
-                                                      " and can no longer be pulled"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "version ", (*version)->Label(), " is ", version_state == v1::VERSION_STATE_RETIRED ? "retired" : "aborted",
+        " and can no longer be pulled"));
   }
   absl::StatusOr<std::vector<size_t>> selection = SelectTensors(**version, request.filter(), request.names());
   if (!selection.ok()) return selection.status();
@@ -38,8 +39,9 @@ absl::Status PullSession::SetCursor(const v1::PullRequest& request) {
   if (!request.has_resume()) return absl::OkStatus();
   const v1::Cursor& cursor = request.resume();
   if (cursor.tensor() > selection_.size() || (cursor.tensor() == selection_.size() && cursor.offset() != 0)) {
-    return absl::InvalidArgumentError(absl::StrCat("resume cursor at tensor ", cursor.tensor(), ", offset ", cursor.offset(),
-                                                   ", but ", selection_.size(), " tensors are selected"));
+    return absl::InvalidArgumentError(absl::StrCat("resume cursor at tensor ", cursor.tensor(), ", offset ",
+                                                   cursor.offset(), ", but ", selection_.size(),
+                                                   " tensors are selected"));
   }
   tensor_ = cursor.tensor();
   if (tensor_ == selection_.size()) return absl::OkStatus();
@@ -49,9 +51,9 @@ absl::Status PullSession::SetCursor(const v1::PullRequest& request) {
     return absl::OkStatus();
   }
   if (cursor.offset() > spec.ByteSize() || cursor.offset() % reader_->chunk_bytes() != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("resume cursor at offset ", cursor.offset(), " of tensor ", spec.ToString(),
-                                                   "; expected a multiple of ", reader_->chunk_bytes(), " up to ",
-                                                   spec.ByteSize()));
+    return absl::InvalidArgumentError(absl::StrCat("resume cursor at offset ", cursor.offset(), " of tensor ",
+                                                   spec.ToString(), "; expected a multiple of ", reader_->chunk_bytes(),
+                                                   " up to ", spec.ByteSize()));
   }
   chunk_ = cursor.offset() / reader_->chunk_bytes();
   return absl::OkStatus();

@@ -1,14 +1,14 @@
 // What a pull stream sends, message by message; knows nothing of reactors.
 #pragma once
 
+#include <grpcpp/support/byte_buffer.h>
+
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
-
-#include <grpcpp/support/byte_buffer.h>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -25,7 +25,8 @@ class PullSession {
   static absl::StatusOr<std::unique_ptr<PullSession>> Start(ServerState& state, const v1::PullRequest& request,
                                                             const std::string& worker, const std::string& peer);
 
-  // The next message; nullopt: nothing to send until the version goes on (see Wait). After the last message done() is true.
+  // The next message; nullopt: nothing to send until the version goes on (see Wait). After the last message done() is
+  // true.
   absl::StatusOr<std::optional<grpc::ByteBuffer>> Next();
   bool done() const { return phase_ == Phase::kDone; }
 

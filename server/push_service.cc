@@ -1,11 +1,11 @@
 #include "server/push_service.h"
 
+#include <grpcpp/alarm.h>
+
 #include <deque>
 #include <memory>
 #include <optional>
 #include <utility>
-
-#include <grpcpp/alarm.h>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
@@ -17,11 +17,12 @@
 namespace refit {
 namespace {
 
-// Reads run ahead of the conversion by at most so many messages: then the trainer feels back-pressure through HTTP/2 flow control.
+// Reads run ahead of the conversion by at most so many messages: then the trainer feels back-pressure through HTTP/2
+// flow control.
 constexpr size_t kMaxQueuedMessages = 4;
 
-// Between gRPC's reactor calls and the session: reads go through a strand of the conversion threads, so that gRPC's own threads only move
-// bytes. Owns itself from Push until OnDone; work on the strand holds further references.
+// Between gRPC's reactor calls and the session: reads go through a strand of the conversion threads, so that gRPC's own
+// threads only move bytes. Owns itself from Push until OnDone; work on the strand holds further references.
 class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
                           public std::enable_shared_from_this<PushReactor> {
  public:
@@ -34,8 +35,8 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   void Start() {
     self_ = shared_from_this();
     if (state_.pushes > state_.limits.max_pushes) {
-      return End(absl::ResourceExhaustedError(
-          absl::StrCat("the service has ", state_.limits.max_pushes, " push streams open, which is the limit; try again later")));
+      return End(absl::ResourceExhaustedError(absl::StrCat("the service has ", state_.limits.max_pushes,
+                                                           " push streams open, which is the limit; try again later")));
     }
     {
       absl::MutexLock lock(&mutex_);
@@ -88,12 +89,11 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   // On the strand.
   void OnMessage(grpc::ByteBuffer buffer) {
     if (!ended()) {
-      absl::StatusOr<PushSession::Outcome> outcome = session_.Handle(ReceivedMessage(std::move(buffer)));
-      if (!outcome.ok()) {
-        End(outcome.status());
-      } else {
-        if (outcome->response.has_value()) Send(*outcome->response);
-        if (outcome->done) End(absl::OkStatus());
+      absl::StatusOr<PushSession::Answer> answer = session_.Handle(ReceivedMessage(std::move(buffer)));
+      if (!answer.ok()) {
+        End(answer.status());
+      } else if (answer->has_value()) {
+        Send(**answer);
       }
     }
     bool read_on = false;
@@ -113,10 +113,11 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
         absl::StrCat(session_.Label(), ": the stream ended before commit or abort; the version is aborted")));
   }
 
+  // The stream is over, for a reason that matters only if the push had not come to its end.
   void Fail(const absl::Status& status) {
     if (ended()) return;
     session_.Abandon(std::string(status.message()));
-    End(status);
+    End(session_.finished() ? absl::OkStatus() : status);
   }
 
   bool ended() {
@@ -185,9 +186,9 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
       idle = queued_ == 0 && absl::Now() - last_message_ >= absl::FromChrono(state_.limits.push_idle_timeout);
     }
     if (!idle) return ArmIdleAlarm();
-    Fail(absl::DeadlineExceededError(absl::StrCat(session_.Label(), ": no message came for ",
-                                                  absl::FormatDuration(absl::FromChrono(state_.limits.push_idle_timeout)),
-                                                  "; the version is aborted")));
+    Fail(absl::DeadlineExceededError(absl::StrCat(
+        session_.Label(), ": no message came for ",
+        absl::FormatDuration(absl::FromChrono(state_.limits.push_idle_timeout)), "; the version is aborted")));
   }
 
   ServerState& state_;
@@ -216,7 +217,8 @@ grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* PushService::Push(g
   return reactor.get();
 }
 
-grpc::ServerUnaryReactor* PushService::AbortVersion(grpc::CallbackServerContext* context, const v1::AbortVersionRequest* request,
+grpc::ServerUnaryReactor* PushService::AbortVersion(grpc::CallbackServerContext* context,
+                                                    const v1::AbortVersionRequest* request,
                                                     v1::AbortVersionResponse* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   v1::VersionSelector selector;

@@ -6,8 +6,8 @@
 
 namespace refit {
 
-class PushService final
-    : public v1::PushService::WithRawCallbackMethod_Push<v1::PushService::WithCallbackMethod_AbortVersion<v1::PushService::Service>> {
+class PushService final : public v1::PushService::WithRawCallbackMethod_Push<
+                              v1::PushService::WithCallbackMethod_AbortVersion<v1::PushService::Service>> {
  public:
   // `state` must outlive the service.
   explicit PushService(ServerState& state) : state_(state) {}

@@ -11,12 +11,13 @@ namespace refit {
 namespace {
 
 absl::Status OutOfOrder(absl::string_view what) {
-  return absl::FailedPreconditionError(
-      absl::StrCat("messages out of order: ", what, "; expected open, declare (until last), chunks, then commit or abort"));
+  return absl::FailedPreconditionError(absl::StrCat(
+      "messages out of order: ", what, "; expected open, declare (until last), chunks, then commit or abort"));
 }
 
 absl::Status DigestMismatch(const std::string& what, uint64_t expected, uint64_t got) {
-  return absl::DataLossError(absl::StrFormat("%s: the sender's digest is %016x, the bytes that came give %016x", what, expected, got));
+  return absl::DataLossError(
+      absl::StrFormat("%s: the sender's digest is %016x, the bytes that came give %016x", what, expected, got));
 }
 
 }  // namespace
@@ -29,36 +30,35 @@ std::string PushSession::Label() const {
 }
 
 void PushSession::Abandon(const std::string& reason) {
-  if (ended_) return;
-  ended_ = true;
+  if (finished_ || abandoned_) return;
+  abandoned_ = true;
   if (builder_ == nullptr) return;
   builder_->Abort(reason);
-  state_.log.Warning("version aborted", {{"model", options_->model},
-                                         {"version", absl::StrCat(options_->version)},
-                                         {"peer", peer_},
-                                         {"reason", reason}});
+  state_.log.Warning(
+      "version aborted",
+      {{"model", options_->model}, {"version", absl::StrCat(options_->version)}, {"peer", peer_}, {"reason", reason}});
 }
 
-absl::StatusOr<PushSession::Outcome> PushSession::Handle(const ReceivedMessage& message) {
-  if (ended_) return OutOfOrder("a message after the end of the push");
-  absl::StatusOr<Outcome> outcome = Dispatch(message);
-  if (!outcome.ok()) Abandon(outcome.status().ToString());
-  return outcome;
+absl::StatusOr<PushSession::Answer> PushSession::Handle(const ReceivedMessage& message) {
+  if (finished_) return OutOfOrder(absl::StrCat("a message after the end of the push of ", Label()));
+  absl::StatusOr<Answer> answer = Dispatch(message);
+  if (!answer.ok()) Abandon(answer.status().ToString());
+  return answer;
 }
 
-absl::StatusOr<PushSession::Outcome> PushSession::Dispatch(const ReceivedMessage& message) {
+absl::StatusOr<PushSession::Answer> PushSession::Dispatch(const ReceivedMessage& message) {
   absl::StatusOr<std::optional<DecodedChunk>> chunk = message.DecodeChunk();
   if (!chunk.ok()) return chunk.status();
   if (chunk->has_value()) {
     if (absl::Status status = WriteChunk(**chunk, message); !status.ok()) return status;
-    return Outcome{};
+    return std::nullopt;
   }
   v1::PushRequest request;
   if (absl::Status status = Parse(message.buffer(), request); !status.ok()) return status;
   switch (request.request_case()) {
     case v1::PushRequest::kChunk:
       if (absl::Status status = WriteChunk(request.chunk()); !status.ok()) return status;
-      return Outcome{};
+      return std::nullopt;
     case v1::PushRequest::kOpen:
       return Open(request.open());
     case v1::PushRequest::kDeclare:
@@ -73,11 +73,13 @@ absl::StatusOr<PushSession::Outcome> PushSession::Dispatch(const ReceivedMessage
   return absl::InvalidArgumentError("a PushRequest without any of chunk, open, declare, commit and abort");
 }
 
-absl::StatusOr<PushSession::Outcome> PushSession::Open(const v1::OpenVersion& open) {
+absl::StatusOr<PushSession::Answer> PushSession::Open(const v1::OpenVersion& open) {
   if (options_.has_value()) return OutOfOrder("a second open");
-  if (open.has_base_version()) return absl::InvalidArgumentError("base_version is set, but deltas are not supported yet");
+  if (open.has_base_version())
+    return absl::InvalidArgumentError("base_version is set, but deltas are not supported yet");
   if (open.layout() != v1::LAYOUT_WHOLE) {
-    return absl::InvalidArgumentError(absl::StrCat("layout ", open.layout(), " is not supported; expected LAYOUT_WHOLE"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("layout ", open.layout(), " is not supported; expected LAYOUT_WHOLE"));
   }
   BuildOptions options;
   if (open.dtype() != v1::DTYPE_UNSPECIFIED) {
@@ -97,27 +99,29 @@ absl::StatusOr<PushSession::Outcome> PushSession::Open(const v1::OpenVersion& op
   options.max_tensors = state_.limits.max_tensors_per_version;
   options.max_name_bytes = state_.limits.max_name_bytes;
   options_ = std::move(options);
-  return Outcome{};
+  return std::nullopt;
 }
 
-absl::StatusOr<PushSession::Outcome> PushSession::Declare(const v1::DeclareTensors& declare) {
+absl::StatusOr<PushSession::Answer> PushSession::Declare(const v1::DeclareTensors& declare) {
   if (!options_.has_value()) return OutOfOrder("declare before open");
   if (builder_ != nullptr) return OutOfOrder("declare after the last declare");
   if (declared_.size() + declare.tensors_size() > options_->max_tensors) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat(Label(), ": more than ", options_->max_tensors, " native tensors were declared, which is the limit"));
+    return absl::ResourceExhaustedError(absl::StrCat(Label(), ": more than ", options_->max_tensors,
+                                                     " native tensors were declared, which is the limit"));
   }
   for (const v1::DeclaredTensor& tensor : declare.tensors()) {
     absl::StatusOr<TensorSpec> spec = FromProto(tensor.tensor(), options_->max_name_bytes);
     if (!spec.ok()) return Annotate(spec.status(), Label());
     if (tensor.has_box()) {
-      return absl::InvalidArgumentError(absl::StrCat("tensor ", spec->ToString(), ": a box is given, but sharded pushes are not supported yet"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("tensor ", spec->ToString(), ": a box is given, but sharded pushes are not supported yet"));
     }
     declared_.push_back(*std::move(spec));
   }
-  if (!declare.last()) return Outcome{};
+  if (!declare.last()) return std::nullopt;
 
-  absl::StatusOr<std::unique_ptr<VersionBuilder>> builder = VersionBuilder::Open(state_.store, *options_, std::move(declared_));
+  absl::StatusOr<std::unique_ptr<VersionBuilder>> builder =
+      VersionBuilder::Open(state_.store, *options_, std::move(declared_));
   if (!builder.ok()) return Annotate(builder.status(), Label());
   builder_ = *std::move(builder);
   digesters_.resize(builder_->native().size());
@@ -125,8 +129,8 @@ absl::StatusOr<PushSession::Outcome> PushSession::Declare(const v1::DeclareTenso
   if (!scratch.ok()) return scratch.status();
   scratch_ = *std::move(scratch);
 
-  Outcome outcome;
-  v1::VersionOpened& opened = *outcome.response.emplace().mutable_opened();
+  v1::PushResponse response;
+  v1::VersionOpened& opened = *response.mutable_opened();
   *opened.mutable_summary() = builder_->version()->Summary();
   opened.set_max_chunk_bytes(state_.store.options().chunk_bytes);
   state_.log.Info("version opened", {{"model", options_->model},
@@ -135,15 +139,15 @@ absl::StatusOr<PushSession::Outcome> PushSession::Declare(const v1::DeclareTenso
                                      {"peer", peer_},
                                      {"tensors", absl::StrCat(opened.summary().tensors())},
                                      {"bytes", absl::StrCat(opened.summary().bytes())}});
-  return outcome;
+  return response;
 }
 
 absl::Status PushSession::CheckChunk(const ChunkHeader& header, uint64_t payload_bytes) const {
   if (builder_ == nullptr) return OutOfOrder("a chunk before the last declare");
   const std::vector<TensorSpec>& native = builder_->native();
   if (header.tensor >= native.size()) {
-    return absl::InvalidArgumentError(absl::StrCat(Label(), ": a chunk for tensor number ", header.tensor, ", but ", native.size(),
-                                                   " tensors were declared"));
+    return absl::InvalidArgumentError(absl::StrCat(Label(), ": a chunk for tensor number ", header.tensor, ", but ",
+                                                   native.size(), " tensors were declared"));
   }
   const TensorSpec& spec = native[header.tensor];
   if (header.encoding != v1::CHUNK_ENCODING_RAW) {
@@ -159,7 +163,8 @@ absl::Status PushSession::CheckChunk(const ChunkHeader& header, uint64_t payload
                                                    " bytes; expected at most ", scratch_->size()));
   }
   if (payload_bytes == 0 && spec.ByteSize() != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("tensor ", spec.ToString(), ": an empty chunk at offset ", header.offset));
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor ", spec.ToString(), ": an empty chunk at offset ", header.offset));
   }
   return absl::OkStatus();
 }
@@ -171,7 +176,8 @@ absl::Status PushSession::WriteChunk(const DecodedChunk& chunk, const ReceivedMe
 }
 
 absl::Status PushSession::WriteChunk(const v1::Chunk& chunk) {
-  ChunkHeader header{chunk.tensor(), chunk.offset(), chunk.encoding(), chunk.decoded_bytes(), chunk.digest(), std::nullopt};
+  ChunkHeader header{chunk.tensor(),        chunk.offset(), chunk.encoding(),
+                     chunk.decoded_bytes(), chunk.digest(), std::nullopt};
   if (chunk.has_tensor_digest()) header.tensor_digest = chunk.tensor_digest();
   if (absl::Status status = CheckChunk(header, chunk.payload().size()); !status.ok()) return status;
   const auto payload =
@@ -179,10 +185,12 @@ absl::Status PushSession::WriteChunk(const v1::Chunk& chunk) {
   return AppendVerified(header, DigestBytes(payload), payload);
 }
 
-absl::Status PushSession::AppendVerified(const ChunkHeader& header, uint64_t got_digest, absl::Span<const std::byte> payload) {
+absl::Status PushSession::AppendVerified(const ChunkHeader& header, uint64_t got_digest,
+                                         absl::Span<const std::byte> payload) {
   const TensorSpec& spec = builder_->native()[header.tensor];
   if (got_digest != header.digest) {
-    return DigestMismatch(absl::StrCat("tensor ", spec.ToString(), ", chunk at offset ", header.offset), header.digest, got_digest);
+    return DigestMismatch(absl::StrCat("tensor ", spec.ToString(), ", chunk at offset ", header.offset), header.digest,
+                          got_digest);
   }
   if (absl::Status status = builder_->Append(header.tensor, header.offset, payload); !status.ok()) return status;
   return CheckTensorDigest(header, payload);
@@ -208,35 +216,38 @@ absl::Status PushSession::CheckTensorDigest(const ChunkHeader& header, absl::Spa
   const uint64_t got = digester->Finish();
   digester.reset();
   if (!header.tensor_digest.has_value()) {
-    return absl::InvalidArgumentError(absl::StrCat("tensor ", spec.ToString(), ": its last chunk carries no tensor digest"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor ", spec.ToString(), ": its last chunk carries no tensor digest"));
   }
-  if (*header.tensor_digest != got) return DigestMismatch(absl::StrCat("tensor ", spec.ToString()), *header.tensor_digest, got);
+  if (*header.tensor_digest != got)
+    return DigestMismatch(absl::StrCat("tensor ", spec.ToString()), *header.tensor_digest, got);
   return absl::OkStatus();
 }
 
-absl::StatusOr<PushSession::Outcome> PushSession::Commit() {
+absl::StatusOr<PushSession::Answer> PushSession::Commit() {
   if (builder_ == nullptr) return OutOfOrder("commit before the last declare");
   absl::StatusOr<v1::VersionSummary> summary = builder_->Commit();
   if (!summary.ok()) return summary.status();
-  ended_ = true;
-  state_.log.Info("version committed",
-                  {{"model", options_->model},
-                   {"version", absl::StrCat(options_->version)},
-                   {"bytes", absl::StrCat(summary->bytes())},
-                   {"seconds", absl::StrFormat("%.3f", static_cast<double>(summary->closed_at_ns() - summary->opened_at_ns()) / 1e9)}});
-  Outcome outcome;
-  *outcome.response.emplace().mutable_committed()->mutable_summary() = *std::move(summary);
-  outcome.done = true;
-  return outcome;
+  finished_ = true;
+  state_.log.Info(
+      "version committed",
+      {{"model", options_->model},
+       {"version", absl::StrCat(options_->version)},
+       {"bytes", absl::StrCat(summary->bytes())},
+       {"seconds",
+        absl::StrFormat("%.3f", static_cast<double>(summary->closed_at_ns() - summary->opened_at_ns()) / 1e9)}});
+  v1::PushResponse response;
+  *response.mutable_committed()->mutable_summary() = *std::move(summary);
+  return response;
 }
 
-absl::StatusOr<PushSession::Outcome> PushSession::Abort(const v1::AbortPush& abort) {
+absl::StatusOr<PushSession::Answer> PushSession::Abort(const v1::AbortPush& abort) {
   if (builder_ == nullptr) return OutOfOrder("abort before the last declare");
   Abandon(abort.reason().empty() ? "its trainer aborted it" : Printable(abort.reason()));
-  Outcome outcome;
-  *outcome.response.emplace().mutable_aborted()->mutable_summary() = builder_->version()->Summary();
-  outcome.done = true;
-  return outcome;
+  finished_ = true;
+  v1::PushResponse response;
+  *response.mutable_aborted()->mutable_summary() = builder_->version()->Summary();
+  return response;
 }
 
 }  // namespace refit

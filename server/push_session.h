@@ -24,13 +24,13 @@ class PushSession {
   // Aborts the version unless it was committed.
   ~PushSession();
 
-  // Handles a message. A status that is not OK ends the stream, and the version has been aborted. `response`, if set, is to be sent;
-  // `done` says that it is the last and that the stream then ends with OK.
-  struct Outcome {
-    std::optional<v1::PushResponse> response;
-    bool done = false;
-  };
-  absl::StatusOr<Outcome> Handle(const ReceivedMessage& message);
+  // Handles a message; the answer, if there is one, is to be sent. A status that is not OK ends the stream, and the
+  // version has been aborted unless it was committed before.
+  using Answer = std::optional<v1::PushResponse>;
+  absl::StatusOr<Answer> Handle(const ReceivedMessage& message);
+
+  // Committed or aborted as the trainer asked: nothing more may come.
+  bool finished() const { return finished_; }
 
   // The stream ended, was cut, or fell silent: aborts what is open.
   void Abandon(const std::string& reason);
@@ -39,11 +39,11 @@ class PushSession {
   std::string Label() const;
 
  private:
-  absl::StatusOr<Outcome> Dispatch(const ReceivedMessage& message);
-  absl::StatusOr<Outcome> Open(const v1::OpenVersion& open);
-  absl::StatusOr<Outcome> Declare(const v1::DeclareTensors& declare);
-  absl::StatusOr<Outcome> Commit();
-  absl::StatusOr<Outcome> Abort(const v1::AbortPush& abort);
+  absl::StatusOr<Answer> Dispatch(const ReceivedMessage& message);
+  absl::StatusOr<Answer> Open(const v1::OpenVersion& open);
+  absl::StatusOr<Answer> Declare(const v1::DeclareTensors& declare);
+  absl::StatusOr<Answer> Commit();
+  absl::StatusOr<Answer> Abort(const v1::AbortPush& abort);
   // A chunk on the fast path: its payload lies in `message`.
   absl::Status WriteChunk(const DecodedChunk& chunk, const ReceivedMessage& message);
   // A chunk that generic protobuf code encoded in its own way.
@@ -59,7 +59,8 @@ class PushSession {
   std::unique_ptr<VersionBuilder> builder_;
   std::vector<std::optional<TensorDigester>> digesters_;  // of native tensors under way
   std::shared_ptr<Buffer> scratch_;                       // one chunk
-  bool ended_ = false;
+  bool finished_ = false;
+  bool abandoned_ = false;
 };
 
 }  // namespace refit

@@ -1,11 +1,11 @@
 #include "server/refit_server.h"
 
-#include <algorithm>
-#include <utility>
-
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
+
+#include <algorithm>
+#include <utility>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/match.h"
@@ -25,15 +25,17 @@ constexpr uint64_t kChunkOverheadBytes = 1024;
 absl::Status Validate(const ServerOptions& options) {
   const uint64_t max_message = options.limits.max_message_bytes;
   if (options.limits.max_message_bytes < (64 << 10) || options.limits.max_message_bytes > (64 << 20)) {
-    return absl::InvalidArgumentError(absl::StrCat("the largest message must be 64 KiB to 64 MiB, got ", max_message, " bytes"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("the largest message must be 64 KiB to 64 MiB, got ", max_message, " bytes"));
   }
   const uint64_t chunk = options.store.chunk_bytes;
   if (chunk < kMinChunkBytes || chunk > max_message - kChunkOverheadBytes || chunk % 64 != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("the chunk size must be a multiple of 64 from ", kMinChunkBytes, " to ",
-                                                   max_message - kChunkOverheadBytes, " (message size less ", kChunkOverheadBytes,
-                                                   ") bytes, got ", chunk));
+    return absl::InvalidArgumentError(absl::StrCat("the chunk size must be a multiple of 64 from ", kMinChunkBytes,
+                                                   " to ", max_message - kChunkOverheadBytes, " (message size less ",
+                                                   kChunkOverheadBytes, ") bytes, got ", chunk));
   }
-  if (options.store.retain_versions == 0) return absl::InvalidArgumentError("at least 1 committed version must be retained, got 0");
+  if (options.store.retain_versions == 0)
+    return absl::InvalidArgumentError("at least 1 committed version must be retained, got 0");
   return absl::OkStatus();
 }
 
@@ -94,7 +96,8 @@ absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOpti
   impl->server = builder.BuildAndStart();
   const bool is_unix = absl::StartsWith(options.listen, "unix:");
   if (impl->server == nullptr || (port == 0 && !is_unix)) {
-    return absl::UnavailableError(absl::StrCat("cannot listen on '", options.listen, "'; is the address right and the port free?"));
+    return absl::UnavailableError(
+        absl::StrCat("cannot listen on '", options.listen, "'; is the address right and the port free?"));
   }
   std::unique_ptr<RefitServer> server = absl::WrapUnique(new RefitServer(std::move(impl)));
   server->port_ = port;

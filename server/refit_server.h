@@ -18,7 +18,8 @@
 namespace refit {
 
 struct ServerOptions {
-  // "host:port" (port 0: any free one), or "unix:/path". Plain text; a host that is not loopback is refused unless allow_plaintext.
+  // "host:port" (port 0: any free one), or "unix:/path". Plain text; a host that is not loopback is refused unless
+  // allow_plaintext.
   std::string listen = "127.0.0.1:50051";
   bool allow_plaintext = false;
   StoreOptions store;
@@ -39,9 +40,10 @@ class RefitServer {
   const std::string& address() const { return address_; }
   int port() const { return port_; }
 
-  // Opens a version from within this process: no network hop, tensors converted straight into the version's memory. The builder must be
-  // gone before the server is. Errors as VersionBuilder::Open.
-  absl::StatusOr<std::unique_ptr<VersionBuilder>> OpenVersion(const BuildOptions& options, std::vector<TensorSpec> native);
+  // Opens a version from within this process: no network hop, tensors converted straight into the version's memory. The
+  // builder must be gone before the server is. Errors as VersionBuilder::Open.
+  absl::StatusOr<std::unique_ptr<VersionBuilder>> OpenVersion(const BuildOptions& options,
+                                                              std::vector<TensorSpec> native);
 
   // Refuses new calls, gives those under way until `grace` is over, then cancels them. Idempotent.
   void Shutdown(std::chrono::milliseconds grace);

@@ -30,7 +30,8 @@ absl::StatusOr<std::vector<size_t>> SelectTensors(const Version& version, const 
     if (regex == nullptr || regex->Search(name)) selection.push_back(i);
   }
   if (!wanted.empty()) {
-    return absl::NotFoundError(absl::StrCat("version ", version.Label(), " has no tensor named '", Printable(*wanted.begin()), "'"));
+    return absl::NotFoundError(
+        absl::StrCat("version ", version.Label(), " has no tensor named '", Printable(*wanted.begin()), "'"));
   }
   return selection;
 }

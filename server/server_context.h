@@ -1,13 +1,13 @@
 // What the services share: one store, one fleet, one pool of threads.
 #pragma once
 
+#include <grpcpp/server_context.h>
+
 #include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
-
-#include <grpcpp/server_context.h>
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"

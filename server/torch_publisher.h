@@ -4,11 +4,11 @@
 //   auto version = refit::PublishStateDict(**server, build_options, model_tensors);
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <string>
 #include <utility>
 #include <vector>
-
-#include <ATen/core/Tensor.h>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -16,8 +16,8 @@
 
 namespace refit {
 
-// Publishes the native tensor of this name: dtype and shape as declared to OpenVersion (INVALID_ARGUMENT otherwise). Any device and any strides; what is not
-// contiguous CPU memory is copied to it first.
+// Publishes the native tensor of this name: dtype and shape as declared to OpenVersion (INVALID_ARGUMENT otherwise).
+// Any device and any strides; what is not contiguous CPU memory is copied to it first.
 absl::Status PublishTensor(VersionBuilder& builder, const std::string& name, const at::Tensor& tensor);
 
 // Opens a version of these native tensors, publishes them in order, commits. On an error nothing is published.

@@ -97,8 +97,9 @@ absl::StatusOr<std::shared_ptr<const Buffer>> Version::GetTensor(size_t tensor) 
   absl::MutexLock lock(&mutex_);
   if (absl::Status status = DataStatus(); !status.ok()) return status;
   if (!tensors_[tensor].complete) {
-    return absl::UnavailableError(absl::StrCat("tensor ", spec(tensor).name, " of version ", Label(), " is converted up to byte ",
-                                               tensors_[tensor].ready_bytes, " of ", spec(tensor).ByteSize(), "; ask again later"));
+    return absl::UnavailableError(absl::StrCat("tensor ", spec(tensor).name, " of version ", Label(),
+                                               " is converted up to byte ", tensors_[tensor].ready_bytes, " of ",
+                                               spec(tensor).ByteSize(), "; ask again later"));
   }
   return tensors_[tensor].data;
 }
@@ -189,7 +190,8 @@ absl::Status Version::SetCommitted() {
       return absl::FailedPreconditionError(absl::StrCat("version ", Label(), " is committed already"));
     }
     if (incomplete_tensors_ != 0) {
-      return absl::InternalError(absl::StrCat("version ", Label(), " has ", incomplete_tensors_, " tensors that are not converted"));
+      return absl::InternalError(
+          absl::StrCat("version ", Label(), " has ", incomplete_tensors_, " tensors that are not converted"));
     }
     ManifestDigester digester;
     for (size_t i = 0; i < size(); ++i) digester.Add(spec(i), tensors_[i].digest);

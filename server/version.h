@@ -28,8 +28,9 @@ struct VersionIdentity {
   std::string publisher;
 };
 
-// A version's tensors are filled by one VersionBuilder and read by any number of workers at the same time: a chunk can be read
-// as soon as its last byte is converted, and never changes after. States change only through VersionStore. Thread-safe.
+// A version's tensors are filled by one VersionBuilder and read by any number of workers at the same time: a chunk can
+// be read as soon as its last byte is converted, and never changes after. States change only through VersionStore.
+// Thread-safe.
 class Version : public std::enable_shared_from_this<Version> {
  public:
   Version(VersionIdentity identity, VersionPlan plan, uint64_t chunk_bytes, std::shared_ptr<BufferPool> pool);
@@ -65,13 +66,15 @@ class Version : public std::enable_shared_from_this<Version> {
   // The whole tensor's memory. UNAVAILABLE until it is converted whole; otherwise errors as GetChunk.
   absl::StatusOr<std::shared_ptr<const Buffer>> GetTensor(size_t tensor) const;
 
-  // Calls `wake` once, from some other thread and with no lock held, when the chunk is ready or the version's state changes; a chunk number of
-  // chunk_count(tensor), or a tensor of size(), waits for the state alone. Returns 0, and never calls, when that is so already.
+  // Calls `wake` once, from some other thread and with no lock held, when the chunk is ready or the version's state
+  // changes; a chunk number of chunk_count(tensor), or a tensor of size(), waits for the state alone. Returns 0, and
+  // never calls, when that is so already.
   uint64_t Wait(size_t tensor, uint64_t chunk, std::function<void()> wake);
   // After it returned, `wake` may still be running but is not called any more.
   void CancelWait(uint64_t id);
 
-  // Held by whoever streams the version: a retired version keeps its data for its readers as long as the memory is not needed.
+  // Held by whoever streams the version: a retired version keeps its data for its readers as long as the memory is not
+  // needed.
   class Reader {
    public:
     explicit Reader(std::shared_ptr<Version> version);

@@ -75,18 +75,18 @@ absl::Status VersionBuilder::CheckRange(size_t index, uint64_t offset, uint64_t 
   const uint64_t expected = received_[index];
   if (offset != expected) {
     return absl::OutOfRangeError(
-        expected == total
-            ? absl::StrCat("tensor ", spec.ToString(), ": all ", total, " bytes came already, got more at offset ", offset)
-            : absl::StrCat("tensor ", spec.ToString(), ": expected bytes from offset ", expected, ", got offset ", offset,
-                           offset > expected ? " (a gap)" : " (an overlap)"));
+        expected == total ? absl::StrCat("tensor ", spec.ToString(), ": all ", total,
+                                         " bytes came already, got more at offset ", offset)
+                          : absl::StrCat("tensor ", spec.ToString(), ": expected bytes from offset ", expected,
+                                         ", got offset ", offset, offset > expected ? " (a gap)" : " (an overlap)"));
   }
   if (size > total - offset) {
     return absl::OutOfRangeError(absl::StrCat("tensor ", spec.ToString(), ": ", size, " bytes at offset ", offset,
                                               " end beyond its ", total, " bytes"));
   }
   if (size % ElementSize(spec.dtype) != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("tensor ", spec.ToString(), ": ", size,
-                                                   " bytes are no whole number of elements of ", ElementSize(spec.dtype)));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "tensor ", spec.ToString(), ": ", size, " bytes are no whole number of elements of ", ElementSize(spec.dtype)));
   }
   return absl::OkStatus();
 }
@@ -118,10 +118,10 @@ absl::StatusOr<v1::VersionSummary> VersionBuilder::Commit() {
     first = std::min(first, i);
   }
   if (incomplete != 0) {
-    return absl::FailedPreconditionError(absl::StrCat("version ", version_->Label(), " cannot be committed: ", incomplete,
-                                                      " of ", native().size(), " tensors are incomplete, the first is ",
-                                                      native()[first].ToString(), " with ", received_[first], " of ",
-                                                      native()[first].ByteSize(), " bytes"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("version ", version_->Label(), " cannot be committed: ", incomplete, " of ", native().size(),
+                     " tensors are incomplete, the first is ", native()[first].ToString(), " with ", received_[first],
+                     " of ", native()[first].ByteSize(), " bytes"));
   }
   if (absl::Status status = store_.Commit(*version_); !status.ok()) return status;
   return version_->Summary();

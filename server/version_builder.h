@@ -1,4 +1,5 @@
-// Turns native tensors into a version: assembles, converts, commits. The one way in, for the wire and for a trainer in process.
+// Turns native tensors into a version: assembles, converts, commits. The one way in, for the wire and for a trainer in
+// process.
 #pragma once
 
 #include <cstdint>
@@ -43,8 +44,9 @@ class VersionBuilder {
   // Index of the native tensor of this name. NOT_FOUND if it was not declared.
   absl::StatusOr<size_t> IndexOf(absl::string_view name) const;
 
-  // The native tensor's bytes from `offset` on, which must be where the last ones ended (OUT_OF_RANGE for a gap, an overlap or an end beyond the tensor);
-  // whole elements (INVALID_ARGUMENT). ABORTED if the version was aborted meanwhile.
+  // The native tensor's bytes from `offset` on, which must be where the last ones ended (OUT_OF_RANGE for a gap, an
+  // overlap or an end beyond the tensor); whole elements (INVALID_ARGUMENT). ABORTED if the version was aborted
+  // meanwhile.
   absl::Status Append(size_t index, uint64_t offset, absl::Span<const std::byte> bytes);
 
   // FAILED_PRECONDITION, naming the first tensor that lacks bytes; the version stays open then.

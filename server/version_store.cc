@@ -54,8 +54,8 @@ absl::Status VersionStore::CheckMayOpen(const VersionIdentity& identity) const {
       return absl::AlreadyExistsError(absl::StrCat("version ", label, " is being pushed already, by '",
                                                    Printable(version->identity().publisher), "'"));
     }
-    return absl::FailedPreconditionError(absl::StrCat("version ", label, " cannot be opened while version ", version->Label(),
-                                                      " is open; commit or abort that one first"));
+    return absl::FailedPreconditionError(absl::StrCat("version ", label, " cannot be opened while version ",
+                                                      version->Label(), " is open; commit or abort that one first"));
   }
   const auto newest = newest_committed_.find(identity.model);
   if (newest == newest_committed_.end() || identity.number > newest->second) return absl::OkStatus();
@@ -95,9 +95,9 @@ absl::Status VersionStore::MakeRoom(const std::string& label, uint64_t bytes, Ch
     }
   }
   if (!fits()) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("version ", label, " needs ", bytes, " bytes of tensor memory, but ", reserved, " of the budget of ",
-                     options_.memory_budget_bytes, " are held by versions that must stay; raise --memory"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "version ", label, " needs ", bytes, " bytes of tensor memory, but ", reserved, " of the budget of ",
+        options_.memory_budget_bytes, " are held by versions that must stay; raise --memory"));
   }
   pool_->TrimTo(options_.memory_budget_bytes - reserved);
   return absl::OkStatus();
@@ -161,7 +161,8 @@ void VersionStore::ForgetOld(Versions& versions) {
   auto is_past = [](const std::shared_ptr<Version>& version) {
     return !version->HoldsData() && version->state() != v1::VERSION_STATE_OPEN;
   };
-  size_t past = std::count_if(versions.begin(), versions.end(), [&](const auto& entry) { return is_past(entry.second); });
+  size_t past =
+      std::count_if(versions.begin(), versions.end(), [&](const auto& entry) { return is_past(entry.second); });
   for (auto it = versions.begin(); it != versions.end() && past > options_.remembered_versions;) {
     const bool forget = is_past(it->second);
     past -= forget ? 1 : 0;
@@ -174,19 +175,21 @@ absl::StatusOr<std::shared_ptr<Version>> VersionStore::Find(const std::string& m
   absl::MutexLock lock(&mutex_);
   const auto found = models_.find(model);
   if (found == models_.end()) {
-    return absl::NotFoundError(absl::StrCat("no version of a model named '", Printable(model), "' was ever pushed here"));
+    return absl::NotFoundError(
+        absl::StrCat("no version of a model named '", Printable(model), "' was ever pushed here"));
   }
   const Versions& versions = found->second;
   if (selector.selector_case() == v1::VersionSelector::kNumber) {
     const auto version = versions.find(selector.number());
     if (version != versions.end()) return version->second;
-    return absl::NotFoundError(
-        absl::StrCat("model '", Printable(model), "' has no version ", selector.number(), "; ", DescribeKnown(versions)));
+    return absl::NotFoundError(absl::StrCat("model '", Printable(model), "' has no version ", selector.number(), "; ",
+                                            DescribeKnown(versions)));
   }
   const bool committed_only = selector.selector_case() != v1::VersionSelector::kLatest || !selector.latest();
   if (std::shared_ptr<Version> newest = NewestIn(versions, committed_only)) return newest;
-  return absl::NotFoundError(absl::StrCat("model '", Printable(model), "' has no ", committed_only ? "committed" : "live",
-                                          " version; ", DescribeKnown(versions)));
+  return absl::NotFoundError(absl::StrCat("model '", Printable(model), "' has no ",
+                                          committed_only ? "committed" : "live", " version; ",
+                                          DescribeKnown(versions)));
 }
 
 std::vector<std::shared_ptr<Version>> VersionStore::List(const std::string& model) const {

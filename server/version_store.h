@@ -30,15 +30,16 @@ struct StoreOptions {
   uint32_t remembered_versions = 32;
 };
 
-// Rules: one version of a model is open at a time; numbers of committed versions grow; the newest committed version of a model is never given up for
-// memory. Thread-safe.
+// Rules: one version of a model is open at a time; numbers of committed versions grow; the newest committed version of
+// a model is never given up for memory. Thread-safe.
 class VersionStore {
  public:
   explicit VersionStore(StoreOptions options);
 
   // Opens a version and reserves memory for all of it, retiring older ones where that is needed.
-  // ALREADY_EXISTS: the number is open or was committed. FAILED_PRECONDITION: it lies below a committed one, or another version of the model is open.
-  // RESOURCE_EXHAUSTED: the budget has no room, or too many models. INVALID_ARGUMENT: an empty or overlong model name, number 0.
+  // ALREADY_EXISTS: the number is open or was committed. FAILED_PRECONDITION: it lies below a committed one, or another
+  // version of the model is open. RESOURCE_EXHAUSTED: the budget has no room, or too many models. INVALID_ARGUMENT: an
+  // empty or overlong model name, number 0.
   absl::StatusOr<std::shared_ptr<Version>> Open(VersionIdentity identity, VersionPlan plan) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Makes an open version whole and visible as such; retires what is beyond the retained number.
@@ -54,7 +55,8 @@ class VersionStore {
   // Of one model, or of all if it is empty; by model and number.
   std::vector<std::shared_ptr<Version>> List(const std::string& model) const ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Calls `on_change` after each change of state of a version of the model, with no lock held, from the thread that made the change.
+  // Calls `on_change` after each change of state of a version of the model, with no lock held, from the thread that
+  // made the change.
   using Observer = std::function<void(const std::shared_ptr<Version>&)>;
   uint64_t Observe(std::string model, Observer on_change) ABSL_LOCKS_EXCLUDED(mutex_);
   void StopObserving(uint64_t id) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -69,7 +71,8 @@ class VersionStore {
   using Changes = std::vector<std::shared_ptr<Version>>;
 
   absl::Status CheckMayOpen(const VersionIdentity& identity) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status MakeRoom(const std::string& label, uint64_t bytes, Changes& changes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status MakeRoom(const std::string& label, uint64_t bytes, Changes& changes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   uint64_t ReservedLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RetireBeyondRetained(Versions& versions, Changes& changes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetOld(Versions& versions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

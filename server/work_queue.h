@@ -12,7 +12,8 @@
 
 namespace refit {
 
-// A fixed number of threads that run what is submitted, first come first served. The destructor runs what is queued, then joins. Thread-safe.
+// A fixed number of threads that run what is submitted, first come first served. The destructor runs what is queued,
+// then joins. Thread-safe.
 class WorkQueue {
  public:
   explicit WorkQueue(int threads);

@@ -12,7 +12,8 @@ constexpr absl::Duration kForgetAfter = absl::Hours(1);
 
 }  // namespace
 
-WorkerRegistry::Entry& WorkerRegistry::Touch(const std::string& model, const std::string& name, const std::string& peer) {
+WorkerRegistry::Entry& WorkerRegistry::Touch(const std::string& model, const std::string& name,
+                                             const std::string& peer) {
   const absl::Time now = absl::Now();
   Forget(now);
   Entry& entry = workers_[{model, name}];
@@ -32,7 +33,8 @@ void WorkerRegistry::Forget(absl::Time now) {
   auto longest_silent = workers_.end();
   for (auto it = workers_.begin(); it != workers_.end(); ++it) {
     if (it->second.pulls != 0) continue;
-    if (longest_silent == workers_.end() || it->second.last_call < longest_silent->second.last_call) longest_silent = it;
+    if (longest_silent == workers_.end() || it->second.last_call < longest_silent->second.last_call)
+      longest_silent = it;
   }
   if (longest_silent != workers_.end()) workers_.erase(longest_silent);
 }

@@ -16,7 +16,8 @@
 
 namespace refit {
 
-// Thread-safe. Workers are known by model and name; one is forgotten an hour after its last call, the longest silent first when there are too many.
+// Thread-safe. Workers are known by model and name; one is forgotten an hour after its last call, the longest silent
+// first when there are too many.
 class WorkerRegistry {
  public:
   static constexpr size_t kMaxWorkers = 10'000;
@@ -40,8 +41,8 @@ class WorkerRegistry {
   };
 
   // `selected_bytes` is what the pull will send if nothing goes wrong.
-  std::unique_ptr<Pull> StartPull(const std::string& model, const std::string& name, const std::string& peer, uint64_t version,
-                                  uint64_t selected_bytes);
+  std::unique_ptr<Pull> StartPull(const std::string& model, const std::string& name, const std::string& peer,
+                                  uint64_t version, uint64_t selected_bytes);
   // A worker that watches versions.
   void Watching(const std::string& model, const std::string& name, const std::string& peer);
 
@@ -57,7 +58,8 @@ class WorkerRegistry {
   };
   using Key = std::pair<std::string, std::string>;
 
-  Entry& Touch(const std::string& model, const std::string& name, const std::string& peer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Entry& Touch(const std::string& model, const std::string& name, const std::string& peer)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Forget(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Update(const Key& key, const std::function<void(Entry&)>& change);
 

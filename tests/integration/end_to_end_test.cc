@@ -1,0 +1,528 @@
+// A trainer pushes, the service converts, workers pull: over real sockets, through the public interfaces.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "client/inspector.h"
+#include "client/native_source.h"
+#include "client/publisher.h"
+#include "client/subscriber.h"
+#include "common/adapters/native_range_writer.h"
+#include "common/tensor/kernels.h"
+#include "server/refit_server.h"
+#include "tests/support/status_matchers.h"
+
+namespace refit {
+namespace {
+
+using ::testing::HasSubstr;
+
+ChannelOptions To(const RefitServer& server) {
+  ChannelOptions channel;
+  channel.address = server.address();
+  return channel;
+}
+
+std::unique_ptr<RefitServer> StartServer(ServerOptions options = {}) {
+  options.listen = "127.0.0.1:0";
+  auto server = RefitServer::Start(options);
+  EXPECT_OK(server);
+  return server.ok() ? *std::move(server) : nullptr;
+}
+
+std::vector<std::byte> ReadWhole(const NativeSource& source, size_t index) {
+  std::vector<std::byte> bytes(source.tensors()[index].ByteSize());
+  const absl::Span<const std::byte> read = source.Read(index, 0, bytes.size(), absl::MakeSpan(bytes));
+  if (read.data() != bytes.data()) std::copy(read.begin(), read.end(), bytes.begin());
+  return bytes;
+}
+
+// The Hugging Face tensors by name, made at once rather than streamed.
+std::map<std::string, std::vector<std::byte>> Expected(const NativeSource& source, std::optional<DType> dtype = {}) {
+  ConvertOptions options;
+  options.dtype = dtype;
+  auto plan = PlanVersion(**FindAdapter(""), source.tensors(), options);
+  EXPECT_OK(plan);
+  std::map<std::string, std::vector<std::byte>> expected;
+  for (const VersionPlan::Output& output : plan->outputs) {
+    const TensorSpec& hf = output.planned.hf;
+    std::vector<std::byte>& bytes = expected[hf.name];
+    bytes.resize(hf.ByteSize());
+    if (output.planned.transform == Transform::kOnes) {
+      FillOnes(hf.dtype, bytes.data(), bytes.size() / ElementSize(hf.dtype));
+    } else {
+      WriteNativeRange(plan->native[output.native_index], output.planned, 0, ReadWhole(source, output.native_index),
+                       bytes.data());
+    }
+  }
+  return expected;
+}
+
+void ExpectEqual(const PulledVersion& pulled, const std::map<std::string, std::vector<std::byte>>& expected) {
+  ASSERT_EQ(pulled.tensors.size(), expected.size());
+  for (const PulledTensor& tensor : pulled.tensors) {
+    const auto it = expected.find(tensor.spec.name);
+    ASSERT_NE(it, expected.end()) << tensor.spec.name;
+    ASSERT_EQ(it->second.size(), tensor.spec.ByteSize()) << tensor.spec.name;
+    EXPECT_TRUE(std::equal(it->second.begin(), it->second.end(), tensor.data->data())) << tensor.spec.name;
+  }
+}
+
+PublishOptions Publish(uint64_t version) {
+  PublishOptions options;
+  options.version = version;
+  options.publisher = "test-trainer";
+  return options;
+}
+
+absl::Status PushAll(VersionPush& push, const NativeSource& source, size_t from = 0, size_t to = SIZE_MAX) {
+  for (size_t i = from; i < std::min(to, source.tensors().size()); ++i) {
+    const std::vector<std::byte> bytes = ReadWhole(source, i);
+    if (absl::Status status = push.Append(i, bytes); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::VersionSummary> PushVersion(const RefitServer& server, const PublishOptions& options,
+                                               const NativeSource& source) {
+  auto publisher = Publisher::Connect(To(server));
+  if (!publisher.ok()) return publisher.status();
+  auto push = (*publisher)->Open(options, source.tensors());
+  if (!push.ok()) return push.status();
+  if (absl::Status status = PushAll(**push, source); !status.ok()) return status;
+  return (*push)->Commit();
+}
+
+absl::StatusOr<PulledVersion> PullVersion(const RefitServer& server, PullOptions options = {}) {
+  auto subscriber = Subscriber::Connect(To(server));
+  if (!subscriber.ok()) return subscriber.status();
+  return (*subscriber)->Pull(options);
+}
+
+std::shared_ptr<const NativeSource> Tiny(uint64_t seed = 1, std::optional<DType> dtype = {}) {
+  SyntheticOptions options;
+  options.model = "gemma4_tiny";
+  options.seed = seed;
+  options.dtype = dtype;
+  auto source = OpenSyntheticSource(options);
+  EXPECT_OK(source);
+  return *source;
+}
+
+class EndToEnd : public ::testing::TestWithParam<uint64_t> {
+ protected:
+  EndToEnd() {
+    ServerOptions options;
+    options.store.chunk_bytes = GetParam();
+    server_ = StartServer(options);
+  }
+  std::unique_ptr<RefitServer> server_;
+};
+
+TEST_P(EndToEnd, TwoWorkersPullEachVersionBitForBit) {
+  for (uint64_t version = 1; version <= 3; ++version) {
+    const auto source = Tiny(version);
+    const auto expected = Expected(*source);
+    auto committed = PushVersion(*server_, Publish(version), *source);
+    ASSERT_OK(committed);
+    EXPECT_EQ(committed->tensors(), 165u);
+    EXPECT_TRUE(committed->has_manifest_digest());
+    std::vector<std::thread> workers;
+    for (int worker = 0; worker < 2; ++worker) {
+      workers.emplace_back([&] {
+        auto pulled = PullVersion(*server_);
+        ASSERT_OK(pulled);
+        EXPECT_EQ(pulled->result.version.version(), version);
+        EXPECT_EQ(pulled->result.version.manifest_digest(), committed->manifest_digest());
+        ExpectEqual(*pulled, expected);
+      });
+    }
+    for (std::thread& worker : workers) worker.join();
+  }
+}
+
+TEST_P(EndToEnd, F32MastersArriveAsBf16) {
+  const auto source = Tiny(5, DType::kF32);
+  PublishOptions options = Publish(1);
+  options.dtype = DType::kBF16;
+  ASSERT_OK(PushVersion(*server_, options, *source));
+  auto pulled = PullVersion(*server_);
+  ASSERT_OK(pulled);
+  EXPECT_EQ(pulled->tensors[0].spec.dtype, DType::kBF16);
+  ExpectEqual(*pulled, Expected(*source, DType::kBF16));
+}
+
+// Chunks that end within rows, within experts, and beyond every tensor.
+INSTANTIATE_TEST_SUITE_P(ChunkBytes, EndToEnd, ::testing::Values(4096, 64 * 71, 2 << 20));
+
+// Tells when the first tensor is done.
+class SignallingSink : public TensorSink {
+ public:
+  absl::Status Begin(const v1::VersionSummary& version, const std::vector<TensorSpec>& tensors) override {
+    state_at_begin = version.state();
+    specs = tensors;
+    return absl::OkStatus();
+  }
+  absl::StatusOr<absl::Span<std::byte>> Place(size_t index) override {
+    memory.resize(specs[index].ByteSize());
+    return absl::MakeSpan(memory);
+  }
+  absl::Status Done(size_t index) override {
+    if (index == 0) first_done.Notify();
+    ++done;
+    return absl::OkStatus();
+  }
+  v1::VersionState state_at_begin = v1::VERSION_STATE_UNSPECIFIED;
+  std::vector<TensorSpec> specs;
+  std::vector<std::byte> memory;
+  absl::Notification first_done;
+  size_t done = 0;
+};
+
+TEST(Pipelining, AWorkerReceivesWhileTheTrainerStillPushes) {
+  auto server = StartServer();
+  const auto source = Tiny();
+  auto publisher = Publisher::Connect(To(*server));
+  ASSERT_OK(publisher);
+  auto push = (*publisher)->Open(Publish(1), source->tensors());
+  ASSERT_OK(push);
+  auto subscriber = Subscriber::Connect(To(*server));
+  ASSERT_OK(subscriber);
+  SignallingSink sink;
+  absl::StatusOr<PullResult> result;
+  PullOptions options;
+  options.version = 1;
+  std::thread worker([&] { result = (*subscriber)->Pull(options, sink); });
+  ASSERT_OK(PushAll(**push, *source, 0, 10));
+  // The trainer has not gone on, and the first tensor is there.
+  EXPECT_TRUE(sink.first_done.WaitForNotificationWithTimeout(absl::Seconds(30)));
+  ASSERT_OK(PushAll(**push, *source, 10));
+  ASSERT_OK((*push)->Commit());
+  worker.join();
+  ASSERT_OK(result);
+  EXPECT_EQ(sink.state_at_begin, v1::VERSION_STATE_OPEN);
+  EXPECT_EQ(result->version.state(), v1::VERSION_STATE_COMMITTED);
+  EXPECT_EQ(sink.done, 165u);
+}
+
+TEST(Pipelining, TensorsMayBePushedInAnyOrderAndInterleaved) {
+  auto server = StartServer();
+  const auto source = Tiny();
+  auto publisher = Publisher::Connect(To(*server));
+  ASSERT_OK(publisher);
+  auto push = (*publisher)->Open(Publish(1), source->tensors());
+  ASSERT_OK(push);
+  std::vector<std::vector<std::byte>> rest;
+  for (size_t i = 0; i < source->tensors().size(); ++i) {
+    rest.push_back(ReadWhole(*source, i));
+    const size_t half = rest[i].size() / 16 * 8;
+    ASSERT_OK((*push)->Append(i, absl::MakeConstSpan(rest[i]).first(half)));
+    rest[i].erase(rest[i].begin(), rest[i].begin() + half);
+  }
+  for (size_t i = source->tensors().size(); i-- > 0;) ASSERT_OK((*push)->Append(i, rest[i]));
+  ASSERT_OK((*push)->Commit());
+  auto pulled = PullVersion(*server);
+  ASSERT_OK(pulled);
+  ExpectEqual(*pulled, Expected(*source));
+}
+
+TEST(Pipelining, AWaitingWorkerHearsFromTheServiceAndOutlastsItsIdleTimeout) {
+  ServerOptions server_options;
+  server_options.limits.waiting_interval = std::chrono::milliseconds(50);
+  auto server = StartServer(server_options);
+  const auto source = Tiny();
+  auto publisher = Publisher::Connect(To(*server));
+  ASSERT_OK(publisher);
+  auto push = (*publisher)->Open(Publish(1), source->tensors());
+  ASSERT_OK(push);
+  PullOptions options;
+  options.version = 1;
+  options.idle_timeout = std::chrono::milliseconds(1000);
+  absl::Notification ended;
+  absl::StatusOr<PulledVersion> pulled;
+  std::thread worker([&] {
+    pulled = PullVersion(*server, options);
+    ended.Notify();
+  });
+  EXPECT_FALSE(ended.WaitForNotificationWithTimeout(absl::Milliseconds(2500)));  // longer than its idle timeout
+  ASSERT_OK(PushAll(**push, *source));
+  ASSERT_OK((*push)->Commit());
+  worker.join();
+  ASSERT_OK(pulled);
+}
+
+TEST(Transaction, AnAbortEndsThePullsThatStreamTheVersion) {
+  auto server = StartServer();
+  const auto source = Tiny();
+  auto publisher = Publisher::Connect(To(*server));
+  ASSERT_OK(publisher);
+  auto push = (*publisher)->Open(Publish(1), source->tensors());
+  ASSERT_OK(push);
+  ASSERT_OK(PushAll(**push, *source, 0, 10));
+  auto subscriber = Subscriber::Connect(To(*server));
+  ASSERT_OK(subscriber);
+  SignallingSink sink;
+  absl::StatusOr<PullResult> result;
+  PullOptions options;
+  options.version = 1;
+  std::thread worker([&] { result = (*subscriber)->Pull(options, sink); });
+  EXPECT_TRUE(sink.first_done.WaitForNotificationWithTimeout(absl::Seconds(30)));
+  ASSERT_OK((*push)->Abort("the loss is NaN"));
+  worker.join();
+  EXPECT_THAT(result, StatusIs(absl::StatusCode::kAborted, HasSubstr("the loss is NaN")));
+  EXPECT_THAT(PullVersion(*server), StatusIs(absl::StatusCode::kNotFound));
+}
+
+TEST(Transaction, ATrainerThatVanishesAbortsItsVersionAndTheNextOneIsUnaffected) {
+  auto server = StartServer();
+  const auto source = Tiny();
+  {
+    auto publisher = Publisher::Connect(To(*server));
+    ASSERT_OK(publisher);
+    auto push = (*publisher)->Open(Publish(1), source->tensors());
+    ASSERT_OK(push);
+    ASSERT_OK(PushAll(**push, *source, 0, 10));
+  }
+  // The number is free again as soon as the service has noticed; until then it says why not.
+  absl::StatusOr<v1::VersionSummary> committed;
+  const absl::Time deadline = absl::Now() + absl::Seconds(30);
+  do {
+    committed = PushVersion(*server, Publish(1), *source);
+  } while (committed.status().code() == absl::StatusCode::kAlreadyExists && absl::Now() < deadline);
+  ASSERT_OK(committed);
+  ASSERT_OK(PullVersion(*server));
+}
+
+TEST(Transaction, ASilentTrainerIsDropped) {
+  ServerOptions server_options;
+  server_options.limits.push_idle_timeout = std::chrono::milliseconds(200);
+  auto server = StartServer(server_options);
+  const auto source = Tiny();
+  auto publisher = Publisher::Connect(To(*server));
+  ASSERT_OK(publisher);
+  auto push = (*publisher)->Open(Publish(1), source->tensors());
+  ASSERT_OK(push);
+  auto subscriber = Subscriber::Connect(To(*server));
+  ASSERT_OK(subscriber);
+  // The pull ends when the service gives the push up.
+  PullOptions options;
+  options.version = 1;
+  EXPECT_THAT((*subscriber)->Pull(options), StatusIs(absl::StatusCode::kAborted, HasSubstr("no message came")));
+  EXPECT_THAT((*push)->Commit().status().code(), ::testing::Ne(absl::StatusCode::kOk));
+}
+
+TEST(Transaction, APushAbortedFromOutsideTellsItsTrainer) {
+  auto server = StartServer();
+  const auto source = Tiny();
+  auto publisher = Publisher::Connect(To(*server));
+  ASSERT_OK(publisher);
+  auto push = (*publisher)->Open(Publish(1), source->tensors());
+  ASSERT_OK(push);
+  ASSERT_OK((*publisher)->Abort("default", 1, "operator says no"));
+  absl::Status status = PushAll(**push, *source);
+  if (status.ok()) status = (*push)->Commit().status();
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kAborted, HasSubstr("operator says no")));
+}
+
+TEST(Selection, FiltersAndNames) {
+  auto server = StartServer();
+  const auto source = Tiny();
+  ASSERT_OK(PushVersion(*server, Publish(1), *source));
+  PullOptions options;
+  options.filter = R"(layers\.0\.router)";
+  auto pulled = PullVersion(*server, options);
+  ASSERT_OK(pulled);
+  EXPECT_EQ(pulled->tensors.size(), 3u);
+  options.names = {"model.language_model.layers.0.router.scale"};
+  pulled = PullVersion(*server, options);
+  ASSERT_OK(pulled);
+  ASSERT_EQ(pulled->tensors.size(), 1u);
+  EXPECT_EQ(pulled->tensors[0].spec.name, options.names[0]);
+  options.filter = "matches nothing";
+  options.names.clear();
+  pulled = PullVersion(*server, options);
+  ASSERT_OK(pulled);
+  EXPECT_TRUE(pulled->tensors.empty());
+}
+
+TEST(Options, ExcludedTensorsAreNotPublished) {
+  auto server = StartServer();
+  const auto source = Tiny();
+  PublishOptions options = Publish(1);
+  options.exclude_key_regex = ".*vision_tower.*";
+  ASSERT_OK(PushVersion(*server, options, *source));
+  auto pulled = PullVersion(*server);
+  ASSERT_OK(pulled);
+  for (const PulledTensor& tensor : pulled->tensors)
+    EXPECT_THAT(tensor.spec.name, ::testing::Not(HasSubstr("vision_tower")));
+  EXPECT_LT(pulled->tensors.size(), 165u);
+}
+
+TEST(InProcess, ATrainerThatEmbedsTheServicePublishesWithoutANetworkHop) {
+  auto server = StartServer();
+  const auto source = Tiny();
+  BuildOptions options;
+  options.version = 1;
+  auto builder = server->OpenVersion(options, source->tensors());
+  ASSERT_OK(builder);
+  for (size_t i = 0; i < source->tensors().size(); ++i) ASSERT_OK((*builder)->Append(i, 0, ReadWhole(*source, i)));
+  ASSERT_OK((*builder)->Commit());
+  auto pulled = PullVersion(*server);
+  ASSERT_OK(pulled);
+  ExpectEqual(*pulled, Expected(*source));
+}
+
+TEST(Watching, SeesEachVersionComeAndGo) {
+  ServerOptions server_options;
+  server_options.store.retain_versions = 1;
+  auto server = StartServer(server_options);
+  const auto source = Tiny();
+  ASSERT_OK(PushVersion(*server, Publish(1), *source));
+  auto subscriber = Subscriber::Connect(To(*server));
+  ASSERT_OK(subscriber);
+  absl::Notification watching;
+  std::vector<std::pair<uint64_t, v1::VersionState>> events;
+  std::thread watcher([&] {
+    EXPECT_OK((*subscriber)
+                  ->Watch(
+                      "default", std::nullopt,
+                      [&](const v1::VersionSummary& version) {
+                        events.emplace_back(version.version(), version.state());
+                        if (events.size() == 1) watching.Notify();
+                        return !(version.version() == 1 && version.state() == v1::VERSION_STATE_RETIRED);
+                      },
+                      std::chrono::seconds(30)));
+  });
+  EXPECT_TRUE(watching.WaitForNotificationWithTimeout(absl::Seconds(30)));
+  ASSERT_OK(PushVersion(*server, Publish(2), *source));
+  watcher.join();
+  EXPECT_EQ(events.front(), std::make_pair(uint64_t{1}, v1::VERSION_STATE_COMMITTED));
+  EXPECT_EQ(events.back(), std::make_pair(uint64_t{1}, v1::VERSION_STATE_RETIRED));
+}
+
+TEST(Inspecting, ShowsVersionsWorkersAndTensors) {
+  auto server = StartServer();
+  const auto source = Tiny();
+  ASSERT_OK(PushVersion(*server, Publish(1), *source));
+  PullOptions pull;
+  pull.worker = "worker-a";
+  ASSERT_OK(PullVersion(*server, pull));
+  auto inspector = Inspector::Connect(To(*server));
+  ASSERT_OK(inspector);
+
+  auto info = (*inspector)->ServerInfo();
+  ASSERT_OK(info);
+  EXPECT_THAT(info->adapters(), ::testing::Contains("gemma4_moe"));
+  EXPECT_GT(info->resident_bytes(), 0u);
+
+  auto versions = (*inspector)->Versions();
+  ASSERT_OK(versions);
+  ASSERT_EQ(versions->versions_size(), 1);
+  EXPECT_EQ(versions->versions(0).converted_bytes(), versions->versions(0).bytes());
+  EXPECT_EQ(versions->versions(0).received_bytes(), versions->versions(0).declared_bytes());
+  EXPECT_EQ(info->memory_reserved_bytes(), versions->versions(0).bytes());
+
+  auto workers = (*inspector)->Workers();
+  ASSERT_OK(workers);
+  ASSERT_EQ(workers->workers_size(), 1);
+  EXPECT_EQ(workers->workers(0).name(), "worker-a");
+  EXPECT_EQ(workers->workers(0).state(), v1::WORKER_STATE_COMPLETE);
+  EXPECT_EQ(workers->workers(0).last_complete_version(), 1u);
+  EXPECT_EQ(workers->workers(0).sent_bytes(), versions->versions(0).bytes());
+
+  v1::DescribeVersionRequest describe;
+  describe.set_model("default");
+  describe.set_page_size(100);
+  std::vector<std::string> names;
+  do {
+    auto page = (*inspector)->DescribeVersion(describe);
+    ASSERT_OK(page);
+    EXPECT_LE(page->entries_size(), 100);
+    for (const v1::ManifestEntry& entry : page->entries()) names.push_back(entry.tensor().name());
+    describe.set_page_token(page->next_page_token());
+  } while (!describe.page_token().empty());
+  EXPECT_EQ(names.size(), 165u);
+
+  v1::DescribeTensorRequest tensor;
+  tensor.set_model("default");
+  tensor.set_name("model.language_model.layers.0.router.per_expert_scale");
+  tensor.set_preview_elements(2);
+  auto described = (*inspector)->DescribeTensor(tensor);
+  ASSERT_OK(described);
+  EXPECT_THAT(described->preview(), ::testing::ElementsAre(1.0, 1.0));
+  EXPECT_EQ(described->statistics().min(), 1.0);
+  EXPECT_EQ(described->statistics().mean(), 1.0);
+  EXPECT_EQ(described->statistics().nan_count(), 0u);
+  tensor.set_skip_statistics(true);
+  EXPECT_FALSE((*inspector)->DescribeTensor(tensor)->has_statistics());
+}
+
+TEST(Starting, RefusesBadOptions) {
+  auto start = [](auto change) {
+    ServerOptions options;
+    options.listen = "127.0.0.1:0";
+    change(options);
+    return RefitServer::Start(options).status();
+  };
+  using absl::StatusCode;
+  EXPECT_THAT(start([](auto& o) { o.listen = "0.0.0.0:0"; }),
+              StatusIs(StatusCode::kInvalidArgument, HasSubstr("plain text")));
+  EXPECT_THAT(start([](auto& o) { o.store.chunk_bytes = 100; }),
+              StatusIs(StatusCode::kInvalidArgument, HasSubstr("chunk size")));
+  EXPECT_THAT(start([](auto& o) { o.store.chunk_bytes = 4 << 20; }), StatusIs(StatusCode::kInvalidArgument));
+  EXPECT_THAT(start([](auto& o) { o.store.retain_versions = 0; }), StatusIs(StatusCode::kInvalidArgument));
+  EXPECT_THAT(start([](auto& o) { o.limits.max_message_bytes = 1; }), StatusIs(StatusCode::kInvalidArgument));
+  EXPECT_THAT(start([](auto& o) { o.listen = "127.0.0.1:notaport"; }),
+              StatusIs(StatusCode::kUnavailable, HasSubstr("notaport")));
+  auto first = StartServer();
+  EXPECT_THAT(start([&](auto& o) { o.listen = first->address(); }),
+              StatusIs(StatusCode::kUnavailable, HasSubstr(first->address())));
+}
+
+TEST(Limits, PullsAndPushesAtATime) {
+  ServerOptions server_options;
+  server_options.limits.max_pulls = 1;
+  server_options.limits.max_pushes = 1;
+  auto server = StartServer(server_options);
+  const auto source = Tiny();
+  auto publisher = Publisher::Connect(To(*server));
+  ASSERT_OK(publisher);
+  auto push = (*publisher)->Open(Publish(1), source->tensors());
+  ASSERT_OK(push);
+  PublishOptions other = Publish(1);
+  other.model = "other";
+  EXPECT_THAT((*publisher)->Open(other, source->tensors()), StatusIs(absl::StatusCode::kResourceExhausted));
+
+  ASSERT_OK(PushAll(**push, *source, 0, 1));
+  auto subscriber = Subscriber::Connect(To(*server));
+  ASSERT_OK(subscriber);
+  SignallingSink sink;
+  absl::StatusOr<PullResult> result;
+  PullOptions options;
+  options.version = 1;
+  std::thread worker([&] { result = (*subscriber)->Pull(options, sink); });
+  EXPECT_TRUE(sink.first_done.WaitForNotificationWithTimeout(absl::Seconds(30)));
+  EXPECT_THAT(PullVersion(*server, options), StatusIs(absl::StatusCode::kResourceExhausted));
+  (*subscriber)->Cancel();
+  worker.join();
+  EXPECT_THAT(result, StatusIs(absl::StatusCode::kCancelled));
+}
+
+TEST(ShuttingDown, LetsAPullEndWithinTheGrace) {
+  auto server = StartServer();
+  const auto source = Tiny();
+  ASSERT_OK(PushVersion(*server, Publish(1), *source));
+  auto subscriber = Subscriber::Connect(To(*server));
+  ASSERT_OK(subscriber);
+  server->Shutdown(std::chrono::seconds(5));
+  EXPECT_THAT((*subscriber)->Pull(PullOptions{}), StatusIs(absl::StatusCode::kUnavailable));
+}
+
+}  // namespace
+}  // namespace refit
