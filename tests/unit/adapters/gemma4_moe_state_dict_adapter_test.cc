@@ -1,6 +1,7 @@
 #include "common/adapters/gemma4_moe_state_dict_adapter.h"
 
 #include <ATen/Functions.h>
+#include <ATen/TensorOperators.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -1,6 +1,7 @@
 #include "common/adapters/torch_tensor.h"
 
 #include <ATen/Functions.h>
+#include <ATen/TensorOperators.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
