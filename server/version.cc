@@ -16,10 +16,7 @@ Version::Version(VersionIdentity identity, VersionPlan plan, uint64_t chunk_byte
   opened_at_ns_ = absl::GetCurrentTimeNanos();
   tensors_.resize(size());
   incomplete_tensors_ = size();
-  for (size_t i = 0; i < size(); ++i) {
-    bytes_ += spec(i).ByteSize();
-    tensors_[i].chunk_digests.reserve(chunk_count(i));
-  }
+  for (size_t i = 0; i < size(); ++i) bytes_ += spec(i).ByteSize();
   for (const TensorSpec& native : plan_.native) declared_bytes_ += native.ByteSize();
 }
 

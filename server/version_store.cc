@@ -1,6 +1,7 @@
 #include "server/version_store.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -18,6 +19,16 @@ std::shared_ptr<Version> NewestIn(const std::map<uint64_t, std::shared_ptr<Versi
     if (state == v1::VERSION_STATE_OPEN && !committed_only) return it->second;
   }
   return nullptr;
+}
+
+// Sum of the HF tensors' bytes; the largest number there is if it is beyond that.
+uint64_t TotalBytes(const VersionPlan& plan) {
+  uint64_t total = 0;
+  for (const VersionPlan::Output& output : plan.outputs) {
+    const uint64_t bytes = output.planned.hf.ByteSize();
+    total = bytes > std::numeric_limits<uint64_t>::max() - total ? std::numeric_limits<uint64_t>::max() : total + bytes;
+  }
+  return total;
 }
 
 std::string DescribeKnown(const std::map<uint64_t, std::shared_ptr<Version>>& versions) {
@@ -110,9 +121,9 @@ absl::StatusOr<std::shared_ptr<Version>> VersionStore::Open(VersionIdentity iden
   {
     absl::MutexLock lock(&mutex_);
     if (absl::Status may = CheckMayOpen(identity); !may.ok()) return may;
-    version = std::make_shared<Version>(std::move(identity), std::move(plan), options_.chunk_bytes, pool_);
-    status = MakeRoom(version->Label(), version->bytes(), changes);
+    status = MakeRoom(absl::StrCat(identity.model, "/", identity.number), TotalBytes(plan), changes);
     if (status.ok()) {
+      version = std::make_shared<Version>(std::move(identity), std::move(plan), options_.chunk_bytes, pool_);
       models_[version->model()][version->number()] = version;
       changes.push_back(version);
     }

@@ -305,7 +305,7 @@ std::vector<PushCase> PushCases() {
 
       {"EmptyName", tensor([](auto& t) { t.set_name(""); }), StatusCode::kInvalidArgument, {"name"}},
       {"LongName", tensor([](auto& t) { t.set_name(std::string(101, 'n')); }), StatusCode::kInvalidArgument, {"100"}},
-      {"NameWithNewline", tensor([](auto& t) { t.set_name("a\nb"); }), StatusCode::kInvalidArgument, {"a\\nb"}},
+      {"NameWithNewline", tensor([](auto& t) { t.set_name("a\nb"); }), StatusCode::kInvalidArgument, {"a\\x0ab"}},
       {"NoDType",
        tensor([](auto& t) { t.set_dtype(v1::DTYPE_UNSPECIFIED); }),
        StatusCode::kInvalidArgument,
@@ -351,6 +351,14 @@ std::vector<PushCase> PushCases() {
        Script().Open().Declare({{"w", DType::kF32, {1 << 20}}}),
        StatusCode::kResourceExhausted,
        {"m/20", "4194304"}},
+      {"SumBeyond64Bits",
+       Script().Open().Declare({{"a", DType::kF32, {int64_t{1} << 60}},
+                                {"b", DType::kF32, {int64_t{1} << 60}},
+                                {"c", DType::kF32, {int64_t{1} << 60}},
+                                {"d", DType::kF32, {int64_t{1} << 60}},
+                                {"e", DType::kF32, {4}}}),
+       StatusCode::kResourceExhausted,
+       {"m/20"}},
       {"PetabytesDeclared",
        Script().Open().Declare({{"w", DType::kF32, {int64_t{1} << 50}}}),
        StatusCode::kResourceExhausted,
@@ -470,7 +478,7 @@ TEST_P(BadPush, IsRefusedAndHarmsNothing) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Wire, BadPush, ::testing::Range(size_t{0}, PushCases().size()),
-                         [](const auto& info) { return std::string(PushCases()[info.param].name); });
+                         [](const auto& row) { return std::string(PushCases()[row.param].name); });
 
 struct PullCase {
   const char* name;
@@ -533,7 +541,7 @@ TEST_P(BadPull, IsRefused) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Wire, BadPull, ::testing::ValuesIn(kPullCases),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& row) { return std::string(row.param.name); });
 
 using BadRequest = Service;
 
@@ -565,7 +573,8 @@ TEST_F(BadRequest, AChunkAfterTheCommitFailsButTheVersionStands) {
 
 TEST_F(BadRequest, TwoPushesOfOneVersion) {
   auto first = RawCall::Start(channel_, "/refit.v1.PushService/Push");
-  for (const grpc::ByteBuffer& message : Opened().messages()) ASSERT_OK(first->Write(message, kPatience));
+  const Script opened = Opened();
+  for (const grpc::ByteBuffer& message : opened.messages()) ASSERT_OK(first->Write(message, kPatience));
   ASSERT_OK(first->Read(kPatience));  // opened
   EXPECT_THAT(Play(Opened()), StatusIs(StatusCode::kAlreadyExists, HasSubstr("m/20 is being pushed already")));
   EXPECT_THAT(Play(Script().Open(21).Declare({kW})),
