@@ -38,10 +38,7 @@ void AddAbortCommand(CLI::App& app, Invocation& invocation) {
                                  "Examples:\n"
                                  "  refit abort 7 --reason 'trainer is stuck'\n",
                                  [flags] { return RunAbort(*flags); });
-  command->add_option("VERSION", flags->version, "Number of the version")
-      ->required()
-      ->check(CLI::PositiveNumber)
-      ->type_name("");
+  command->add_option("VERSION", flags->version, "Number of the version")->required()->check(AtLeast(1))->type_name("");
   command->add_option("--reason", flags->reason, "Why; workers and the trainer are told")
       ->required()
       ->type_name("TEXT");

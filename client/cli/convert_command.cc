@@ -1,6 +1,5 @@
 // `refit convert`: the adapter offline, from file to file.
 #include <cstdio>
-#include <map>
 #include <memory>
 #include <string>
 
@@ -20,7 +19,6 @@ struct ConvertFlags {
   CommonOptions common;
   std::string to;
   std::string mode = "per-tensor";
-  DType dtype = DType::kF32;
   OfflineConvertOptions options;
   std::string in;
   std::string out;
@@ -46,7 +44,6 @@ absl::Status Report(const ConvertFlags& flags, double seconds) {
 
 absl::Status RunConvert(const ConvertFlags& flags) {
   OfflineConvertOptions options = flags.options;
-  options.dtype = flags.dtype;
   using Mode = OfflineConvertOptions::Mode;
   options.mode = flags.to == "native"         ? Mode::kNative
                  : flags.mode == "state-dict" ? Mode::kStateDict
@@ -59,9 +56,9 @@ absl::Status RunConvert(const ConvertFlags& flags) {
 // However a conversion fails, the code is the same.
 int ConvertExitCode(const absl::Status& status) { return status.ok() ? kExitOk : kExitFailed; }
 
-void AddMeshOption(CLI::App* command, const std::string& name, int64_t& value, const std::string& help, bool is_size) {
+void AddMeshOption(CLI::App* command, const std::string& name, int64_t& value, const std::string& help, int64_t least) {
   command->add_option(name, value, help)
-      ->check(is_size ? CLI::Validator(CLI::PositiveNumber) : CLI::Validator(CLI::NonNegativeNumber))
+      ->check(AtLeast(least))
       ->type_name("N")
       ->capture_default_str()
       ->group("Expert parallel (--to native)");
@@ -84,39 +81,32 @@ void CheckUsage(const CLI::App& command, const ConvertFlags& flags) {
 
 void AddConvertCommand(CLI::App& app, Invocation& invocation) {
   const auto flags = std::make_shared<ConvertFlags>();
-  CLI::App* command =
-      AddCommand(app, invocation, "convert", "Convert a file offline, with the same adapter",
-                 "  per-tensor  convert_single_tensor_to_hf on each tensor in file order\n"
-                 "  state-dict  to_hf\n"
-                 "  native      from_hf\n\n"
-                 "Examples:\n"
-                 "  refit convert --to hf native.safetensors hf.safetensors\n"
-                 "  refit convert --to native --dtype BF16 --ep-rank 1 --ep-size 4 checkpoint/ rank1.safetensors\n",
-                 [flags] { return RunConvert(*flags); });
-  command->final_callback([&invocation, flags] {
-    invocation = {"convert", [flags] { return RunConvert(*flags); }, ConvertExitCode};
-  });
+  CLI::App* command = AddCommand(
+      app, invocation, "convert", "Convert a file offline, with the same adapter",
+      "To hf, --mode per-tensor: convert_single_tensor_to_hf on each tensor in file order, no cast.\n"
+      "To hf, --mode state-dict: to_hf. To native: from_hf, for one rank of an expert-parallel mesh.\n\n"
+      "Examples:\n"
+      "  refit convert --to hf native.safetensors hf.safetensors\n"
+      "  refit convert --to native --dtype BF16 --ep-rank 1 --ep-size 4 checkpoint/ rank1.safetensors\n",
+      [flags] { return RunConvert(*flags); }, ConvertExitCode);
   command->add_option("IN", flags->in, "Safetensors file or checkpoint folder")->required()->type_name("");
   command->add_option("OUT", flags->out, "File to write; it appears once all is well")->required()->type_name("");
   command->add_option("--to", flags->to, "Which layout to make")
       ->required()
-      ->check(CLI::IsMember({"hf", "native"}))
+      ->check(OneOf({"hf", "native"}))
       ->type_name("hf|native");
-  command->add_option("--mode", flags->mode, "How to make hf")
-      ->check(CLI::IsMember({"per-tensor", "state-dict"}))
+  command->add_option("--mode", flags->mode, "How to make hf, see below")
+      ->check(OneOf({"per-tensor", "state-dict"}))
       ->type_name("per-tensor|state-dict")
       ->capture_default_str();
   command->add_option("--experts", flags->options.config.n_routed_experts, "Routed experts of the model")
-      ->check(CLI::PositiveNumber)
+      ->check(AtLeast(1))
       ->type_name("N")
       ->capture_default_str();
-  command
-      ->add_option("--dtype", flags->dtype,
-                   "The adapter's dtype: of the experts that native makes, of the scales that state-dict makes")
-      ->transform(CLI::CheckedTransformer(
-          std::map<std::string, DType>{{"F32", DType::kF32}, {"BF16", DType::kBF16}, {"F16", DType::kF16}},
-          CLI::ignore_case))
-      ->type_name("F32|BF16|F16")
+  AddDTypeOption(
+      command, "--dtype", {DType::kF32, DType::kBF16, DType::kF16},
+      [flags](DType dtype) { flags->options.dtype = dtype; },
+      "The adapter's dtype: of the experts that native makes, of the scales that state-dict makes")
       ->default_str("F32");
   command
       ->add_option("--exclude-key-regex", flags->options.exclude_key_regex,
@@ -124,10 +114,10 @@ void AddConvertCommand(CLI::App& app, Invocation& invocation) {
                    "Python's re.match")
       ->type_name("RX");
   ExpertMesh& mesh = flags->options.mesh;
-  AddMeshOption(command, "--ep-rank", mesh.ep_rank, "Which part of the experts", false);
-  AddMeshOption(command, "--ep-size", mesh.ep_size, "Into how many parts the experts are split", true);
-  AddMeshOption(command, "--ep-shard-rank", mesh.ep_shard_rank, "Which part of dimension 1", false);
-  AddMeshOption(command, "--ep-shard-size", mesh.ep_shard_size, "Into how many parts dimension 1 is split", true);
+  AddMeshOption(command, "--ep-rank", mesh.ep_rank, "Which part of the experts", 0);
+  AddMeshOption(command, "--ep-size", mesh.ep_size, "Into how many parts the experts are split", 1);
+  AddMeshOption(command, "--ep-shard-rank", mesh.ep_shard_rank, "Which part of dimension 1", 0);
+  AddMeshOption(command, "--ep-shard-size", mesh.ep_shard_size, "Into how many parts dimension 1 is split", 1);
   AddOutputOptions(command, flags->common);
   command->parse_complete_callback([command, flags] { CheckUsage(*command, *flags); });
 }

@@ -15,6 +15,7 @@
 #include "client/inspector.h"
 #include "common/tensor/dtype.h"
 #include "common/tensor/shape.h"
+#include "common/tensor/tensor_spec.h"
 
 namespace refit::cli {
 namespace {
@@ -180,8 +181,8 @@ void AddDescribeCommand(CLI::App& app, Invocation& invocation) {
       ->type_name("N")
       ->capture_default_str()
       ->excludes(tensor);
-  command->add_option("--preview", flags->preview, "How many of the tensor's first elements to show")
-      ->check(CLI::Range(1, 1000))
+  command->add_option("--preview", flags->preview, "How many of the tensor's first elements to show, at most 1000")
+      ->check(AtLeast(1))
       ->type_name("N")
       ->capture_default_str()
       ->needs(tensor);

@@ -2,11 +2,13 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <exception>
+#include <memory>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "client/cli/exit_code.h"
+#include "client/cli/help_formatter.h"
 #include "client/cli/options.h"
 #include "common/net/channel.h"
 #include "common/net/version_info.h"
@@ -40,6 +42,7 @@ void PrintError(const std::string& command, const absl::Status& status) {
 
 int Main(int argc, char** argv) {
   CLI::App app("Streams model weights from a trainer to inference workers, converted on the way.", "refit");
+  app.formatter(std::make_shared<HelpFormatter>());
   Invocation invocation;
   AddPushCommand(app, invocation);
   AddPullCommand(app, invocation);

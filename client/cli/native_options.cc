@@ -1,8 +1,9 @@
 #include "client/cli/native_options.h"
 
 #include <string>
+#include <vector>
 
-#include "absl/strings/str_cat.h"
+#include "client/cli/options.h"
 
 namespace refit::cli {
 namespace {
@@ -10,25 +11,7 @@ namespace {
 const char kSourceGroup[] = "Native tensors";
 const char kConversionGroup[] = "Conversion";
 
-void AddDTypeOption(CLI::App* command, const std::string& name, std::optional<DType>& dtype, const std::string& help,
-                    const std::string& group) {
-  const auto parse = [&dtype](const std::string& text) {
-    const absl::StatusOr<DType> parsed = ParseDType(text);
-    if (!parsed.ok() || !IsCastable(*parsed)) return false;
-    dtype = *parsed;
-    return true;
-  };
-  command
-      ->add_option_function<std::string>(
-          name, [](const std::string&) {}, help)
-      ->check(CLI::Validator(
-          [parse](std::string& text) {
-            return parse(text) ? std::string() : absl::StrCat("'", text, "' is none of F64, F32, F16, BF16");
-          },
-          ""))
-      ->type_name("F64|F32|F16|BF16")
-      ->group(group);
-}
+const std::vector<DType> kFloats = {DType::kF64, DType::kF32, DType::kF16, DType::kBF16};
 
 }  // namespace
 
@@ -56,7 +39,7 @@ void AddNativeOptions(CLI::App* command, NativeOptions& options, const std::stri
                                ->group(kSourceGroup)
                                ->excludes(path);
   command->add_option("--layers", options.layers, "Synthetic: only the first N layers of the language model")
-      ->check(CLI::NonNegativeNumber)
+      ->check(AtLeast(0))
       ->type_name("N")
       ->needs(synthetic)
       ->group(kSourceGroup);
@@ -65,12 +48,16 @@ void AddNativeOptions(CLI::App* command, NativeOptions& options, const std::stri
       ->capture_default_str()
       ->needs(synthetic)
       ->group(kSourceGroup);
-  AddDTypeOption(command, "--synthetic-dtype", options.synthetic_dtype,
-                 "Synthetic: element type of the floating-point tensors, such as F32 for a trainer with F32 masters",
-                 kSourceGroup);
-  command->get_option("--synthetic-dtype")->needs(synthetic);
-  AddDTypeOption(command, "--dtype", options.dtype,
-                 "Cast floating-point tensors to it after conversion (default: no cast)", kConversionGroup);
+  AddDTypeOption(
+      command, "--synthetic-dtype", kFloats, [&options](DType dtype) { options.synthetic_dtype = dtype; },
+      "Synthetic: element type of the floating-point tensors, such as F32 for a trainer with F32 masters "
+      "(default: the model's, BF16)")
+      ->needs(synthetic)
+      ->group(kSourceGroup);
+  AddDTypeOption(
+      command, "--dtype", kFloats, [&options](DType dtype) { options.dtype = dtype; },
+      "Cast floating-point tensors to it after conversion (default: no cast)")
+      ->group(kConversionGroup);
   command
       ->add_option("--exclude-key-regex", options.exclude_key_regex,
                    "Leave out native tensors whose name matches from its beginning, as Python's re.match, "

@@ -1,12 +1,13 @@
 #include "client/cli/options.h"
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "client/cli/exit_code.h"
+#include "absl/strings/str_join.h"
 
 namespace refit::cli {
 namespace {
@@ -15,22 +16,24 @@ const char kOutputGroup[] = "Output";
 const char kServiceGroup[] = "Service";
 constexpr double kTenYears = 10 * 365.25 * 86400;
 
-std::string NotA(const std::string& what, const std::string& text) { return absl::StrCat("'", text, "' is no ", what); }
+// A validator without a say in the help text.
+CLI::Validator Check(const std::string& expected, std::function<bool(const std::string&)> is_good) {
+  return CLI::Validator(
+      [expected, is_good = std::move(is_good)](std::string& text) {
+        return is_good(text) ? std::string() : absl::StrCat("'", text, "' is not ", expected);
+      },
+      "");
+}
 
 }  // namespace
 
-ChannelOptions CommonOptions::Channel() const {
-  ChannelOptions channel;
-  channel.address = server;
-  channel.connect_timeout = std::chrono::milliseconds(static_cast<int64_t>(connect_timeout_seconds * 1000));
-  return channel;
-}
-
 CLI::App* AddCommand(CLI::App& app, Invocation& invocation, const std::string& name, const std::string& summary,
-                     const std::string& footer, std::function<absl::Status()> run) {
+                     const std::string& footer, std::function<absl::Status()> run,
+                     std::function<int(const absl::Status&)> exit_code) {
   CLI::App* command = app.add_subcommand(name, summary);
   command->footer(absl::StrCat(footer, "\n", kExitCodeHelp));
-  command->final_callback([&invocation, name, run = std::move(run)] { invocation = {name, run, ExitCode}; });
+  command->final_callback(
+      [&invocation, invoked = Invocation{name, std::move(run), std::move(exit_code)}] { invocation = invoked; });
   return command;
 }
 
@@ -41,7 +44,9 @@ void AddOutputOptions(CLI::App* command, CommonOptions& options) {
 }
 
 void AddServerOptions(CLI::App* command, CommonOptions& options) {
-  command->add_option("-s,--server", options.server, "Address of the service, host:port or unix:/path")
+  command
+      ->add_option("-s,--server", options.server,
+                   "Address of the service, host:port or unix:/path (or from REFIT_SERVER)")
       ->envname("REFIT_SERVER")
       ->type_name("ADDR")
       ->capture_default_str()
@@ -66,24 +71,50 @@ void AddModelFilter(CLI::App* command, CommonOptions& options) {
   command->add_option("-m,--model", options.model, "Only this model")->type_name("NAME")->group(kServiceGroup);
 }
 
+CLI::Validator AtLeast(int64_t least) {
+  return Check(absl::StrCat("a whole number of at least ", least), [least](const std::string& text) {
+    // Most options are of 64 bits, with or without a sign.
+    int64_t number = 0;
+    uint64_t unsigned_number = 0;
+    return absl::SimpleAtoi(text, &number) ? number >= least : absl::SimpleAtoi(text, &unsigned_number);
+  });
+}
+
 CLI::Validator VersionOrLatest() {
-  return CLI::Validator(
-      [](std::string& text) {
-        uint64_t number = 0;
-        const bool good = text == "latest" || (absl::SimpleAtoi(text, &number) && number > 0);
-        return good ? std::string() : NotA("version: a positive number or 'latest' is expected", text);
-      },
-      "");
+  return Check("a version: a positive number or 'latest'", [](const std::string& text) {
+    uint64_t number = 0;
+    return text == "latest" || (absl::SimpleAtoi(text, &number) && number > 0);
+  });
 }
 
 CLI::Validator Seconds() {
-  return CLI::Validator(
-      [](std::string& text) {
-        double seconds = 0;
-        const bool good = absl::SimpleAtod(text, &seconds) && seconds >= 0 && seconds <= kTenYears;
-        return good ? std::string() : NotA("number of seconds", text);
-      },
-      "");
+  return Check("a number of seconds", [](const std::string& text) {
+    double seconds = 0;
+    return absl::SimpleAtod(text, &seconds) && seconds >= 0 && seconds <= kTenYears;
+  });
+}
+
+CLI::Validator OneOf(const std::vector<std::string>& words) {
+  return Check(absl::StrCat("one of ", absl::StrJoin(words, ", ")),
+               [words](const std::string& text) { return std::find(words.begin(), words.end(), text) != words.end(); });
+}
+
+CLI::Option* AddDTypeOption(CLI::App* command, const std::string& name, const std::vector<DType>& allowed,
+                            std::function<void(DType)> set, const std::string& help) {
+  const auto parse = [allowed](const std::string& text) -> std::optional<DType> {
+    const absl::StatusOr<DType> dtype = ParseDType(text);
+    if (!dtype.ok() || std::find(allowed.begin(), allowed.end(), *dtype) == allowed.end()) return std::nullopt;
+    return *dtype;
+  };
+  const auto names = [&](const char* separator) {
+    return absl::StrJoin(allowed, separator, [](std::string* out, DType dtype) { absl::StrAppend(out, Name(dtype)); });
+  };
+  return command
+      ->add_option_function<std::string>(
+          name, [parse, set = std::move(set)](const std::string& text) { set(*parse(text)); }, help)
+      ->check(Check(absl::StrCat("one of ", names(", ")),
+                    [parse](const std::string& text) { return parse(text).has_value(); }))
+      ->type_name(names("|"));
 }
 
 std::optional<uint64_t> ParseVersion(const std::string& text) {

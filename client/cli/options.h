@@ -1,4 +1,4 @@
-// What the subcommands have in common.
+// How the subcommands are declared.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -6,23 +6,15 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
-#include "common/net/channel.h"
+#include "client/cli/common_options.h"
+#include "client/cli/exit_code.h"
+#include "common/tensor/dtype.h"
 #include "refit/v1/pull.pb.h"
 
 namespace refit::cli {
-
-struct CommonOptions {
-  std::string server = "127.0.0.1:50051";
-  double connect_timeout_seconds = 10;
-  std::string model = "default";
-  bool json = false;
-  bool quiet = false;
-
-  ChannelOptions Channel() const;
-};
 
 // The command that was asked for, ready to run.
 struct Invocation {
@@ -35,7 +27,8 @@ struct Invocation {
 
 // A subcommand with its one-line summary; `run` is called once after everything was parsed. `footer` holds examples.
 CLI::App* AddCommand(CLI::App& app, Invocation& invocation, const std::string& name, const std::string& summary,
-                     const std::string& footer, std::function<absl::Status()> run);
+                     const std::string& footer, std::function<absl::Status()> run,
+                     std::function<int(const absl::Status&)> exit_code = ExitCode);
 
 // --json and --quiet.
 void AddOutputOptions(CLI::App* command, CommonOptions& options);
@@ -46,10 +39,16 @@ void AddModelOption(CLI::App* command, CommonOptions& options);
 // --model, as a restriction: all models unless it is given.
 void AddModelFilter(CLI::App* command, CommonOptions& options);
 
-// "latest" or a positive number.
+// Checks of option values, with messages that say what was expected. Whole numbers of at least `least`; "latest" or a
+// positive number; seconds, not negative and at most ten years; one of some words.
+CLI::Validator AtLeast(int64_t least);
 CLI::Validator VersionOrLatest();
-// A number of seconds: not negative, at most ten years.
 CLI::Validator Seconds();
+CLI::Validator OneOf(const std::vector<std::string>& words);
+
+// An option that takes one of these element types, in any case.
+CLI::Option* AddDTypeOption(CLI::App* command, const std::string& name, const std::vector<DType>& allowed,
+                            std::function<void(DType)> set, const std::string& help);
 
 // Of a string that VersionOrLatest accepted; nullopt for "latest".
 std::optional<uint64_t> ParseVersion(const std::string& text);

@@ -3,10 +3,11 @@
 
 #include <chrono>
 #include <cstdint>
+#include <cstdio>
 #include <string>
 #include <vector>
 
-#include "client/cli/options.h"
+#include "client/cli/common_options.h"
 
 namespace refit::cli {
 

@@ -240,7 +240,7 @@ void AddPushCommand(CLI::App& app, Invocation& invocation) {
                                  [flags] { return RunPush(*flags); });
   AddNativeOptions(command, flags->native, "NATIVE", "--synthetic");
   command->add_option("-v,--version", flags->version, "Number of the version (default: one more than the newest)")
-      ->check(CLI::PositiveNumber)
+      ->check(AtLeast(1))
       ->type_name("N");
   command->add_option("--publisher", flags->publisher, "Name of this trainer, shown in logs and status")
       ->type_name("NAME");

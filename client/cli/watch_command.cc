@@ -158,7 +158,7 @@ void AddWatchCommand(CLI::App& app, Invocation& invocation) {
           ->add_option("--until", flags->until,
                        "End when version N is committed and no worker pulls it any more; fail if it was aborted or a "
                        "worker failed to pull it")
-          ->check(CLI::PositiveNumber)
+          ->check(AtLeast(1))
           ->type_name("N");
   command->add_option("--pulls", flags->pulls, "... and at least K workers have it whole")
       ->type_name("K")

@@ -83,7 +83,7 @@ TEST(CliUsage, MistakesAreExplainedOnStderrWithCode2) {
       {"describe", "first"},
       {"describe", "1", "tensor", "--filter", "x"},
       {"describe", "1", "--preview", "5"},
-      {"describe", "1", "tensor", "--preview", "1001"},
+      {"describe", "1", "tensor", "--preview", "0"},
       {"abort"},
       {"abort", "3"},
       {"abort", "0", "--reason", "x"},

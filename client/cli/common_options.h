@@ -1,0 +1,27 @@
+// What most subcommands have in common.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+#include "common/net/channel.h"
+
+namespace refit::cli {
+
+struct CommonOptions {
+  std::string server = "127.0.0.1:50051";
+  double connect_timeout_seconds = 10;
+  std::string model = "default";
+  bool json = false;
+  bool quiet = false;
+
+  ChannelOptions Channel() const {
+    ChannelOptions channel;
+    channel.address = server;
+    channel.connect_timeout = std::chrono::milliseconds(static_cast<int64_t>(connect_timeout_seconds * 1000));
+    return channel;
+  }
+};
+
+}  // namespace refit::cli
