@@ -47,6 +47,12 @@ std::string FormatTime(int64_t unix_ns) {
   return absl::FormatTime("%Y-%m-%d %H:%M:%S", absl::FromUnixNanos(unix_ns), absl::LocalTimeZone());
 }
 
+std::string FormatShortTime(int64_t unix_ns) {
+  if (unix_ns == 0) return "-";
+  const bool recent = absl::GetCurrentTimeNanos() - unix_ns < absl::ToInt64Nanoseconds(absl::Hours(12));
+  return absl::FormatTime(recent ? "%H:%M:%S" : "%Y-%m-%d", absl::FromUnixNanos(unix_ns), absl::LocalTimeZone());
+}
+
 double SecondsBetween(int64_t begin_ns, int64_t end_ns) {
   if (begin_ns == 0) return 0;
   return static_cast<double>((end_ns == 0 ? absl::GetCurrentTimeNanos() : end_ns) - begin_ns) / 1e9;
@@ -54,6 +60,10 @@ double SecondsBetween(int64_t begin_ns, int64_t end_ns) {
 
 std::string FormatCount(uint64_t count, absl::string_view singular) {
   return absl::StrCat(count, " ", singular, count == 1 ? "" : "s");
+}
+
+std::string FormatPart(uint64_t done, uint64_t total) {
+  return done >= total ? FormatBytes(total) : absl::StrCat(FormatBytes(done), " of ", FormatBytes(total));
 }
 
 std::string FormatPercent(uint64_t done, uint64_t total) {

@@ -20,11 +20,17 @@ std::string FormatDuration(double seconds);
 // Local time, "2026-01-31 17:45:03"; "-" for 0. Nanoseconds since the Unix epoch.
 std::string FormatTime(int64_t unix_ns);
 
+// The same, short: "17:45:03" within the last twelve hours, "2026-01-31" before.
+std::string FormatShortTime(int64_t unix_ns);
+
 // Seconds from `begin_ns` to `end_ns`, or to now when that is 0.
 double SecondsBetween(int64_t begin_ns, int64_t end_ns);
 
 // "1 tensor", "984 tensors".
 std::string FormatCount(uint64_t count, absl::string_view singular);
+
+// "5.73 GB", or "1.66 GB of 5.73 GB" while some of it is missing.
+std::string FormatPart(uint64_t done, uint64_t total);
 
 // "45 %"; of nothing everything is done.
 std::string FormatPercent(uint64_t done, uint64_t total);

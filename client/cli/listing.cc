@@ -50,17 +50,15 @@ Table VersionTable(const google::protobuf::RepeatedPtrField<v1::VersionSummary>&
                {"state"},
                {"tensors", Align::kRight},
                {"bytes", Align::kRight},
-               {"converted", Align::kRight},
                {"took", Align::kRight},
                {"rate", Align::kRight},
                {"opened"},
                {"note"}});
   for (const v1::VersionSummary& version : versions) {
     table.AddRow({Printable(version.model()), absl::StrCat(version.version()), StateName(version.state()),
-                  absl::StrCat(version.tensors()), FormatBytes(version.bytes()),
-                  FormatPercent(version.converted_bytes(), version.bytes()), FormatDuration(Seconds(version)),
-                  FormatRate(version.converted_bytes(), Seconds(version)), FormatTime(version.opened_at_ns()),
-                  Printable(version.abort_reason())});
+                  absl::StrCat(version.tensors()), FormatPart(version.converted_bytes(), version.bytes()),
+                  FormatDuration(Seconds(version)), FormatRate(version.converted_bytes(), Seconds(version)),
+                  FormatShortTime(version.opened_at_ns()), Printable(version.abort_reason())});
   }
   return table;
 }
@@ -71,19 +69,18 @@ Table WorkerTable(const google::protobuf::RepeatedPtrField<v1::Worker>& workers)
                {"model"},
                {"version", Align::kRight},
                {"sent", Align::kRight},
-               {"of", Align::kRight},
                {"took", Align::kRight},
                {"rate", Align::kRight},
                {"waited", Align::kRight},
                {"note"}});
   for (const v1::Worker& worker : workers) {
     const bool pulled = worker.started_at_ns() != 0;
-    table.AddRow({Printable(worker.name()), StateName(worker.state()), Printable(worker.model()),
-                  pulled ? absl::StrCat(worker.version()) : "-", pulled ? FormatBytes(worker.sent_bytes()) : "-",
-                  pulled ? FormatBytes(worker.selected_bytes()) : "-", pulled ? FormatDuration(Seconds(worker)) : "-",
-                  FormatRate(worker.sent_bytes(), Seconds(worker)),
-                  pulled ? FormatDuration(static_cast<double>(worker.waited_ns()) / 1e9) : "-",
-                  Printable(worker.last_error())});
+    const auto if_pulled = [&](const std::string& text) { return pulled ? text : "-"; };
+    table.AddRow(
+        {Printable(worker.name()), StateName(worker.state()), Printable(worker.model()),
+         if_pulled(absl::StrCat(worker.version())), if_pulled(FormatPart(worker.sent_bytes(), worker.selected_bytes())),
+         if_pulled(FormatDuration(Seconds(worker))), FormatRate(worker.sent_bytes(), Seconds(worker)),
+         if_pulled(FormatDuration(static_cast<double>(worker.waited_ns()) / 1e9)), Printable(worker.last_error())});
   }
   return table;
 }

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "client/cli/exit_code.h"
@@ -34,10 +35,11 @@ int Usage(const CLI::App& app, const CLI::ParseError& error) {
   return kExitUsage;
 }
 
-// One line, whatever the message holds.
+// One line, whatever the message holds: "refit: push: ...", or "refit: push of version 3 to ...: ...".
 void PrintError(const std::string& command, const absl::Status& status) {
-  const std::string message = absl::StrReplaceAll(status.message(), {{"\n", " "}, {"\r", " "}});
-  std::fprintf(stderr, "refit: %s: %s\n", command.c_str(), message.c_str());
+  std::string message = absl::StrReplaceAll(status.message(), {{"\n", " "}, {"\r", " "}});
+  if (!absl::StartsWith(message, command + " of ")) message = absl::StrCat(command, ": ", message);
+  std::fprintf(stderr, "refit: %s\n", message.c_str());
 }
 
 int Main(int argc, char** argv) {

@@ -14,7 +14,7 @@ namespace {
 
 constexpr auto kBarInterval = std::chrono::milliseconds(100);
 constexpr auto kLineInterval = std::chrono::seconds(5);
-constexpr size_t kWidestBar = 40;
+constexpr size_t kWidestBar = 30;
 constexpr size_t kNarrowestBar = 8;
 
 double Fraction(uint64_t done, uint64_t total) {
@@ -86,7 +86,8 @@ std::string TransferProgress::Note() const {
   std::string note = absl::StrCat(FormatBytes(done_), " of ", FormatBytes(total_), "  ", FormatRate(done_, elapsed));
   if (done_ > 0 && done_ < total_ && elapsed > 1) {
     const double left = elapsed * static_cast<double>(total_ - done_) / static_cast<double>(done_);
-    absl::StrAppend(&note, "  ", FormatDuration(std::max(1.0, left)), " left");
+    absl::StrAppend(&note, "  ", left < 100 ? absl::StrFormat("%.0f s", std::max(1.0, left)) : FormatDuration(left),
+                    " left");
   } else if (done_ >= total_) {
     absl::StrAppend(&note, "  ", FormatDuration(elapsed));
   }

@@ -23,8 +23,8 @@ void PrintServer(const std::string& address, const v1::GetServerInfoResponse& in
             absl::StrCat(FormatBytes(info.memory_reserved_bytes()), " of ", FormatBytes(info.memory_budget_bytes()),
                          " reserved by versions, ", FormatBytes(info.memory_pooled_bytes()), " kept warm, ",
                          FormatBytes(info.resident_bytes()), " resident"));
-  facts.Add("activity", absl::StrCat(FormatCount(info.open_pushes(), "open push"), info.open_pushes() == 1 ? "" : "e",
-                                     ", ", FormatCount(info.active_pulls(), "active pull")));
+  facts.Add("activity", absl::StrCat(info.open_pushes(), info.open_pushes() == 1 ? " open push, " : " open pushes, ",
+                                     FormatCount(info.active_pulls(), "active pull")));
   facts.Add("limits",
             absl::StrCat(info.retain_versions(), " committed versions a model, ",
                          FormatCount(info.max_tensors_per_version(), "tensor"), " a version, chunks of ",

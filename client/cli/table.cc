@@ -1,10 +1,10 @@
 #include "client/cli/table.h"
 
 #include <algorithm>
-#include <numeric>
 #include <string>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "client/cli/terminal.h"
 
@@ -14,11 +14,10 @@ namespace {
 constexpr size_t kGap = 2;
 constexpr size_t kNarrowest = 12;
 
-std::string Pad(const std::string& text, size_t width, Align align, bool last) {
+std::string Pad(const std::string& text, size_t width, Align align) {
   const std::string shown = Shorten(text, width);
   const std::string spaces(width - DisplayWidth(shown), ' ');
-  if (align == Align::kRight) return spaces + shown;
-  return last ? shown : shown + spaces;
+  return align == Align::kRight ? spaces + shown : shown + spaces;
 }
 
 void PrintLine(std::FILE* stream, const std::string& line) { std::fprintf(stream, "%s\n", line.c_str()); }
@@ -28,15 +27,23 @@ void PrintLine(std::FILE* stream, const std::string& line) { std::fprintf(stream
 std::vector<size_t> Table::ColumnWidths(size_t available) const {
   std::vector<size_t> widths;
   for (size_t i = 0; i < columns_.size(); ++i) {
-    size_t width = DisplayWidth(columns_[i].title);
+    size_t width = 0;
     for (const auto& row : rows_) width = std::max(width, DisplayWidth(row[i]));
-    widths.push_back(width);
+    widths.push_back(width == 0 ? 0 : std::max(width, DisplayWidth(columns_[i].title)));
   }
-  const size_t total = std::accumulate(widths.begin(), widths.end(), kGap * (widths.size() - 1));
-  if (available != 0 && total > available) {
-    size_t& widest = *std::max_element(widths.begin(), widths.end());
-    const size_t excess = total - available;
-    widest = std::max(kNarrowest, widest > excess ? widest - excess : 0);
+  const auto total = [&] {
+    size_t sum = 0;
+    for (const size_t width : widths) sum += width == 0 ? 0 : width + kGap;
+    return sum - std::min(sum, kGap);
+  };
+  while (available != 0 && total() > available) {
+    size_t* widest = nullptr;
+    for (size_t i = 0; i < widths.size(); ++i) {
+      const bool is_text = columns_[i].align == Align::kLeft;
+      if (is_text && widths[i] > kNarrowest && (widest == nullptr || widths[i] > *widest)) widest = &widths[i];
+    }
+    if (widest == nullptr) break;
+    --*widest;
   }
   return widths;
 }
@@ -47,10 +54,10 @@ void Table::Print(std::FILE* stream) const {
   const auto line = [&](const auto& cell) {
     std::string text;
     for (size_t i = 0; i < columns_.size(); ++i) {
-      absl::StrAppend(&text, i == 0 ? "" : std::string(kGap, ' '),
-                      Pad(cell(i), widths[i], columns_[i].align, i + 1 == columns_.size()));
+      if (widths[i] == 0) continue;
+      absl::StrAppend(&text, text.empty() ? "" : std::string(kGap, ' '), Pad(cell(i), widths[i], columns_[i].align));
     }
-    return text;
+    return std::string(absl::StripTrailingAsciiWhitespace(text));
   };
   PrintLine(stream, Bold(line([&](size_t i) -> const std::string& { return columns_[i].title; }), fancy));
   for (const auto& row : rows_) {
@@ -63,7 +70,7 @@ void Facts::Print(std::FILE* stream) const {
   size_t width = 0;
   for (const auto& [key, value] : facts_) width = std::max(width, DisplayWidth(key));
   for (const auto& [key, value] : facts_) {
-    PrintLine(stream, absl::StrCat(Bold(Pad(key, width, Align::kLeft, false), fancy), "  ", value));
+    PrintLine(stream, absl::StrCat(Bold(Pad(key, width, Align::kLeft), fancy), "  ", value));
   }
 }
 

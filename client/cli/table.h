@@ -22,7 +22,8 @@ class Table {
   void AddRow(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
   bool empty() const { return rows_.empty(); }
 
-  // Where the table is wider than the terminal, its widest column is shortened.
+  // Columns without any text are left out. Where the table is wider than the terminal, its widest texts are shortened;
+  // numbers never are.
   void Print(std::FILE* stream) const;
 
  private:
