@@ -13,15 +13,15 @@
 
 namespace refit {
 
-// gRPC calls the On... methods from its own threads; the others are called by RawCall. It keeps itself alive until
-// OnDone, after which gRPC touches it no more.
+// gRPC calls the On... methods from its own threads; the others are called by RawCall. OnDone is the last that gRPC
+// does with it. It must not be destroyed from there, though: the channel's last reference may go with it, and a channel
+// joins the very thread that calls OnDone.
 class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
   explicit Reactor(const std::shared_ptr<grpc::Channel>& channel) : stub_(channel) {}
 
-  void Start(const std::string& method, std::shared_ptr<Reactor> self) {
+  void Start(const std::string& method) {
     method_ = method;
-    self_ = std::move(self);
     stub_.PrepareBidiStreamingCall(&context_, method, grpc::StubOptions(), this);
     AddHold();  // until Release: reads and writes are started from outside of gRPC's threads
     reading_ = true;
@@ -90,9 +90,7 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
   }
 
   void OnDone(const grpc::Status& status) override {
-    std::shared_ptr<Reactor> self;
     const std::lock_guard lock(mutex_);
-    self.swap(self_);
     status_ = status;
     done_ = true;
     changed_.notify_all();
@@ -132,9 +130,8 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::shared_ptr<Reactor> self_;  // until OnDone
-  bool reading_ = false;           // gRPC fills incoming_
-  bool writing_ = false;           // gRPC holds outgoing_
+  bool reading_ = false;  // gRPC fills incoming_
+  bool writing_ = false;  // gRPC holds outgoing_
   bool write_failed_ = false;
   bool writes_done_ = false;
   bool released_ = false;
@@ -147,12 +144,12 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
 };
 
 std::unique_ptr<RawCall> RawCall::Start(const std::shared_ptr<grpc::Channel>& channel, const std::string& method) {
-  auto reactor = std::make_shared<Reactor>(channel);
-  reactor->Start(method, reactor);
+  auto reactor = std::make_unique<Reactor>(channel);
+  reactor->Start(method);
   return std::unique_ptr<RawCall>(new RawCall(std::move(reactor)));
 }
 
-RawCall::RawCall(std::shared_ptr<Reactor> reactor) : reactor_(std::move(reactor)) {}
+RawCall::RawCall(std::unique_ptr<Reactor> reactor) : reactor_(std::move(reactor)) {}
 
 RawCall::~RawCall() { reactor_->CancelAndAwaitDone(); }
 

@@ -40,8 +40,8 @@ class RawCall {
 
  private:
   class Reactor;
-  explicit RawCall(std::shared_ptr<Reactor> reactor);
-  std::shared_ptr<Reactor> reactor_;
+  explicit RawCall(std::unique_ptr<Reactor> reactor);
+  std::unique_ptr<Reactor> reactor_;
 };
 
 }  // namespace refit

@@ -314,6 +314,8 @@ TEST_F(PublisherTest, AStreamThatEndsEarlyIsNoCommit) {
 
 TEST_F(PublisherTest, AWrongAnswerIsRefused) {
   service_.script = [](grpc::ServerContext&, PushStream& stream) {
+    v1::PushRequest request;
+    while (stream.Read(&request) && !request.declare().last()) continue;
     v1::PushResponse response;
     response.mutable_committed();
     stream.Write(response);
