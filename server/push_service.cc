@@ -51,16 +51,17 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
       strand_->Post([self = self_] { self->OnStreamEnded(); });
       return;
     }
+    grpc::ByteBuffer message;
+    message.Swap(&incoming_);
     bool read_on = false;
     {
       absl::MutexLock lock(&mutex_);
+      // Before `reading_` falls: from then on OnMessage may start the next read, whose message must come after this
+      // one.
+      strand_->Post([self = self_, message = std::move(message)]() mutable { self->OnMessage(std::move(message)); });
       ++queued_;
-      read_on = queued_ < kMaxQueuedMessages;
-      reading_ = read_on;
+      read_on = reading_ = queued_ < kMaxQueuedMessages;
     }
-    grpc::ByteBuffer message;
-    message.Swap(&incoming_);
-    strand_->Post([self = self_, message = std::move(message)]() mutable { self->OnMessage(std::move(message)); });
     if (read_on) StartRead(&incoming_);
   }
 
