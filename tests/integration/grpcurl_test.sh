@@ -15,7 +15,7 @@ finish() {
   local code=$?
   trap - EXIT
   if [[ -n $server_process ]]; then kill "$server_process" 2>/dev/null || true; wait "$server_process" || code=1; fi
-  ((code == 0)) || cat "$scratch"/*.log
+  ((code == 0)) || tail -n 30 "$scratch"/*.log
   rm -rf "$scratch"
   exit "$code"
 }
@@ -52,22 +52,33 @@ expect "describe pull" "rpc Pull \( .refit.v1.PullRequest \) returns \( stream .
   "$(call "$server" describe refit.v1.PullService)"
 expect "describe inspect" "rpc DescribeTensor" "$(call "$server" describe refit.v1.InspectService)"
 expect "describe a message" "bytes payload = 15;" "$(call "$server" describe refit.v1.Chunk)"
-expect "health" '"status": "SERVING"' "$(call "$server" grpc.health.v1.Health/Check)"
-expect "health of a service" '"status": "SERVING"' \
-  "$(call -d '{"service": "refit.v1.PullService"}' "$server" grpc.health.v1.Health/Check)"
+
+# gRPC's own health service is listed by reflection but not described: grpcurl needs its proto.
+cat >"$scratch/health.proto" <<'PROTO'
+syntax = "proto3";
+package grpc.health.v1;
+message HealthCheckRequest { string service = 1; }
+message HealthCheckResponse {
+  enum ServingStatus { UNKNOWN = 0; SERVING = 1; NOT_SERVING = 2; SERVICE_UNKNOWN = 3; }
+  ServingStatus status = 1;
+}
+service Health { rpc Check(HealthCheckRequest) returns (HealthCheckResponse); }
+PROTO
+expect "health" '"status": "SERVING"' \
+  "$(call -import-path "$scratch" -proto health.proto "$server" grpc.health.v1.Health/Check)"
 
 inspect() { call -d "$2" "$server" "refit.v1.InspectService/$1"; }
 info=$(inspect GetServerInfo '{}')
-expect "server info" '"softwareVersion": "[0-9]+\.[0-9]+\.[0-9]+"' "$info"
+expect "server info" '"software_version": "[0-9]+\.[0-9]+\.[0-9]+"' "$info"
 expect "server info" '"gemma4_moe"' "$info"
 expect "server info" 'gRPC [0-9]' "$info"
-expect "server info" '"memoryBudgetBytes": "[1-9][0-9]*"' "$info"
+expect "server info" '"memory_budget_bytes": "[1-9][0-9]*"' "$info"
 versions=$(inspect ListVersions '{}')
 expect "versions" '"version": "7"' "$versions"
 expect "versions" '"state": "VERSION_STATE_COMMITTED"' "$versions"
-expect "versions" '"manifestDigest": "[0-9]+"' "$versions"
+expect "versions" '"manifest_digest": "[0-9]+"' "$versions"
 description=$(inspect DescribeVersion '{"model": "default", "version": {"number": 7}, "page_size": 3}')
-expect "describe version" '"nextPageToken": ".+"' "$description"
+expect "describe version" '"next_page_token": ".+"' "$description"
 ((3 == $(grep -c '"name":' <<<"$description"))) || { echo "FAILED: expected a page of 3 entries"; exit 1; }
 
 # One small tensor: its description, and its bytes through a pull.
@@ -82,8 +93,8 @@ pulled=$(call -d "{\"model\": \"default\", \"version\": {\"number\": 7}, \"names
   "$server" refit.v1.PullService/Pull)
 expect "pull" '"header":' "$pulled"
 expect "pull" "\"name\": \"$name\"" "$pulled"
-expect "pull" '"tensorDigest": "[0-9]+"' "$pulled"
-expect "pull" "\"sentBytes\": \"$bytes\"" "$pulled"
+expect "pull" '"tensor_digest": "[0-9]+"' "$pulled"
+expect "pull" "\"sent_bytes\": \"$bytes\"" "$pulled"
 payload=$(grep -oE '"payload": "[^"]+"' <<<"$pulled" | cut -d '"' -f 4 | base64 -d | wc -c)
 ((payload == bytes)) || { echo "FAILED: the pull brought $payload bytes of $name, expected $bytes"; exit 1; }
 workers=$(inspect ListWorkers '{}')
