@@ -9,7 +9,7 @@
 #include "client/cli/json.h"
 #include "client/cli/options.h"
 #include "client/cli/stopwatch.h"
-#include "common/adapters/offline_convert.h"
+#include "client/cli/torch_work.h"
 #include "common/safetensors/safetensors.h"
 
 namespace refit::cli {
@@ -43,13 +43,15 @@ absl::Status Report(const ConvertFlags& flags, double seconds) {
 }
 
 absl::Status RunConvert(const ConvertFlags& flags) {
+  const absl::Status torch = ContinueWithTorch();
+  if (!torch.ok()) return torch;
   OfflineConvertOptions options = flags.options;
   using Mode = OfflineConvertOptions::Mode;
   options.mode = flags.to == "native"         ? Mode::kNative
                  : flags.mode == "state-dict" ? Mode::kStateDict
                                               : Mode::kPerTensor;
   Stopwatch watch;
-  const absl::Status status = watch.Time([&] { return ConvertFile(options, flags.in, flags.out); });
+  const absl::Status status = watch.Time([&] { return ConvertOffline(options, flags.in, flags.out); });
   return status.ok() ? Report(flags, watch.seconds()) : status;
 }
 

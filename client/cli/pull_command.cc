@@ -17,6 +17,7 @@
 #include "client/cli/staging_sink.h"
 #include "client/cli/table.h"
 #include "client/cli/timer.h"
+#include "client/cli/torch_work.h"
 #include "client/subscriber.h"
 
 namespace refit::cli {
@@ -78,11 +79,11 @@ absl::Status Wait(const PullFlags& flags, Interrupt& interrupt) {
   return WaitForVersion(flags, **subscriber, interrupt);
 }
 
-absl::StatusOr<std::unique_ptr<Verifier>> MakeVerifier(const NativeOptions& native) {
+absl::StatusOr<std::unique_ptr<Verifier>> VerifierFor(const NativeOptions& native) {
   if (!native.given()) return nullptr;
   absl::StatusOr<std::shared_ptr<const NativeSource>> source = native.Open();
   if (!source.ok()) return source.status();
-  return Verifier::Create(*std::move(source), native.dtype, native.exclude_key_regex);
+  return MakeVerifier(*std::move(source), native.dtype, native.exclude_key_regex);
 }
 
 absl::Status Pull(const PullFlags& flags, StagingSink& sink, Interrupt& interrupt, PullReport& report) {
@@ -140,7 +141,7 @@ nlohmann::ordered_json ReportJson(const PullReport& report) {
 }
 
 absl::Status PullAndReport(const PullFlags& flags, Interrupt& interrupt) {
-  absl::StatusOr<std::unique_ptr<Verifier>> verifier = MakeVerifier(flags.native);
+  absl::StatusOr<std::unique_ptr<Verifier>> verifier = VerifierFor(flags.native);
   if (!verifier.ok()) return verifier.status();
   if (flags.wait_seconds > 0) {
     const absl::Status status = Wait(flags, interrupt);
@@ -170,6 +171,8 @@ absl::Status PullAndReport(const PullFlags& flags, Interrupt& interrupt) {
 }
 
 absl::Status RunPull(const PullFlags& flags) {
+  const absl::Status torch = flags.native.given() ? ContinueWithTorch() : absl::OkStatus();
+  if (!torch.ok()) return torch;
   Interrupt interrupt;
   return interrupt.Explain(PullAndReport(flags, interrupt),
                            flags.out.empty() ? "nothing is kept" : absl::StrCat(flags.out, " is not written"));

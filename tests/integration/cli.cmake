@@ -4,5 +4,5 @@ if(REFIT_WITH_TORCH)
     SOURCES cli_test.cc cli_service_test.cc subprocess.cc
     DEPS refit::client refit::safetensors nlohmann_json::nlohmann_json
     LABELS integration)
-  add_dependencies(cli_test refit_cli refit_server)
+  add_dependencies(cli_test refit_cli refit_server_main)
 endif()

@@ -52,6 +52,7 @@ class CliService : public ::testing::Test {
   }
 
   void TearDown() override {
+    ASSERT_NE(server_, nullptr);
     ASSERT_TRUE(server_->IsRunning()) << server_->Err();
     server_->Signal(SIGTERM);
     EXPECT_EQ(server_->Wait().code, 0);

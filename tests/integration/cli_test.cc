@@ -207,7 +207,7 @@ TEST_P(CliConvert, GivesTheGoldenBytes) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Golden, CliConvert, ::testing::ValuesIn(GoldenCases()),
-                         [](const auto& info) { return info.param.id; });
+                         [](const auto& instance) { return instance.param.id; });
 
 TEST(CliConvertErrors, AreOneLineWithCode1AndLeaveNoFile) {
   const TemporaryFolder folder;
