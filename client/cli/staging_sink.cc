@@ -12,7 +12,8 @@ namespace refit::cli {
 namespace {
 
 constexpr uint64_t kStagedBytes = 1 << 30;
-constexpr uint64_t kIdleBytes = 2ull << 30;
+// Memory that was used before is kept: touching fresh pages can cost more than receiving into them.
+constexpr uint64_t kIdleBytes = 4ull << 30;
 
 }  // namespace
 
@@ -22,7 +23,7 @@ StagingSink::StagingSink(TransferProgress& progress, std::string out_path, std::
       out_path_(std::move(out_path)),
       verifier_(std::move(verifier)),
       whole_(whole),
-      pool_(kIdleBytes),
+      pool_(kIdleBytes, BufferPool::Fit::kLoose),
       thread_([this] { Work(); }) {}
 
 StagingSink::~StagingSink() {

@@ -96,21 +96,22 @@ absl::StatusOr<std::shared_ptr<Buffer>> Buffer::Allocate(size_t size) try {
 
 class BufferPool::State {
  public:
-  explicit State(uint64_t max_idle_bytes) : max_idle_bytes_(max_idle_bytes) {}
+  State(uint64_t max_idle_bytes, Fit fit) : max_idle_bytes_(max_idle_bytes), largest_fit_(fit == Fit::kLoose ? 4 : 1) {}
 
-  // An idle block, or none.
+  // An idle block, or none: of those that fit the smallest, and of these the newest, which is the warmest.
   std::optional<Blocks> Take(size_t capacity) {
     const std::lock_guard lock(mutex_);
-    // The newest is the warmest.
-    for (auto block = idle_.rbegin(); block != idle_.rend(); ++block) {
-      if (block->capacity != capacity) continue;
-      Blocks taken;
-      taken.splice(taken.begin(), idle_, std::prev(block.base()));
-      idle_bytes_ -= capacity;
-      used_bytes_ += capacity;
-      return taken;
+    auto best = idle_.end();
+    for (auto block = idle_.begin(); block != idle_.end(); ++block) {
+      const bool fits = block->capacity >= capacity && block->capacity / largest_fit_ <= capacity;
+      if (fits && (best == idle_.end() || block->capacity <= best->capacity)) best = block;
     }
-    return std::nullopt;
+    if (best == idle_.end()) return std::nullopt;
+    idle_bytes_ -= best->capacity;
+    used_bytes_ += best->capacity;
+    Blocks taken;
+    taken.splice(taken.begin(), idle_, best);
+    return taken;
   }
 
   void CountNew(size_t capacity) {
@@ -155,6 +156,7 @@ class BufferPool::State {
   }
 
   const uint64_t max_idle_bytes_;
+  const size_t largest_fit_;  // times what is asked for
   // Guards all below. ThreadSanitizer knows it, while it cannot see into an abseil that was built without.
   mutable std::mutex mutex_;
   Blocks idle_;  // oldest first
@@ -162,7 +164,7 @@ class BufferPool::State {
   uint64_t used_bytes_ = 0;
 };
 
-BufferPool::BufferPool(uint64_t max_idle_bytes) : state_(std::make_shared<State>(max_idle_bytes)) {}
+BufferPool::BufferPool(uint64_t max_idle_bytes, Fit fit) : state_(std::make_shared<State>(max_idle_bytes, fit)) {}
 
 BufferPool::~BufferPool() = default;
 

@@ -40,11 +40,15 @@ class Buffer {
 // version, whose tensors have the same sizes. Thread-safe. Buffers may outlive the pool.
 class BufferPool {
  public:
+  // Which free block serves a request: one of its own capacity only, so that no memory is lent for less than it is; or,
+  // failing that, also the smallest one of up to four times that, for a user with few buffers at a time.
+  enum class Fit { kExact, kLoose };
+
   // Keeps at most `max_idle_bytes` of free memory.
-  explicit BufferPool(uint64_t max_idle_bytes);
+  explicit BufferPool(uint64_t max_idle_bytes, Fit fit = Fit::kExact);
   ~BufferPool();
 
-  // A buffer of exactly `size` usable bytes; reuses a free block of the same capacity if there is one.
+  // A buffer of exactly `size` usable bytes, in a free block that fits if there is one.
   absl::StatusOr<std::shared_ptr<Buffer>> Get(size_t size);
 
   // Frees idle memory down to `bytes`.

@@ -56,6 +56,30 @@ TEST(BufferPoolTest, ReusesBlocksOfTheSameCapacity) {
   EXPECT_EQ(pool.idle_bytes(), 0U);
 }
 
+TEST(BufferPoolTest, ALoosePoolReusesTheSmallestBlockThatFits) {
+  BufferPool pool(1 << 30, BufferPool::Fit::kLoose);
+  const auto get = [&](size_t size) { return *pool.Get(size); };
+  const std::byte* large = nullptr;
+  const std::byte* medium = nullptr;
+  {
+    const auto first = get(40 << 20);
+    const auto second = get(16 << 20);
+    large = first->data();
+    medium = second->data();
+  }
+  {
+    const auto fits_both = get(12 << 20);
+    EXPECT_EQ(fits_both->data(), medium);
+    EXPECT_EQ(fits_both->size(), size_t{12} << 20);
+    EXPECT_EQ(pool.used_bytes(), uint64_t{16} << 20);
+    EXPECT_EQ(get(10 << 20)->data(), large);  // four times as large, and the only one left
+  }
+  EXPECT_EQ(pool.used_bytes(), 0u);
+  const auto too_small_for_either = get(2 << 20);
+  EXPECT_NE(too_small_for_either->data(), medium);
+  EXPECT_NE(too_small_for_either->data(), large);
+}
+
 TEST(BufferPoolTest, ReusesTheOneThatWasFreedLast) {
   BufferPool pool(1 << 30);
   auto a = pool.Get(1000).value();
