@@ -295,7 +295,7 @@ class FromHfPlanner {
     }
     if (missing.empty()) return absl::OkStatus();
     std::vector<absl::string_view> available;
-    for (const auto& [part, index] : layer.parts) available.push_back(part);
+    for (const auto& [part, index] : layer.parts) available.emplace_back(part);
     return absl::InvalidArgumentError(absl::StrCat("Incomplete expert weights for ", layer.layer, ": missing ",
                                                    absl::StrJoin(missing, ", "),
                                                    ". Available keys: ", absl::StrJoin(available, ", ")));

@@ -73,9 +73,9 @@ class Checkpoint {
 // thread-safe, but WriteAt on different ranges may be concurrent.
 class SafetensorsWriter {
  public:
-  static absl::StatusOr<std::unique_ptr<SafetensorsWriter>> Create(const std::string& path,
-                                                                   std::vector<TensorSpec> tensors,
-                                                                   std::map<std::string, std::string> metadata = {});
+  static absl::StatusOr<std::unique_ptr<SafetensorsWriter>> Create(
+      const std::string& path, std::vector<TensorSpec> tensors,
+      const std::map<std::string, std::string>& metadata = {});
   ~SafetensorsWriter();
 
   // Bytes of tensors[index] from `offset` on. OUT_OF_RANGE beyond its end; RESOURCE_EXHAUSTED on a full disk.

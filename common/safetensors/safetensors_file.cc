@@ -206,7 +206,7 @@ class HeaderReader final : public StrictJsonReader {
 absl::Status CheckNames(const std::vector<Entry>& entries) {
   std::vector<absl::string_view> names;
   names.reserve(entries.size());
-  for (const Entry& entry : entries) names.push_back(entry.spec.name);
+  for (const Entry& entry : entries) names.emplace_back(entry.spec.name);
   std::sort(names.begin(), names.end());
   const auto twice = std::adjacent_find(names.begin(), names.end());
   if (twice == names.end()) return absl::OkStatus();

@@ -125,7 +125,7 @@ SafetensorsWriter::~SafetensorsWriter() {
 }
 
 absl::StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(
-    const std::string& path, std::vector<TensorSpec> tensors, std::map<std::string, std::string> metadata) try {
+    const std::string& path, std::vector<TensorSpec> tensors, const std::map<std::string, std::string>& metadata) try {
   const std::string place = Printable(path);
   const auto refuse = [&](absl::string_view why) {
     return absl::InvalidArgumentError(absl::StrCat("cannot write ", place, ": ", why));

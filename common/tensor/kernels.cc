@@ -115,7 +115,7 @@ template <size_t kSize>
 struct Tile {
   using Element = typename UnsignedOfSize<kSize>::Type;
   static constexpr int64_t kEdge = 16 / kSize;
-  typedef Element Vector __attribute__((vector_size(16)));
+  using Vector __attribute__((vector_size(16))) = Element;
 
   // a[h], b[h], a[h + 1], b[h + 1], ... where h is 0, or half of the vector.
   template <int64_t kFirst, size_t... kIndex>
