@@ -29,7 +29,8 @@ std::string FormatBytes(uint64_t bytes) {
 
 std::string FormatRate(uint64_t bytes, double seconds) {
   if (seconds <= 0 || bytes == 0) return "-";
-  return absl::StrFormat("%.2f GB/s", static_cast<double>(bytes) / seconds / 1e9);
+  const double rate = static_cast<double>(bytes) / seconds;
+  return rate < 5e6 ? absl::StrFormat("%.2f MB/s", rate / 1e6) : absl::StrFormat("%.2f GB/s", rate / 1e9);
 }
 
 std::string FormatDuration(double seconds) {

@@ -11,7 +11,7 @@ namespace refit::cli {
 // Decimal units, three significant digits: "0 B", "12.3 kB", "53.1 GB".
 std::string FormatBytes(uint64_t bytes);
 
-// "2.31 GB/s"; "-" when no time passed.
+// "2.31 GB/s", in MB/s what would round to nothing; "-" when no time passed.
 std::string FormatRate(uint64_t bytes, double seconds);
 
 // "0.012 s", "3.42 s", "75.2 s", "4 min 12 s", "2 h 05 min", "3 d 4 h".
