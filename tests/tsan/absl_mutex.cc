@@ -12,6 +12,10 @@
 
 #include "absl/base/config.h"
 #include "absl/synchronization/mutex.h"
+#include "tests/tsan/grpc_handoff.h"
+
+// From the linker: where the program's code begins and ends.
+extern "C" char __executable_start, etext;  // NOLINT
 
 namespace {
 
@@ -34,37 +38,63 @@ class Original {
 constexpr unsigned kExclusive = __tsan_mutex_not_static;
 constexpr unsigned kShared = __tsan_mutex_not_static | __tsan_mutex_read_lock;
 
-// While a wait has given the mutex up. Conditions that other threads evaluate meanwhile hold it.
-class Released {
- public:
-  explicit Released(absl::Mutex* mutex) : mutex_(mutex) {
-    __tsan_mutex_pre_unlock(mutex_, 0);
-    __tsan_mutex_post_unlock(mutex_, 0);
-    __tsan_mutex_pre_lock(mutex_, kExclusive);
-  }
-  ~Released() { __tsan_mutex_post_lock(mutex_, kExclusive, 0); }
-  Released(const Released&) = delete;
-  Released& operator=(const Released&) = delete;
+// Whether code lies in the program itself rather than in a shared library.
+bool IsOurs(const void* code) { return code >= &__executable_start && code < &etext; }
 
- private:
-  absl::Mutex* mutex_;
+// Abseil's functions call one another: only the outermost call of a thread speaks to ThreadSanitizer.
+thread_local bool inside = false;
+
+class Inside {
+ public:
+  Inside() { inside = true; }
+  ~Inside() { inside = false; }
+  Inside(const Inside&) = delete;
+  Inside& operator=(const Inside&) = delete;
 };
 
-// Between the two calls that ThreadSanitizer wants around an acquisition.
 template <typename Acquire>
-void Acquiring(absl::Mutex* mutex, unsigned flags, Acquire acquire) {
+auto Acquiring(absl::Mutex* mutex, unsigned flags, Acquire acquire) {
+  if (inside) return acquire();
+  struct PostLock {
+    absl::Mutex* mutex;
+    unsigned flags;
+    ~PostLock() { __tsan_mutex_post_lock(mutex, flags, 0); }
+  };
   __tsan_mutex_pre_lock(mutex, flags);
-  acquire();
-  __tsan_mutex_post_lock(mutex, flags, 0);
+  const PostLock post_lock{mutex, flags};
+  const Inside now_inside;
+  return acquire();
 }
 
 template <typename Acquire>
 bool Trying(absl::Mutex* mutex, unsigned flags, Acquire acquire) {
+  if (inside) return acquire();
   flags |= __tsan_mutex_try_lock;
   __tsan_mutex_pre_lock(mutex, flags);
+  const Inside now_inside;
   const bool acquired = acquire();
   __tsan_mutex_post_lock(mutex, acquired ? flags : flags | __tsan_mutex_try_lock_failed, 0);
   return acquired;
+}
+
+template <typename Release>
+void Releasing(absl::Mutex* mutex, unsigned flags, Release release) {
+  if (inside) return release();
+  __tsan_mutex_pre_unlock(mutex, flags);
+  {
+    const Inside now_inside;
+    release();
+  }
+  __tsan_mutex_post_unlock(mutex, flags);
+}
+
+// A wait gives the mutex up and takes it again. Conditions that other threads evaluate meanwhile hold it.
+template <typename Wait>
+auto Waiting(absl::Mutex* mutex, Wait wait) {
+  if (inside) return wait();
+  __tsan_mutex_pre_unlock(mutex, 0);
+  __tsan_mutex_post_unlock(mutex, 0);
+  return Acquiring(mutex, kExclusive, wait);
 }
 
 }  // namespace
@@ -81,13 +111,12 @@ Mutex::~Mutex() {
 void Mutex::Lock() {
   static const Original<void, Mutex*> original("5Mutex4LockEv");
   Acquiring(this, kExclusive, [this] { original(this); });
+  if (!IsOurs(__builtin_return_address(0))) refit::tsan::AcquireHandoffs();
 }
 
 void Mutex::Unlock() {
   static const Original<void, Mutex*> original("5Mutex6UnlockEv");
-  __tsan_mutex_pre_unlock(this, 0);
-  original(this);
-  __tsan_mutex_post_unlock(this, 0);
+  Releasing(this, 0, [this] { original(this); });
 }
 
 bool Mutex::TryLock() {
@@ -102,9 +131,7 @@ void Mutex::ReaderLock() {
 
 void Mutex::ReaderUnlock() {
   static const Original<void, Mutex*> original("5Mutex12ReaderUnlockEv");
-  __tsan_mutex_pre_unlock(this, __tsan_mutex_read_lock);
-  original(this);
-  __tsan_mutex_post_unlock(this, __tsan_mutex_read_lock);
+  Releasing(this, __tsan_mutex_read_lock, [this] { original(this); });
 }
 
 void Mutex::LockWhen(const Condition& condition) {
@@ -115,56 +142,46 @@ void Mutex::LockWhen(const Condition& condition) {
 bool Mutex::LockWhenWithTimeout(const Condition& condition, Duration timeout) {
   static const Original<bool, Mutex*, const Condition&, Duration> original(
       "5Mutex19LockWhenWithTimeoutERKNS0_9ConditionENS0_8DurationE");
-  bool holds = false;
-  Acquiring(this, kExclusive, [&] { holds = original(this, condition, timeout); });
-  return holds;
+  return Acquiring(this, kExclusive, [&] { return original(this, condition, timeout); });
 }
 
 bool Mutex::LockWhenWithDeadline(const Condition& condition, Time deadline) {
   static const Original<bool, Mutex*, const Condition&, Time> original(
       "5Mutex20LockWhenWithDeadlineERKNS0_9ConditionENS0_4TimeE");
-  bool holds = false;
-  Acquiring(this, kExclusive, [&] { holds = original(this, condition, deadline); });
-  return holds;
+  return Acquiring(this, kExclusive, [&] { return original(this, condition, deadline); });
 }
 
 void Mutex::Await(const Condition& condition) {
   static const Original<void, Mutex*, const Condition&> original("5Mutex5AwaitERKNS0_9ConditionE");
-  const Released released(this);
-  original(this, condition);
+  return Waiting(this, [&] { return original(this, condition); });
 }
 
 bool Mutex::AwaitWithTimeout(const Condition& condition, Duration timeout) {
   static const Original<bool, Mutex*, const Condition&, Duration> original(
       "5Mutex16AwaitWithTimeoutERKNS0_9ConditionENS0_8DurationE");
-  const Released released(this);
-  return original(this, condition, timeout);
+  return Waiting(this, [&] { return original(this, condition, timeout); });
 }
 
 bool Mutex::AwaitWithDeadline(const Condition& condition, Time deadline) {
   static const Original<bool, Mutex*, const Condition&, Time> original(
       "5Mutex17AwaitWithDeadlineERKNS0_9ConditionENS0_4TimeE");
-  const Released released(this);
-  return original(this, condition, deadline);
+  return Waiting(this, [&] { return original(this, condition, deadline); });
 }
 
 void CondVar::Wait(Mutex* mutex) {
   static const Original<void, CondVar*, Mutex*> original("7CondVar4WaitEPNS0_5MutexE");
-  const Released released(mutex);
-  original(this, mutex);
+  return Waiting(mutex, [&] { return original(this, mutex); });
 }
 
 bool CondVar::WaitWithTimeout(Mutex* mutex, Duration timeout) {
   static const Original<bool, CondVar*, Mutex*, Duration> original(
       "7CondVar15WaitWithTimeoutEPNS0_5MutexENS0_8DurationE");
-  const Released released(mutex);
-  return original(this, mutex, timeout);
+  return Waiting(mutex, [&] { return original(this, mutex, timeout); });
 }
 
 bool CondVar::WaitWithDeadline(Mutex* mutex, Time deadline) {
   static const Original<bool, CondVar*, Mutex*, Time> original("7CondVar16WaitWithDeadlineEPNS0_5MutexENS0_4TimeE");
-  const Released released(mutex);
-  return original(this, mutex, deadline);
+  return Waiting(mutex, [&] { return original(this, mutex, deadline); });
 }
 
 ABSL_NAMESPACE_END
