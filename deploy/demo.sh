@@ -10,6 +10,8 @@ The main job, shown: a trainer pushes two versions, two workers pull each while 
   PATH            a safetensors file, or a checkpoint folder (model.safetensors.index.json), of native tensors.
                   Default: synthetic Gemma4 26B-A4B tensors, real names and shapes, values made on the fly
   --layers N      layers of the synthetic model (default 2 of its 30)
+  --everything    also the vision tower and the tied lm_head of the synthetic model, which otherwise are left out to
+                  stay under a minute
   --workers N     workers that pull at the same time (default 2)
   --memory SIZE   what the service may use for tensors (default 20GiB)
   --port N        port on 127.0.0.1 (default: a free one)
@@ -20,10 +22,11 @@ Installs what is missing and builds first. Exit code 0: every worker got every b
 TEXT
 }
 
-layers=2 workers=2 memory=20GiB port=0 install=yes path=''
+layers=2 workers=2 memory=20GiB port=0 install=yes path='' exclude='lm_head|model\.vision_tower'
 while (($#)); do
   case "$1" in
     --layers) layers=${2:?--layers needs a number}; shift 2 ;;
+    --everything) exclude=''; shift ;;
     --workers) workers=${2:?--workers needs a number}; shift 2 ;;
     --memory) memory=${2:?--memory needs a size}; shift 2 ;;
     --port) port=${2:?--port needs a number}; shift 2 ;;
@@ -81,12 +84,12 @@ refit_version() {
   if [[ -n $path ]]; then
     source=("$path") check=(--verify "$path")
   else
-    source=(--synthetic gemma4_26b_a4b --layers "$layers" --seed "$version")
-    check=(--verify-synthetic gemma4_26b_a4b --layers "$layers" --seed "$version")
+    source=(--synthetic gemma4_26b_a4b --layers "$layers" --seed "$version" ${exclude:+--exclude-key-regex "$exclude"})
+    check=(--verify-synthetic gemma4_26b_a4b --layers "$layers" --seed "$version" ${exclude:+--exclude-key-regex "$exclude"})
   fi
   printf '\nVersion %s: %s\n' "$version" "${source[*]}"
 
-  "$bin/refit" watch --server "$server" --fleet --until "$version" &
+  "$bin/refit" watch --server "$server" --fleet --until "$version" --pulls "$workers" &
   local watch=$!
   for ((worker = 1; worker <= workers; ++worker)); do
     "$bin/refit" pull --server "$server" --version "$version" --wait 60 --worker "worker-$worker" "${check[@]}" \

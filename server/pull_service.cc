@@ -184,8 +184,11 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
 class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
                            public std::enable_shared_from_this<WatchReactor> {
  public:
-  WatchReactor(ServerState& state, const v1::WatchVersionsRequest& request)
-      : state_(state), model_(request.model()), after_(request.has_after() ? request.after() : 0) {}
+  WatchReactor(ServerState& state, const v1::WatchVersionsRequest& request, std::string worker)
+      : state_(state),
+        model_(request.model()),
+        worker_(std::move(worker)),
+        after_(request.has_after() ? request.after() : 0) {}
 
   void Start() {
     self_ = shared_from_this();
@@ -224,6 +227,7 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
       observer = observer_;
     }
     state_.store.StopObserving(observer);
+    state_.workers.WatchEnded(model_, worker_);
     self_.reset();
   }
 
@@ -259,6 +263,7 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
 
   ServerState& state_;
   const std::string model_;
+  const std::string worker_;
   const uint64_t after_;
   std::shared_ptr<WatchReactor> self_;
   v1::VersionEvent event_;
@@ -327,8 +332,9 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* PullService::Pull(grpc::CallbackServ
 
 grpc::ServerWriteReactor<v1::VersionEvent>* PullService::WatchVersions(grpc::CallbackServerContext* context,
                                                                        const v1::WatchVersionsRequest* request) {
-  state_.workers.Watching(request->model(), WorkerName(request->worker(), *context), context->peer());
-  auto reactor = std::make_shared<WatchReactor>(state_, *request);
+  const std::string worker = WorkerName(request->worker(), *context);
+  state_.workers.Watching(request->model(), worker, context->peer());
+  auto reactor = std::make_shared<WatchReactor>(state_, *request, worker);
   reactor->Start();
   return reactor.get();
 }

@@ -65,6 +65,12 @@ void WorkerRegistry::Watching(const std::string& model, const std::string& name,
   if (entry.worker.state() == v1::WORKER_STATE_UNSPECIFIED) entry.worker.set_state(v1::WORKER_STATE_WATCHING);
 }
 
+void WorkerRegistry::WatchEnded(const std::string& model, const std::string& name) {
+  absl::MutexLock lock(&mutex_);
+  const auto it = workers_.find({model, name});
+  if (it != workers_.end() && it->second.worker.state() == v1::WORKER_STATE_WATCHING) workers_.erase(it);
+}
+
 std::vector<v1::Worker> WorkerRegistry::List(const std::string& model) const {
   absl::MutexLock lock(&mutex_);
   std::vector<v1::Worker> list;

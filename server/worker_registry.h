@@ -43,8 +43,9 @@ class WorkerRegistry {
   // `selected_bytes` is what the pull will send if nothing goes wrong.
   std::unique_ptr<Pull> StartPull(const std::string& model, const std::string& name, const std::string& peer,
                                   uint64_t version, uint64_t selected_bytes);
-  // A worker that watches versions.
+  // A worker that watches versions, until WatchEnded: one that never pulled is then forgotten.
   void Watching(const std::string& model, const std::string& name, const std::string& peer);
+  void WatchEnded(const std::string& model, const std::string& name);
 
   // Of one model, or of all if it is empty; by model and name.
   std::vector<v1::Worker> List(const std::string& model) const;

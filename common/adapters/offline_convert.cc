@@ -30,7 +30,8 @@ absl::Status Write(SafetensorsWriter& writer, size_t index, const TypedTensor& t
 absl::Status WriteFile(const std::string& out, std::vector<TensorSpec> specs,
                        absl::FunctionRef<absl::StatusOr<TypedTensor>(size_t)> make) {
   const size_t count = specs.size();
-  absl::StatusOr<std::unique_ptr<SafetensorsWriter>> writer = SafetensorsWriter::Create(out, std::move(specs));
+  absl::StatusOr<std::unique_ptr<SafetensorsWriter>> writer =
+      SafetensorsWriter::Create(out, std::move(specs), {{"format", "pt"}});
   if (!writer.ok()) return writer.status();
   for (size_t i = 0; i < count; ++i) {
     absl::StatusOr<TypedTensor> tensor = make(i);

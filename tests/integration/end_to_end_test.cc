@@ -404,6 +404,13 @@ TEST(Watching, SeesEachVersionComeAndGo) {
   watcher.join();
   EXPECT_EQ(events.front(), std::make_pair(uint64_t{1}, v1::VERSION_STATE_COMMITTED));
   EXPECT_EQ(events.back(), std::make_pair(uint64_t{1}, v1::VERSION_STATE_RETIRED));
+  // One that only watched is no worker once it has gone.
+  auto inspector = Inspector::Connect(To(*server));
+  ASSERT_OK(inspector);
+  const absl::Time deadline = absl::Now() + absl::Seconds(30);
+  while ((*inspector)->Workers()->workers_size() > 0 && absl::Now() < deadline) {
+  }
+  EXPECT_EQ((*inspector)->Workers()->workers_size(), 0);
 }
 
 TEST(Inspecting, ShowsVersionsWorkersAndTensors) {
