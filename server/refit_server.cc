@@ -99,6 +99,10 @@ absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOpti
     return absl::UnavailableError(
         absl::StrCat("cannot listen on '", options.listen, "'; is the address right and the port free?"));
   }
+  for (const char* service : {v1::PushService::service_full_name(), v1::PullService::service_full_name(),
+                              v1::InspectService::service_full_name()}) {
+    impl->server->GetHealthCheckService()->SetServingStatus(service, true);
+  }
   std::unique_ptr<RefitServer> server = absl::WrapUnique(new RefitServer(std::move(impl)));
   server->port_ = port;
   server->address_ = WithPort(options.listen, port);

@@ -66,6 +66,9 @@ service Health { rpc Check(HealthCheckRequest) returns (HealthCheckResponse); }
 PROTO
 expect "health" '"status": "SERVING"' \
   "$(call -import-path "$scratch" -proto health.proto "$server" grpc.health.v1.Health/Check)"
+expect "health of one service" '"status": "SERVING"' \
+  "$(call -import-path "$scratch" -proto health.proto -d '{"service": "refit.v1.PullService"}' \
+    "$server" grpc.health.v1.Health/Check)"
 
 inspect() { call -d "$2" "$server" "refit.v1.InspectService/$1"; }
 info=$(inspect GetServerInfo '{}')
