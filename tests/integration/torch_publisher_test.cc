@@ -1,0 +1,72 @@
+// A trainer that embeds the service publishes at::Tensors in process; a worker pulls at::Tensors.
+#include "server/torch_publisher.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "client/torch/torch_client.h"
+#include "tests/support/status_matchers.h"
+
+namespace refit {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr char kDown[] = "model.language_model.layers.0.moe.experts.down_projs";
+
+class TorchPublisher : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ServerOptions options;
+    options.listen = "127.0.0.1:0";
+    auto server = RefitServer::Start(options);
+    ASSERT_OK(server);
+    server_ = *std::move(server);
+    build_.version = 1;
+  }
+
+  std::unique_ptr<RefitServer> server_;
+  BuildOptions build_;
+};
+
+TEST_F(TorchPublisher, AStateDictReachesAWorkerConverted) {
+  const at::Tensor down = at::randn({4, 6, 8}).transpose(0, 1);  // [6, 4, 8], not contiguous
+  const at::Tensor norm = at::randn({8});
+  auto committed = PublishStateDict(*server_, build_, {{kDown, down}, {"model.norm.weight", norm}});
+  ASSERT_OK(committed);
+  EXPECT_EQ(committed->tensors(), 3u);
+
+  ChannelOptions channel;
+  channel.address = server_->address();
+  auto subscriber = Subscriber::Connect(channel);
+  ASSERT_OK(subscriber);
+  auto pulled = PullTensors(**subscriber, {});
+  ASSERT_OK(pulled);
+  ASSERT_EQ(pulled->tensors.size(), 3u);
+  EXPECT_EQ(pulled->tensors[0].first, "model.language_model.layers.0.experts.down_proj");
+  EXPECT_TRUE(pulled->tensors[0].second.equal(down.transpose(-2, -1)));
+  EXPECT_EQ(pulled->tensors[1].first, "model.language_model.layers.0.router.per_expert_scale");
+  EXPECT_TRUE(pulled->tensors[1].second.equal(at::ones({6})));
+  EXPECT_TRUE(pulled->tensors[2].second.equal(norm));
+}
+
+TEST_F(TorchPublisher, WhatWasNotDeclaredIsRefused) {
+  auto builder = server_->OpenVersion(build_, {{"w", DType::kF32, {4}}});
+  ASSERT_OK(builder);
+  EXPECT_THAT(PublishTensor(**builder, "v", at::zeros({4})), StatusIs(absl::StatusCode::kNotFound, HasSubstr("'v'")));
+  EXPECT_THAT(PublishTensor(**builder, "w", at::zeros({5})),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("w F32 [4] was declared, got w F32 [5]")));
+  EXPECT_THAT(PublishTensor(**builder, "w", at::zeros({4}, at::kDouble)), StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_OK(PublishTensor(**builder, "w", at::zeros({4})));
+  EXPECT_OK((*builder)->Commit());
+}
+
+TEST_F(TorchPublisher, AnErrorPublishesNothing) {
+  EXPECT_THAT(PublishStateDict(*server_, build_, {{"w", at::zeros({4})}, {kDown, at::zeros({4})}}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(kDown)));
+  EXPECT_THAT(PublishStateDict(*server_, build_, {{"w", at::Tensor()}}), StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_OK(PublishStateDict(*server_, build_, {{"w", at::zeros({4})}}));
+}
+
+}  // namespace
+}  // namespace refit
