@@ -26,43 +26,40 @@ struct Flags {
 void AddOptions(CLI::App& app, Flags& flags) {
   StoreOptions& store = flags.server.store;
   Limits& limits = flags.server.limits;
-  app.add_option("--listen", flags.server.listen, "Address to serve on: HOST:PORT (port 0: any free one) or unix:/path")
-      ->capture_default_str();
+  // `value` is what --help shows for the value; defaults stand in the descriptions.
+  const auto option = [&app](const char* name, auto& variable, const char* value, const char* description) {
+    return app.add_option(name, variable, description)->option_text(value);
+  };
+  const CLI::AsSizeValue size(/*kb_is_1000=*/false);
+  option("--listen", flags.server.listen, "ADDR",
+         "Address to serve on: HOST:PORT (port 0: any free one) or unix:/path [127.0.0.1:50051]");
   app.add_flag("--allow-plaintext", flags.server.allow_plaintext,
                "Listen beyond loopback although nothing is encrypted and nobody is authenticated");
-  app.add_option("--port-file", flags.port_file, "Write the port that is listened on to this file");
-  app.add_option("--memory", store.memory_budget_bytes, "Memory for the tensors of all versions, such as 16GiB [8GiB]")
-      ->transform(CLI::AsSizeValue(false))
-      ->type_name("SIZE");
-  app.add_option("--retain", store.retain_versions,
-                 "Committed versions to keep for each model; older ones go earlier if the memory is needed")
-      ->capture_default_str()
+  option("--port-file", flags.port_file, "FILE", "Write the port that is listened on to this file");
+  option("--memory", store.memory_budget_bytes, "SIZE", "Memory for the tensors of all versions, such as 16GiB [8GiB]")
+      ->transform(size);
+  option("--retain", store.retain_versions, "N",
+         "Committed versions to keep for each model; older ones go earlier if the memory is needed [2]")
       ->check(CLI::Range(1, 1000));
-  app.add_option("--chunk-bytes", store.chunk_bytes, "Payload of one message, such as 2MiB; a multiple of 64 [2MiB]")
-      ->transform(CLI::AsSizeValue(false))
-      ->type_name("SIZE");
-  app.add_option("--max-message-bytes", limits.max_message_bytes, "Largest message sent or accepted [4MiB]")
-      ->transform(CLI::AsSizeValue(false))
-      ->type_name("SIZE");
-  app.add_option("--max-tensors", limits.max_tensors_per_version, "Most native tensors in one version")
-      ->capture_default_str();
-  app.add_option("--max-name-bytes", limits.max_name_bytes, "Longest tensor name")->capture_default_str();
-  app.add_option("--max-pulls", limits.max_pulls, "Most pulls served at a time")->capture_default_str();
-  app.add_option("--max-pushes", limits.max_pushes, "Most push streams open at a time")->capture_default_str();
-  app.add_option("--push-idle-timeout", flags.push_idle_seconds,
-                 "Abort a version whose trainer sends nothing for so long, in seconds")
-      ->capture_default_str()
+  option("--chunk-bytes", store.chunk_bytes, "SIZE", "Payload of one message; a multiple of 64 [2MiB]")
+      ->transform(size);
+  option("--max-message-bytes", limits.max_message_bytes, "SIZE", "Largest message sent or accepted [4MiB]")
+      ->transform(size);
+  option("--max-tensors", limits.max_tensors_per_version, "N", "Most native tensors in one version [1000000]");
+  option("--max-name-bytes", limits.max_name_bytes, "N", "Longest tensor name [1024]");
+  option("--max-pulls", limits.max_pulls, "N", "Most pulls served at a time [1024]");
+  option("--max-pushes", limits.max_pushes, "N", "Most push streams open at a time [64]");
+  option("--push-idle-timeout", flags.push_idle_seconds, "SECONDS",
+         "Abort a version whose trainer sends nothing for so long [60]")
       ->check(CLI::PositiveNumber);
-  app.add_option("--convert-threads", flags.server.convert_threads, "Threads that convert; 0: one for each two cores")
-      ->capture_default_str()
+  option("--convert-threads", flags.server.convert_threads, "N", "Threads that convert; 0: one for each two cores [0]")
       ->check(CLI::Range(0, 1024));
-  app.add_option("--grace", flags.grace_seconds, "On SIGTERM, time for calls under way to end, in seconds")
-      ->capture_default_str()
+  option("--grace", flags.grace_seconds, "SECONDS", "On SIGTERM, time for calls under way to end [10]")
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--log-format", flags.log_format, "Logs on stderr: text (key=value) or json, one event a line [text]")
+  option("--log-format", flags.log_format, "text|json", "Logs on stderr, one event a line: key=value, or JSON [text]")
       ->transform(CLI::CheckedTransformer(
           std::map<std::string, LogFormat>{{"text", LogFormat::kText}, {"json", LogFormat::kJson}}));
-  app.add_option("--log-level", flags.log_level, "Least level that is logged: debug, info, warning or error [info]")
+  option("--log-level", flags.log_level, "LEVEL", "Least level that is logged: debug, info, warning or error [info]")
       ->transform(CLI::CheckedTransformer(std::map<std::string, LogLevel>{{"debug", LogLevel::kDebug},
                                                                           {"info", LogLevel::kInfo},
                                                                           {"warning", LogLevel::kWarning},
