@@ -55,7 +55,8 @@ absl::Status PullReceiver::OnResponse(const v1::PullResponse& response) {
       if (chunk.has_tensor_digest()) header.tensor_digest = chunk.tensor_digest();
       const std::string& payload = chunk.payload();
       return OnChunk(header, payload.size(), [&payload](std::byte* dst) {
-        std::memcpy(dst, payload.data(), payload.size());
+        // An empty tensor may have no memory at all.
+        if (!payload.empty()) std::memcpy(dst, payload.data(), payload.size());
         return DigestBytes({dst, payload.size()});
       });
     }
