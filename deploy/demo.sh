@@ -10,8 +10,8 @@ The main job, shown: a trainer pushes two versions, two workers pull each while 
   PATH            a safetensors file, or a checkpoint folder (model.safetensors.index.json), of native tensors.
                   Default: synthetic Gemma4 26B-A4B tensors, real names and shapes, values made on the fly
   --layers N      layers of the synthetic model (default 2 of its 30)
-  --everything    also the vision tower and the tied lm_head of the synthetic model, which otherwise are left out to
-                  stay under a minute
+  --everything    also the embeddings, the lm_head tied to them and the vision tower of the synthetic model, which
+                  otherwise are left out to stay under a minute
   --workers N     workers that pull at the same time (default 2)
   --memory SIZE   what the service may use for tensors (default 20GiB)
   --port N        port on 127.0.0.1 (default: a free one)
@@ -22,7 +22,7 @@ Installs what is missing and builds first. Exit code 0: every worker got every b
 TEXT
 }
 
-layers=2 workers=2 memory=20GiB port=0 install=yes path='' exclude='lm_head|model\.vision_tower'
+layers=2 workers=2 memory=20GiB port=0 install=yes path='' exclude='lm_head|model\.(vision_tower|embed_vision|language_model\.embed_tokens)'
 while (($#)); do
   case "$1" in
     --layers) layers=${2:?--layers needs a number}; shift 2 ;;
