@@ -147,19 +147,14 @@ absl::Status VersionPush::State::AppendChunk(size_t tensor, absl::Span<const std
                                              std::shared_ptr<const void> owner) {
   const TensorSpec& spec = native[tensor];
   auto& [sent, digester] = progress[tensor];
-  const uint64_t block = opened.summary().chunk_bytes();
   const bool ends = sent + payload.size() == spec.ByteSize();
-  if (digester == nullptr) digester = std::make_unique<TensorDigester>(block);
+  if (digester == nullptr) digester = std::make_unique<TensorDigester>(opened.summary().chunk_bytes());
 
   ChunkHeader header;
   header.tensor = tensor;
   header.offset = sent;
   header.digest = DigestBytes(payload);
-  if (sent % block == 0 && (payload.size() == block || (ends && payload.size() < block))) {
-    digester->UpdateBlock(header.digest);
-  } else {
-    digester->Update(payload);
-  }
+  digester->UpdateChunk(payload, header.digest, ends);
   sent += payload.size();
   if (ends) {
     header.tensor_digest = digester->Finish();

@@ -51,10 +51,8 @@ absl::Status PullReceiver::OnResponse(const v1::PullResponse& response) {
     case v1::PullResponse::kChunk: {
       // From an encoder that orders fields otherwise.
       const v1::Chunk& chunk = response.chunk();
-      ChunkHeader header{chunk.tensor(), chunk.offset(), chunk.encoding(), chunk.decoded_bytes(), chunk.digest()};
-      if (chunk.has_tensor_digest()) header.tensor_digest = chunk.tensor_digest();
       const std::string& payload = chunk.payload();
-      return OnChunk(header, payload.size(), [&payload](std::byte* dst) {
+      return OnChunk(HeaderOf(chunk), payload.size(), [&payload](std::byte* dst) {
         // An empty tensor may have no memory at all.
         if (!payload.empty()) std::memcpy(dst, payload.data(), payload.size());
         return DigestBytes({dst, payload.size()});
@@ -172,13 +170,8 @@ absl::Status PullReceiver::OnChunk(const ChunkHeader& chunk, uint64_t payload_by
     return Mismatch(absl::StrCat("tensor ", specs_[tensor_].ToString(), ", chunk at offset ", offset_), chunk.digest,
                     digest);
   }
-  const uint64_t block = version_.chunk_bytes();
   const bool ends = chunk.tensor_digest.has_value();
-  if (payload_bytes > 0 && offset_ % block == 0 && (payload_bytes == block || (ends && payload_bytes < block))) {
-    digester_->UpdateBlock(digest);
-  } else {
-    digester_->Update(payload);
-  }
+  digester_->UpdateChunk(payload, digest, ends);
   offset_ += payload_bytes;
   received_bytes_ += payload_bytes;
   sink_.Progress(payload_bytes);

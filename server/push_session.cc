@@ -176,9 +176,7 @@ absl::Status PushSession::WriteChunk(const DecodedChunk& chunk, const ReceivedMe
 }
 
 absl::Status PushSession::WriteChunk(const v1::Chunk& chunk) {
-  ChunkHeader header{chunk.tensor(),        chunk.offset(), chunk.encoding(),
-                     chunk.decoded_bytes(), chunk.digest(), std::nullopt};
-  if (chunk.has_tensor_digest()) header.tensor_digest = chunk.tensor_digest();
+  const ChunkHeader header = HeaderOf(chunk);
   if (absl::Status status = CheckChunk(header, chunk.payload().size()); !status.ok()) return status;
   const auto payload =
       absl::MakeConstSpan(reinterpret_cast<const std::byte*>(chunk.payload().data()), chunk.payload().size());
@@ -199,15 +197,9 @@ absl::Status PushSession::AppendVerified(const ChunkHeader& header, uint64_t got
 absl::Status PushSession::CheckTensorDigest(const ChunkHeader& header, absl::Span<const std::byte> payload) {
   const TensorSpec& spec = builder_->native()[header.tensor];
   const bool ends = header.offset + payload.size() == spec.ByteSize();
-  const uint64_t block = state_.store.options().chunk_bytes;
   std::optional<TensorDigester>& digester = digesters_[header.tensor];
-  if (!digester.has_value()) digester.emplace(block);
-  const bool is_block = header.offset % block == 0 && (payload.size() == block || ends) && !payload.empty();
-  if (is_block) {
-    digester->UpdateBlock(header.digest);
-  } else {
-    digester->Update(payload);
-  }
+  if (!digester.has_value()) digester.emplace(state_.store.options().chunk_bytes);
+  digester->UpdateChunk(payload, header.digest, ends);
   if (!ends) {
     if (!header.tensor_digest.has_value()) return absl::OkStatus();
     return absl::InvalidArgumentError(absl::StrCat("tensor ", spec.ToString(), ": the chunk at offset ", header.offset,

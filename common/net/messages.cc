@@ -20,4 +20,10 @@ absl::StatusOr<TensorSpec> FromProto(const v1::TensorSpec& proto, size_t max_nam
   return spec;
 }
 
+ChunkHeader HeaderOf(const v1::Chunk& chunk) {
+  ChunkHeader header{chunk.tensor(), chunk.offset(), chunk.encoding(), chunk.decoded_bytes(), chunk.digest()};
+  if (chunk.has_tensor_digest()) header.tensor_digest = chunk.tensor_digest();
+  return header;
+}
+
 }  // namespace refit

@@ -90,6 +90,17 @@ void TensorDigester::Update(absl::Span<const std::byte> bytes) {
 
 void TensorDigester::UpdateBlock(uint64_t block_digest) { state_->tensor.UpdateDigest(block_digest); }
 
+void TensorDigester::UpdateChunk(absl::Span<const std::byte> chunk, uint64_t chunk_digest, bool ends) {
+  const State& state = *state_;
+  const bool is_block = state.filled == 0 && !chunk.empty() &&
+                        (chunk.size() == state.block_bytes || (ends && chunk.size() < state.block_bytes));
+  if (is_block) {
+    UpdateBlock(chunk_digest);
+  } else {
+    Update(chunk);
+  }
+}
+
 uint64_t TensorDigester::Finish() {
   if (state_->filled > 0) state_->EndBlock();
   return state_->tensor.Digest();

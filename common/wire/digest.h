@@ -44,6 +44,8 @@ class TensorDigester {
   // The next block, whole (or the tensor's last), with its digest already known: saves hashing it again. Only at a
   // block boundary.
   void UpdateBlock(uint64_t block_digest);
+  // A chunk with its digest (see above), which saves hashing it again if it is a block. `ends`: it ends the tensor.
+  void UpdateChunk(absl::Span<const std::byte> chunk, uint64_t chunk_digest, bool ends);
   // Digest of all that came; the digester must not be used any more.
   uint64_t Finish();
 

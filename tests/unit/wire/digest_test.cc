@@ -88,6 +88,26 @@ TEST(Digest, DoesNotDependOnHowATensorIsCut) {
   }
 }
 
+TEST(Digest, TakesTheDigestsOfChunksHoweverTheyAreCut) {
+  const auto bytes = RandomBytes(10'000, 5);
+  std::mt19937 random(6);
+  for (const uint64_t block : {64, 1000, 4096, 20'000}) {
+    for (int round = 0; round < 20; ++round) {
+      TensorDigester digester(block);
+      auto rest = absl::MakeConstSpan(bytes);
+      while (!rest.empty()) {
+        const auto chunk = rest.subspan(0, random() % 2 == 0 ? block : 1 + random() % 2500);
+        rest.remove_prefix(chunk.size());
+        digester.UpdateChunk(chunk, DigestBytes(chunk), rest.empty());
+      }
+      EXPECT_EQ(digester.Finish(), TensorDigestAsDefined(bytes, block));
+    }
+  }
+  TensorDigester empty(64);
+  empty.UpdateChunk({}, DigestBytes({}), true);
+  EXPECT_EQ(empty.Finish(), TensorDigestAsDefined({}, 64));
+}
+
 TEST(Digest, OfManifests) {
   ManifestDigester digester;
   EXPECT_EQ(digester.Finish(), Xxh3(""));
