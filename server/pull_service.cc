@@ -298,10 +298,7 @@ class ManifestReactor final : public grpc::ServerWriteReactor<v1::ManifestPart> 
     absl::StatusOr<std::shared_ptr<Version>> version = state.store.Find(request.model(), request.version());
     if (!version.ok()) return version.status();
     version_ = *std::move(version);
-    const v1::VersionState version_state = version_->state();
-    if (version_state != v1::VERSION_STATE_OPEN && version_state != v1::VERSION_STATE_COMMITTED) {
-      return absl::FailedPreconditionError(absl::StrCat("version ", version_->Label(), " is retired or aborted"));
-    }
+    if (absl::Status status = version_->CheckPullable(); !status.ok()) return status;
     absl::StatusOr<std::vector<size_t>> selection = SelectTensors(*version_, request.filter());
     if (!selection.ok()) return selection.status();
     selection_ = *std::move(selection);

@@ -18,12 +18,7 @@ absl::StatusOr<std::unique_ptr<PullSession>> PullSession::Start(ServerState& sta
   }
   absl::StatusOr<std::shared_ptr<Version>> version = state.store.Find(request.model(), request.version());
   if (!version.ok()) return version.status();
-  const v1::VersionState version_state = (*version)->state();
-  if (version_state != v1::VERSION_STATE_OPEN && version_state != v1::VERSION_STATE_COMMITTED) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "version ", (*version)->Label(), " is ", version_state == v1::VERSION_STATE_RETIRED ? "retired" : "aborted",
-        " and can no longer be pulled"));
-  }
+  if (absl::Status status = (*version)->CheckPullable(); !status.ok()) return status;
   absl::StatusOr<std::vector<size_t>> selection = SelectTensors(**version, request.filter(), request.names());
   if (!selection.ok()) return selection.status();
   const uint64_t number = (*version)->number();

@@ -85,11 +85,10 @@ absl::StatusOr<PushSession::Answer> PushSession::Open(const v1::OpenVersion& ope
   if (open.dtype() != v1::DTYPE_UNSPECIFIED) {
     absl::StatusOr<DType> dtype = DTypeFromWire(open.dtype());
     if (!dtype.ok()) return dtype.status();
-    if (!IsCastable(*dtype)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("cannot cast a version to ", Name(*dtype), "; expected F64, F32, F16 or BF16"));
-    }
     options.dtype = *dtype;
+    ConvertOptions convert;
+    convert.dtype = *dtype;
+    if (absl::Status status = Validate(convert); !status.ok()) return status;
   }
   options.model = open.model();
   options.version = open.version();

@@ -11,6 +11,7 @@
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "common/net/channel.h"
 #include "server/event_log.h"
 #include "server/version_store.h"
 #include "server/work_queue.h"
@@ -21,10 +22,10 @@ namespace refit {
 // Limits on what a peer may ask for; beyond them RESOURCE_EXHAUSTED.
 struct Limits {
   uint64_t max_tensors_per_version = 1'000'000;
-  uint64_t max_name_bytes = 1024;
+  uint64_t max_name_bytes = kMaxNameBytes;
   uint32_t max_pulls = 1024;
   uint32_t max_pushes = 64;
-  int max_message_bytes = 4 << 20;
+  int max_message_bytes = kMaxMessageBytes;
   // A push whose trainer is silent for so long is aborted.
   std::chrono::milliseconds push_idle_timeout = std::chrono::seconds(60);
   // While a worker waits for the trainer, it hears from the service this often.

@@ -5,7 +5,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "common/tensor/kernels.h"
 #include "common/wire/digest.h"
 
 namespace refit {
@@ -56,6 +55,14 @@ std::optional<uint64_t> Version::tensor_digest(size_t tensor) const {
   absl::MutexLock lock(&mutex_);
   if (!tensors_[tensor].complete) return std::nullopt;
   return tensors_[tensor].digest;
+}
+
+absl::Status Version::CheckPullable() const {
+  const v1::VersionState now = state();
+  if (now == v1::VERSION_STATE_OPEN || now == v1::VERSION_STATE_COMMITTED) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat("version ", Label(), " is ",
+                                                    now == v1::VERSION_STATE_RETIRED ? "retired" : "aborted",
+                                                    " and can no longer be pulled"));
 }
 
 bool Version::IsReady(size_t tensor, uint64_t chunk) const {
@@ -236,11 +243,6 @@ void Version::DropDataLocked(std::vector<std::shared_ptr<Buffer>>& dropped) {
 bool Version::HoldsData() const {
   absl::MutexLock lock(&mutex_);
   return holds_data_;
-}
-
-int Version::readers() const {
-  absl::MutexLock lock(&mutex_);
-  return readers_;
 }
 
 Version::Reader::Reader(std::shared_ptr<Version> version) : version_(std::move(version)) {

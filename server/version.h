@@ -52,6 +52,8 @@ class Version : public std::enable_shared_from_this<Version> {
   v1::VersionState state() const;
   v1::VersionSummary Summary() const;
   std::optional<uint64_t> tensor_digest(size_t tensor) const;
+  // FAILED_PRECONDITION unless the version is open or committed: another can no longer be pulled.
+  absl::Status CheckPullable() const;
 
   // A chunk that is ready, and what keeps its bytes alive.
   struct Chunk {
@@ -117,7 +119,6 @@ class Version : public std::enable_shared_from_this<Version> {
   void SetRetired();
   void DropData();
   bool HoldsData() const;
-  int readers() const;
 
   bool IsReady(size_t tensor, uint64_t chunk) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status DataStatus() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

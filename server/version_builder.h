@@ -26,7 +26,7 @@ struct BuildOptions {
   std::string publisher;
   // Limits on what is declared.
   uint64_t max_tensors = 1'000'000;
-  size_t max_name_bytes = 1024;
+  size_t max_name_bytes = kMaxNameBytes;
 };
 
 // One open version. Destroying it before Commit aborts the version. Not thread-safe; the store must outlive it.

@@ -14,6 +14,7 @@
 #include "absl/synchronization/mutex.h"
 #include "common/adapters/plan.h"
 #include "common/tensor/buffer.h"
+#include "common/wire/digest.h"
 #include "refit/v1/pull.pb.h"
 #include "server/version.h"
 
@@ -24,7 +25,7 @@ struct StoreOptions {
   uint64_t memory_budget_bytes = uint64_t{8} << 30;
   // Committed versions that each model keeps, at least 1. Older ones are retired, earlier still if the budget needs it.
   uint32_t retain_versions = 2;
-  uint64_t chunk_bytes = 2 << 20;
+  uint64_t chunk_bytes = kDefaultChunkBytes;
   uint32_t max_models = 64;
   // Retired and aborted versions that each model still lists.
   uint32_t remembered_versions = 32;

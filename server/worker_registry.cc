@@ -12,28 +12,29 @@ constexpr absl::Duration kForgetAfter = absl::Hours(1);
 
 }  // namespace
 
-WorkerRegistry::Entry& WorkerRegistry::Touch(const std::string& model, const std::string& name,
-                                             const std::string& peer) {
+std::shared_ptr<WorkerRegistry::Entry> WorkerRegistry::Touch(const std::string& model, const std::string& name,
+                                                             const std::string& peer) {
   const absl::Time now = absl::Now();
   Forget(now);
-  Entry& entry = workers_[{model, name}];
-  entry.last_call = now;
-  entry.worker.set_name(name);
-  entry.worker.set_model(model);
-  entry.worker.set_peer(peer);
+  std::shared_ptr<Entry>& entry = workers_[{model, name}];
+  if (entry == nullptr) entry = std::make_shared<Entry>();
+  entry->last_call = now;
+  entry->worker.set_name(name);
+  entry->worker.set_model(model);
+  entry->worker.set_peer(peer);
   return entry;
 }
 
 void WorkerRegistry::Forget(absl::Time now) {
   for (auto it = workers_.begin(); it != workers_.end();) {
-    const bool forget = it->second.pulls == 0 && now - it->second.last_call > kForgetAfter;
+    const bool forget = it->second->pulls == 0 && now - it->second->last_call > kForgetAfter;
     it = forget ? workers_.erase(it) : std::next(it);
   }
   if (workers_.size() < kMaxWorkers) return;
   auto longest_silent = workers_.end();
   for (auto it = workers_.begin(); it != workers_.end(); ++it) {
-    if (it->second.pulls != 0) continue;
-    if (longest_silent == workers_.end() || it->second.last_call < longest_silent->second.last_call)
+    if (it->second->pulls != 0) continue;
+    if (longest_silent == workers_.end() || it->second->last_call < longest_silent->second->last_call)
       longest_silent = it;
   }
   if (longest_silent != workers_.end()) workers_.erase(longest_silent);
@@ -42,71 +43,55 @@ void WorkerRegistry::Forget(absl::Time now) {
 std::unique_ptr<WorkerRegistry::Pull> WorkerRegistry::StartPull(const std::string& model, const std::string& name,
                                                                 const std::string& peer, uint64_t version,
                                                                 uint64_t selected_bytes) {
-  {
-    absl::MutexLock lock(&mutex_);
-    Entry& entry = Touch(model, name, peer);
-    ++entry.pulls;
-    v1::Worker& worker = entry.worker;
-    worker.set_state(v1::WORKER_STATE_PULLING);
-    worker.set_version(version);
-    worker.set_sent_bytes(0);
-    worker.set_selected_bytes(selected_bytes);
-    worker.set_started_at_ns(absl::ToUnixNanos(entry.last_call));
-    worker.set_ended_at_ns(0);
-    worker.set_waited_ns(0);
-    worker.clear_last_error();
-  }
-  return std::make_unique<Pull>(*this, model, name);
+  absl::MutexLock lock(&mutex_);
+  std::shared_ptr<Entry> entry = Touch(model, name, peer);
+  ++entry->pulls;
+  v1::Worker& worker = entry->worker;
+  worker.set_state(v1::WORKER_STATE_PULLING);
+  worker.set_version(version);
+  worker.set_sent_bytes(0);
+  worker.set_selected_bytes(selected_bytes);
+  worker.set_started_at_ns(absl::ToUnixNanos(entry->last_call));
+  worker.set_ended_at_ns(0);
+  worker.set_waited_ns(0);
+  worker.clear_last_error();
+  return std::make_unique<Pull>(*this, std::move(entry));
 }
 
 void WorkerRegistry::Watching(const std::string& model, const std::string& name, const std::string& peer) {
   absl::MutexLock lock(&mutex_);
-  Entry& entry = Touch(model, name, peer);
-  if (entry.worker.state() == v1::WORKER_STATE_UNSPECIFIED) entry.worker.set_state(v1::WORKER_STATE_WATCHING);
+  v1::Worker& worker = Touch(model, name, peer)->worker;
+  if (worker.state() == v1::WORKER_STATE_UNSPECIFIED) worker.set_state(v1::WORKER_STATE_WATCHING);
 }
 
 void WorkerRegistry::WatchEnded(const std::string& model, const std::string& name) {
   absl::MutexLock lock(&mutex_);
   const auto it = workers_.find({model, name});
-  if (it != workers_.end() && it->second.worker.state() == v1::WORKER_STATE_WATCHING) workers_.erase(it);
+  if (it != workers_.end() && it->second->worker.state() == v1::WORKER_STATE_WATCHING) workers_.erase(it);
 }
 
 std::vector<v1::Worker> WorkerRegistry::List(const std::string& model) const {
   absl::MutexLock lock(&mutex_);
   std::vector<v1::Worker> list;
   for (const auto& [key, entry] : workers_) {
-    if (model.empty() || key.first == model) list.push_back(entry.worker);
+    if (model.empty() || key.first == model) list.push_back(entry->worker);
   }
   return list;
 }
 
-uint32_t WorkerRegistry::active_pulls() const {
-  absl::MutexLock lock(&mutex_);
-  uint32_t pulls = 0;
-  for (const auto& [key, entry] : workers_) pulls += entry.pulls;
-  return pulls;
-}
-
-void WorkerRegistry::Update(const Key& key, const std::function<void(Entry&)>& change) {
-  absl::MutexLock lock(&mutex_);
-  const auto it = workers_.find(key);
-  if (it != workers_.end()) change(it->second);
-}
-
-WorkerRegistry::Pull::Pull(WorkerRegistry& registry, std::string model, std::string name)
-    : registry_(registry), model_(std::move(model)), name_(std::move(name)) {}
+WorkerRegistry::Pull::Pull(WorkerRegistry& registry, std::shared_ptr<Entry> entry)
+    : registry_(registry), entry_(std::move(entry)) {}
 
 WorkerRegistry::Pull::~Pull() { Fail(absl::CancelledError("the worker went away")); }
 
 void WorkerRegistry::Pull::Sent(uint64_t bytes) {
-  registry_.Update({model_, name_},
-                   [&](Entry& entry) { entry.worker.set_sent_bytes(entry.worker.sent_bytes() + bytes); });
+  absl::MutexLock lock(&registry_.mutex_);
+  entry_->worker.set_sent_bytes(entry_->worker.sent_bytes() + bytes);
 }
 
 void WorkerRegistry::Pull::Waited(absl::Duration time) {
-  registry_.Update({model_, name_}, [&](Entry& entry) {
-    entry.worker.set_waited_ns(entry.worker.waited_ns() + absl::ToInt64Nanoseconds(time));
-  });
+  absl::MutexLock lock(&registry_.mutex_);
+  entry_->worker.set_waited_ns(entry_->worker.waited_ns() + absl::ToInt64Nanoseconds(time));
 }
 
 void WorkerRegistry::Pull::Complete() { End(v1::WORKER_STATE_COMPLETE, ""); }
@@ -116,14 +101,14 @@ void WorkerRegistry::Pull::Fail(const absl::Status& status) { End(v1::WORKER_STA
 void WorkerRegistry::Pull::End(v1::WorkerState state, const std::string& error) {
   if (ended_) return;
   ended_ = true;
-  registry_.Update({model_, name_}, [&](Entry& entry) {
-    --entry.pulls;
-    entry.last_call = absl::Now();
-    entry.worker.set_state(state);
-    entry.worker.set_ended_at_ns(absl::ToUnixNanos(entry.last_call));
-    entry.worker.set_last_error(error);
-    if (state == v1::WORKER_STATE_COMPLETE) entry.worker.set_last_complete_version(entry.worker.version());
-  });
+  absl::MutexLock lock(&registry_.mutex_);
+  --entry_->pulls;
+  entry_->last_call = absl::Now();
+  v1::Worker& worker = entry_->worker;
+  worker.set_state(state);
+  worker.set_ended_at_ns(absl::ToUnixNanos(entry_->last_call));
+  worker.set_last_error(error);
+  if (state == v1::WORKER_STATE_COMPLETE) worker.set_last_complete_version(worker.version());
 }
 
 }  // namespace refit

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -19,13 +18,19 @@ namespace refit {
 // Thread-safe. Workers are known by model and name; one is forgotten an hour after its last call, the longest silent
 // first when there are too many.
 class WorkerRegistry {
+  struct Entry {
+    v1::Worker worker;
+    int pulls = 0;  // under way
+    absl::Time last_call;
+  };
+
  public:
   static constexpr size_t kMaxWorkers = 10'000;
 
   // One pull of one worker; reports itself as failed if destroyed before Complete or Fail.
   class Pull {
    public:
-    Pull(WorkerRegistry& registry, std::string model, std::string name);
+    Pull(WorkerRegistry& registry, std::shared_ptr<Entry> entry);
     ~Pull();
     void Sent(uint64_t bytes);
     void Waited(absl::Duration time);
@@ -35,8 +40,7 @@ class WorkerRegistry {
    private:
     void End(v1::WorkerState state, const std::string& error);
     WorkerRegistry& registry_;
-    const std::string model_;
-    const std::string name_;
+    const std::shared_ptr<Entry> entry_;  // guarded by the registry's lock
     bool ended_ = false;
   };
 
@@ -49,23 +53,16 @@ class WorkerRegistry {
 
   // Of one model, or of all if it is empty; by model and name.
   std::vector<v1::Worker> List(const std::string& model) const;
-  uint32_t active_pulls() const;
 
  private:
-  struct Entry {
-    v1::Worker worker;
-    int pulls = 0;  // under way
-    absl::Time last_call;
-  };
   using Key = std::pair<std::string, std::string>;
 
-  Entry& Touch(const std::string& model, const std::string& name, const std::string& peer)
+  std::shared_ptr<Entry> Touch(const std::string& model, const std::string& name, const std::string& peer)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Forget(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Update(const Key& key, const std::function<void(Entry&)>& change);
 
   mutable absl::Mutex mutex_;
-  std::map<Key, Entry> workers_ ABSL_GUARDED_BY(mutex_);
+  std::map<Key, std::shared_ptr<Entry>> workers_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace refit

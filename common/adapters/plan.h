@@ -78,7 +78,7 @@ struct VersionPlan {
 // Plans every tensor in order. INVALID_ARGUMENT for a bad option, a bad spec, a native name declared twice, or two
 // outputs of one name (both native tensors are named).
 absl::StatusOr<VersionPlan> PlanVersion(const Adapter& adapter, std::vector<TensorSpec> native,
-                                        const ConvertOptions& options, size_t max_name_bytes = 1024);
+                                        const ConvertOptions& options, size_t max_name_bytes = kMaxNameBytes);
 
 // Makes a plan of what `plan_tensor` gives for each native tensor. INVALID_ARGUMENT for names that collide, as above;
 // names and shapes are not looked into.

@@ -11,7 +11,7 @@ namespace refit {
 void ToProto(const TensorSpec& spec, v1::TensorSpec& proto);
 
 // INVALID_ARGUMENT, naming the tensor, for an unknown dtype or what Validate refuses.
-absl::StatusOr<TensorSpec> FromProto(const v1::TensorSpec& proto, size_t max_name_bytes = 1024);
+absl::StatusOr<TensorSpec> FromProto(const v1::TensorSpec& proto, size_t max_name_bytes = kMaxNameBytes);
 
 // All of the chunk but its payload.
 ChunkHeader HeaderOf(const v1::Chunk& chunk);

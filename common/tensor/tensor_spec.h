@@ -10,6 +10,9 @@
 
 namespace refit {
 
+// Longest tensor name that is accepted by default.
+inline constexpr size_t kMaxNameBytes = 1024;
+
 struct TensorSpec {
   std::string name;
   DType dtype = DType::kF32;
@@ -29,7 +32,7 @@ struct TensorSpec {
 
 // INVALID_ARGUMENT, naming the tensor, if the name is empty, longer than max_name_bytes, no valid UTF-8, or has control
 // characters, or if ByteCount refuses the shape.
-absl::Status Validate(const TensorSpec& spec, size_t max_name_bytes = 1024);
+absl::Status Validate(const TensorSpec& spec, size_t max_name_bytes = kMaxNameBytes);
 
 // `name` as it may stand in a message or on a terminal: control and invalid bytes escaped, cut to 200 bytes.
 std::string Printable(absl::string_view name);
