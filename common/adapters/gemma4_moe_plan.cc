@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -102,6 +103,34 @@ PlannedOutput Transposed(std::string name, DType dtype, const TensorSpec& native
   return {{std::move(name), dtype, SwapLastTwo(native.shape)}, Transform::kTransposeLastTwo};
 }
 
+// What an expert tensor becomes, as far as the two ways to HF differ.
+struct ExpertOutputs {
+  std::string name;
+  TensorSpec scale;  // of a down projection only
+};
+
+// The outputs of one native tensor, of this dtype: what both ways to HF have in common. `name_experts` is asked for
+// expert tensors alone.
+absl::StatusOr<std::vector<PlannedOutput>> PlanToHf(
+    const TensorSpec& native, DType dtype, absl::FunctionRef<absl::StatusOr<ExpertOutputs>(Role)> name_experts) {
+  std::vector<PlannedOutput> outputs;
+  if (std::optional<std::string> router = HfRouterName(native.name)) {
+    outputs.push_back({{*std::move(router), dtype, native.shape}, Transform::kPass});
+    return outputs;
+  }
+  const Role role = RoleOf(native.name);
+  if (role == Role::kOther) {
+    outputs.push_back({{native.name, dtype, native.shape}, Transform::kPass});
+    return outputs;
+  }
+  if (absl::Status status = CheckHasMatrices(native); !status.ok()) return status;
+  absl::StatusOr<ExpertOutputs> experts = name_experts(role);
+  if (!experts.ok()) return experts.status();
+  outputs.push_back(Transposed(std::move(experts->name), dtype, native));
+  if (role == Role::kDown) outputs.push_back({std::move(experts->scale), Transform::kOnes});
+  return outputs;
+}
+
 bool UsesModelPrefix(absl::Span<const TensorSpec> tensors) {
   for (const TensorSpec& spec : tensors) {
     if (absl::StartsWith(spec.name, "model.")) return true;
@@ -121,30 +150,17 @@ absl::Status CheckAdapterDType(DType dtype) {
 
 absl::StatusOr<std::vector<PlannedOutput>> Gemma4MoeAdapter::PlanTensor(const TensorSpec& native,
                                                                         const ConvertOptions& options) const {
-  std::vector<PlannedOutput> outputs;
-  if (options.Excludes(native.name)) return outputs;
-
+  if (options.Excludes(native.name)) return std::vector<PlannedOutput>();
   const DType dtype = options.OutputDType(native.dtype);
-  if (std::optional<std::string> router = HfRouterName(native.name)) {
-    outputs.push_back({{*std::move(router), dtype, native.shape}, Transform::kPass});
-    return outputs;
-  }
-  const Role role = RoleOf(native.name);
-  if (role == Role::kOther) {
-    outputs.push_back({{native.name, dtype, native.shape}, Transform::kPass});
-    return outputs;
-  }
-
-  if (absl::Status status = CheckHasMatrices(native); !status.ok()) return status;
-  if (role == Role::kGateAndUp) {
-    outputs.push_back(Transposed(absl::StrReplaceAll(native.name, {{kGateAndUpNative, kGateAndUpHf}}), dtype, native));
-    return outputs;
-  }
-  std::string up_to_layer;
-  if (!RE2::PartialMatch(Piece(native.name), UpToLastLayer(), &up_to_layer)) return NoLayer(native, "layers.N.");
-  outputs.push_back(Transposed(absl::StrReplaceAll(native.name, {{kDownNative, kDownHf}}), dtype, native));
-  outputs.push_back({{absl::StrCat(up_to_layer, kScaleHf), dtype, {native.shape[0]}}, Transform::kOnes});
-  return outputs;
+  return PlanToHf(native, dtype, [&](Role role) -> absl::StatusOr<ExpertOutputs> {
+    if (role == Role::kGateAndUp) {
+      return ExpertOutputs{absl::StrReplaceAll(native.name, {{kGateAndUpNative, kGateAndUpHf}}), {}};
+    }
+    std::string up_to_layer;
+    if (!RE2::PartialMatch(Piece(native.name), UpToLastLayer(), &up_to_layer)) return NoLayer(native, "layers.N.");
+    return ExpertOutputs{absl::StrReplaceAll(native.name, {{kDownNative, kDownHf}}),
+                         {absl::StrCat(up_to_layer, kScaleHf), dtype, {native.shape[0]}}};
+  });
 }
 
 absl::StatusOr<VersionPlan> PlanGemma4MoeToHf(const Gemma4MoeConfig& config, DType adapter_dtype,
@@ -152,31 +168,13 @@ absl::StatusOr<VersionPlan> PlanGemma4MoeToHf(const Gemma4MoeConfig& config, DTy
   if (absl::Status status = CheckAdapterDType(adapter_dtype); !status.ok()) return status;
   const std::string prefix = absl::StrCat(ModelPrefix(native), "language_model.");
 
-  const auto all_outputs = [&](const TensorSpec& spec) -> absl::StatusOr<std::vector<PlannedOutput>> {
-    std::vector<PlannedOutput> outputs;
-    if (std::optional<std::string> router = HfRouterName(spec.name)) {
-      outputs.push_back({{*std::move(router), spec.dtype, spec.shape}, Transform::kPass});
-      return outputs;
-    }
-    const Role role = RoleOf(spec.name);
-    if (role == Role::kOther) {
-      outputs.push_back({spec, Transform::kPass});
-      return outputs;
-    }
-    if (absl::Status status = CheckHasMatrices(spec); !status.ok()) return status;
-    std::string layer;
-    if (!RE2::PartialMatch(Piece(spec.name), FirstLayer(), &layer)) return NoLayer(spec, "layers.N");
-    const bool is_down = role == Role::kDown;
-    outputs.push_back(Transposed(absl::StrCat(prefix, layer, is_down ? kDownHf : kGateAndUpHf), spec.dtype, spec));
-    if (is_down) {
-      const Shape experts = {config.n_routed_experts};
-      outputs.push_back({{absl::StrCat(prefix, layer, kScaleHf), adapter_dtype, experts}, Transform::kOnes});
-    }
-    return outputs;
-  };
-
   return AssemblePlan(std::move(native), [&](const TensorSpec& spec) {
-    absl::StatusOr<std::vector<PlannedOutput>> outputs = all_outputs(spec);
+    auto outputs = PlanToHf(spec, spec.dtype, [&](Role role) -> absl::StatusOr<ExpertOutputs> {
+      std::string layer;
+      if (!RE2::PartialMatch(Piece(spec.name), FirstLayer(), &layer)) return NoLayer(spec, "layers.N");
+      return ExpertOutputs{absl::StrCat(prefix, layer, role == Role::kDown ? kDownHf : kGateAndUpHf),
+                           {absl::StrCat(prefix, layer, kScaleHf), adapter_dtype, {config.n_routed_experts}}};
+    });
     if (outputs.ok() && exclude != nullptr && !exclude->pattern().empty()) {
       outputs->erase(std::remove_if(outputs->begin(), outputs->end(),
                                     [&](const PlannedOutput& output) { return exclude->Match(output.hf.name); }),

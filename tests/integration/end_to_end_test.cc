@@ -89,14 +89,27 @@ absl::Status PushAll(VersionPush& push, const NativeSource& source, size_t from 
   return absl::OkStatus();
 }
 
-absl::StatusOr<v1::VersionSummary> PushVersion(const RefitServer& server, const PublishOptions& options,
-                                               const NativeSource& source) {
+// A trainer's connection, and the version that it has open.
+struct Trainer {
+  std::unique_ptr<Publisher> publisher;
+  std::unique_ptr<VersionPush> push;
+};
+
+absl::StatusOr<Trainer> OpenVersion(const RefitServer& server, const NativeSource& source,
+                                    const PublishOptions& options = Publish(1)) {
   auto publisher = Publisher::Connect(To(server));
   if (!publisher.ok()) return publisher.status();
   auto push = (*publisher)->Open(options, source.tensors());
   if (!push.ok()) return push.status();
-  if (absl::Status status = PushAll(**push, source); !status.ok()) return status;
-  return (*push)->Commit();
+  return Trainer{*std::move(publisher), *std::move(push)};
+}
+
+absl::StatusOr<v1::VersionSummary> PushVersion(const RefitServer& server, const PublishOptions& options,
+                                               const NativeSource& source) {
+  auto trainer = OpenVersion(server, source, options);
+  if (!trainer.ok()) return trainer.status();
+  if (absl::Status status = PushAll(*trainer->push, source); !status.ok()) return status;
+  return trainer->push->Commit();
 }
 
 absl::StatusOr<PulledVersion> PullVersion(const RefitServer& server, PullOptions options = {}) {
@@ -188,10 +201,8 @@ class SignallingSink : public TensorSink {
 TEST(Pipelining, AWorkerReceivesWhileTheTrainerStillPushes) {
   auto server = StartServer();
   const auto source = Tiny();
-  auto publisher = Publisher::Connect(To(*server));
-  ASSERT_OK(publisher);
-  auto push = (*publisher)->Open(Publish(1), source->tensors());
-  ASSERT_OK(push);
+  auto trainer = OpenVersion(*server, *source);
+  ASSERT_OK(trainer);
   auto subscriber = Subscriber::Connect(To(*server));
   ASSERT_OK(subscriber);
   SignallingSink sink;
@@ -199,11 +210,11 @@ TEST(Pipelining, AWorkerReceivesWhileTheTrainerStillPushes) {
   PullOptions options;
   options.version = 1;
   std::thread worker([&] { result = (*subscriber)->Pull(options, sink); });
-  ASSERT_OK(PushAll(**push, *source, 0, 10));
+  ASSERT_OK(PushAll(*trainer->push, *source, 0, 10));
   // The trainer has not gone on, and the first tensor is there.
   EXPECT_TRUE(sink.first_done.WaitForNotificationWithTimeout(absl::Seconds(30)));
-  ASSERT_OK(PushAll(**push, *source, 10));
-  ASSERT_OK((*push)->Commit());
+  ASSERT_OK(PushAll(*trainer->push, *source, 10));
+  ASSERT_OK(trainer->push->Commit());
   worker.join();
   ASSERT_OK(result);
   EXPECT_EQ(sink.state_at_begin, v1::VERSION_STATE_OPEN);
@@ -214,19 +225,17 @@ TEST(Pipelining, AWorkerReceivesWhileTheTrainerStillPushes) {
 TEST(Pipelining, TensorsMayBePushedInAnyOrderAndInterleaved) {
   auto server = StartServer();
   const auto source = Tiny();
-  auto publisher = Publisher::Connect(To(*server));
-  ASSERT_OK(publisher);
-  auto push = (*publisher)->Open(Publish(1), source->tensors());
-  ASSERT_OK(push);
+  auto trainer = OpenVersion(*server, *source);
+  ASSERT_OK(trainer);
   std::vector<std::vector<std::byte>> rest;
   for (size_t i = 0; i < source->tensors().size(); ++i) {
     rest.push_back(ReadWhole(*source, i));
     const size_t half = rest[i].size() / 16 * 8;
-    ASSERT_OK((*push)->Append(i, absl::MakeConstSpan(rest[i]).first(half)));
+    ASSERT_OK(trainer->push->Append(i, absl::MakeConstSpan(rest[i]).first(half)));
     rest[i].erase(rest[i].begin(), rest[i].begin() + half);
   }
-  for (size_t i = source->tensors().size(); i-- > 0;) ASSERT_OK((*push)->Append(i, rest[i]));
-  ASSERT_OK((*push)->Commit());
+  for (size_t i = source->tensors().size(); i-- > 0;) ASSERT_OK(trainer->push->Append(i, rest[i]));
+  ASSERT_OK(trainer->push->Commit());
   auto pulled = PullVersion(*server);
   ASSERT_OK(pulled);
   ExpectEqual(*pulled, Expected(*source));
@@ -237,10 +246,8 @@ TEST(Pipelining, AWaitingWorkerHearsFromTheServiceAndOutlastsItsIdleTimeout) {
   server_options.limits.waiting_interval = std::chrono::milliseconds(50);
   auto server = StartServer(server_options);
   const auto source = Tiny();
-  auto publisher = Publisher::Connect(To(*server));
-  ASSERT_OK(publisher);
-  auto push = (*publisher)->Open(Publish(1), source->tensors());
-  ASSERT_OK(push);
+  auto trainer = OpenVersion(*server, *source);
+  ASSERT_OK(trainer);
   PullOptions options;
   options.version = 1;
   options.idle_timeout = std::chrono::milliseconds(1000);
@@ -251,8 +258,8 @@ TEST(Pipelining, AWaitingWorkerHearsFromTheServiceAndOutlastsItsIdleTimeout) {
     ended.Notify();
   });
   EXPECT_FALSE(ended.WaitForNotificationWithTimeout(absl::Milliseconds(2500)));  // longer than its idle timeout
-  ASSERT_OK(PushAll(**push, *source));
-  ASSERT_OK((*push)->Commit());
+  ASSERT_OK(PushAll(*trainer->push, *source));
+  ASSERT_OK(trainer->push->Commit());
   worker.join();
   ASSERT_OK(pulled);
 }
@@ -260,11 +267,9 @@ TEST(Pipelining, AWaitingWorkerHearsFromTheServiceAndOutlastsItsIdleTimeout) {
 TEST(Transaction, AnAbortEndsThePullsThatStreamTheVersion) {
   auto server = StartServer();
   const auto source = Tiny();
-  auto publisher = Publisher::Connect(To(*server));
-  ASSERT_OK(publisher);
-  auto push = (*publisher)->Open(Publish(1), source->tensors());
-  ASSERT_OK(push);
-  ASSERT_OK(PushAll(**push, *source, 0, 10));
+  auto trainer = OpenVersion(*server, *source);
+  ASSERT_OK(trainer);
+  ASSERT_OK(PushAll(*trainer->push, *source, 0, 10));
   auto subscriber = Subscriber::Connect(To(*server));
   ASSERT_OK(subscriber);
   SignallingSink sink;
@@ -273,7 +278,7 @@ TEST(Transaction, AnAbortEndsThePullsThatStreamTheVersion) {
   options.version = 1;
   std::thread worker([&] { result = (*subscriber)->Pull(options, sink); });
   EXPECT_TRUE(sink.first_done.WaitForNotificationWithTimeout(absl::Seconds(30)));
-  ASSERT_OK((*push)->Abort("the loss is NaN"));
+  ASSERT_OK(trainer->push->Abort("the loss is NaN"));
   worker.join();
   EXPECT_THAT(result, StatusIs(absl::StatusCode::kAborted, HasSubstr("the loss is NaN")));
   EXPECT_THAT(PullVersion(*server), StatusIs(absl::StatusCode::kNotFound));
@@ -283,11 +288,9 @@ TEST(Transaction, ATrainerThatVanishesAbortsItsVersionAndTheNextOneIsUnaffected)
   auto server = StartServer();
   const auto source = Tiny();
   {
-    auto publisher = Publisher::Connect(To(*server));
-    ASSERT_OK(publisher);
-    auto push = (*publisher)->Open(Publish(1), source->tensors());
-    ASSERT_OK(push);
-    ASSERT_OK(PushAll(**push, *source, 0, 10));
+    auto trainer = OpenVersion(*server, *source);
+    ASSERT_OK(trainer);
+    ASSERT_OK(PushAll(*trainer->push, *source, 0, 10));
   }
   // The number is free again as soon as the service has noticed; until then it says why not.
   absl::StatusOr<v1::VersionSummary> committed;
@@ -304,29 +307,25 @@ TEST(Transaction, ASilentTrainerIsDropped) {
   server_options.limits.push_idle_timeout = std::chrono::milliseconds(200);
   auto server = StartServer(server_options);
   const auto source = Tiny();
-  auto publisher = Publisher::Connect(To(*server));
-  ASSERT_OK(publisher);
-  auto push = (*publisher)->Open(Publish(1), source->tensors());
-  ASSERT_OK(push);
+  auto trainer = OpenVersion(*server, *source);
+  ASSERT_OK(trainer);
   auto subscriber = Subscriber::Connect(To(*server));
   ASSERT_OK(subscriber);
   // The pull ends when the service gives the push up.
   PullOptions options;
   options.version = 1;
   EXPECT_THAT((*subscriber)->Pull(options), StatusIs(absl::StatusCode::kAborted, HasSubstr("no message came")));
-  EXPECT_THAT((*push)->Commit().status().code(), ::testing::Ne(absl::StatusCode::kOk));
+  EXPECT_THAT(trainer->push->Commit().status().code(), ::testing::Ne(absl::StatusCode::kOk));
 }
 
 TEST(Transaction, APushAbortedFromOutsideTellsItsTrainer) {
   auto server = StartServer();
   const auto source = Tiny();
-  auto publisher = Publisher::Connect(To(*server));
-  ASSERT_OK(publisher);
-  auto push = (*publisher)->Open(Publish(1), source->tensors());
-  ASSERT_OK(push);
-  ASSERT_OK((*publisher)->Abort("default", 1, "operator says no"));
-  absl::Status status = PushAll(**push, *source);
-  if (status.ok()) status = (*push)->Commit().status();
+  auto trainer = OpenVersion(*server, *source);
+  ASSERT_OK(trainer);
+  ASSERT_OK(trainer->publisher->Abort("default", 1, "operator says no"));
+  absl::Status status = PushAll(*trainer->push, *source);
+  if (status.ok()) status = trainer->push->Commit().status();
   EXPECT_THAT(status, StatusIs(absl::StatusCode::kAborted, HasSubstr("operator says no")));
 }
 
@@ -498,15 +497,13 @@ TEST(Limits, PullsAndPushesAtATime) {
   server_options.limits.max_pushes = 1;
   auto server = StartServer(server_options);
   const auto source = Tiny();
-  auto publisher = Publisher::Connect(To(*server));
-  ASSERT_OK(publisher);
-  auto push = (*publisher)->Open(Publish(1), source->tensors());
-  ASSERT_OK(push);
+  auto trainer = OpenVersion(*server, *source);
+  ASSERT_OK(trainer);
   PublishOptions other = Publish(1);
   other.model = "other";
-  EXPECT_THAT((*publisher)->Open(other, source->tensors()), StatusIs(absl::StatusCode::kResourceExhausted));
+  EXPECT_THAT(trainer->publisher->Open(other, source->tensors()), StatusIs(absl::StatusCode::kResourceExhausted));
 
-  ASSERT_OK(PushAll(**push, *source, 0, 1));
+  ASSERT_OK(PushAll(*trainer->push, *source, 0, 1));
   auto subscriber = Subscriber::Connect(To(*server));
   ASSERT_OK(subscriber);
   SignallingSink sink;
