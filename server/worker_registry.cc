@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "common/tensor/tensor_spec.h"
 
 namespace refit {
 namespace {
@@ -107,7 +108,7 @@ void WorkerRegistry::Pull::End(v1::WorkerState state, const std::string& error) 
   v1::Worker& worker = entry_->worker;
   worker.set_state(state);
   worker.set_ended_at_ns(absl::ToUnixNanos(entry_->last_call));
-  worker.set_last_error(error);
+  worker.set_last_error(Printable(error));
   if (state == v1::WORKER_STATE_COMPLETE) worker.set_last_complete_version(worker.version());
 }
 

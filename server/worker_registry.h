@@ -25,7 +25,8 @@ class WorkerRegistry {
   };
 
  public:
-  static constexpr size_t kMaxWorkers = 10'000;
+  // So many that a list of them fits into one message, however long their names and errors.
+  static constexpr size_t kMaxWorkers = 4'000;
 
   // One pull of one worker; reports itself as failed if destroyed before Complete or Fail.
   class Pull {

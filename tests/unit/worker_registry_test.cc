@@ -1,0 +1,66 @@
+// The fleet as the service sees it.
+#include "server/worker_registry.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "absl/strings/str_cat.h"
+#include "common/net/channel.h"
+
+namespace refit {
+namespace {
+
+TEST(WorkerRegistry, FollowsAPullToItsEnd) {
+  WorkerRegistry registry;
+  auto pull = registry.StartPull("m", "w", "peer", 3, 100);
+  pull->Sent(60);
+  pull->Sent(40);
+  pull->Waited(absl::Nanoseconds(5));
+  EXPECT_EQ(registry.List("m")[0].state(), v1::WORKER_STATE_PULLING);
+  pull->Complete();
+  pull->Fail(absl::InternalError("too late"));
+  const v1::Worker worker = registry.List("")[0];
+  EXPECT_EQ(worker.state(), v1::WORKER_STATE_COMPLETE);
+  EXPECT_EQ(worker.sent_bytes(), 100u);
+  EXPECT_EQ(worker.waited_ns(), 5u);
+  EXPECT_EQ(worker.last_complete_version(), 3u);
+  EXPECT_TRUE(registry.List("other").empty());
+}
+
+TEST(WorkerRegistry, APullThatVanishesHasFailed) {
+  WorkerRegistry registry;
+  registry.StartPull("m", "w", "peer", 3, 100)->Complete();
+  registry.StartPull("m", "w", "peer", 4, 100).reset();
+  const v1::Worker worker = registry.List("m")[0];
+  EXPECT_EQ(worker.state(), v1::WORKER_STATE_FAILED);
+  EXPECT_EQ(worker.version(), 4u);
+  EXPECT_EQ(worker.last_complete_version(), 3u);
+  EXPECT_THAT(worker.last_error(), ::testing::HasSubstr("went away"));
+}
+
+TEST(WorkerRegistry, ForgetsTheLongestSilentButNoneThatPulls) {
+  WorkerRegistry registry;
+  const auto pull = registry.StartPull("m", "pulling", "peer", 1, 1);
+  for (size_t i = 0; i < WorkerRegistry::kMaxWorkers; ++i) registry.Watching("m", absl::StrCat("w", i), "peer");
+  std::vector<std::string> names;
+  for (const v1::Worker& worker : registry.List("m")) names.push_back(worker.name());
+  EXPECT_EQ(names.size(), WorkerRegistry::kMaxWorkers);
+  EXPECT_THAT(names, ::testing::Contains("pulling"));
+  EXPECT_THAT(names, ::testing::Not(::testing::Contains("w0")));
+}
+
+TEST(WorkerRegistry, AFullListFitsIntoOneMessage) {
+  WorkerRegistry registry;
+  for (size_t i = 0; i < WorkerRegistry::kMaxWorkers; ++i) {
+    const std::string name = absl::StrCat(i, std::string(195, 'n'));
+    registry.StartPull(std::string(256, 'm'), name, std::string(64, 'p'), ~uint64_t{0}, ~uint64_t{0})
+        ->Fail(absl::InternalError(std::string(5000, 'e')));
+  }
+  v1::ListWorkersResponse response;
+  for (const v1::Worker& worker : registry.List("")) *response.add_workers() = worker;
+  EXPECT_EQ(response.workers_size(), static_cast<int>(WorkerRegistry::kMaxWorkers));
+  EXPECT_LT(response.ByteSizeLong(), static_cast<size_t>(kMaxMessageBytes));
+}
+
+}  // namespace
+}  // namespace refit
