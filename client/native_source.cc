@@ -2,8 +2,6 @@
 
 #include <utility>
 
-#include "common/safetensors/safetensors.h"
-
 namespace refit {
 namespace {
 
@@ -29,7 +27,11 @@ class CheckpointSource final : public NativeSource {
 absl::StatusOr<std::shared_ptr<const NativeSource>> OpenCheckpointSource(const std::string& path) {
   absl::StatusOr<std::shared_ptr<const Checkpoint>> checkpoint = Checkpoint::Open(path);
   if (!checkpoint.ok()) return checkpoint.status();
-  return std::make_shared<const CheckpointSource>(*std::move(checkpoint));
+  return MakeCheckpointSource(*std::move(checkpoint));
+}
+
+std::shared_ptr<const NativeSource> MakeCheckpointSource(std::shared_ptr<const Checkpoint> checkpoint) {
+  return std::make_shared<const CheckpointSource>(std::move(checkpoint));
 }
 
 }  // namespace refit

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "common/safetensors/safetensors.h"
 #include "common/tensor/tensor_spec.h"
 
 namespace refit {
@@ -31,6 +32,7 @@ class NativeSource {
 
 // A safetensors file or a checkpoint folder. Errors as refit::Checkpoint::Open.
 absl::StatusOr<std::shared_ptr<const NativeSource>> OpenCheckpointSource(const std::string& path);
+std::shared_ptr<const NativeSource> MakeCheckpointSource(std::shared_ptr<const Checkpoint> checkpoint);
 
 struct SyntheticOptions {
   // "gemma4_26b_a4b" (984 tensors, 53.1 GB) or "gemma4_tiny" (159 tensors).

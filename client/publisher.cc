@@ -39,7 +39,23 @@ v1::PushRequest OpenRequest(const PublishOptions& options) {
   if (options.dtype.has_value()) open.set_dtype(static_cast<v1::DType>(*options.dtype));
   open.set_exclude_key_regex(options.exclude_key_regex);
   open.set_publisher(options.publisher);
+  if (options.world > 1) {
+    open.set_rank(options.rank);
+    open.set_world(options.world);
+  }
   return request;
+}
+
+std::string ContextOf(const PublishOptions& options, const std::string& address) {
+  const std::string rank =
+      options.world > 1 ? absl::StrCat(" (rank ", options.rank, " of ", options.world, ")") : std::string();
+  return absl::StrCat("push of ", options.model, "/", options.version, rank, " to ", address);
+}
+
+absl::Status CheckShard(const TensorPart& shard) {
+  // How long a name may be is for the service to say.
+  if (absl::Status status = Validate(shard.tensor, std::numeric_limits<size_t>::max()); !status.ok()) return status;
+  return Annotate(Validate(shard.box, shard.tensor.shape), absl::StrCat("tensor ", Printable(shard.tensor.name)));
 }
 
 // The longest chunk that both the version's chunk size and the limits allow; 0 if that is none.
@@ -54,27 +70,36 @@ uint64_t ChunkLimit(const v1::VersionOpened& opened) {
 // The stream of one version. The first error ends it, and is what every later call gets.
 struct VersionPush::State {
   struct Progress {
-    uint64_t sent = 0;
+    uint64_t sent = 0;                         // or digested only
     std::unique_ptr<TensorDigester> digester;  // from the first chunk to the last
   };
 
   PublishOptions options;
-  std::string context;  // "push of default/3 to 127.0.0.1:50051"
-  std::vector<TensorSpec> native;
+  std::string context;  // "push of default/3 (rank 2 of 8) to 127.0.0.1:50051"
+  std::vector<TensorPart> shards;
   std::unordered_map<std::string, size_t> index;  // by name
   std::vector<Progress> progress;
   v1::VersionOpened opened;
+  std::vector<bool> digest_only;
   uint64_t chunk_limit = 0;
   std::unique_ptr<RawCall> call;
   absl::Status over;  // not OK: nothing more can be pushed
   bool committed = false;
 
+  absl::Status TakeShards(std::vector<TensorPart> declared);
   absl::Status Open();
   absl::Status Declare();
+  absl::Status OnOpened();
+  absl::Status CheckAppend(size_t tensor, uint64_t bytes) const;
+  absl::Status AppendDigest(size_t tensor, absl::Span<const std::byte> bytes);
   absl::Status AppendChunk(size_t tensor, absl::Span<const std::byte> payload, std::shared_ptr<const void> owner);
+  TensorDigester& DigesterOf(size_t tensor);
+  std::optional<uint64_t> Advance(size_t tensor, uint64_t bytes);
   absl::Status Send(grpc::ByteBuffer message, absl::string_view what = "");
   absl::Status SendLast(const v1::PushRequest& request);
+  absl::Status Read(v1::PushResponse& response);
   absl::Status Receive(v1::PushResponse::ResponseCase expected, v1::PushResponse& response);
+  void OnWaiting(const v1::PushWaiting& waiting) const;
   absl::Status Fail(const absl::Status& status, absl::string_view what = "");
   absl::Status FailAsServiceSays(absl::string_view what = "");
 };
@@ -103,25 +128,53 @@ absl::Status VersionPush::State::SendLast(const v1::PushRequest& request) {
   return status.ok() ? status : FailAsServiceSays();
 }
 
-absl::Status VersionPush::State::Receive(v1::PushResponse::ResponseCase expected, v1::PushResponse& response) {
+absl::Status VersionPush::State::Read(v1::PushResponse& response) {
   const absl::StatusOr<std::optional<grpc::ByteBuffer>> message = call->Read(options.timeout);
   if (!message.ok()) return Fail(message.status());
   if (!message->has_value()) return FailAsServiceSays();
-  if (absl::Status status = Parse(**message, response); !status.ok()) {
-    return Fail(absl::InternalError(status.message()));
+  const absl::Status status = Parse(**message, response);
+  return status.ok() ? status : Fail(absl::InternalError(status.message()));
+}
+
+// How long other ranks may keep this one waiting is for the service to say; each `waiting` shows that it lives.
+absl::Status VersionPush::State::Receive(v1::PushResponse::ResponseCase expected, v1::PushResponse& response) {
+  while (true) {
+    if (absl::Status status = Read(response); !status.ok()) return status;
+    if (!response.has_waiting()) break;
+    OnWaiting(response.waiting());
   }
   if (response.response_case() == expected) return absl::OkStatus();
   return Fail(absl::InternalError(absl::StrCat("the service answered with field ", response.response_case(),
                                                " of PushResponse where ", expected, " was expected")));
 }
 
+void VersionPush::State::OnWaiting(const v1::PushWaiting& waiting) const {
+  if (options.on_waiting) options.on_waiting(absl::MakeConstSpan(waiting.ranks().data(), waiting.ranks().size()));
+}
+
+absl::Status VersionPush::State::TakeShards(std::vector<TensorPart> declared) {
+  if (options.rank >= options.world) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(context, ": rank ", options.rank, " is not below world ", options.world));
+  }
+  for (size_t i = 0; i < declared.size(); ++i) {
+    if (absl::Status status = CheckShard(declared[i]); !status.ok()) return Annotate(status, context);
+    index.emplace(declared[i].tensor.name, i);
+  }
+  progress.resize(declared.size());
+  digest_only.resize(declared.size());
+  shards = std::move(declared);
+  return absl::OkStatus();
+}
+
 absl::Status VersionPush::State::Declare() {
   v1::PushRequest request;
   size_t bytes = 0;
-  for (const TensorSpec& spec : native) {
-    v1::TensorSpec& tensor = *request.mutable_declare()->add_tensors()->mutable_tensor();
-    ToProto(spec, tensor);
-    bytes += tensor.ByteSizeLong();
+  for (const TensorPart& shard : shards) {
+    v1::DeclaredTensor& declared = *request.mutable_declare()->add_tensors();
+    ToProto(shard.tensor, *declared.mutable_tensor());
+    if (!shard.is_whole()) ToProto(shard.box, *declared.mutable_box());
+    bytes += declared.ByteSizeLong();
     if (bytes < kDeclareBytes) continue;
     if (absl::Status status = Send(Serialize(request)); !status.ok()) return status;
     request.Clear();
@@ -136,60 +189,104 @@ absl::Status VersionPush::State::Open() {
   if (absl::Status status = Declare(); !status.ok()) return status;
   v1::PushResponse response;
   if (absl::Status status = Receive(v1::PushResponse::kOpened, response); !status.ok()) return status;
-  opened = response.opened();
+  opened = std::move(*response.mutable_opened());
+  return OnOpened();
+}
+
+absl::Status VersionPush::State::OnOpened() {
+  // A service that knows no ranks would take this one for the whole trainer, and commit without the others.
+  if (options.world > 1 && opened.summary().world() != options.world) {
+    return Fail(absl::InternalError(absl::StrCat("the service opened it for ", opened.summary().world(), " ranks")));
+  }
+  for (const uint64_t tensor : opened.digest_only()) {
+    if (tensor < shards.size()) {
+      digest_only[tensor] = true;
+      continue;
+    }
+    return Fail(absl::InternalError(absl::StrCat("the service wants the digest only of tensor number ", tensor, "; ",
+                                                 shards.size(), " were declared")));
+  }
   chunk_limit = ChunkLimit(opened);
   if (chunk_limit > 0) return absl::OkStatus();
   return Fail(absl::InternalError(absl::StrCat("the service wants chunks of ", opened.summary().chunk_bytes(),
                                                " bytes, at most ", opened.max_chunk_bytes())));
 }
 
-absl::Status VersionPush::State::AppendChunk(size_t tensor, absl::Span<const std::byte> payload,
-                                             std::shared_ptr<const void> owner) {
-  const TensorSpec& spec = native[tensor];
-  auto& [sent, digester] = progress[tensor];
-  const bool ends = sent + payload.size() == spec.ByteSize();
-  if (digester == nullptr) digester = std::make_unique<TensorDigester>(opened.summary().chunk_bytes());
+absl::Status VersionPush::State::CheckAppend(size_t tensor, uint64_t bytes) const {
+  if (!over.ok()) return over;
+  if (tensor >= shards.size()) {
+    return absl::OutOfRangeError(
+        absl::StrCat(context, ": there is no tensor ", tensor, "; ", shards.size(), " were declared"));
+  }
+  const TensorPart& shard = shards[tensor];
+  const uint64_t rest = shard.ByteSize() - progress[tensor].sent;
+  if (bytes > rest) {
+    return absl::OutOfRangeError(
+        absl::StrCat(context, ", tensor ", shard.ToString(), ": ", bytes, " bytes more, but it lacks ", rest));
+  }
+  const size_t element = ElementSize(shard.tensor.dtype);
+  if (bytes % element == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(context, ", tensor ", shard.ToString(), ": ", bytes, " bytes are not whole elements of ", element));
+}
 
+TensorDigester& VersionPush::State::DigesterOf(size_t tensor) {
+  std::unique_ptr<TensorDigester>& digester = progress[tensor].digester;
+  if (digester == nullptr) digester = std::make_unique<TensorDigester>(opened.summary().chunk_bytes());
+  return *digester;
+}
+
+// The tensor digest, once `bytes` more, already digested, have made the shard complete.
+std::optional<uint64_t> VersionPush::State::Advance(size_t tensor, uint64_t bytes) {
+  auto& [sent, digester] = progress[tensor];
+  sent += bytes;
+  if (sent < shards[tensor].ByteSize()) return std::nullopt;
+  const uint64_t digest = digester->Finish();
+  digester.reset();
+  return digest;
+}
+
+absl::Status VersionPush::State::AppendDigest(size_t tensor, absl::Span<const std::byte> bytes) {
+  if (bytes.empty()) return absl::OkStatus();
+  DigesterOf(tensor).Update(bytes);
   ChunkHeader header;
   header.tensor = tensor;
-  header.offset = sent;
+  header.digest = DigestBytes({});
+  header.tensor_digest = Advance(tensor, bytes.size());
+  if (!header.tensor_digest.has_value()) return absl::OkStatus();
+  return Send(CopyChunkMessage(header, {}), absl::StrCat("tensor ", Printable(shards[tensor].tensor.name)));
+}
+
+absl::Status VersionPush::State::AppendChunk(size_t tensor, absl::Span<const std::byte> payload,
+                                             std::shared_ptr<const void> owner) {
+  const TensorPart& shard = shards[tensor];
+  ChunkHeader header;
+  header.tensor = tensor;
+  header.offset = progress[tensor].sent;
   header.digest = DigestBytes(payload);
-  digester->UpdateChunk(payload, header.digest, ends);
-  sent += payload.size();
-  if (ends) {
-    header.tensor_digest = digester->Finish();
-    digester.reset();
-  }
+  const bool ends = header.offset + payload.size() == shard.ByteSize();
+  DigesterOf(tensor).UpdateChunk(payload, header.digest, ends);
+  header.tensor_digest = Advance(tensor, payload.size());
   return Send(
       owner == nullptr ? CopyChunkMessage(header, payload) : MakeChunkMessage(header, payload, std::move(owner)),
-      absl::StrCat("tensor ", Printable(spec.name)));
+      absl::StrCat("tensor ", Printable(shard.tensor.name)));
 }
 
 VersionPush::VersionPush(std::unique_ptr<State> state) : state_(std::move(state)) {}
 VersionPush::~VersionPush() = default;  // cancels the call, which aborts a version that is not committed
 
 const v1::VersionSummary& VersionPush::summary() const { return state_->opened.summary(); }
-const std::vector<TensorSpec>& VersionPush::native() const { return state_->native; }
+const std::vector<TensorPart>& VersionPush::shards() const { return state_->shards; }
+bool VersionPush::digest_only(size_t index) const {
+  return index < state_->digest_only.size() && state_->digest_only[index];
+}
 
 absl::Status VersionPush::Append(size_t index, absl::Span<const std::byte> bytes, std::shared_ptr<const void> owner) {
   State& state = *state_;
-  if (!state.over.ok()) return state.over;
-  if (index >= state.native.size()) {
-    return absl::OutOfRangeError(
-        absl::StrCat(state.context, ": there is no tensor ", index, "; ", state.native.size(), " were declared"));
-  }
-  const TensorSpec& spec = state.native[index];
-  const uint64_t rest = spec.ByteSize() - state.progress[index].sent;
-  if (bytes.size() > rest) {
-    return absl::OutOfRangeError(absl::StrCat(state.context, ", tensor ", spec.ToString(), ": ", bytes.size(),
-                                              " bytes more, but it lacks ", rest));
-  }
-  if (bytes.size() % ElementSize(spec.dtype) != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(state.context, ", tensor ", spec.ToString(), ": ", bytes.size(),
-                                                   " bytes are not whole elements of ", ElementSize(spec.dtype)));
-  }
+  if (absl::Status status = state.CheckAppend(index, bytes.size()); !status.ok()) return status;
+  if (state.digest_only[index]) return state.AppendDigest(index, bytes);
   while (!bytes.empty()) {
-    // Cut at multiples of the chunk size within the tensor, wherever the caller's pieces begin.
+    // Cut at multiples of the chunk size within the shard, wherever the caller's pieces begin.
     const uint64_t to_boundary = state.chunk_limit - state.progress[index].sent % state.chunk_limit;
     const auto payload = bytes.subspan(0, to_boundary);
     if (absl::Status status = state.AppendChunk(index, payload, owner); !status.ok()) return status;
@@ -205,10 +302,10 @@ absl::Status VersionPush::Push(absl::string_view name, absl::Span<const std::byt
   if (found == state.index.end()) {
     return absl::NotFoundError(absl::StrCat(state.context, ": tensor ", Printable(name), " was not declared"));
   }
-  const TensorSpec& spec = state.native[found->second];
-  if (bytes.size() != spec.ByteSize()) {
-    return absl::InvalidArgumentError(absl::StrCat(state.context, ", tensor ", spec.ToString(), ": expected ",
-                                                   spec.ByteSize(), " bytes, got ", bytes.size()));
+  const TensorPart& shard = state.shards[found->second];
+  if (bytes.size() != shard.ByteSize()) {
+    return absl::InvalidArgumentError(absl::StrCat(state.context, ", tensor ", shard.ToString(), ": expected ",
+                                                   shard.ByteSize(), " bytes, got ", bytes.size()));
   }
   return Append(found->second, bytes, std::move(owner));
 }
@@ -216,12 +313,12 @@ absl::Status VersionPush::Push(absl::string_view name, absl::Span<const std::byt
 absl::StatusOr<v1::VersionSummary> VersionPush::Commit() {
   State& state = *state_;
   if (!state.over.ok()) return state.over;
-  for (size_t i = 0; i < state.native.size(); ++i) {
-    const TensorSpec& spec = state.native[i];
-    if (state.progress[i].sent == spec.ByteSize()) continue;
-    return absl::FailedPreconditionError(absl::StrCat(state.context, ", tensor ", spec.ToString(),
+  for (size_t i = 0; i < state.shards.size(); ++i) {
+    const TensorPart& shard = state.shards[i];
+    if (state.progress[i].sent == shard.ByteSize()) continue;
+    return absl::FailedPreconditionError(absl::StrCat(state.context, ", tensor ", shard.ToString(),
                                                       ": cannot commit, only ", state.progress[i].sent, " of ",
-                                                      spec.ByteSize(), " bytes were pushed"));
+                                                      shard.ByteSize(), " bytes were pushed"));
   }
   v1::PushRequest request;
   request.mutable_commit();
@@ -267,17 +364,18 @@ absl::StatusOr<std::unique_ptr<Publisher>> Publisher::Connect(const ChannelOptio
 
 absl::StatusOr<std::unique_ptr<VersionPush>> Publisher::Open(const PublishOptions& options,
                                                              std::vector<TensorSpec> native) {
+  std::vector<TensorPart> shards;
+  shards.reserve(native.size());
+  for (TensorSpec& spec : native) shards.push_back(TensorPart::Whole(std::move(spec)));
+  return OpenShards(options, std::move(shards));
+}
+
+absl::StatusOr<std::unique_ptr<VersionPush>> Publisher::OpenShards(const PublishOptions& options,
+                                                                   std::vector<TensorPart> shards) {
   auto push = std::make_unique<VersionPush::State>();
   push->options = options;
-  push->context = absl::StrCat("push of ", options.model, "/", options.version, " to ", state_->address);
-  for (size_t i = 0; i < native.size(); ++i) {
-    // How long a name may be is for the service to say.
-    const absl::Status status = Validate(native[i], std::numeric_limits<size_t>::max());
-    if (!status.ok()) return Annotate(status, push->context);
-    push->index.emplace(native[i].name, i);
-  }
-  push->progress.resize(native.size());
-  push->native = std::move(native);
+  push->context = ContextOf(options, state_->address);
+  if (absl::Status status = push->TakeShards(std::move(shards)); !status.ok()) return status;
   push->call = RawCall::Start(state_->channel, kPushMethod);
   if (absl::Status status = push->Open(); !status.ok()) return status;
   return absl::WrapUnique(new VersionPush(std::move(push)));

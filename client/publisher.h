@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/net/channel.h"
+#include "common/tensor/box.h"
 #include "common/tensor/tensor_spec.h"
 #include "refit/v1/types.pb.h"
 
@@ -28,6 +30,12 @@ struct PublishOptions {
   std::string exclude_key_regex;
   // Shown in the service's logs and status.
   std::string publisher;
+  // Of a sharded trainer: which of its ranks this is, below `world`, and how many push the version together.
+  uint32_t rank = 0;
+  uint32_t world = 1;
+  // Called every few seconds, from the thread that waits in Open or Commit, with the ranks that are still missing (the
+  // first 16 of them).
+  std::function<void(absl::Span<const uint32_t> missing)> on_waiting;
   // Patience for each answer of the service, and for each write.
   std::chrono::milliseconds timeout = std::chrono::seconds(60);
 };
@@ -42,21 +50,24 @@ class VersionPush {
 
   // The version as opened: number of HF tensors, bytes, chunk size.
   const v1::VersionSummary& summary() const;
-  const std::vector<TensorSpec>& native() const;
+  // The shards declared, one a native tensor.
+  const std::vector<TensorPart>& shards() const;
+  // Whether another rank sends this shard's bytes: they are then digested here and not sent.
+  bool digest_only(size_t index) const;
 
-  // The next bytes of native tensor `index` (into the declared list), at most the rest of it; whole elements. Copied
+  // The next bytes of shard `index` (into the declared list), row-major, at most the rest of it; whole elements. Copied
   // before it returns unless `owner` is given: then the bytes are borrowed, must not change, and `owner` is kept until
-  // gRPC has let go of them. An empty tensor needs no call. Errors: OUT_OF_RANGE for more bytes than the tensor has;
+  // gRPC has let go of them. An empty shard needs no call. Errors: OUT_OF_RANGE for more bytes than the tensor has;
   // otherwise what the service says of the push (see push.proto), which then is over.
   absl::Status Append(size_t index, absl::Span<const std::byte> bytes, std::shared_ptr<const void> owner = nullptr);
 
-  // The whole tensor of this name. NOT_FOUND if it was not declared; INVALID_ARGUMENT unless `bytes` is exactly its
-  // size.
+  // The whole shard of the tensor of this name. NOT_FOUND if it was not declared; INVALID_ARGUMENT unless `bytes` is
+  // exactly its size.
   absl::Status Push(absl::string_view name, absl::Span<const std::byte> bytes,
                     std::shared_ptr<const void> owner = nullptr);
 
-  // Commits; the version is visible to workers as a whole, or not at all. FAILED_PRECONDITION, naming a tensor, if one
-  // is incomplete.
+  // Commits, once every rank does; the version is visible to workers as a whole, or not at all. FAILED_PRECONDITION,
+  // naming a tensor, if one is incomplete; ABORTED if another rank gave up or died.
   absl::StatusOr<v1::VersionSummary> Commit();
 
   // Gives the version up. Idempotent.
@@ -78,6 +89,12 @@ class Publisher {
 
   // Opens a version of these native tensors, in state-dict order. Errors as PushService.Push of push.proto says.
   absl::StatusOr<std::unique_ptr<VersionPush>> Open(const PublishOptions& options, std::vector<TensorSpec> native);
+
+  // Opens a version of which this rank holds these shards, or joins it: returns once all ranks have. Every rank names
+  // all native tensors in the same order, with an empty box where it holds nothing. Together the boxes must tile each
+  // tensor; several ranks may hold the same box. See client/mesh.h for the shards that a mesh position implies.
+  absl::StatusOr<std::unique_ptr<VersionPush>> OpenShards(const PublishOptions& options,
+                                                          std::vector<TensorPart> shards);
 
   // Aborts an open version from outside, whoever pushes it. NOT_FOUND; FAILED_PRECONDITION if it is not open.
   absl::StatusOr<v1::VersionSummary> Abort(const std::string& model, uint64_t version, const std::string& reason);

@@ -12,7 +12,10 @@
 namespace refit {
 
 PullReceiver::PullReceiver(const PullOptions& options, std::string context, TensorSink& sink)
-    : options_(options), context_(std::move(context)), sink_(sink) {}
+    : options_(options),
+      context_(std::move(context)),
+      sink_(sink),
+      boxes_(options.boxes.begin(), options.boxes.end()) {}
 
 absl::Status PullReceiver::Breach(absl::string_view what) const {
   return absl::InternalError(absl::StrCat(context_, ": the service broke the protocol: ", what));
@@ -23,7 +26,11 @@ absl::Status PullReceiver::Mismatch(absl::string_view what, uint64_t expected, u
       absl::StrFormat("%s: %s: its digest is %016x, the bytes received have %016x", context_, what, expected, got));
 }
 
-bool PullReceiver::SelectsAll() const { return options_.filter.empty() && options_.names.empty(); }
+bool PullReceiver::SelectsAllTensors() const { return options_.filter.empty() && options_.names.empty(); }
+
+bool PullReceiver::AsksForParts() const { return !options_.rules.empty() || !options_.boxes.empty(); }
+
+bool PullReceiver::SelectsAll() const { return SelectsAllTensors() && !AsksForParts(); }
 
 absl::Status PullReceiver::OnMessage(const grpc::ByteBuffer& buffer) {
   const ReceivedMessage message(buffer);
@@ -81,8 +88,8 @@ absl::Status PullReceiver::OnHeader(const v1::VersionSummary& header) {
 
 absl::Status PullReceiver::OnManifest(const v1::ManifestPart& part) {
   if (phase_ != Phase::kManifest) return Breach("a manifest out of place");
-  if (part.first() != specs_.size()) {
-    return Breach(absl::StrCat("a part of the manifest from entry ", part.first(), " on; expected ", specs_.size()));
+  if (part.first() != parts_.size()) {
+    return Breach(absl::StrCat("a part of the manifest from entry ", part.first(), " on; expected ", parts_.size()));
   }
   for (const v1::ManifestEntry& entry : part.entries()) {
     if (absl::Status status = OnManifestEntry(entry); !status.ok()) return status;
@@ -90,53 +97,86 @@ absl::Status PullReceiver::OnManifest(const v1::ManifestPart& part) {
   return part.last() ? OnManifestEnd() : absl::OkStatus();
 }
 
-absl::Status PullReceiver::OnManifestEntry(const v1::ManifestEntry& entry) {
+absl::StatusOr<TensorPart> PullReceiver::PartOf(const v1::ManifestEntry& entry) const {
   absl::StatusOr<TensorSpec> spec = FromProto(entry.tensor(), std::numeric_limits<size_t>::max());
   if (!spec.ok()) return Breach(absl::StrCat("a bad entry in the manifest: ", spec.status().message()));
-  const uint64_t bytes = spec->ByteSize();
+  if (!entry.has_box()) return TensorPart::Whole(*std::move(spec));
+  if (!AsksForParts()) return Breach(absl::StrCat("the manifest has a part of tensor ", spec->ToString(), " only"));
+  TensorPart part{*std::move(spec), FromProto(entry.box())};
+  if (absl::Status status = Validate(part.box, part.tensor.shape); !status.ok()) {
+    return Breach(absl::StrCat("a bad entry in the manifest: tensor ", part.tensor.ToString(), ": ", status.message()));
+  }
+  return part;
+}
+
+absl::Status PullReceiver::CheckAskedFor(const TensorPart& part) const {
+  const auto asked = boxes_.find(part.tensor.name);
+  if (asked != boxes_.end()) {
+    if (part.box == asked->second) return absl::OkStatus();
+    return Breach(absl::StrCat("the manifest has box ", ToString(part.box), " of tensor ", part.tensor.ToString(),
+                               "; another was asked for"));
+  }
+  if (!options_.rules.empty() || part.is_whole()) return absl::OkStatus();
+  return Breach(absl::StrCat("the manifest has a part of tensor ", part.ToString(), " only; all was asked for"));
+}
+
+absl::Status PullReceiver::OnManifestEntry(const v1::ManifestEntry& entry) {
+  absl::StatusOr<TensorPart> part = PartOf(entry);
+  if (!part.ok()) return part.status();
+  if (absl::Status status = CheckAskedFor(*part); !status.ok()) return status;
+  const uint64_t bytes = part->ByteSize();
   if (entry.bytes() != bytes) {
     return Breach(
-        absl::StrCat("the manifest gives tensor ", spec->ToString(), " ", entry.bytes(), " bytes; expected ", bytes));
+        absl::StrCat("the manifest gives tensor ", part->ToString(), " ", entry.bytes(), " bytes; expected ", bytes));
   }
-  if (entry.has_box()) return Breach(absl::StrCat("the manifest has a part of tensor ", spec->ToString(), " only"));
-  if (!names_.insert(spec->name).second) {
-    return Breach(absl::StrCat("the manifest has tensor ", Printable(spec->name), " twice"));
+  if (!names_.insert(part->tensor.name).second) {
+    return Breach(absl::StrCat("the manifest has tensor ", Printable(part->tensor.name), " twice"));
   }
-  if (specs_.size() == version_.tensors() || bytes > version_.bytes() - manifest_bytes_) {
+  if (parts_.size() == version_.tensors() || bytes > version_.bytes() - manifest_bytes_) {
     return Breach(absl::StrCat("the manifest has more than the header's ", version_.tensors(), " tensors of ",
                                version_.bytes(), " bytes"));
   }
   manifest_bytes_ += bytes;
-  specs_.push_back(*std::move(spec));
+  parts_.push_back(*std::move(part));
+  return absl::OkStatus();
+}
+
+absl::Status PullReceiver::CheckManifest() const {
+  if (!SelectsAllTensors()) return absl::OkStatus();
+  if (parts_.size() != version_.tensors() || (SelectsAll() && manifest_bytes_ != version_.bytes())) {
+    return Breach(absl::StrCat("the manifest has ", parts_.size(), " tensors of ", manifest_bytes_,
+                               " bytes, its header says ", version_.tensors(), " of ", version_.bytes()));
+  }
+  for (const auto& [name, box] : boxes_) {
+    if (names_.count(name) > 0) continue;
+    return Breach(absl::StrCat("the manifest lacks tensor ", Printable(name), ", of which a box was asked for"));
+  }
   return absl::OkStatus();
 }
 
 absl::Status PullReceiver::OnManifestEnd() {
-  if (SelectsAll() && (specs_.size() != version_.tensors() || manifest_bytes_ != version_.bytes())) {
-    return Breach(absl::StrCat("the manifest has ", specs_.size(), " tensors of ", manifest_bytes_,
-                               " bytes, its header says ", version_.tensors(), " of ", version_.bytes()));
-  }
+  if (absl::Status status = CheckManifest(); !status.ok()) return status;
   names_.clear();
   phase_ = Phase::kChunks;
-  return sink_.Begin(version_, specs_);
+  return sink_.Begin(version_, parts_);
 }
 
 absl::Status PullReceiver::CheckChunk(const ChunkHeader& chunk, uint64_t payload_bytes) const {
   if (phase_ != Phase::kChunks) return Breach("a chunk out of place");
-  if (tensor_ == specs_.size()) return Breach("a chunk after the last tensor's end");
-  const TensorSpec& spec = specs_[tensor_];
+  if (tensor_ == parts_.size()) return Breach("a chunk after the last tensor's end");
+  const TensorPart& part = parts_[tensor_];
   if (chunk.tensor != tensor_ || chunk.offset != offset_) {
     return Breach(absl::StrCat("a chunk of tensor number ", chunk.tensor, " at offset ", chunk.offset,
-                               "; expected number ", tensor_, " (", spec.ToString(), ") at offset ", offset_));
+                               "; expected number ", tensor_, " (", part.ToString(), ") at offset ", offset_));
   }
   const auto bad = [&](const auto&... what) {
-    return Breach(absl::StrCat("tensor ", spec.ToString(), ", chunk at offset ", offset_, ": ", what...));
+    return Breach(absl::StrCat("tensor ", part.ToString(), ", chunk at offset ", offset_, ": ", what...));
   };
   if (chunk.encoding != v1::CHUNK_ENCODING_RAW) return bad("encoding ", chunk.encoding, " was not asked for");
   if (chunk.decoded_bytes != 0 && chunk.decoded_bytes != payload_bytes) {
     return bad("raw, but of ", chunk.decoded_bytes, " bytes made from ", payload_bytes);
   }
-  const uint64_t rest = spec.ByteSize() - offset_;
+  const uint64_t rest = part.ByteSize() - offset_;
   if (payload_bytes > rest) return bad(payload_bytes, " bytes, but the tensor lacks ", rest);
   if (payload_bytes == 0 && rest != 0) return bad("it is empty, but the tensor lacks ", rest, " bytes");
   if (chunk.tensor_digest.has_value() != (payload_bytes == rest)) {
@@ -147,12 +187,12 @@ absl::Status PullReceiver::CheckChunk(const ChunkHeader& chunk, uint64_t payload
 }
 
 absl::Status PullReceiver::BeginTensor() {
-  const TensorSpec& spec = specs_[tensor_];
+  const TensorPart& part = parts_[tensor_];
   const absl::StatusOr<absl::Span<std::byte>> memory = sink_.Place(tensor_);
   if (!memory.ok()) return memory.status();
-  if (memory->size() != spec.ByteSize()) {
+  if (memory->size() != part.ByteSize()) {
     return absl::InvalidArgumentError(absl::StrCat(context_, ": the sink has ", memory->size(), " bytes for tensor ",
-                                                   spec.ToString(), "; expected ", spec.ByteSize()));
+                                                   part.ToString(), "; expected ", part.ByteSize()));
   }
   memory_ = *memory;
   digester_.emplace(version_.chunk_bytes());
@@ -167,7 +207,7 @@ absl::Status PullReceiver::OnChunk(const ChunkHeader& chunk, uint64_t payload_by
   const absl::Span<std::byte> payload = memory_.subspan(offset_, payload_bytes);
   const uint64_t digest = copy(payload.data());
   if (digest != chunk.digest) {
-    return Mismatch(absl::StrCat("tensor ", specs_[tensor_].ToString(), ", chunk at offset ", offset_), chunk.digest,
+    return Mismatch(absl::StrCat("tensor ", parts_[tensor_].ToString(), ", chunk at offset ", offset_), chunk.digest,
                     digest);
   }
   const bool ends = chunk.tensor_digest.has_value();
@@ -179,18 +219,18 @@ absl::Status PullReceiver::OnChunk(const ChunkHeader& chunk, uint64_t payload_by
 }
 
 absl::Status PullReceiver::EndTensor(uint64_t expected_digest) {
-  const TensorSpec& spec = specs_[tensor_];
+  const TensorPart& part = parts_[tensor_];
   const uint64_t digest = digester_->Finish();
-  if (digest != expected_digest) return Mismatch(absl::StrCat("tensor ", spec.ToString()), expected_digest, digest);
-  manifest_digester_.Add(spec, digest);
+  if (digest != expected_digest) return Mismatch(absl::StrCat("tensor ", part.ToString()), expected_digest, digest);
+  manifest_digester_.Add(part, digest);
   offset_ = 0;
   return sink_.Done(tensor_++);
 }
 
 absl::Status PullReceiver::OnCommitted(const v1::PullCommitted& committed) {
   if (phase_ != Phase::kChunks) return Breach("the commit marker out of place");
-  if (tensor_ != specs_.size()) {
-    return Breach(absl::StrCat("the commit marker came while tensor ", specs_[tensor_].ToString(), " stands at ",
+  if (tensor_ != parts_.size()) {
+    return Breach(absl::StrCat("the commit marker came while tensor ", parts_[tensor_].ToString(), " stands at ",
                                offset_, " bytes"));
   }
   const v1::VersionSummary& summary = committed.summary();
@@ -215,13 +255,13 @@ absl::Status PullReceiver::OnCommitted(const v1::PullCommitted& committed) {
 absl::Status PullReceiver::OnEnd() const {
   if (phase_ == Phase::kCommitted) return absl::OkStatus();
   return Breach(
-      absl::StrCat("the stream ended without the commit marker, after ", tensor_, " of ", specs_.size(), " tensors"));
+      absl::StrCat("the stream ended without the commit marker, after ", tensor_, " of ", parts_.size(), " tensors"));
 }
 
 PullResult PullReceiver::result() const {
   PullResult result;
   result.version = version_;
-  result.tensors = specs_.size();
+  result.tensors = parts_.size();
   result.bytes = received_bytes_;
   return result;
 }

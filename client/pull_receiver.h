@@ -8,13 +8,16 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "client/subscriber.h"
-#include "common/tensor/tensor_spec.h"
+#include "common/tensor/box.h"
 #include "common/wire/chunk_codec.h"
 #include "common/wire/digest.h"
 #include "refit/v1/pull.pb.h"
@@ -45,6 +48,9 @@ class PullReceiver {
   absl::Status OnHeader(const v1::VersionSummary& header);
   absl::Status OnManifest(const v1::ManifestPart& part);
   absl::Status OnManifestEntry(const v1::ManifestEntry& entry);
+  absl::StatusOr<TensorPart> PartOf(const v1::ManifestEntry& entry) const;
+  absl::Status CheckAskedFor(const TensorPart& part) const;
+  absl::Status CheckManifest() const;
   absl::Status OnManifestEnd();
   absl::Status OnChunk(const ChunkHeader& chunk, uint64_t payload_bytes, const Copy& copy);
   absl::Status OnCommitted(const v1::PullCommitted& committed);
@@ -53,17 +59,20 @@ class PullReceiver {
   absl::Status BeginTensor();
   absl::Status EndTensor(uint64_t expected_digest);
 
-  bool SelectsAll() const;
+  bool SelectsAllTensors() const;
+  bool AsksForParts() const;
+  bool SelectsAll() const;  // whole tensors, all of them
   absl::Status Breach(absl::string_view what) const;
   absl::Status Mismatch(absl::string_view what, uint64_t expected, uint64_t got) const;
 
   const PullOptions& options_;
   const std::string context_;
   TensorSink& sink_;
+  const std::unordered_map<std::string, Box> boxes_;  // asked for, by name
 
   Phase phase_ = Phase::kHeader;
   v1::VersionSummary version_;
-  std::vector<TensorSpec> specs_;
+  std::vector<TensorPart> parts_;
   std::unordered_set<std::string> names_;  // while the manifest comes
   uint64_t manifest_bytes_ = 0;
 

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/pull_receiver.h"
 #include "common/net/byte_buffer.h"
+#include "common/net/messages.h"
 #include "common/net/raw_call.h"
 #include "common/net/status.h"
 
@@ -38,6 +39,12 @@ v1::PullRequest MakeRequest(const PullOptions& options) {
   request.set_worker(options.worker);
   request.set_filter(options.filter);
   request.mutable_names()->Assign(options.names.begin(), options.names.end());
+  for (const LayoutRule& rule : options.rules) ToProto(rule, *request.add_rules());
+  for (const auto& [name, box] : options.boxes) {
+    v1::NamedBox& named = *request.add_boxes();
+    named.set_name(name);
+    ToProto(box, *named.mutable_box());
+  }
   return request;
 }
 
@@ -46,18 +53,18 @@ class MemorySink final : public TensorSink {
  public:
   MemorySink(BufferPool& pool, std::vector<PulledTensor>& tensors) : pool_(pool), tensors_(tensors) {}
 
-  absl::Status Begin(const v1::VersionSummary& version, const std::vector<TensorSpec>& tensors) override {
+  absl::Status Begin(const v1::VersionSummary& version, const std::vector<TensorPart>& tensors) override {
     // What earlier versions left, and this one cannot use.
     pool_.TrimTo(version.bytes());
     tensors_.reserve(tensors.size());
-    for (const TensorSpec& spec : tensors) tensors_.push_back({spec, nullptr});
+    for (const TensorPart& part : tensors) tensors_.push_back({part, nullptr});
     return absl::OkStatus();
   }
 
   absl::StatusOr<absl::Span<std::byte>> Place(size_t index) override {
     PulledTensor& tensor = tensors_[index];
-    absl::StatusOr<std::shared_ptr<Buffer>> data = pool_.Get(tensor.spec.ByteSize());
-    if (!data.ok()) return Annotate(data.status(), absl::StrCat("memory for tensor ", tensor.spec.ToString()));
+    absl::StatusOr<std::shared_ptr<Buffer>> data = pool_.Get(tensor.part.ByteSize());
+    if (!data.ok()) return Annotate(data.status(), absl::StrCat("memory for tensor ", tensor.part.ToString()));
     tensor.data = *std::move(data);
     return tensor.data->span();
   }

@@ -7,13 +7,16 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/net/channel.h"
+#include "common/tensor/box.h"
 #include "common/tensor/buffer.h"
+#include "common/tensor/layout_rule.h"
 #include "common/tensor/tensor_spec.h"
 #include "refit/v1/pull.pb.h"
 #include "refit/v1/types.pb.h"
@@ -28,6 +31,10 @@ struct PullOptions {
   std::string filter;
   // Only these names. Empty: all.
   std::vector<std::string> names;
+  // Cut tensors into parts; only those bytes come. Rules apply in order, each to what the ones before it left.
+  std::vector<LayoutRule> rules;
+  // Boxes of single tensors; rules do not apply to them. Selects no tensor: see `names`.
+  std::vector<std::pair<std::string, Box>> boxes;
   // Shown in the service's status. Empty: the address.
   std::string worker;
   // A pull that hears nothing for so long ends with DEADLINE_EXCEEDED (a service that waits for its trainer says so
@@ -41,10 +48,11 @@ class TensorSink {
  public:
   virtual ~TensorSink() = default;
 
-  // The version and the specs of the selected tensors, once, before any tensor. Allocate here if you like.
-  virtual absl::Status Begin(const v1::VersionSummary& version, const std::vector<TensorSpec>& tensors) = 0;
+  // The version and what will come of its tensors, once, before any of it. Allocate here if you like.
+  virtual absl::Status Begin(const v1::VersionSummary& version, const std::vector<TensorPart>& tensors) = 0;
 
-  // The memory for tensors[index], exactly its size; must stay valid until Done(index). Called once a tensor, in order.
+  // The memory for tensors[index], exactly its ByteSize(); must stay valid until Done(index). Called once a tensor, in
+  // order.
   virtual absl::StatusOr<absl::Span<std::byte>> Place(size_t index) = 0;
 
   // tensors[index] is complete and its digest verified. It is not part of a committed version yet: install nothing
@@ -67,8 +75,8 @@ struct PullResult {
 
 // A pulled tensor that owns its memory.
 struct PulledTensor {
-  TensorSpec spec;
-  std::shared_ptr<Buffer> data;  // spec.ByteSize() bytes
+  TensorPart part;               // the whole tensor unless the pull asked for less
+  std::shared_ptr<Buffer> data;  // part.ByteSize() bytes, row-major
 };
 
 struct PulledVersion {

@@ -41,7 +41,7 @@ absl::Status FillPage(ServerState& state, const v1::DescribeVersionRequest& requ
                       v1::DescribeVersionResponse& response) {
   absl::StatusOr<std::shared_ptr<Version>> version = state.store.Find(request.model(), request.version());
   if (!version.ok()) return version.status();
-  absl::StatusOr<std::vector<size_t>> selection = SelectTensors(**version, request.filter());
+  absl::StatusOr<std::vector<Selected>> selection = SelectTensors(**version, {request.filter()});
   if (!selection.ok()) return selection.status();
   uint64_t next = 0;
   if (!request.page_token().empty() && (!absl::SimpleAtoi(request.page_token(), &next) || next > selection->size())) {
@@ -54,7 +54,7 @@ absl::Status FillPage(ServerState& state, const v1::DescribeVersionRequest& requ
   size_t bytes = 0;
   for (; next < selection->size() && next < page_end && bytes < kMaxPageBytes; ++next) {
     v1::ManifestEntry& entry = *response.add_entries();
-    FillEntry(**version, (*selection)[next], entry);
+    FillEntry(*version, (*selection)[next], state.parts, entry);
     bytes += entry.ByteSizeLong();
   }
   if (next < selection->size()) response.set_next_page_token(absl::StrCat(next));
@@ -89,7 +89,7 @@ absl::Status FillTensor(ServerState& state, const v1::DescribeTensorRequest& req
   absl::StatusOr<std::shared_ptr<const Buffer>> data = (*version)->GetTensor(*tensor);
   if (!data.ok()) return data.status();
   const TensorSpec& spec = (*version)->spec(*tensor);
-  FillEntry(**version, *tensor, *response.mutable_entry());
+  FillEntry(*version, {*tensor, WholeBox(spec.shape)}, state.parts, *response.mutable_entry());
   *response.mutable_version() = (*version)->Summary();
   const auto elements = static_cast<int64_t>(spec.ByteSize() / ElementSize(spec.dtype));
   const uint32_t asked = request.preview_elements() == 0 ? kDefaultPreview : request.preview_elements();
@@ -127,6 +127,8 @@ grpc::ServerUnaryReactor* InspectService::GetServerInfo(grpc::CallbackServerCont
   response->set_convert_threads(state_.convert.threads());
   response->set_open_pushes(state_.pushes);
   response->set_active_pulls(state_.pulls);
+  response->set_packed_bytes(state_.parts.packed().packed_bytes());
+  response->set_shared_packed_bytes(state_.parts.packed().shared_bytes());
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(grpc::Status::OK);
   return reactor;

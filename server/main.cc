@@ -19,6 +19,7 @@ struct Flags {
   LogFormat log_format = LogFormat::kText;
   LogLevel log_level = LogLevel::kInfo;
   double push_idle_seconds = 60;
+  double rank_join_seconds = 60;
   double grace_seconds = 10;
   std::string port_file;
 };
@@ -48,10 +49,16 @@ void AddOptions(CLI::App& app, Flags& flags) {
   option("--max-tensors", limits.max_tensors_per_version, "N", "Most native tensors in one version [1000000]");
   option("--max-name-bytes", limits.max_name_bytes, "N", "Longest tensor name [1024]");
   option("--max-pulls", limits.max_pulls, "N", "Most pulls served at a time [1024]");
-  option("--max-pushes", limits.max_pushes, "N", "Most push streams open at a time [64]");
+  option("--max-pushes", limits.max_pushes, "N", "Most push streams open at a time [256]");
   option("--push-idle-timeout", flags.push_idle_seconds, "SECONDS",
          "Abort a version whose trainer sends nothing for so long [60]")
       ->check(CLI::PositiveNumber);
+  option("--rank-timeout", flags.rank_join_seconds, "SECONDS",
+         "Abort a sharded version some of whose ranks have not come for so long [60]")
+      ->check(CLI::PositiveNumber);
+  option("--pack-memory", limits.packed_bytes, "SIZE",
+         "Memory, besides --memory, for parts of tensors that workers ask for and that must be packed [256MiB]")
+      ->transform(size);
   option("--convert-threads", flags.server.convert_threads, "N", "Threads that convert; 0: one for each two cores [0]")
       ->check(CLI::Range(0, 1024));
   option("--grace", flags.grace_seconds, "SECONDS", "On SIGTERM, time for calls under way to end [10]")
@@ -84,6 +91,7 @@ int Serve(Flags& flags) {
   const sigset_t signals = BlockEndSignals();
   flags.server.log = EventLog(flags.log_format, flags.log_level);
   flags.server.limits.push_idle_timeout = Milliseconds(flags.push_idle_seconds);
+  flags.server.limits.rank_join_timeout = Milliseconds(flags.rank_join_seconds);
   absl::StatusOr<std::unique_ptr<RefitServer>> server = RefitServer::Start(flags.server);
   if (!server.ok()) {
     std::cerr << "refit-server: " << server.status().message() << "\n";

@@ -299,21 +299,25 @@ class ManifestReactor final : public grpc::ServerWriteReactor<v1::ManifestPart> 
     if (!version.ok()) return version.status();
     version_ = *std::move(version);
     if (absl::Status status = version_->CheckPullable(); !status.ok()) return status;
-    absl::StatusOr<std::vector<size_t>> selection = SelectTensors(*version_, request.filter());
+    parts_ = &state.parts;
+    absl::StatusOr<SelectionRequest> wanted = SelectionOf(request);
+    if (!wanted.ok()) return wanted.status();
+    absl::StatusOr<std::vector<Selected>> selection = SelectTensors(*version_, *wanted);
     if (!selection.ok()) return selection.status();
     selection_ = *std::move(selection);
     return absl::OkStatus();
   }
 
   void WritePart() {
-    part_ = MakeManifestPart(*version_, selection_, next_);
+    part_ = MakeManifestPart(version_, selection_, *parts_, next_);
     next_ += part_.entries_size();
     StartWrite(&part_);
   }
 
   std::unique_ptr<ManifestReactor> self_;
   std::shared_ptr<Version> version_;
-  std::vector<size_t> selection_;
+  std::vector<Selected> selection_;
+  PartTable* parts_ = nullptr;
   v1::ManifestPart part_;
   size_t next_ = 0;
 };

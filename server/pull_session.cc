@@ -19,11 +19,13 @@ absl::StatusOr<std::unique_ptr<PullSession>> PullSession::Start(ServerState& sta
   absl::StatusOr<std::shared_ptr<Version>> version = state.store.Find(request.model(), request.version());
   if (!version.ok()) return version.status();
   if (absl::Status status = (*version)->CheckPullable(); !status.ok()) return status;
-  absl::StatusOr<std::vector<size_t>> selection = SelectTensors(**version, request.filter(), request.names());
+  absl::StatusOr<SelectionRequest> wanted = SelectionOf(request);
+  if (!wanted.ok()) return wanted.status();
+  absl::StatusOr<std::vector<Selected>> selection = SelectTensors(**version, *wanted);
   if (!selection.ok()) return selection.status();
   const uint64_t number = (*version)->number();
   std::unique_ptr<PullSession> session =
-      absl::WrapUnique(new PullSession(*std::move(version), *std::move(selection), worker));
+      absl::WrapUnique(new PullSession(state, *std::move(version), *std::move(selection), worker));
   if (absl::Status status = session->SetCursor(request); !status.ok()) return status;
   session->skip_manifest_ = request.skip_manifest();
   session->fleet_ = state.workers.StartPull(request.model(), worker, peer, number, session->SelectedBytes());
@@ -40,15 +42,15 @@ absl::Status PullSession::SetCursor(const v1::PullRequest& request) {
   }
   tensor_ = cursor.tensor();
   if (tensor_ == selection_.size()) return absl::OkStatus();
-  const TensorSpec& spec = reader_->spec(selection_[tensor_]);
-  if (cursor.offset() == spec.ByteSize() && cursor.offset() != 0) {
+  const TensorPart selected{reader_->spec(selection_[tensor_].tensor), selection_[tensor_].box};
+  if (cursor.offset() == selected.ByteSize() && cursor.offset() != 0) {
     ++tensor_;
     return absl::OkStatus();
   }
-  if (cursor.offset() > spec.ByteSize() || cursor.offset() % reader_->chunk_bytes() != 0) {
+  if (cursor.offset() > selected.ByteSize() || cursor.offset() % reader_->chunk_bytes() != 0) {
     return absl::InvalidArgumentError(absl::StrCat("resume cursor at offset ", cursor.offset(), " of tensor ",
-                                                   spec.ToString(), "; expected a multiple of ", reader_->chunk_bytes(),
-                                                   " up to ", spec.ByteSize()));
+                                                   selected.ToString(), "; expected a multiple of ",
+                                                   reader_->chunk_bytes(), " up to ", selected.ByteSize()));
   }
   chunk_ = cursor.offset() / reader_->chunk_bytes();
   return absl::OkStatus();
@@ -56,7 +58,7 @@ absl::Status PullSession::SetCursor(const v1::PullRequest& request) {
 
 uint64_t PullSession::SelectedBytes() const {
   uint64_t bytes = 0;
-  for (size_t i = tensor_; i < selection_.size(); ++i) bytes += reader_->spec(selection_[i]).ByteSize();
+  for (size_t i = tensor_; i < selection_.size(); ++i) bytes += SizeOf(selection_[i]);
   return bytes - chunk_ * reader_->chunk_bytes();
 }
 
@@ -87,15 +89,29 @@ grpc::ByteBuffer PullSession::Header() {
 
 grpc::ByteBuffer PullSession::Manifest() {
   v1::PullResponse response;
-  *response.mutable_manifest() = MakeManifestPart(*reader_, selection_, manifest_next_);
+  *response.mutable_manifest() = MakeManifestPart(reader_.version(), selection_, parts_, manifest_next_);
   manifest_next_ += response.manifest().entries_size();
   if (response.manifest().last()) phase_ = Phase::kChunks;
   return Serialize(response);
 }
 
+uint64_t PullSession::SizeOf(const Selected& selected) const {
+  return static_cast<uint64_t>(ElementCount(selected.box)) * ElementSize(reader_->spec(selected.tensor).dtype);
+}
+
+VersionPart& PullSession::PresentPart() {
+  const Selected& selected = selection_[tensor_];
+  if (part_ == nullptr) part_ = parts_.Get(reader_.version(), selected.tensor, selected.box);
+  return *part_;
+}
+
+absl::StatusOr<std::optional<Version::Chunk>> PullSession::GetChunk() {
+  const Selected& selected = selection_[tensor_];
+  return selected.whole ? reader_->GetChunk(selected.tensor, chunk_) : PresentPart().GetChunk(chunk_);
+}
+
 absl::StatusOr<std::optional<grpc::ByteBuffer>> PullSession::NextChunk() {
-  const size_t index = selection_[tensor_];
-  absl::StatusOr<std::optional<Version::Chunk>> chunk = reader_->GetChunk(index, chunk_);
+  absl::StatusOr<std::optional<Version::Chunk>> chunk = GetChunk();
   if (!chunk.ok()) return chunk.status();
   if (!chunk->has_value()) return std::nullopt;
   Version::Chunk& ready = **chunk;
@@ -107,9 +123,10 @@ absl::StatusOr<std::optional<grpc::ByteBuffer>> PullSession::NextChunk() {
   sent_bytes_ += ready.bytes.size();
   ++sent_chunks_;
   fleet_->Sent(ready.bytes.size());
-  if (++chunk_ == reader_->chunk_count(index)) {
+  if (++chunk_ == ChunkCount(SizeOf(selection_[tensor_]), reader_->chunk_bytes())) {
     ++tensor_;
     chunk_ = 0;
+    part_.reset();
   }
   return MakeChunkMessage(header, ready.bytes, std::move(ready.owner));
 }
@@ -121,7 +138,11 @@ absl::StatusOr<std::optional<grpc::ByteBuffer>> PullSession::Committed() {
     return absl::AbortedError(absl::StrCat("version ", Label(), " was aborted: ", summary.abort_reason()));
   }
   ManifestDigester digester;
-  for (const size_t index : selection_) digester.Add(reader_->spec(index), reader_->tensor_digest(index).value_or(0));
+  for (const Selected& selected : selection_) {
+    const absl::StatusOr<uint64_t> digest = DigestOf(selected);
+    if (!digest.ok()) return digest.status();
+    digester.Add(TensorPart{reader_->spec(selected.tensor), selected.box}, *digest);
+  }
   phase_ = Phase::kDone;
   v1::PullResponse response;
   v1::PullCommitted& committed = *response.mutable_committed();
@@ -132,9 +153,23 @@ absl::StatusOr<std::optional<grpc::ByteBuffer>> PullSession::Committed() {
   return Serialize(response);
 }
 
+// Of a version that is committed.
+absl::StatusOr<uint64_t> PullSession::DigestOf(const Selected& selected) const {
+  if (selected.whole) return reader_->tensor_digest(selected.tensor).value_or(0);
+  const std::shared_ptr<VersionPart> part = parts_.Get(reader_.version(), selected.tensor, selected.box);
+  if (const std::optional<uint64_t> digest = part->digest()) return *digest;
+  // The worker resumed behind it, and nobody else has pulled it.
+  const absl::StatusOr<std::optional<Version::Chunk>> last = part->GetChunk(part->chunk_count() - 1);
+  if (!last.ok()) return last.status();
+  if (last->has_value()) return *(*last)->tensor_digest;
+  return absl::InternalError(absl::StrCat(part->part().ToString(), " of version ", Label(), " is not converted"));
+}
+
 uint64_t PullSession::Wait(std::function<void()> wake) {
-  const size_t index = tensor_ < selection_.size() ? selection_[tensor_] : reader_->size();
-  return reader_->Wait(index, chunk_, std::move(wake));
+  if (tensor_ == selection_.size()) return reader_->WaitForEnd(std::move(wake));
+  const Selected& selected = selection_[tensor_];
+  if (selected.whole) return reader_->WaitForChunk(selected.tensor, chunk_, std::move(wake));
+  return PresentPart().Wait(chunk_, std::move(wake));
 }
 
 grpc::ByteBuffer PullSession::WaitingMessage() const {

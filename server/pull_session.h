@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "refit/v1/pull.pb.h"
+#include "server/selection.h"
 #include "server/server_context.h"
 #include "server/version.h"
 
@@ -47,24 +48,34 @@ class PullSession {
  private:
   enum class Phase { kHeader, kManifest, kChunks, kCommit, kDone };
 
-  PullSession(std::shared_ptr<Version> version, std::vector<size_t> selection, std::string worker)
-      : reader_(std::move(version)), selection_(std::move(selection)), worker_(std::move(worker)) {}
+  PullSession(ServerState& state, std::shared_ptr<Version> version, std::vector<Selected> selection, std::string worker)
+      : parts_(state.parts),
+        reader_(std::move(version)),
+        selection_(std::move(selection)),
+        worker_(std::move(worker)) {}
   absl::Status SetCursor(const v1::PullRequest& request);
   uint64_t SelectedBytes() const;
   grpc::ByteBuffer Header();
   grpc::ByteBuffer Manifest();
   absl::StatusOr<std::optional<grpc::ByteBuffer>> NextChunk();
+  absl::StatusOr<std::optional<Version::Chunk>> GetChunk();
+  uint64_t SizeOf(const Selected& selected) const;
+  // The part that is being sent; the present tensor is not sent whole.
+  VersionPart& PresentPart();
+  absl::StatusOr<uint64_t> DigestOf(const Selected& selected) const;
   absl::StatusOr<std::optional<grpc::ByteBuffer>> Committed();
 
+  PartTable& parts_;
   Version::Reader reader_;
-  const std::vector<size_t> selection_;
+  const std::vector<Selected> selection_;
   const std::string worker_;
   std::unique_ptr<WorkerRegistry::Pull> fleet_;
   Phase phase_ = Phase::kHeader;
   bool skip_manifest_ = false;
   size_t manifest_next_ = 0;
-  size_t tensor_ = 0;   // index into selection_
-  uint64_t chunk_ = 0;  // within that tensor
+  size_t tensor_ = 0;                  // index into selection_
+  uint64_t chunk_ = 0;                 // within what is selected of that tensor
+  std::shared_ptr<VersionPart> part_;  // of that tensor; null while none was asked for
   uint64_t sent_bytes_ = 0;
   uint64_t sent_chunks_ = 0;
 };

@@ -42,7 +42,7 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
       absl::MutexLock lock(&mutex_);
       last_message_ = absl::Now();
     }
-    ArmIdleAlarm();
+    ArmAlarm();
     StartRead(&incoming_);
   }
 
@@ -81,7 +81,7 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   void OnDone() override {
     {
       absl::MutexLock lock(&mutex_);
-      idle_alarm_.reset();
+      alarm_.reset();
     }
     self_.reset();
   }
@@ -96,6 +96,7 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
       } else if (answer->has_value()) {
         Send(**answer);
       }
+      FollowVersion();
     }
     bool read_on = false;
     {
@@ -108,8 +109,31 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
     if (read_on) StartRead(&incoming_);
   }
 
+  // On the strand: says what is to be said because of other ranks, and asks to be woken when there is more.
+  void FollowVersion() {
+    while (!following_ && !ended() && session_.is_open()) {
+      const absl::StatusOr<PushSession::Answer> answer = session_.Poll();
+      if (!answer.ok()) return End(answer.status());
+      if (answer->has_value()) {
+        Send(**answer);
+        continue;
+      }
+      following_ = session_.Wait([weak = weak_from_this()] {
+        const std::shared_ptr<PushReactor> self = weak.lock();
+        if (self != nullptr) self->strand_->Post([self] { self->OnVersionChanged(); });
+      }) != 0;
+    }
+  }
+
+  void OnVersionChanged() {
+    following_ = false;
+    FollowVersion();
+  }
+
   // On the strand, after all messages.
   void OnStreamEnded() {
+    // A trainer that has asked for the commit has nothing more to say, and waits for the answer.
+    if (session_.committing()) return;
     Fail(absl::FailedPreconditionError(
         absl::StrCat(session_.Label(), ": the stream ended before commit or abort; the version is aborted")));
   }
@@ -167,26 +191,40 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
     }
   }
 
-  void ArmIdleAlarm() {
+  // Rings every few seconds, and when the stream has been silent for too long.
+  void ArmAlarm() {
     absl::MutexLock lock(&mutex_);
-    const absl::Time deadline = last_message_ + absl::FromChrono(state_.limits.push_idle_timeout);
+    const absl::Time idle = last_message_ + absl::FromChrono(state_.limits.push_idle_timeout);
+    const absl::Time soon = absl::Now() + absl::FromChrono(state_.limits.waiting_interval);
     // A new one each time: the old one's callback may still be returning.
-    idle_alarm_ = std::make_unique<grpc::Alarm>();
-    idle_alarm_->Set(absl::ToChronoTime(deadline), [weak = weak_from_this()](bool expired) {
-      const std::shared_ptr<PushReactor> self = weak.lock();
-      if (expired && self != nullptr) self->strand_->Post([self] { self->OnIdleAlarm(); });
-    });
+    alarm_ = std::make_unique<grpc::Alarm>();
+    alarm_->Set(absl::ToChronoTime(std::max(absl::Now(), std::min(idle, soon))),
+                [weak = weak_from_this()](bool expired) {
+                  const std::shared_ptr<PushReactor> self = weak.lock();
+                  if (expired && self != nullptr) self->strand_->Post([self] { self->OnAlarm(); });
+                });
   }
 
   // On the strand, so never while a message is being handled.
-  void OnIdleAlarm() {
+  void OnAlarm() {
     if (ended()) return;
+    if (!session_.waits_for_ranks()) return CheckIdle();
+    if (absl::Status status = session_.CheckPatience(); !status.ok()) return Fail(status);
+    Send(session_.WaitingMessage());
+    {
+      absl::MutexLock lock(&mutex_);
+      last_message_ = absl::Now();  // it is not the trainer that is silent
+    }
+    ArmAlarm();
+  }
+
+  void CheckIdle() {
     bool idle = false;
     {
       absl::MutexLock lock(&mutex_);
       idle = queued_ == 0 && absl::Now() - last_message_ >= absl::FromChrono(state_.limits.push_idle_timeout);
     }
-    if (!idle) return ArmIdleAlarm();
+    if (!idle) return ArmAlarm();
     Fail(absl::DeadlineExceededError(absl::StrCat(
         session_.Label(), ": no message came for ",
         absl::FormatDuration(absl::FromChrono(state_.limits.push_idle_timeout)), "; the version is aborted")));
@@ -195,12 +233,13 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   ServerState& state_;
   PushSession session_;  // only on the strand
   const std::shared_ptr<Strand> strand_;
+  bool following_ = false;  // asked to be woken by the version; only on the strand
   std::shared_ptr<PushReactor> self_;
   grpc::ByteBuffer incoming_;
   grpc::ByteBuffer being_written_;
 
   absl::Mutex mutex_;
-  std::unique_ptr<grpc::Alarm> idle_alarm_ ABSL_GUARDED_BY(mutex_);
+  std::unique_ptr<grpc::Alarm> alarm_ ABSL_GUARDED_BY(mutex_);
   absl::Time last_message_ ABSL_GUARDED_BY(mutex_);
   size_t queued_ ABSL_GUARDED_BY(mutex_) = 0;
   bool reading_ ABSL_GUARDED_BY(mutex_) = true;

@@ -1,14 +1,19 @@
 #include "server/push_session.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
 #include "common/net/messages.h"
 #include "common/net/status.h"
 
 namespace refit {
 namespace {
+
+constexpr size_t kMaxRanksNamed = 16;
 
 absl::Status OutOfOrder(absl::string_view what) {
   return absl::FailedPreconditionError(absl::StrCat(
@@ -32,8 +37,7 @@ std::string PushSession::Label() const {
 void PushSession::Abandon(const std::string& reason) {
   if (finished_ || abandoned_) return;
   abandoned_ = true;
-  if (builder_ == nullptr) return;
-  builder_->Abort(reason);
+  if (builder_ == nullptr || !builder_->Abort(reason)) return;
   state_.log.Warning(
       "version aborted",
       {{"model", options_->model}, {"version", absl::StrCat(options_->version)}, {"peer", peer_}, {"reason", reason}});
@@ -64,7 +68,8 @@ absl::StatusOr<PushSession::Answer> PushSession::Dispatch(const ReceivedMessage&
     case v1::PushRequest::kDeclare:
       return Declare(request.declare());
     case v1::PushRequest::kCommit:
-      return Commit();
+      if (absl::Status status = Commit(); !status.ok()) return status;
+      return std::nullopt;
     case v1::PushRequest::kAbort:
       return Abort(request.abort());
     case v1::PushRequest::REQUEST_NOT_SET:
@@ -95,6 +100,12 @@ absl::StatusOr<PushSession::Answer> PushSession::Open(const v1::OpenVersion& ope
   options.adapter = open.adapter();
   options.exclude_key_regex = open.exclude_key_regex();
   options.publisher = open.publisher().empty() ? peer_ : open.publisher();
+  options.rank = open.rank();
+  options.world = std::max<uint32_t>(open.world(), 1);
+  if (options.world > state_.limits.max_ranks) {
+    return absl::ResourceExhaustedError(absl::StrCat("a version of ", options.world, " ranks; at most ",
+                                                     state_.limits.max_ranks, " may push one together"));
+  }
   options.max_tensors = state_.limits.max_tensors_per_version;
   options.max_name_bytes = state_.limits.max_name_bytes;
   options_ = std::move(options);
@@ -111,11 +122,7 @@ absl::StatusOr<PushSession::Answer> PushSession::Declare(const v1::DeclareTensor
   for (const v1::DeclaredTensor& tensor : declare.tensors()) {
     absl::StatusOr<TensorSpec> spec = FromProto(tensor.tensor(), options_->max_name_bytes);
     if (!spec.ok()) return Annotate(spec.status(), Label());
-    if (tensor.has_box()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("tensor ", spec->ToString(), ": a box is given, but sharded pushes are not supported yet"));
-    }
-    declared_.push_back(*std::move(spec));
+    declared_.push_back({*std::move(spec), tensor.has_box() ? std::optional(FromProto(tensor.box())) : std::nullopt});
   }
   if (!declare.last()) return std::nullopt;
 
@@ -123,32 +130,88 @@ absl::StatusOr<PushSession::Answer> PushSession::Declare(const v1::DeclareTensor
       VersionBuilder::Open(state_.store, *options_, std::move(declared_));
   if (!builder.ok()) return Annotate(builder.status(), Label());
   builder_ = *std::move(builder);
-  digesters_.resize(builder_->native().size());
+  declared_at_ = absl::Now();
+  digesters_.resize(builder_->shards().size());
   absl::StatusOr<std::shared_ptr<Buffer>> scratch = Buffer::Allocate(state_.store.options().chunk_bytes);
   if (!scratch.ok()) return scratch.status();
   scratch_ = *std::move(scratch);
+  const v1::VersionSummary summary = builder_->version()->Summary();
+  state_.log.Info("version opened", {{"model", options_->model},
+                                     {"version", absl::StrCat(options_->version)},
+                                     {"rank", absl::StrCat(options_->rank, " of ", options_->world)},
+                                     {"publisher", options_->publisher},
+                                     {"peer", peer_},
+                                     {"tensors", absl::StrCat(summary.tensors())},
+                                     {"bytes", absl::StrCat(summary.bytes())}});
+  return std::nullopt;
+}
 
+absl::StatusOr<PushSession::Answer> PushSession::Poll() {
+  if (!is_open()) return std::nullopt;
+  v1::VersionSummary summary = builder_->version()->Summary();
+  if (summary.state() == v1::VERSION_STATE_ABORTED) {
+    return absl::AbortedError(absl::StrCat(Label(), " was aborted: ", summary.abort_reason()));
+  }
+  if (!opened_) {
+    if (!builder_->version()->assembly().is_complete()) return std::nullopt;
+    opened_ = true;
+    return OpenedMessage();
+  }
+  if (summary.state() == v1::VERSION_STATE_OPEN) return std::nullopt;
+  finished_ = true;
+  return CommittedMessage(std::move(summary));
+}
+
+uint64_t PushSession::Wait(std::function<void()> wake) {
+  Version& version = *builder_->version();
+  return opened_ ? version.WaitForEnd(std::move(wake)) : version.WaitForRanks(std::move(wake));
+}
+
+v1::PushResponse PushSession::OpenedMessage() const {
   v1::PushResponse response;
   v1::VersionOpened& opened = *response.mutable_opened();
   *opened.mutable_summary() = builder_->version()->Summary();
   opened.set_max_chunk_bytes(state_.store.options().chunk_bytes);
-  state_.log.Info("version opened", {{"model", options_->model},
-                                     {"version", absl::StrCat(options_->version)},
-                                     {"publisher", options_->publisher},
-                                     {"peer", peer_},
-                                     {"tensors", absl::StrCat(opened.summary().tensors())},
-                                     {"bytes", absl::StrCat(opened.summary().bytes())}});
+  const std::vector<size_t> digest_only = builder_->version()->assembly().DigestOnly(builder_->rank());
+  opened.mutable_digest_only()->Assign(digest_only.begin(), digest_only.end());
   return response;
+}
+
+v1::PushResponse PushSession::CommittedMessage(v1::VersionSummary summary) const {
+  v1::PushResponse response;
+  *response.mutable_committed()->mutable_summary() = std::move(summary);
+  return response;
+}
+
+v1::PushResponse PushSession::WaitingMessage() const {
+  v1::PushResponse response;
+  v1::PushWaiting& waiting = *response.mutable_waiting();
+  const std::vector<uint32_t> missing = builder_->version()->assembly().Missing();
+  waiting.mutable_ranks()->Assign(missing.begin(), missing.begin() + std::min(missing.size(), kMaxRanksNamed));
+  waiting.set_missing(missing.size());
+  return response;
+}
+
+absl::Status PushSession::CheckPatience() const {
+  const absl::Duration patience = absl::FromChrono(state_.limits.rank_join_timeout);
+  if (opened_ || absl::Now() - declared_at_ < patience) return absl::OkStatus();
+  std::vector<uint32_t> missing = builder_->version()->assembly().Missing();
+  const size_t count = missing.size();
+  missing.resize(std::min(count, kMaxRanksNamed));
+  return absl::DeadlineExceededError(absl::StrCat(
+      Label(), ": ", count, " of ", options_->world, " ranks did not declare their shards within ",
+      absl::FormatDuration(patience), ": ", absl::StrJoin(missing, ", "), count > missing.size() ? ", ..." : ""));
 }
 
 absl::Status PushSession::CheckChunk(const ChunkHeader& header, uint64_t payload_bytes) const {
   if (builder_ == nullptr) return OutOfOrder("a chunk before the last declare");
-  const std::vector<TensorSpec>& native = builder_->native();
-  if (header.tensor >= native.size()) {
+  if (committing_) return OutOfOrder("a chunk after commit");
+  const std::vector<TensorPart>& shards = builder_->shards();
+  if (header.tensor >= shards.size()) {
     return absl::InvalidArgumentError(absl::StrCat(Label(), ": a chunk for tensor number ", header.tensor, ", but ",
-                                                   native.size(), " tensors were declared"));
+                                                   shards.size(), " tensors were declared"));
   }
-  const TensorSpec& spec = native[header.tensor];
+  const TensorPart& spec = shards[header.tensor];
   if (header.encoding != v1::CHUNK_ENCODING_RAW) {
     return absl::InvalidArgumentError(
         absl::StrCat("tensor ", spec.ToString(), ": chunk encoding ", header.encoding, " is not known; expected RAW"));
@@ -161,7 +224,7 @@ absl::Status PushSession::CheckChunk(const ChunkHeader& header, uint64_t payload
     return absl::InvalidArgumentError(absl::StrCat("tensor ", spec.ToString(), ": a chunk of ", payload_bytes,
                                                    " bytes; expected at most ", scratch_->size()));
   }
-  if (payload_bytes == 0 && spec.ByteSize() != 0) {
+  if (payload_bytes == 0 && spec.ByteSize() != 0 && !IsDigestAlone(header)) {
     return absl::InvalidArgumentError(
         absl::StrCat("tensor ", spec.ToString(), ": an empty chunk at offset ", header.offset));
   }
@@ -184,17 +247,18 @@ absl::Status PushSession::WriteChunk(const v1::Chunk& chunk) {
 
 absl::Status PushSession::AppendVerified(const ChunkHeader& header, uint64_t got_digest,
                                          absl::Span<const std::byte> payload) {
-  const TensorSpec& spec = builder_->native()[header.tensor];
+  const TensorPart& spec = builder_->shards()[header.tensor];
   if (got_digest != header.digest) {
     return DigestMismatch(absl::StrCat("tensor ", spec.ToString(), ", chunk at offset ", header.offset), header.digest,
                           got_digest);
   }
+  if (payload.empty() && IsDigestAlone(header)) return builder_->Finish(header.tensor, *header.tensor_digest);
   if (absl::Status status = builder_->Append(header.tensor, header.offset, payload); !status.ok()) return status;
   return CheckTensorDigest(header, payload);
 }
 
 absl::Status PushSession::CheckTensorDigest(const ChunkHeader& header, absl::Span<const std::byte> payload) {
-  const TensorSpec& spec = builder_->native()[header.tensor];
+  const TensorPart& spec = builder_->shards()[header.tensor];
   const bool ends = header.offset + payload.size() == spec.ByteSize();
   std::optional<TensorDigester>& digester = digesters_[header.tensor];
   if (!digester.has_value()) digester.emplace(state_.store.options().chunk_bytes);
@@ -212,14 +276,22 @@ absl::Status PushSession::CheckTensorDigest(const ChunkHeader& header, absl::Spa
   }
   if (*header.tensor_digest != got)
     return DigestMismatch(absl::StrCat("tensor ", spec.ToString()), *header.tensor_digest, got);
-  return absl::OkStatus();
+  return builder_->Finish(header.tensor, got);
 }
 
-absl::StatusOr<PushSession::Answer> PushSession::Commit() {
+bool PushSession::IsDigestAlone(const ChunkHeader& header) const {
+  return opened_ && header.offset == 0 && header.tensor_digest.has_value() && builder_->received(header.tensor) == 0 &&
+         builder_->is_digest_only(header.tensor);
+}
+
+absl::Status PushSession::Commit() {
   if (builder_ == nullptr) return OutOfOrder("commit before the last declare");
+  if (!opened_) return OutOfOrder("commit before all ranks have declared");
+  if (committing_) return OutOfOrder("a second commit");
+  committing_ = true;
   absl::StatusOr<v1::VersionSummary> summary = builder_->Commit();
   if (!summary.ok()) return summary.status();
-  finished_ = true;
+  if (summary->state() != v1::VERSION_STATE_COMMITTED) return absl::OkStatus();
   state_.log.Info(
       "version committed",
       {{"model", options_->model},
@@ -227,9 +299,7 @@ absl::StatusOr<PushSession::Answer> PushSession::Commit() {
        {"bytes", absl::StrCat(summary->bytes())},
        {"seconds",
         absl::StrFormat("%.3f", static_cast<double>(summary->closed_at_ns() - summary->opened_at_ns()) / 1e9)}});
-  v1::PushResponse response;
-  *response.mutable_committed()->mutable_summary() = *std::move(summary);
-  return response;
+  return absl::OkStatus();
 }
 
 absl::StatusOr<PushSession::Answer> PushSession::Abort(const v1::AbortPush& abort) {

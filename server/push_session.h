@@ -1,12 +1,14 @@
 // What a push stream does, message by message; knows nothing of reactors.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "common/net/byte_buffer.h"
 #include "common/tensor/buffer.h"
@@ -29,6 +31,20 @@ class PushSession {
   using Answer = std::optional<v1::PushResponse>;
   absl::StatusOr<Answer> Handle(const ReceivedMessage& message);
 
+  // What is to be said because other ranks have gone on: that the version is open, or committed. ABORTED once it is
+  // that.
+  absl::StatusOr<Answer> Poll();
+  // Registers `wake` for when Poll would have something to say; 0 if it has already. Only while is_open().
+  uint64_t Wait(std::function<void()> wake);
+  bool is_open() const { return builder_ != nullptr && !finished_ && !abandoned_; }
+
+  // This rank has said its part, and waits for others to declare or to commit.
+  bool waits_for_ranks() const { return is_open() && (!opened_ || committing_); }
+  bool committing() const { return committing_; }
+  v1::PushResponse WaitingMessage() const;
+  // DEADLINE_EXCEEDED, naming them, if other ranks have not declared for longer than they may take.
+  absl::Status CheckPatience() const;
+
   // Committed or aborted as the trainer asked: nothing more may come.
   bool finished() const { return finished_; }
 
@@ -42,7 +58,9 @@ class PushSession {
   absl::StatusOr<Answer> Dispatch(const ReceivedMessage& message);
   absl::StatusOr<Answer> Open(const v1::OpenVersion& open);
   absl::StatusOr<Answer> Declare(const v1::DeclareTensors& declare);
-  absl::StatusOr<Answer> Commit();
+  absl::Status Commit();
+  v1::PushResponse OpenedMessage() const;
+  v1::PushResponse CommittedMessage(v1::VersionSummary summary) const;
   absl::StatusOr<Answer> Abort(const v1::AbortPush& abort);
   // A chunk on the fast path: its payload lies in `message`.
   absl::Status WriteChunk(const DecodedChunk& chunk, const ReceivedMessage& message);
@@ -50,15 +68,20 @@ class PushSession {
   absl::Status WriteChunk(const v1::Chunk& chunk);
   absl::Status CheckChunk(const ChunkHeader& header, uint64_t payload_bytes) const;
   absl::Status AppendVerified(const ChunkHeader& header, uint64_t got_digest, absl::Span<const std::byte> payload);
+  // A chunk that tells the digest of a shard which another rank sends.
+  bool IsDigestAlone(const ChunkHeader& header) const;
   absl::Status CheckTensorDigest(const ChunkHeader& header, absl::Span<const std::byte> payload);
 
   ServerState& state_;
   const std::string peer_;
-  std::optional<BuildOptions> options_;  // after `open`
-  std::vector<TensorSpec> declared_;     // until the last `declare`
+  std::optional<BuildOptions> options_;          // after `open`
+  std::vector<VersionBuilder::Shard> declared_;  // until the last `declare`
+  absl::Time declared_at_;
   std::unique_ptr<VersionBuilder> builder_;
-  std::vector<std::optional<TensorDigester>> digesters_;  // of native tensors under way
+  std::vector<std::optional<TensorDigester>> digesters_;  // of shards under way
   std::shared_ptr<Buffer> scratch_;                       // one chunk
+  bool opened_ = false;                                   // the trainer was told so
+  bool committing_ = false;                               // the trainer has asked for it
   bool finished_ = false;
   bool abandoned_ = false;
 };

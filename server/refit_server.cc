@@ -120,6 +120,10 @@ RefitServer::~RefitServer() { Shutdown(std::chrono::milliseconds::zero()); }
 
 absl::StatusOr<std::unique_ptr<VersionBuilder>> RefitServer::OpenVersion(const BuildOptions& options,
                                                                          std::vector<TensorSpec> native) {
+  if (options.world != 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a version of ", options.world, " ranks is pushed over the wire; in process, world is 1"));
+  }
   BuildOptions limited = options;
   limited.max_tensors = std::min(limited.max_tensors, impl_->state.limits.max_tensors_per_version);
   limited.max_name_bytes = std::min<size_t>(limited.max_name_bytes, impl_->state.limits.max_name_bytes);

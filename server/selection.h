@@ -6,22 +6,44 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/tensor/box.h"
+#include "common/tensor/layout_rule.h"
 #include "refit/v1/pull.pb.h"
+#include "server/part_table.h"
 #include "server/version.h"
 
 namespace refit {
 
-// Indices into the manifest, in its order: of the tensors in whose name `filter` is found (empty: all), and, if `names`
-// is not empty, that are among them. INVALID_ARGUMENT for a bad filter; NOT_FOUND for a name that the version does not
-// have.
-absl::StatusOr<std::vector<size_t>> SelectTensors(const Version& version, const std::string& filter,
-                                                  const google::protobuf::RepeatedPtrField<std::string>& names = {});
+// A tensor of the manifest, and the box of it that is asked for.
+struct Selected {
+  size_t tensor = 0;  // into the version
+  Box box;
+  bool whole = true;
+};
 
-// Fills one entry.
-void FillEntry(const Version& version, size_t tensor, v1::ManifestEntry& entry);
+// What GetManifestRequest and PullRequest say of it.
+struct SelectionRequest {
+  std::string filter;
+  std::vector<std::string> names;
+  std::vector<LayoutRule> rules;
+  std::vector<v1::NamedBox> boxes;
+};
+// INVALID_ARGUMENT for a bad layout rule.
+absl::StatusOr<SelectionRequest> SelectionOf(const v1::PullRequest& request);
+absl::StatusOr<SelectionRequest> SelectionOf(const v1::GetManifestRequest& request);
+
+// In the manifest's order: the tensors in whose name `filter` is found (empty: all), and, if `names` is not empty, that
+// are among them; each cut as rules and boxes say. INVALID_ARGUMENT for a bad filter, rule or box; NOT_FOUND for a name
+// that the version does not have, or a rule that applies to none of its tensors.
+absl::StatusOr<std::vector<Selected>> SelectTensors(const Version& version, const SelectionRequest& request);
+
+// Fills one entry. A part's digest is known once a pull has sent all of it.
+void FillEntry(const std::shared_ptr<Version>& version, const Selected& selected, PartTable& parts,
+               v1::ManifestEntry& entry);
 
 // The part of the selected manifest that begins at `first`, as long as a message may be; the first part carries the
 // summary.
-v1::ManifestPart MakeManifestPart(const Version& version, const std::vector<size_t>& selection, size_t first);
+v1::ManifestPart MakeManifestPart(const std::shared_ptr<Version>& version, const std::vector<Selected>& selection,
+                                  PartTable& parts, size_t first);
 
 }  // namespace refit

@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 #include "common/net/channel.h"
 #include "server/event_log.h"
+#include "server/part_table.h"
 #include "server/version_store.h"
 #include "server/work_queue.h"
 #include "server/worker_registry.h"
@@ -24,22 +25,32 @@ struct Limits {
   uint64_t max_tensors_per_version = 1'000'000;
   uint64_t max_name_bytes = kMaxNameBytes;
   uint32_t max_pulls = 1024;
-  uint32_t max_pushes = 64;
+  uint32_t max_pushes = 256;
+  uint32_t max_ranks = 1024;  // that push a version together
   int max_message_bytes = kMaxMessageBytes;
+  // Memory for packed chunks of parts of tensors, besides the store's.
+  uint64_t packed_bytes = uint64_t{256} << 20;
   // A push whose trainer is silent for so long is aborted.
   std::chrono::milliseconds push_idle_timeout = std::chrono::seconds(60);
-  // While a worker waits for the trainer, it hears from the service this often.
+  // A sharded push whose ranks have not all declared so long after the first is aborted.
+  std::chrono::milliseconds rank_join_timeout = std::chrono::seconds(60);
+  // A worker that waits for the trainer, and a rank that waits for others, hears from the service this often.
   std::chrono::milliseconds waiting_interval = std::chrono::seconds(5);
 };
 
 // Members are thread-safe or immutable. Outlives every call.
 struct ServerState {
   ServerState(const StoreOptions& store_options, const Limits& limit_options, int convert_threads, EventLog event_log)
-      : limits(limit_options), log(std::move(event_log)), store(store_options), convert(convert_threads) {}
+      : limits(limit_options),
+        log(std::move(event_log)),
+        store(store_options),
+        parts(limit_options.packed_bytes),
+        convert(convert_threads) {}
 
   const Limits limits;
   const EventLog log;
   VersionStore store;
+  PartTable parts;
   WorkerRegistry workers;
   std::atomic<uint32_t> pushes{0};  // push streams open
   std::atomic<uint32_t> pulls{0};   // pull streams open

@@ -10,7 +10,7 @@ absl::Status PublishTensor(VersionBuilder& builder, const std::string& name, con
   if (!index.ok()) return index.status();
   absl::StatusOr<TensorSpec> spec = SpecOf(name, tensor);
   if (!spec.ok()) return spec.status();
-  const TensorSpec& declared = builder.native()[*index];
+  const TensorSpec& declared = builder.shards()[*index].tensor;
   if (*spec != declared) {
     return absl::InvalidArgumentError(
         absl::StrCat("tensor ", declared.ToString(), " was declared, got ", spec->ToString()));

@@ -10,12 +10,20 @@
 namespace refit {
 
 Version::Version(VersionIdentity identity, VersionPlan plan, uint64_t chunk_bytes, std::shared_ptr<BufferPool> pool)
-    : identity_(std::move(identity)), plan_(std::move(plan)), chunk_bytes_(chunk_bytes), pool_(std::move(pool)) {
+    : identity_(std::move(identity)),
+      plan_(std::move(plan)),
+      chunk_bytes_(chunk_bytes),
+      pool_(std::move(pool)),
+      assembly_(plan_.native, identity_.world) {
   absl::MutexLock lock(&mutex_);
   opened_at_ns_ = absl::GetCurrentTimeNanos();
-  tensors_.resize(size());
   incomplete_tensors_ = size();
-  for (size_t i = 0; i < size(); ++i) bytes_ += spec(i).ByteSize();
+  tensors_.reserve(size());
+  for (size_t i = 0; i < size(); ++i) {
+    bytes_ += spec(i).ByteSize();
+    tensors_.push_back({nullptr, ChunkProgress(spec(i).ByteSize(), chunk_bytes_)});
+    tensors_.back().chunk_digests.resize(chunk_count(i));
+  }
   for (const TensorSpec& native : plan_.native) declared_bytes_ += native.ByteSize();
 }
 
@@ -48,27 +56,29 @@ v1::VersionSummary Version::Summary() const {
   summary.set_opened_at_ns(opened_at_ns_);
   summary.set_closed_at_ns(closed_at_ns_);
   summary.set_abort_reason(abort_reason_);
+  summary.set_world(identity_.world);
+  summary.set_joined_ranks(assembly_.joined());
+  summary.set_committed_ranks(assembly_.committed());
   return summary;
 }
 
 std::optional<uint64_t> Version::tensor_digest(size_t tensor) const {
   absl::MutexLock lock(&mutex_);
-  if (!tensors_[tensor].complete) return std::nullopt;
   return tensors_[tensor].digest;
 }
 
 absl::Status Version::CheckPullable() const {
-  const v1::VersionState now = state();
-  if (now == v1::VERSION_STATE_OPEN || now == v1::VERSION_STATE_COMMITTED) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat("version ", Label(), " is ",
-                                                    now == v1::VERSION_STATE_RETIRED ? "retired" : "aborted",
-                                                    " and can no longer be pulled"));
+  absl::MutexLock lock(&mutex_);
+  if (state_ == v1::VERSION_STATE_OPEN || state_ == v1::VERSION_STATE_COMMITTED) return absl::OkStatus();
+  const bool aborted = state_ == v1::VERSION_STATE_ABORTED;
+  return absl::FailedPreconditionError(absl::StrCat("version ", Label(), " is ", aborted ? "aborted" : "retired",
+                                                    " and can no longer be pulled", aborted ? ": " : "",
+                                                    abort_reason_));
 }
 
-bool Version::IsReady(size_t tensor, uint64_t chunk) const {
-  if (tensor >= size() || chunk >= chunk_count(tensor)) return false;
-  const Tensor& t = tensors_[tensor];
-  return t.complete || (chunk + 1) * chunk_bytes_ <= t.ready_bytes;
+absl::Span<const std::byte> Version::ChunkBytes(size_t tensor, uint64_t chunk, const Buffer& data) const {
+  const uint64_t begin = chunk * chunk_bytes_;
+  return absl::MakeConstSpan(data.data(), spec(tensor).ByteSize()).subspan(begin, chunk_bytes_);
 }
 
 absl::Status Version::DataStatus() const {
@@ -85,35 +95,85 @@ absl::Status Version::DataStatus() const {
 absl::StatusOr<std::optional<Version::Chunk>> Version::GetChunk(size_t tensor, uint64_t chunk) const {
   absl::MutexLock lock(&mutex_);
   if (absl::Status status = DataStatus(); !status.ok()) return status;
-  if (!IsReady(tensor, chunk)) return std::nullopt;
   const Tensor& t = tensors_[tensor];
+  if (!t.chunk_digests[chunk].has_value()) return std::nullopt;
+  // The last chunk carries the digest of all, and shards may end before others that come first.
+  const bool ends = chunk + 1 == chunk_count(tensor);
+  if (ends && !t.digest.has_value()) return std::nullopt;
   Chunk result;
   result.owner = t.data;
-  const uint64_t begin = chunk * chunk_bytes_;
-  const uint64_t end = std::min<uint64_t>(begin + chunk_bytes_, spec(tensor).ByteSize());
-  result.bytes = absl::MakeConstSpan(t.data->data() + begin, end - begin);
-  result.digest = end == begin ? DigestBytes({}) : t.chunk_digests[chunk];
-  if (chunk + 1 == chunk_count(tensor)) result.tensor_digest = t.digest;
+  result.bytes = ChunkBytes(tensor, chunk, *t.data);
+  result.digest = *t.chunk_digests[chunk];
+  if (ends) result.tensor_digest = t.digest;
   return result;
+}
+
+absl::StatusOr<std::optional<Version::Bytes>> Version::GetBytes(size_t tensor, uint64_t begin, uint64_t end) const {
+  absl::MutexLock lock(&mutex_);
+  if (absl::Status status = DataStatus(); !status.ok()) return status;
+  const uint64_t end_chunk = begin == end ? 0 : (end - 1) / chunk_bytes_ + 1;
+  if (!AreReady(tensor, begin / chunk_bytes_, end_chunk)) return std::nullopt;
+  const std::shared_ptr<Buffer>& data = tensors_[tensor].data;
+  if (data == nullptr) return Bytes{};
+  return Bytes{data, absl::MakeConstSpan(data->data(), spec(tensor).ByteSize())};
 }
 
 absl::StatusOr<std::shared_ptr<const Buffer>> Version::GetTensor(size_t tensor) const {
   absl::MutexLock lock(&mutex_);
   if (absl::Status status = DataStatus(); !status.ok()) return status;
-  if (!tensors_[tensor].complete) {
-    return absl::UnavailableError(absl::StrCat("tensor ", spec(tensor).name, " of version ", Label(),
-                                               " is converted up to byte ", tensors_[tensor].ready_bytes, " of ",
-                                               spec(tensor).ByteSize(), "; ask again later"));
+  const Tensor& t = tensors_[tensor];
+  if (!t.digest.has_value()) {
+    return absl::UnavailableError(absl::StrCat("tensor ", spec(tensor).name, " of version ", Label(), ": ",
+                                               t.ready_chunks, " of ", chunk_count(tensor),
+                                               " chunks are converted; ask again later"));
   }
-  return tensors_[tensor].data;
+  return t.data;
 }
 
-uint64_t Version::Wait(size_t tensor, uint64_t chunk, std::function<void()> wake) {
+bool Version::AreReady(size_t tensor, uint64_t first_chunk, uint64_t end_chunk) const {
+  const Tensor& t = tensors_[tensor];
+  if (t.digest.has_value()) return true;
+  for (uint64_t chunk = first_chunk; chunk < end_chunk; ++chunk) {
+    if (!t.chunk_digests[chunk].has_value()) return false;
+  }
+  return true;
+}
+
+bool Version::IsOver(const Waiter& waiter) const {
+  if (state_ != v1::VERSION_STATE_OPEN) return true;
+  switch (waiter.what) {
+    case Waiter::For::kChunks:
+      return AreReady(waiter.tensor, waiter.first_chunk, waiter.end_chunk);
+    case Waiter::For::kRanks:
+      return assembly_.is_complete();
+    case Waiter::For::kEnd:
+      break;
+  }
+  return false;
+}
+
+uint64_t Version::Wait(Waiter waiter) {
   absl::MutexLock lock(&mutex_);
-  if (state_ != v1::VERSION_STATE_OPEN || IsReady(tensor, chunk)) return 0;
-  waiters_.emplace(next_waiter_, Waiter{tensor, chunk, std::move(wake)});
+  if (IsOver(waiter)) return 0;
+  waiters_.emplace(next_waiter_, std::move(waiter));
   return next_waiter_++;
 }
+
+uint64_t Version::WaitForChunk(size_t tensor, uint64_t chunk, std::function<void()> wake) {
+  const bool ends = chunk + 1 == chunk_count(tensor);  // and carries the digest of all
+  return Wait({Waiter::For::kChunks, tensor, ends ? 0 : chunk, chunk + 1, std::move(wake)});
+}
+
+uint64_t Version::WaitForBytes(size_t tensor, uint64_t begin, uint64_t end, std::function<void()> wake) {
+  const uint64_t end_chunk = begin == end ? 0 : (end - 1) / chunk_bytes_ + 1;
+  return Wait({Waiter::For::kChunks, tensor, begin / chunk_bytes_, end_chunk, std::move(wake)});
+}
+
+uint64_t Version::WaitForRanks(std::function<void()> wake) {
+  return Wait({Waiter::For::kRanks, 0, 0, 0, std::move(wake)});
+}
+
+uint64_t Version::WaitForEnd(std::function<void()> wake) { return Wait({Waiter::For::kEnd, 0, 0, 0, std::move(wake)}); }
 
 void Version::CancelWait(uint64_t id) {
   absl::MutexLock lock(&mutex_);
@@ -125,7 +185,7 @@ void Version::WakeReady() {
   {
     absl::MutexLock lock(&mutex_);
     for (auto it = waiters_.begin(); it != waiters_.end();) {
-      if (state_ != v1::VERSION_STATE_OPEN || IsReady(it->second.tensor, it->second.chunk)) {
+      if (IsOver(it->second)) {
         wakes.push_back(std::move(it->second.wake));
         it = waiters_.erase(it);
       } else {
@@ -148,37 +208,49 @@ absl::StatusOr<std::shared_ptr<Buffer>> Version::DataFor(size_t tensor) {
   return t.data;
 }
 
-void Version::Publish(size_t tensor, uint64_t converted) {
+ChunkCounts Version::NoChunks(size_t tensor) const {
+  return {spec(tensor).ByteSize(), ElementSize(spec(tensor).dtype), chunk_bytes_};
+}
+
+void Version::Publish(size_t tensor, const ChunkCounts& written) {
+  std::vector<uint64_t> whole;
   std::shared_ptr<Buffer> data;
-  std::vector<uint64_t> digests;
-  uint64_t begin = 0;
-  const uint64_t total = spec(tensor).ByteSize();
-  {
-    absl::MutexLock lock(&mutex_);
-    data = tensors_[tensor].data;
-    begin = tensors_[tensor].ready_bytes;
-  }
-  if (data == nullptr) return;  // dropped meanwhile: the version was aborted
-  // Digest outside the lock: only this builder writes here, and these bytes are final.
-  uint64_t end = begin;
-  while (end < converted && (end + chunk_bytes_ <= converted || converted == total)) {
-    const uint64_t next = std::min(end + chunk_bytes_, total);
-    digests.push_back(DigestBytes(absl::MakeConstSpan(data->data() + end, next - end)));
-    end = next;
-  }
   {
     absl::MutexLock lock(&mutex_);
     Tensor& t = tensors_[tensor];
-    t.chunk_digests.insert(t.chunk_digests.end(), digests.begin(), digests.end());
-    t.ready_bytes = end;
-    converted_bytes_ += end - begin;
-    if (end == total && !t.complete) {
-      t.complete = true;
-      t.digest = TensorDigest(t.chunk_digests);
-      --incomplete_tensors_;
-    }
+    if (t.data == nullptr) return;  // dropped meanwhile: the version was aborted
+    data = t.data;
+    whole = t.progress.Take(written);
+    if (spec(tensor).ByteSize() == 0) whole = {0};
+  }
+  if (whole.empty()) return;
+  // Digest outside the lock: all ranks' bytes are in these chunks, and nobody writes there any more.
+  std::vector<uint64_t> digests;
+  for (const uint64_t chunk : whole) digests.push_back(DigestBytes(ChunkBytes(tensor, chunk, *data)));
+  {
+    absl::MutexLock lock(&mutex_);
+    for (size_t i = 0; i < whole.size(); ++i) SetReady(tensor, whole[i], digests[i]);
   }
   WakeReady();
+}
+
+void Version::SetReady(size_t tensor, uint64_t chunk, uint64_t digest) {
+  Tensor& t = tensors_[tensor];
+  t.chunk_digests[chunk] = digest;
+  converted_bytes_ += std::min(chunk_bytes_, spec(tensor).ByteSize() - chunk * chunk_bytes_);
+  if (++t.ready_chunks < t.chunk_digests.size()) return;
+  std::vector<uint64_t> blocks;
+  if (spec(tensor).ByteSize() != 0) {
+    for (const std::optional<uint64_t>& block : t.chunk_digests) blocks.push_back(*block);
+  }
+  t.digest = TensorDigest(blocks);
+  --incomplete_tensors_;
+}
+
+absl::StatusOr<bool> Version::Join(uint32_t rank, std::vector<Box> boxes) {
+  absl::StatusOr<bool> is_last = assembly_.Join(rank, std::move(boxes));
+  if (is_last.ok() && *is_last) WakeReady();
+  return is_last;
 }
 
 void Version::AddReceived(uint64_t bytes) {
@@ -187,37 +259,31 @@ void Version::AddReceived(uint64_t bytes) {
 }
 
 absl::Status Version::SetCommitted() {
-  {
-    absl::MutexLock lock(&mutex_);
-    if (state_ == v1::VERSION_STATE_ABORTED) return DataStatus();
-    if (state_ != v1::VERSION_STATE_OPEN) {
-      return absl::FailedPreconditionError(absl::StrCat("version ", Label(), " is committed already"));
-    }
-    if (incomplete_tensors_ != 0) {
-      return absl::InternalError(
-          absl::StrCat("version ", Label(), " has ", incomplete_tensors_, " tensors that are not converted"));
-    }
-    ManifestDigester digester;
-    for (size_t i = 0; i < size(); ++i) digester.Add(spec(i), tensors_[i].digest);
-    manifest_digest_ = digester.Finish();
-    state_ = v1::VERSION_STATE_COMMITTED;
-    closed_at_ns_ = absl::GetCurrentTimeNanos();
+  absl::MutexLock lock(&mutex_);
+  if (state_ == v1::VERSION_STATE_ABORTED) return DataStatus();
+  if (state_ != v1::VERSION_STATE_OPEN) {
+    return absl::FailedPreconditionError(absl::StrCat("version ", Label(), " is committed already"));
   }
-  WakeReady();
+  if (incomplete_tensors_ != 0) {
+    return absl::InternalError(
+        absl::StrCat("version ", Label(), " has ", incomplete_tensors_, " tensors that are not converted"));
+  }
+  ManifestDigester digester;
+  for (size_t i = 0; i < size(); ++i) digester.Add(spec(i), *tensors_[i].digest);
+  manifest_digest_ = digester.Finish();
+  state_ = v1::VERSION_STATE_COMMITTED;
+  closed_at_ns_ = absl::GetCurrentTimeNanos();
   return absl::OkStatus();
 }
 
 bool Version::SetAborted(std::string reason) {
   std::vector<std::shared_ptr<Buffer>> dropped;
-  {
-    absl::MutexLock lock(&mutex_);
-    if (state_ != v1::VERSION_STATE_OPEN) return false;
-    state_ = v1::VERSION_STATE_ABORTED;
-    abort_reason_ = std::move(reason);
-    closed_at_ns_ = absl::GetCurrentTimeNanos();
-    DropDataLocked(dropped);
-  }
-  WakeReady();
+  absl::MutexLock lock(&mutex_);
+  if (state_ != v1::VERSION_STATE_OPEN) return false;
+  state_ = v1::VERSION_STATE_ABORTED;
+  abort_reason_ = std::move(reason);
+  closed_at_ns_ = absl::GetCurrentTimeNanos();
+  DropDataLocked(dropped);
   return true;
 }
 

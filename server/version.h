@@ -17,6 +17,8 @@
 #include "common/adapters/plan.h"
 #include "common/tensor/buffer.h"
 #include "refit/v1/types.pb.h"
+#include "server/assembly.h"
+#include "server/chunk_progress.h"
 
 namespace refit {
 
@@ -26,11 +28,12 @@ struct VersionIdentity {
   uint64_t number = 0;
   std::string adapter;
   std::string publisher;
+  uint32_t world = 1;  // ranks that push it together
 };
 
-// A version's tensors are filled by one VersionBuilder and read by any number of workers at the same time: a chunk can
-// be read as soon as its last byte is converted, and never changes after. States change only through VersionStore.
-// Thread-safe.
+// A version's tensors are filled by one VersionBuilder a rank and read by any number of workers at the same time: a
+// chunk can be read as soon as its last byte is converted, and never changes after. States change only through
+// VersionStore. Thread-safe.
 class Version : public std::enable_shared_from_this<Version> {
  public:
   Version(VersionIdentity identity, VersionPlan plan, uint64_t chunk_bytes, std::shared_ptr<BufferPool> pool);
@@ -46,6 +49,9 @@ class Version : public std::enable_shared_from_this<Version> {
   uint64_t chunk_count(size_t tensor) const;
   // Sum of all tensors, in bytes.
   uint64_t bytes() const { return bytes_; }
+  // The ranks that push it, and their shards.
+  Assembly& assembly() { return assembly_; }
+  const Assembly& assembly() const { return assembly_; }
   // "default/3", for messages.
   std::string Label() const;
 
@@ -65,13 +71,27 @@ class Version : public std::enable_shared_from_this<Version> {
   // nullopt: not converted yet. ABORTED once the version was aborted; FAILED_PRECONDITION once its data were dropped.
   absl::StatusOr<std::optional<Chunk>> GetChunk(size_t tensor, uint64_t chunk) const;
 
+  // A tensor's memory, of which the bytes asked for are ready.
+  struct Bytes {
+    std::shared_ptr<const Buffer> owner;  // null if none were asked for and the tensor has no memory yet
+    absl::Span<const std::byte> bytes;    // the whole tensor's
+  };
+  // nullopt while one of the bytes [begin, end) is not converted yet; otherwise as GetChunk.
+  absl::StatusOr<std::optional<Bytes>> GetBytes(size_t tensor, uint64_t begin, uint64_t end) const;
+
   // The whole tensor's memory. UNAVAILABLE until it is converted whole; otherwise errors as GetChunk.
   absl::StatusOr<std::shared_ptr<const Buffer>> GetTensor(size_t tensor) const;
 
-  // Calls `wake` once, from some other thread and with no lock held, when the chunk is ready or the version's state
-  // changes; a chunk number of chunk_count(tensor), or a tensor of size(), waits for the state alone. Returns 0, and
-  // never calls, when that is so already.
-  uint64_t Wait(size_t tensor, uint64_t chunk, std::function<void()> wake);
+  // Each calls `wake` once, from some other thread and with no lock held, when what it waits for is so or the version's
+  // state has changed. Returns 0, and never calls, when that is so already.
+  //
+  // For GetChunk to have this chunk, or GetBytes these bytes.
+  uint64_t WaitForChunk(size_t tensor, uint64_t chunk, std::function<void()> wake);
+  uint64_t WaitForBytes(size_t tensor, uint64_t begin, uint64_t end, std::function<void()> wake);
+  // For all ranks to have joined.
+  uint64_t WaitForRanks(std::function<void()> wake);
+  // For the state alone.
+  uint64_t WaitForEnd(std::function<void()> wake);
   // After it returned, `wake` may still be running but is not called any more.
   void CancelWait(uint64_t id);
 
@@ -85,6 +105,7 @@ class Version : public std::enable_shared_from_this<Version> {
     Reader& operator=(Reader&&) = delete;
     Version* operator->() const { return version_.get(); }
     Version& operator*() const { return *version_; }
+    const std::shared_ptr<Version>& version() const { return version_; }
 
    private:
     std::shared_ptr<Version> version_;
@@ -96,39 +117,50 @@ class Version : public std::enable_shared_from_this<Version> {
 
   struct Tensor {
     std::shared_ptr<Buffer> data;  // null until the first byte comes, and after the data were dropped
-    uint64_t ready_bytes = 0;      // prefix whose chunks are final and digested
-    bool complete = false;
-    std::vector<uint64_t> chunk_digests;
-    uint64_t digest = 0;
+    ChunkProgress progress;
+    uint64_t ready_chunks = 0;
+    std::vector<std::optional<uint64_t>> chunk_digests;  // of chunks that are ready: whole, final and digested
+    std::optional<uint64_t> digest;                      // once all are
   };
   struct Waiter {
+    enum class For { kChunks, kRanks, kEnd } what;
     size_t tensor;
-    uint64_t chunk;
+    uint64_t first_chunk;
+    uint64_t end_chunk;
     std::function<void()> wake;
   };
 
   // For VersionBuilder: the memory of an output, allocated at its first use.
   absl::StatusOr<std::shared_ptr<Buffer>> DataFor(size_t tensor);
-  // For VersionBuilder: the first `converted` bytes of the tensor are final. Digests the chunks that are whole now.
-  void Publish(size_t tensor, uint64_t converted);
+  // For VersionBuilder: to count what is written to an output.
+  ChunkCounts NoChunks(size_t tensor) const;
+  // For VersionBuilder: these bytes were written, and are final. Digests the chunks that are whole now.
+  void Publish(size_t tensor, const ChunkCounts& written);
+  // For VersionBuilder: a rank declares its shards; see Assembly.
+  absl::StatusOr<bool> Join(uint32_t rank, std::vector<Box> boxes);
   void AddReceived(uint64_t bytes);
 
-  // For VersionStore.
+  // For VersionStore, which calls WakeReady once it holds no lock.
   absl::Status SetCommitted();
   bool SetAborted(std::string reason);
+  void WakeReady() ABSL_LOCKS_EXCLUDED(mutex_);
   void SetRetired();
   void DropData();
   bool HoldsData() const;
 
-  bool IsReady(size_t tensor, uint64_t chunk) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  uint64_t Wait(Waiter waiter);
+  bool AreReady(size_t tensor, uint64_t first_chunk, uint64_t end_chunk) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool IsOver(const Waiter& waiter) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SetReady(size_t tensor, uint64_t chunk, uint64_t digest) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Span<const std::byte> ChunkBytes(size_t tensor, uint64_t chunk, const Buffer& data) const;
   absl::Status DataStatus() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void WakeReady() ABSL_LOCKS_EXCLUDED(mutex_);
   void DropDataLocked(std::vector<std::shared_ptr<Buffer>>& dropped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const VersionIdentity identity_;
   const VersionPlan plan_;
   const uint64_t chunk_bytes_;
   const std::shared_ptr<BufferPool> pool_;
+  Assembly assembly_;
   uint64_t bytes_ = 0;
   uint64_t declared_bytes_ = 0;
 

@@ -6,18 +6,13 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "common/adapters/native_range_writer.h"
+#include "common/net/status.h"
 #include "common/tensor/kernels.h"
 
 namespace refit {
+namespace {
 
-absl::StatusOr<std::unique_ptr<VersionBuilder>> VersionBuilder::Open(VersionStore& store, const BuildOptions& options,
-                                                                     std::vector<TensorSpec> native) {
-  if (native.size() > options.max_tensors) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("a version has at most ", options.max_tensors, " native tensors, got ", native.size()));
-  }
-  absl::StatusOr<std::shared_ptr<const Adapter>> adapter = FindAdapter(options.adapter);
-  if (!adapter.ok()) return absl::InvalidArgumentError(adapter.status().message());
+absl::StatusOr<VersionPlan> Plan(const Adapter& adapter, const BuildOptions& options, std::vector<TensorSpec> native) {
   ConvertOptions convert;
   convert.dtype = options.dtype;
   if (!options.exclude_key_regex.empty()) {
@@ -25,25 +20,104 @@ absl::StatusOr<std::unique_ptr<VersionBuilder>> VersionBuilder::Open(VersionStor
     if (!exclude.ok()) return exclude.status();
     convert.exclude = *std::move(exclude);
   }
-  absl::StatusOr<VersionPlan> plan = PlanVersion(**adapter, std::move(native), convert, options.max_name_bytes);
-  if (!plan.ok()) return plan.status();
-  VersionIdentity identity{options.model, options.version, std::string((*adapter)->name()), options.publisher};
-  absl::StatusOr<std::shared_ptr<Version>> version = store.Open(std::move(identity), *std::move(plan));
-  if (!version.ok()) return version.status();
-  std::unique_ptr<VersionBuilder> builder = absl::WrapUnique(new VersionBuilder(store, *std::move(version)));
-  if (absl::Status status = builder->PublishWithoutData(); !status.ok()) {
-    builder->Abort(std::string(status.message()));
-    return status;
-  }
-  return builder;
+  return PlanVersion(adapter, std::move(native), convert, options.max_name_bytes);
 }
 
-VersionBuilder::VersionBuilder(VersionStore& store, std::shared_ptr<Version> version)
-    : store_(store), version_(std::move(version)), received_(native().size(), 0) {
-  for (size_t i = 0; i < native().size(); ++i) index_of_.emplace(native()[i].name, i);
+absl::Status CheckOptions(const BuildOptions& options, size_t tensors) {
+  if (tensors > options.max_tensors) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("a version has at most ", options.max_tensors, " native tensors, got ", tensors));
+  }
+  if (options.rank < options.world) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("rank ", options.rank, " of ", options.world, " ranks; expected a rank below that"));
 }
+
+// The version as another rank opened it must be the one that this rank means.
+absl::Status CheckAgrees(const Version& version, const VersionIdentity& identity, const VersionPlan& plan) {
+  const VersionPlan& opened = version.plan();
+  if (version.identity().adapter != identity.adapter) {
+    return absl::InvalidArgumentError(absl::StrCat("adapter '", Printable(identity.adapter),
+                                                   "' was asked for, but other ranks asked for '",
+                                                   Printable(version.identity().adapter), "'"));
+  }
+  if (plan.native.size() != opened.native.size()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        plan.native.size(), " native tensors were declared, but other ranks declared ", opened.native.size()));
+  }
+  for (size_t i = 0; i < plan.native.size(); ++i) {
+    if (plan.native[i] == opened.native[i]) continue;
+    return absl::InvalidArgumentError(absl::StrCat("native tensor number ", i, " was declared as ",
+                                                   plan.native[i].ToString(), ", but other ranks declared ",
+                                                   opened.native[i].ToString()));
+  }
+  const bool alike = std::equal(plan.outputs.begin(), plan.outputs.end(), opened.outputs.begin(), opened.outputs.end(),
+                                [](const auto& a, const auto& b) { return a.planned.hf == b.planned.hf; });
+  if (alike) return absl::OkStatus();
+  return absl::InvalidArgumentError("dtype or exclude_key_regex differ from what other ranks asked for");
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<VersionBuilder>> VersionBuilder::Open(VersionStore& store, const BuildOptions& options,
+                                                                     std::vector<TensorSpec> native) {
+  std::vector<Shard> shards;
+  shards.reserve(native.size());
+  for (TensorSpec& tensor : native) shards.push_back({std::move(tensor), std::nullopt});
+  return Open(store, options, std::move(shards));
+}
+
+absl::StatusOr<std::unique_ptr<VersionBuilder>> VersionBuilder::Open(VersionStore& store, const BuildOptions& options,
+                                                                     std::vector<Shard> shards) {
+  if (absl::Status status = CheckOptions(options, shards.size()); !status.ok()) return status;
+  absl::StatusOr<std::shared_ptr<const Adapter>> adapter = FindAdapter(options.adapter);
+  if (!adapter.ok()) return absl::InvalidArgumentError(adapter.status().message());
+  std::vector<TensorSpec> native;
+  native.reserve(shards.size());
+  for (const Shard& shard : shards) native.push_back(shard.tensor);
+  absl::StatusOr<VersionPlan> plan = Plan(**adapter, options, std::move(native));
+  if (!plan.ok()) return plan.status();
+  VersionIdentity identity{options.model, options.version, std::string((*adapter)->name()), options.publisher,
+                           options.world};
+  absl::StatusOr<std::shared_ptr<Version>> version = store.Open(identity, options.rank, *plan);
+  if (!version.ok()) return version.status();
+  std::unique_ptr<VersionBuilder> builder =
+      absl::WrapUnique(new VersionBuilder(store, *std::move(version), options.rank));
+  absl::Status status = CheckAgrees(*builder->version_, identity, *plan);
+  if (status.ok()) status = builder->Join(std::move(shards));
+  if (status.ok()) return builder;
+  // A second stream of a rank that is there already is no reason to abort.
+  if (!absl::IsAlreadyExists(status)) store.Abort(*builder->version_, builder->AsRank(status.message()));
+  return status;
+}
+
+VersionBuilder::VersionBuilder(VersionStore& store, std::shared_ptr<Version> version, uint32_t rank)
+    : store_(store), version_(std::move(version)), rank_(rank) {}
 
 VersionBuilder::~VersionBuilder() { Abort("its trainer went away before the commit"); }
+
+absl::Status VersionBuilder::Join(std::vector<Shard> shards) {
+  std::vector<Box> boxes;
+  boxes.reserve(shards.size());
+  for (Shard& shard : shards) {
+    Box box = shard.box.has_value() ? *std::move(shard.box) : WholeBox(shard.tensor.shape);
+    if (absl::Status status = Validate(box, shard.tensor.shape); !status.ok()) {
+      return Annotate(status, absl::StrCat("tensor ", shard.tensor.ToString()));
+    }
+    index_of_.emplace(shard.tensor.name, shards_.size());
+    shards_.push_back({std::move(shard.tensor), box});
+    boxes.push_back(std::move(box));
+  }
+  received_.resize(shards_.size(), 0);
+  const absl::StatusOr<bool> is_last = version_->Join(rank_, std::move(boxes));
+  if (!is_last.ok()) return is_last.status();
+  joined_ = true;
+  return *is_last ? PublishWithoutData() : absl::OkStatus();
+}
+
+std::string VersionBuilder::AsRank(absl::string_view what) const {
+  return version_->assembly().world() > 1 ? absl::StrCat("rank ", rank_, ": ", what) : std::string(what);
+}
 
 absl::Status VersionBuilder::PublishWithoutData() {
   for (size_t i = 0; i < version_->size(); ++i) {
@@ -52,8 +126,11 @@ absl::Status VersionBuilder::PublishWithoutData() {
     if (!ones && hf.ByteSize() != 0) continue;
     absl::StatusOr<std::shared_ptr<Buffer>> data = version_->DataFor(i);
     if (!data.ok()) return data.status();
-    if (ones) FillOnes(hf.dtype, (*data)->data(), static_cast<int64_t>(hf.ByteSize() / ElementSize(hf.dtype)));
-    version_->Publish(i, hf.ByteSize());
+    const auto count = static_cast<int64_t>(hf.ByteSize() / ElementSize(hf.dtype));
+    if (ones) FillOnes(hf.dtype, (*data)->data(), count);
+    ChunkCounts written = version_->NoChunks(i);
+    if (count > 0) written.Add({0, 1, count, count});
+    version_->Publish(i, written);
   }
   return absl::OkStatus();
 }
@@ -65,68 +142,96 @@ absl::StatusOr<size_t> VersionBuilder::IndexOf(absl::string_view name) const {
       absl::StrCat("version ", version_->Label(), " has no declared native tensor named '", Printable(name), "'"));
 }
 
+bool VersionBuilder::is_digest_only(size_t index) const {
+  if (!digest_only_.has_value()) {
+    digest_only_.emplace(shards_.size(), false);
+    for (const size_t tensor : version_->assembly().DigestOnly(rank_)) (*digest_only_)[tensor] = true;
+  }
+  return (*digest_only_)[index];
+}
+
 absl::Status VersionBuilder::CheckRange(size_t index, uint64_t offset, uint64_t size) const {
-  if (index >= native().size()) {
-    return absl::InvalidArgumentError(absl::StrCat("version ", version_->Label(), " has ", native().size(),
+  if (index >= shards_.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("version ", version_->Label(), " has ", shards_.size(),
                                                    " declared tensors, got bytes for tensor number ", index));
   }
-  const TensorSpec& spec = native()[index];
-  const uint64_t total = spec.ByteSize();
+  const TensorPart& shard = shards_[index];
+  const uint64_t total = shard.ByteSize();
   const uint64_t expected = received_[index];
   if (offset != expected) {
     return absl::OutOfRangeError(
-        expected == total ? absl::StrCat("tensor ", spec.ToString(), ": all ", total,
+        expected == total ? absl::StrCat("tensor ", shard.ToString(), ": all ", total,
                                          " bytes came already, got more at offset ", offset)
-                          : absl::StrCat("tensor ", spec.ToString(), ": expected bytes from offset ", expected,
+                          : absl::StrCat("tensor ", shard.ToString(), ": expected bytes from offset ", expected,
                                          ", got offset ", offset, offset > expected ? " (a gap)" : " (an overlap)"));
   }
   if (size > total - offset) {
-    return absl::OutOfRangeError(absl::StrCat("tensor ", spec.ToString(), ": ", size, " bytes at offset ", offset,
+    return absl::OutOfRangeError(absl::StrCat("tensor ", shard.ToString(), ": ", size, " bytes at offset ", offset,
                                               " end beyond its ", total, " bytes"));
   }
-  if (size % ElementSize(spec.dtype) != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "tensor ", spec.ToString(), ": ", size, " bytes are no whole number of elements of ", ElementSize(spec.dtype)));
+  if (const size_t element = ElementSize(shard.tensor.dtype); size % element != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor ", shard.ToString(), ": ", size, " bytes are no whole number of elements of ", element));
   }
   return absl::OkStatus();
 }
 
 absl::Status VersionBuilder::Append(size_t index, uint64_t offset, absl::Span<const std::byte> bytes) {
+  if (!version_->assembly().is_complete()) {
+    return absl::FailedPreconditionError(absl::StrCat("version ", version_->Label(), ": bytes came before all ",
+                                                      version_->assembly().world(),
+                                                      " ranks have declared their shards"));
+  }
   if (absl::Status status = CheckRange(index, offset, bytes.size()); !status.ok()) return status;
   if (bytes.empty()) return absl::OkStatus();
-  const TensorSpec& spec = native()[index];
+  if (!is_digest_only(index)) {
+    if (absl::Status status = Write(index, offset, bytes); !status.ok()) return status;
+    version_->AddReceived(bytes.size());
+  }
+  received_[index] += bytes.size();
+  return absl::OkStatus();
+}
+
+absl::Status VersionBuilder::Write(size_t index, uint64_t offset, absl::Span<const std::byte> bytes) {
   const VersionPlan& plan = version_->plan();
   for (const size_t output : plan.outputs_of_native[index]) {
     const PlannedOutput& planned = plan.outputs[output].planned;
     if (planned.transform == Transform::kOnes) continue;
     absl::StatusOr<std::shared_ptr<Buffer>> data = version_->DataFor(output);
     if (!data.ok()) return data.status();
-    WriteNativeRange(spec, planned, offset, bytes, (*data)->data());
-    version_->Publish(output, ConvertedPrefix(spec, planned, offset + bytes.size()));
+    ChunkCounts written = version_->NoChunks(output);
+    WriteNativeRange(shards_[index], planned, offset, bytes, (*data)->data(),
+                     [&written](const StridedRuns& runs) { written.Add(runs); });
+    version_->Publish(output, written);
   }
-  received_[index] += bytes.size();
-  version_->AddReceived(bytes.size());
   return absl::OkStatus();
+}
+
+absl::Status VersionBuilder::Finish(size_t index, uint64_t digest) {
+  if (is_digest_only(index)) received_[index] = shards_[index].ByteSize();
+  return version_->assembly().CheckDigest(rank_, index, digest);
 }
 
 absl::StatusOr<v1::VersionSummary> VersionBuilder::Commit() {
   size_t incomplete = 0;
-  size_t first = native().size();
-  for (size_t i = 0; i < native().size(); ++i) {
-    if (received_[i] == native()[i].ByteSize()) continue;
+  size_t first = shards_.size();
+  for (size_t i = 0; i < shards_.size(); ++i) {
+    if (received_[i] == shards_[i].ByteSize()) continue;
     ++incomplete;
     first = std::min(first, i);
   }
   if (incomplete != 0) {
     return absl::FailedPreconditionError(
-        absl::StrCat("version ", version_->Label(), " cannot be committed: ", incomplete, " of ", native().size(),
-                     " tensors are incomplete, the first is ", native()[first].ToString(), " with ", received_[first],
-                     " of ", native()[first].ByteSize(), " bytes"));
+        absl::StrCat("version ", version_->Label(), " cannot be committed: ", incomplete, " of ", shards_.size(),
+                     " tensors are incomplete, the first is ", shards_[first].ToString(), " with ", received_[first],
+                     " of ", shards_[first].ByteSize(), " bytes"));
   }
-  if (absl::Status status = store_.Commit(*version_); !status.ok()) return status;
+  if (version_->assembly().Commit(rank_)) {
+    if (absl::Status status = store_.Commit(*version_); !status.ok()) return status;
+  }
   return version_->Summary();
 }
 
-void VersionBuilder::Abort(std::string reason) { store_.Abort(*version_, std::move(reason)); }
+bool VersionBuilder::Abort(absl::string_view reason) { return joined_ && store_.Abort(*version_, AsRank(reason)); }
 
 }  // namespace refit

@@ -1,5 +1,5 @@
-// Turns native tensors into a version: assembles, converts, commits. The one way in, for the wire and for a trainer in
-// process.
+// Turns native tensors, or a rank's shards of them, into a version: assembles, converts, commits. The one way in, for
+// the wire and for a trainer in process.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,9 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "common/tensor/box.h"
 #include "common/tensor/tensor_spec.h"
 #include "server/version_store.h"
 
@@ -24,45 +26,79 @@ struct BuildOptions {
   std::optional<DType> dtype;
   std::string exclude_key_regex;
   std::string publisher;
+  // Which rank of how many that push the version together.
+  uint32_t rank = 0;
+  uint32_t world = 1;
   // Limits on what is declared.
   uint64_t max_tensors = 1'000'000;
   size_t max_name_bytes = kMaxNameBytes;
 };
 
-// One open version. Destroying it before Commit aborts the version. Not thread-safe; the store must outlive it.
+// One rank's hand in an open version. Destroying it before the version is committed aborts the version. Not
+// thread-safe, but the builders of a version's ranks may work at the same time; the store must outlive it.
 class VersionBuilder {
  public:
-  // Plans and opens. Errors: PlanVersion, FindAdapter (as INVALID_ARGUMENT), PythonRegex::Compile, VersionStore::Open.
+  // A native tensor and the box of it that the rank holds; unset: all of it.
+  struct Shard {
+    TensorSpec tensor;
+    std::optional<Box> box;
+  };
+
+  // Plans, opens or joins. Bytes may come once the version's assembly is complete: at once for a single rank.
+  // Errors: PlanVersion, FindAdapter (as INVALID_ARGUMENT), PythonRegex::Compile, VersionStore::Open; INVALID_ARGUMENT
+  // for a rank that is not below world, a box out of bounds, a declaration that differs from the other ranks', or boxes
+  // that do not tile a tensor. The version is aborted then, unless the rank is none of its own.
+  static absl::StatusOr<std::unique_ptr<VersionBuilder>> Open(VersionStore& store, const BuildOptions& options,
+                                                              std::vector<Shard> shards);
   static absl::StatusOr<std::unique_ptr<VersionBuilder>> Open(VersionStore& store, const BuildOptions& options,
                                                               std::vector<TensorSpec> native);
   ~VersionBuilder();
 
   const std::shared_ptr<Version>& version() const { return version_; }
-  const std::vector<TensorSpec>& native() const { return version_->plan().native; }
-  // Bytes of the native tensor that have come so far.
+  // One a native tensor, in the order of the version's plan.
+  const std::vector<TensorPart>& shards() const { return shards_; }
+  uint32_t rank() const { return rank_; }
+  // Bytes of the shard that have come so far.
   uint64_t received(size_t index) const { return received_[index]; }
   // Index of the native tensor of this name. NOT_FOUND if it was not declared.
   absl::StatusOr<size_t> IndexOf(absl::string_view name) const;
 
-  // The native tensor's bytes from `offset` on, which must be where the last ones ended (OUT_OF_RANGE for a gap, an
-  // overlap or an end beyond the tensor); whole elements (INVALID_ARGUMENT). ABORTED if the version was aborted
-  // meanwhile.
+  // Whether the shard's bytes are sent by another rank that holds the same box. Once the assembly is complete.
+  bool is_digest_only(size_t index) const;
+
+  // The shard's bytes from `offset` on, which must be where the last ones ended (OUT_OF_RANGE for a gap, an overlap or
+  // an end beyond the shard); whole elements (INVALID_ARGUMENT). Those of a digest-only shard are dropped.
+  // FAILED_PRECONDITION while ranks are missing. ABORTED if the version was aborted meanwhile.
   absl::Status Append(size_t index, uint64_t offset, absl::Span<const std::byte> bytes);
 
-  // FAILED_PRECONDITION, naming the first tensor that lacks bytes; the version stays open then.
+  // The tensor digest of a shard that is whole, or digest-only: to be told for shards that several ranks may hold.
+  // DATA_LOSS if another rank has told a different one for the same box.
+  absl::Status Finish(size_t index, uint64_t digest);
+
+  // This rank's word; the version is committed with the last rank's. Says how it stands: COMMITTED, or OPEN while other
+  // ranks are missing (see Version::WaitForEnd). FAILED_PRECONDITION, naming the first tensor that lacks bytes; the
+  // version stays open then.
   absl::StatusOr<v1::VersionSummary> Commit();
 
-  // Does nothing once committed.
-  void Abort(std::string reason);
+  // False, and nothing happens, once the version is committed or aborted.
+  bool Abort(absl::string_view reason);
 
  private:
-  VersionBuilder(VersionStore& store, std::shared_ptr<Version> version);
+  VersionBuilder(VersionStore& store, std::shared_ptr<Version> version, uint32_t rank);
+  absl::Status Join(std::vector<Shard> shards);
+  absl::Status Write(size_t index, uint64_t offset, absl::Span<const std::byte> bytes);
   absl::Status CheckRange(size_t index, uint64_t offset, uint64_t size) const;
   absl::Status PublishWithoutData();
+  // "rank 3: it went away", of a version that several push together.
+  std::string AsRank(absl::string_view what) const;
 
   VersionStore& store_;
   const std::shared_ptr<Version> version_;
+  const uint32_t rank_;
+  bool joined_ = false;
+  std::vector<TensorPart> shards_;
   std::vector<uint64_t> received_;
+  mutable std::optional<std::vector<bool>> digest_only_;  // once the assembly is complete
   std::unordered_map<std::string, size_t> index_of_;
 };
 

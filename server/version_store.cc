@@ -46,6 +46,26 @@ std::string DescribeKnown(const std::map<uint64_t, std::shared_ptr<Version>>& ve
 VersionStore::VersionStore(StoreOptions options)
     : options_(options), pool_(std::make_shared<BufferPool>(options.memory_budget_bytes)) {}
 
+absl::StatusOr<std::shared_ptr<Version>> VersionStore::FindToJoin(const VersionIdentity& identity, uint32_t rank) {
+  const auto model = models_.find(identity.model);
+  if (identity.world <= 1 || model == models_.end()) return nullptr;
+  const auto found = model->second.find(identity.number);
+  if (found == model->second.end()) return nullptr;
+  const std::shared_ptr<Version>& version = found->second;
+  const v1::VersionSummary summary = version->Summary();
+  Assembly& assembly = version->assembly();
+  if (summary.state() == v1::VERSION_STATE_OPEN && assembly.world() != identity.world) {
+    return absl::InvalidArgumentError(absl::StrCat("version ", version->Label(), " is pushed by ", assembly.world(),
+                                                   " ranks, but rank ", rank, " says it is one of ", identity.world));
+  }
+  if (summary.state() == v1::VERSION_STATE_OPEN && !assembly.HasJoined(rank)) return version;
+  if (summary.state() == v1::VERSION_STATE_ABORTED && assembly.world() == identity.world && assembly.Hear(rank)) {
+    return absl::AbortedError(absl::StrCat("version ", version->Label(), " was aborted before rank ", rank,
+                                           " came: ", summary.abort_reason()));
+  }
+  return nullptr;
+}
+
 absl::Status VersionStore::CheckMayOpen(const VersionIdentity& identity) const {
   const std::string label = absl::StrCat(identity.model, "/", identity.number);
   if (identity.model.empty() || identity.model.size() > kMaxModelNameBytes) {
@@ -114,12 +134,14 @@ absl::Status VersionStore::MakeRoom(const std::string& label, uint64_t bytes, Ch
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::shared_ptr<Version>> VersionStore::Open(VersionIdentity identity, VersionPlan plan) {
+absl::StatusOr<std::shared_ptr<Version>> VersionStore::Open(VersionIdentity identity, uint32_t rank, VersionPlan plan) {
   std::shared_ptr<Version> version;
   Changes changes;
   absl::Status status;
   {
     absl::MutexLock lock(&mutex_);
+    const absl::StatusOr<std::shared_ptr<Version>> to_join = FindToJoin(identity, rank);
+    if (!to_join.ok() || *to_join != nullptr) return to_join;
     if (absl::Status may = CheckMayOpen(identity); !may.ok()) return may;
     status = MakeRoom(absl::StrCat(identity.model, "/", identity.number), TotalBytes(plan), changes);
     if (status.ok()) {
@@ -144,6 +166,7 @@ absl::Status VersionStore::Commit(Version& version) {
     RetireBeyondRetained(versions, changes);
     ForgetOld(versions);
   }
+  version.WakeReady();
   Tell(changes);
   return absl::OkStatus();
 }
@@ -154,6 +177,7 @@ bool VersionStore::Abort(Version& version, std::string reason) {
     absl::MutexLock lock(&mutex_);
     ForgetOld(models_[version.model()]);
   }
+  version.WakeReady();
   Tell({version.shared_from_this()});
   return true;
 }

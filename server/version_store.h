@@ -37,11 +37,15 @@ class VersionStore {
  public:
   explicit VersionStore(StoreOptions options);
 
-  // Opens a version and reserves memory for all of it, retiring older ones where that is needed.
-  // ALREADY_EXISTS: the number is open or was committed. FAILED_PRECONDITION: it lies below a committed one, or another
-  // version of the model is open. RESOURCE_EXHAUSTED: the budget has no room, or too many models. INVALID_ARGUMENT: an
-  // empty or overlong model name, number 0.
-  absl::StatusOr<std::shared_ptr<Version>> Open(VersionIdentity identity, VersionPlan plan) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Opens a version for one of the identity's ranks and reserves memory for all of it, retiring older ones where that
+  // is needed; or, if another rank has opened it and this one is still missing, gives that one. The caller is to make
+  // the rank join. ALREADY_EXISTS: the number is open (and this rank has joined) or was committed. FAILED_PRECONDITION:
+  // it lies below a committed one, or another version of the model is open. RESOURCE_EXHAUSTED: the budget has no room,
+  // or too many models. INVALID_ARGUMENT: an empty or overlong model name, number 0, another world than the open
+  // version's. ABORTED: the version was aborted while this rank was on its way to it; told once, and then the number is
+  // free again.
+  absl::StatusOr<std::shared_ptr<Version>> Open(VersionIdentity identity, uint32_t rank, VersionPlan plan)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Makes an open version whole and visible as such; retires what is beyond the retained number.
   absl::Status Commit(Version& version) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -71,6 +75,9 @@ class VersionStore {
   using Versions = std::map<uint64_t, std::shared_ptr<Version>>;
   using Changes = std::vector<std::shared_ptr<Version>>;
 
+  // The version that other ranks have opened and this one is to join; null if it is to open its own.
+  absl::StatusOr<std::shared_ptr<Version>> FindToJoin(const VersionIdentity& identity, uint32_t rank)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckMayOpen(const VersionIdentity& identity) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status MakeRoom(const std::string& label, uint64_t bytes, Changes& changes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -50,6 +50,7 @@ void PrintVersion(const v1::VersionSummary& version) {
   facts.Add("model", Printable(version.model()));
   facts.Add("version", absl::StrCat(version.version(), ", ", StateName(version.state()),
                                     version.abort_reason().empty() ? "" : ": ", Printable(version.abort_reason())));
+  if (const std::string ranks = RanksText(version); !ranks.empty()) facts.Add("ranks", ranks);
   facts.Add("tensors",
             absl::StrCat(version.tensors(), " from ", FormatCount(version.declared_tensors(), "native tensor"),
                          " by adapter ", version.adapter()));

@@ -1,19 +1,36 @@
 #include "client/cli/exit_code.h"
 
+#include "absl/strings/cord.h"
+
 namespace refit::cli {
 
 const char* const kExitCodeHelp =
     "Exit codes:\n"
     "  0    done\n"
     "  1    the operation failed (any failure of `refit convert`)\n"
-    "  2    wrong usage: unknown option, missing argument\n"
+    "  2    wrong usage: unknown option, missing argument, options that do not go together\n"
     "  3    not found: no such version, tensor, model or file\n"
     "  4    the service cannot be reached\n"
     "  5    a deadline passed\n"
     "  6    wrong bytes: a digest or --verify does not match\n"
     "  130  interrupted (Ctrl-C or SIGTERM)\n";
 
+namespace {
+
+constexpr char kUsagePayload[] = "refit/usage";
+
+}  // namespace
+
+absl::Status UsageError(absl::string_view message) {
+  absl::Status status = absl::InvalidArgumentError(message);
+  status.SetPayload(kUsagePayload, absl::Cord());
+  return status;
+}
+
+bool IsUsageError(const absl::Status& status) { return status.GetPayload(kUsagePayload).has_value(); }
+
 int ExitCode(const absl::Status& status) {
+  if (IsUsageError(status)) return kExitUsage;
   switch (status.code()) {
     case absl::StatusCode::kOk:
       return kExitOk;

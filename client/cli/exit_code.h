@@ -2,6 +2,7 @@
 #pragma once
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 
 namespace refit::cli {
 
@@ -15,6 +16,11 @@ inline constexpr int kExitDataLoss = 6;
 inline constexpr int kExitInterrupted = 130;
 
 extern const char* const kExitCodeHelp;
+
+// A mistake that shows only once files were looked into: INVALID_ARGUMENT, but reported, and with the exit code, as one
+// of the command line.
+absl::Status UsageError(absl::string_view message);
+bool IsUsageError(const absl::Status& status);
 
 // The exit code of a command that ended with `status`. CANCELLED means that the user interrupted it.
 int ExitCode(const absl::Status& status);

@@ -25,6 +25,7 @@ bool IsShown(const v1::VersionSummary& version) {
 Bar VersionBar(const v1::VersionSummary& version) {
   const uint64_t done = version.converted_bytes();
   std::string note = StateName(version.state());
+  if (const std::string ranks = RanksText(version); !ranks.empty()) absl::StrAppend(&note, "  ranks ", ranks);
   if (version.state() == v1::VERSION_STATE_OPEN) {
     absl::StrAppend(&note, "  ", FormatBytes(done), " of ", FormatBytes(version.bytes()), " converted  ");
   } else {
@@ -92,7 +93,8 @@ bool FleetNews::IsNews(const std::string& key, const std::string& state, uint64_
 
 std::optional<std::string> FleetNews::Line(const v1::VersionSummary& version) {
   const std::string key = absl::StrCat("version ", version.model(), " ", version.version());
-  if (!IsNews(key, StateName(version.state()), version.converted_bytes())) return std::nullopt;
+  const std::string state = absl::StrCat(StateName(version.state()), " ", RanksText(version));
+  if (!IsNews(key, state, version.converted_bytes())) return std::nullopt;
   return DescribeChange(version);
 }
 

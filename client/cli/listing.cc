@@ -44,10 +44,19 @@ double Seconds(const v1::VersionSummary& version) {
 
 double Seconds(const v1::Worker& worker) { return SecondsBetween(worker.started_at_ns(), worker.ended_at_ns()); }
 
+std::string RanksText(const v1::VersionSummary& version) {
+  if (version.world() <= 1) return "";
+  const bool over = version.state() == v1::VERSION_STATE_COMMITTED || version.state() == v1::VERSION_STATE_RETIRED;
+  if (over) return absl::StrCat(version.world());
+  return version.committed_ranks() > 0 ? absl::StrCat(version.committed_ranks(), "/", version.world(), " committed")
+                                       : absl::StrCat(version.joined_ranks(), "/", version.world(), " joined");
+}
+
 Table VersionTable(const google::protobuf::RepeatedPtrField<v1::VersionSummary>& versions) {
   Table table({{"model"},
                {"version", Align::kRight},
                {"state"},
+               {"ranks"},
                {"tensors", Align::kRight},
                {"bytes", Align::kRight},
                {"took", Align::kRight},
@@ -56,9 +65,10 @@ Table VersionTable(const google::protobuf::RepeatedPtrField<v1::VersionSummary>&
                {"note"}});
   for (const v1::VersionSummary& version : versions) {
     table.AddRow({Printable(version.model()), absl::StrCat(version.version()), StateName(version.state()),
-                  absl::StrCat(version.tensors()), FormatPart(version.converted_bytes(), version.bytes()),
-                  FormatDuration(Seconds(version)), FormatRate(version.converted_bytes(), Seconds(version)),
-                  FormatShortTime(version.opened_at_ns()), Printable(version.abort_reason())});
+                  RanksText(version), absl::StrCat(version.tensors()),
+                  FormatPart(version.converted_bytes(), version.bytes()), FormatDuration(Seconds(version)),
+                  FormatRate(version.converted_bytes(), Seconds(version)), FormatShortTime(version.opened_at_ns()),
+                  Printable(version.abort_reason())});
   }
   return table;
 }
@@ -86,8 +96,10 @@ Table WorkerTable(const google::protobuf::RepeatedPtrField<v1::Worker>& workers)
 }
 
 std::string DescribeChange(const v1::VersionSummary& version) {
+  const std::string ranks = RanksText(version);
   const std::string head = absl::StrCat("version ", version.version(), " ", StateName(version.state()), ": ",
-                                        FormatCount(version.tensors(), "tensor"), ", ");
+                                        FormatCount(version.tensors(), "tensor"), ", ",
+                                        ranks.empty() ? "" : absl::StrCat("ranks ", ranks, ", "));
   switch (version.state()) {
     case v1::VERSION_STATE_OPEN:
       return absl::StrCat(head, FormatBytes(version.converted_bytes()), " of ", FormatBytes(version.bytes()),

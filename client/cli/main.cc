@@ -28,16 +28,21 @@ const char kExamples[] =
     "`refit COMMAND --help` explains a command. Sizes are decimal (1 GB = 10^9 bytes).\n"
     "REFIT_SERVER names the service for all commands; NO_COLOR switches colours and bars off.\n\n";
 
+void PrintUsage(const std::string& message) {
+  std::fprintf(stderr, "refit: usage: %s\n", message.c_str());
+  std::fprintf(stderr, "Try 'refit --help' or 'refit COMMAND --help'.\n");
+}
+
 int Usage(const CLI::App& app, const CLI::ParseError& error) {
   if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-  std::fprintf(stderr, "refit: usage: %s\n", error.what());
-  std::fprintf(stderr, "Try 'refit --help' or 'refit COMMAND --help'.\n");
+  PrintUsage(error.what());
   return kExitUsage;
 }
 
 // One line, whatever the message holds: "refit: push: ...", or "refit: push of version 3 to ...: ...".
 void PrintError(const std::string& command, const absl::Status& status) {
   std::string message = absl::StrReplaceAll(status.message(), {{"\n", " "}, {"\r", " "}});
+  if (IsUsageError(status)) return PrintUsage(message);
   if (!absl::StartsWith(message, command + " of ")) message = absl::StrCat(command, ": ", message);
   std::fprintf(stderr, "refit: %s\n", message.c_str());
 }

@@ -58,7 +58,9 @@ ProgressStyle ChooseProgressStyle(const CommonOptions& options) {
   return IsFancy(stderr) && !options.json ? ProgressStyle::kBars : ProgressStyle::kLines;
 }
 
-double TransferProgress::Elapsed() const { return std::chrono::duration<double>(Clock::now() - begin_).count(); }
+double TransferProgress::Elapsed() const {
+  return std::chrono::duration<double>(end_.value_or(Clock::now()) - begin_).count();
+}
 
 void TransferProgress::Start(uint64_t total_bytes, const std::string& what) {
   total_ = total_bytes;
@@ -78,7 +80,15 @@ void TransferProgress::Add(uint64_t bytes) {
 }
 
 void TransferProgress::Finish() {
-  if (style_ != ProgressStyle::kNone) Draw();
+  const bool again = end_.has_value();
+  if (!again) end_ = Clock::now();
+  if (style_ == ProgressStyle::kBars || (style_ == ProgressStyle::kLines && !again)) Draw();
+}
+
+void TransferProgress::Say(const std::string& what) {
+  const std::string line = absl::StrCat(label_, ": ", what);
+  if (style_ == ProgressStyle::kBars) lines_.Draw({line});
+  if (style_ == ProgressStyle::kLines) std::fprintf(stderr, "%s\n", line.c_str());
 }
 
 std::string TransferProgress::Note() const {

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -46,8 +47,11 @@ class TransferProgress {
   void Start(uint64_t total_bytes, const std::string& what);
   // May be called as often as one likes; draws a few times a second.
   void Add(uint64_t bytes);
-  // Draws the end.
+  // Draws the end; the clock stops.
   void Finish();
+  // Something that the transfer waits for, before it starts or after it ended: a line, gone with the next drawing where
+  // there are bars.
+  void Say(const std::string& what);
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -61,6 +65,7 @@ class TransferProgress {
   uint64_t total_ = 0;
   uint64_t done_ = 0;
   Clock::time_point begin_;
+  std::optional<Clock::time_point> end_;
   Clock::time_point next_draw_;
 };
 

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -14,6 +15,7 @@
 #include "client/cli/native_options.h"
 #include "client/cli/options.h"
 #include "client/cli/progress.h"
+#include "client/cli/shard_options.h"
 #include "client/cli/staging_sink.h"
 #include "client/cli/table.h"
 #include "client/cli/timer.h"
@@ -26,6 +28,7 @@ namespace {
 struct PullFlags {
   CommonOptions common;
   NativeOptions native;
+  PartOptions part;
   std::string version = "latest";
   double wait_seconds = 0;
   std::string out;
@@ -35,6 +38,7 @@ struct PullFlags {
 
 struct PullReport {
   PullResult result;
+  PartOptions part;
   std::string out;
   bool verified = false;
   double wire_seconds = 0;
@@ -79,14 +83,16 @@ absl::Status Wait(const PullFlags& flags, Interrupt& interrupt) {
   return WaitForVersion(flags, **subscriber, interrupt);
 }
 
-absl::StatusOr<std::unique_ptr<Verifier>> VerifierFor(const NativeOptions& native) {
+absl::StatusOr<std::unique_ptr<Verifier>> VerifierFor(const NativeOptions& native,
+                                                      const std::vector<LayoutRule>& rules) {
   if (!native.given()) return nullptr;
   absl::StatusOr<std::shared_ptr<const NativeSource>> source = native.Open();
   if (!source.ok()) return source.status();
-  return MakeVerifier(*std::move(source), native.dtype, native.exclude_key_regex);
+  return MakeVerifier({*std::move(source), native.dtype, native.exclude_key_regex, rules});
 }
 
-absl::Status Pull(const PullFlags& flags, StagingSink& sink, Interrupt& interrupt, PullReport& report) {
+absl::Status Pull(const PullFlags& flags, std::vector<LayoutRule> rules, StagingSink& sink, Interrupt& interrupt,
+                  PullReport& report) {
   absl::StatusOr<std::unique_ptr<Subscriber>> subscriber = Subscriber::Connect(flags.common.Channel());
   if (!subscriber.ok()) return subscriber.status();
   PullOptions options;
@@ -94,6 +100,7 @@ absl::Status Pull(const PullFlags& flags, StagingSink& sink, Interrupt& interrup
   options.version = ParseVersion(flags.version);
   options.filter = flags.filter;
   options.worker = flags.worker;
+  options.rules = std::move(rules);
   interrupt.SetReaction([&] { (*subscriber)->Cancel(); });
   absl::StatusOr<PullResult> result = (*subscriber)->Pull(options, sink);
   interrupt.SetReaction(nullptr);
@@ -118,8 +125,10 @@ void PrintReport(const PullReport& report) {
   const v1::VersionSummary& version = report.result.version;
   std::string text = absl::StrCat("Pulled version ", version.version(), " of model \"", version.model(), "\": ");
   if (report.result.tensors != version.tensors()) absl::StrAppend(&text, report.result.tensors, " of ");
-  absl::StrAppend(&text, FormatCount(version.tensors(), "tensor"), ", ", FormatBytes(report.result.bytes), " in ",
-                  FormatDuration(report.total_seconds), ", digests match");
+  absl::StrAppend(&text, FormatCount(version.tensors(), "tensor"), ", ");
+  if (report.part.given()) absl::StrAppend(&text, report.part.ToString(), ", ");
+  absl::StrAppend(&text, FormatBytes(report.result.bytes), " in ", FormatDuration(report.total_seconds),
+                  ", digests match");
   if (report.verified) absl::StrAppend(&text, ", bit for bit as LibTorch converts the native tensors");
   if (!report.out.empty()) absl::StrAppend(&text, ", written to ", report.out);
   std::printf("%s\n", text.c_str());
@@ -137,11 +146,21 @@ nlohmann::ordered_json ReportJson(const PullReport& report) {
                                    {"write", report.write_seconds},
                                    {"total", report.total_seconds}}}};
   if (!report.out.empty()) json["out"] = report.out;
+  if (report.part.ep_size > 0) {
+    json["ep_rank"] = report.part.ep_rank;
+    json["ep_size"] = report.part.ep_size;
+  }
+  if (report.part.tp_size > 0) {
+    json["tp_rank"] = report.part.tp_rank;
+    json["tp_size"] = report.part.tp_size;
+  }
   return json;
 }
 
 absl::Status PullAndReport(const PullFlags& flags, Interrupt& interrupt) {
-  absl::StatusOr<std::unique_ptr<Verifier>> verifier = VerifierFor(flags.native);
+  absl::StatusOr<std::vector<LayoutRule>> rules = flags.part.Rules();
+  if (!rules.ok()) return rules.status();
+  absl::StatusOr<std::unique_ptr<Verifier>> verifier = VerifierFor(flags.native, *rules);
   if (!verifier.ok()) return verifier.status();
   if (flags.wait_seconds > 0) {
     const absl::Status status = Wait(flags, interrupt);
@@ -150,11 +169,12 @@ absl::Status PullAndReport(const PullFlags& flags, Interrupt& interrupt) {
   const auto begin = std::chrono::steady_clock::now();
   PullReport report;
   report.out = flags.out;
+  report.part = flags.part;
   report.verified = *verifier != nullptr;
   TransferProgress progress(ChooseProgressStyle(flags.common),
                             flags.worker.empty() ? "pull" : absl::StrCat("pull ", flags.worker));
   StagingSink sink(progress, flags.out, *std::move(verifier), flags.filter.empty());
-  absl::Status status = Pull(flags, sink, interrupt, report);
+  absl::Status status = Pull(flags, *std::move(rules), sink, interrupt, report);
   if (status.ok()) status = sink.Finish();
   if (status.ok()) status = sink.Commit();
   if (!status.ok()) return status;
@@ -185,12 +205,16 @@ void AddPullCommand(CLI::App& app, Invocation& invocation) {
   CLI::App* command = AddCommand(
       app, invocation, "pull", "Pull a version as a worker does, verified",
       "Digests are always checked. Without --out and --verify nothing is kept: a rehearsal of a worker's pull.\n"
-      "A version that is still being pushed streams while it is converted; the pull ends with its commit.\n\n"
+      "A version that is still being pushed streams while it is converted; the pull ends with its commit.\n"
+      "With --ep-rank or --tp-rank only a worker's own part of the tensors comes; a file of it says in its metadata\n"
+      "(\"refit.shards\") which that is.\n\n"
       "Examples:\n"
       "  refit pull --version latest --out hf.safetensors\n"
       "  refit pull --version 8 --wait 60 --worker w0      as soon as version 8 is opened\n"
       "  refit pull --verify-synthetic gemma4_26b_a4b --layers 2 --seed 7\n"
-      "  refit pull --filter 'layers\\.0\\.' --out layer0.safetensors\n",
+      "  refit pull --filter 'layers\\.0\\.' --out layer0.safetensors\n"
+      "  refit pull --ep-rank 3 --ep-size 8 --out experts3.safetensors\n"
+      "  refit pull --tp-rank 0 --tp-size 2 --tp-rules deploy/examples/gemma4_tp_rules.txt\n",
       [flags] { return RunPull(*flags); });
   command->add_option("-v,--version", flags->version, "Number of the version, or latest: the newest committed one")
       ->check(VersionOrLatest())
@@ -207,9 +231,11 @@ void AddPullCommand(CLI::App& app, Invocation& invocation) {
       ->type_name("RX");
   command->add_option("--worker", flags->worker, "Name of this worker, shown in status (default: its address)")
       ->type_name("NAME");
+  AddPartOptions(command, flags->part);
   AddNativeOptions(command, flags->native, "--verify", "--verify-synthetic");
   AddModelOption(command, flags->common);
   AddServerOptions(command, flags->common);
+  command->parse_complete_callback([flags] { CheckPartOptions(flags->part); });
 }
 
 }  // namespace refit::cli

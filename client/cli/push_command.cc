@@ -1,13 +1,16 @@
 // `refit push`: native tensors become a version.
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "client/cli/bounded_queue.h"
 #include "client/cli/format.h"
 #include "client/cli/interrupt.h"
@@ -15,10 +18,12 @@
 #include "client/cli/native_options.h"
 #include "client/cli/options.h"
 #include "client/cli/progress.h"
+#include "client/cli/shard_options.h"
 #include "client/cli/stopwatch.h"
 #include "client/cli/table.h"
 #include "client/inspector.h"
 #include "client/publisher.h"
+#include "client/shard_source.h"
 #include "common/tensor/buffer.h"
 
 namespace refit::cli {
@@ -33,21 +38,22 @@ constexpr uint64_t kPoolBytes = 8 * kPieceBytes;
 struct PushFlags {
   CommonOptions common;
   NativeOptions native;
+  RankOptions rank;
   uint64_t version = 0;
   std::string publisher;
 };
 
-// A run of one native tensor's bytes, and what keeps them alive.
+// A run of one shard's bytes, and what keeps them alive.
 struct Piece {
-  size_t tensor = 0;
+  size_t shard = 0;
   absl::Span<const std::byte> bytes;
   std::shared_ptr<const void> owner;
 };
 
-// Reads all tensors of a source piece by piece, on a thread of its own, a little ahead of whoever takes them.
+// Reads all shards of a source piece by piece, on a thread of its own, a little ahead of whoever takes them.
 class PieceReader {
  public:
-  explicit PieceReader(std::shared_ptr<const NativeSource> source)
+  explicit PieceReader(std::shared_ptr<const ShardSource> source)
       : source_(std::move(source)), thread_([this] { Run(); }) {}
   ~PieceReader() {
     queue_.Close();
@@ -73,8 +79,8 @@ class PieceReader {
   }
 
   absl::Status ReadAll() {
-    for (size_t i = 0; i < source_->tensors().size(); ++i) {
-      const uint64_t size = source_->tensors()[i].ByteSize();
+    for (size_t i = 0; i < source_->shards().size(); ++i) {
+      const uint64_t size = source_->shards()[i].ByteSize();
       for (uint64_t offset = 0; offset < size; offset += kPieceBytes) {
         absl::StatusOr<Piece> piece =
             watch_.Time([&] { return Read(i, offset, std::min(kPieceBytes, size - offset)); });
@@ -85,15 +91,15 @@ class PieceReader {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<Piece> Read(size_t tensor, uint64_t offset, uint64_t size) {
-    if (source_->is_resident()) return Piece{tensor, source_->Read(tensor, offset, size, {}), source_};
+  absl::StatusOr<Piece> Read(size_t shard, uint64_t offset, uint64_t size) {
+    if (source_->is_resident(shard)) return Piece{shard, source_->Read(shard, offset, size, {}), source_};
     // Always the same size, so that the pool has one that is warm.
     absl::StatusOr<std::shared_ptr<Buffer>> buffer = pool_.Get(kPieceBytes);
     if (!buffer.ok()) return buffer.status();
-    return Piece{tensor, source_->Read(tensor, offset, size, (*buffer)->span().first(size)), *buffer};
+    return Piece{shard, source_->Read(shard, offset, size, (*buffer)->span().first(size)), *buffer};
   }
 
-  std::shared_ptr<const NativeSource> source_;
+  std::shared_ptr<const ShardSource> source_;
   BufferPool pool_{kPoolBytes};
   BoundedQueue<Piece> queue_{kPiecesAhead};
   Stopwatch watch_;
@@ -114,8 +120,12 @@ absl::StatusOr<uint64_t> NextVersion(const CommonOptions& common) {
 
 struct PushReport {
   v1::VersionSummary version;
+  RankOptions rank;
   size_t native_tensors = 0;
-  uint64_t native_bytes = 0;
+  size_t shards = 0;          // that are not empty
+  uint64_t shard_bytes = 0;   // of this rank; of all there is, unless the push is sharded
+  uint64_t unsent_bytes = 0;  // of them, those that another rank sends
+  bool synthetic = false;
   bool resident = false;
   double read_seconds = 0;
   double push_seconds = 0;
@@ -123,44 +133,86 @@ struct PushReport {
   double total_seconds = 0;
 };
 
+void Measure(const ShardSource& source, PushReport& report) {
+  report.native_tensors = source.shards().size();
+  report.resident = true;
+  for (size_t i = 0; i < source.shards().size(); ++i) {
+    const uint64_t bytes = source.shards()[i].ByteSize();
+    report.shard_bytes += bytes;
+    if (bytes == 0) continue;
+    ++report.shards;
+    report.resident = report.resident && source.is_resident(i);
+  }
+}
+
+// "159 native tensors, 47.8 MB", or "rank 3 of 8, 120 shards, 5.9 MB".
+std::string WhatIsPushed(const PushReport& report) {
+  return absl::StrCat(report.rank.given() ? absl::StrCat("rank ", report.rank.rank, " of ", report.rank.world, ", ",
+                                                         FormatCount(report.shards, "shard"))
+                                          : FormatCount(report.native_tensors, "native tensor"),
+                      ", ", FormatBytes(report.shard_bytes));
+}
+
+std::string RankText(const PushReport& report) {
+  if (!report.rank.given()) return "";
+  std::string text = absl::StrCat("\nPushed as ", WhatIsPushed(report));
+  if (report.unsent_bytes > 0) {
+    absl::StrAppend(&text, "; ", FormatBytes(report.unsent_bytes), " not sent, because another rank sends the same");
+  }
+  return text;
+}
+
 void PrintReport(const PushReport& report) {
   Table table({{"phase"}, {"bytes", Align::kRight}, {"seconds", Align::kRight}, {"rate", Align::kRight}});
   const auto row = [&](const char* phase, uint64_t bytes, double seconds) {
     table.AddRow(
         {phase, bytes == 0 ? "-" : FormatBytes(bytes), absl::StrFormat("%.3f", seconds), FormatRate(bytes, seconds)});
   };
-  if (!report.resident) row("generate", report.native_bytes, report.read_seconds);
-  row("push", report.native_bytes, report.push_seconds);
+  if (!report.resident) row(report.synthetic ? "generate" : "cut", report.shard_bytes, report.read_seconds);
+  row("push", report.shard_bytes, report.push_seconds);
   row("commit", 0, report.commit_seconds);
-  row("total", report.native_bytes, report.total_seconds);
+  row("total", report.shard_bytes, report.total_seconds);
   table.Print(stdout);
   const v1::VersionSummary& version = report.version;
   const std::string text = absl::StrCat("Committed version ", version.version(), " of model \"", version.model(),
                                         "\": ", FormatCount(report.native_tensors, "native tensor"), " -> ",
                                         FormatCount(version.tensors(), "HF tensor"), ", ", FormatBytes(version.bytes()),
-                                        " in ", FormatDuration(report.total_seconds));
+                                        " in ", FormatDuration(report.total_seconds), RankText(report));
   std::printf("%s\n", text.c_str());
 }
 
 nlohmann::ordered_json ReportJson(const PushReport& report) {
-  return {{"version", ToJson(report.version)},
-          {"native_tensors", report.native_tensors},
-          {"native_bytes", report.native_bytes},
-          {"seconds",
-           {{"read", report.read_seconds},
-            {"push", report.push_seconds},
-            {"commit", report.commit_seconds},
-            {"total", report.total_seconds}}}};
+  nlohmann::ordered_json json = {{"version", ToJson(report.version)},
+                                 {"native_tensors", report.native_tensors},
+                                 {"native_bytes", report.shard_bytes}};
+  if (report.rank.given()) {
+    json["rank"] = report.rank.rank;
+    json["world"] = report.rank.world;
+    json["shards"] = report.shards;
+    json["digest_only_bytes"] = report.unsent_bytes;
+  }
+  json["seconds"] = {{"read", report.read_seconds},
+                     {"push", report.push_seconds},
+                     {"commit", report.commit_seconds},
+                     {"total", report.total_seconds}};
+  return json;
 }
 
-absl::Status PushPieces(VersionPush& push, std::shared_ptr<const NativeSource> source, const Interrupt& interrupt,
+// "waiting for ranks 1, 2, 5"; the service names a few of them only.
+std::string WaitingText(absl::Span<const uint32_t> missing) {
+  constexpr size_t kNamed = 16;
+  return absl::StrCat("waiting for ", missing.size() == 1 ? "rank " : "ranks ", absl::StrJoin(missing, ", "),
+                      missing.size() >= kNamed ? ", ..." : "");
+}
+
+absl::Status PushPieces(VersionPush& push, std::shared_ptr<const ShardSource> source, const Interrupt& interrupt,
                         TransferProgress& progress, PushReport& report) {
   PieceReader reader(std::move(source));
   Stopwatch watch;
   while (std::optional<Piece> piece = reader.Next()) {
     if (interrupt.raised()) return absl::CancelledError("interrupted");
     const absl::Status status =
-        watch.Time([&] { return push.Append(piece->tensor, piece->bytes, std::move(piece->owner)); });
+        watch.Time([&] { return push.Append(piece->shard, piece->bytes, std::move(piece->owner)); });
     if (!status.ok()) return status;
     progress.Add(piece->bytes.size());
   }
@@ -170,50 +222,113 @@ absl::Status PushPieces(VersionPush& push, std::shared_ptr<const NativeSource> s
   return read;
 }
 
-absl::Status PushVersion(const PushFlags& flags, std::shared_ptr<const NativeSource> source, const Interrupt& interrupt,
-                         PushReport& report) {
-  const auto begin = std::chrono::steady_clock::now();
+absl::StatusOr<PublishOptions> OptionsOf(const PushFlags& flags) {
   PublishOptions options;
   options.model = flags.common.model;
   options.version = flags.version;
   options.dtype = flags.native.dtype;
   options.exclude_key_regex = flags.native.exclude_key_regex;
   options.publisher = flags.publisher;
+  if (flags.rank.given()) {
+    options.rank = flags.rank.rank;
+    options.world = flags.rank.world;
+  }
   if (options.version == 0) {
     const absl::StatusOr<uint64_t> next = NextVersion(flags.common);
     if (!next.ok()) return next.status();
     options.version = *next;
   }
+  return options;
+}
+
+// One push from its opening to its commit.
+class Push {
+ public:
+  Push(PublishOptions options, Publisher& publisher, std::shared_ptr<const ShardSource> source,
+       TransferProgress& progress, Interrupt& interrupt, PushReport& report)
+      : options_(std::move(options)),
+        publisher_(publisher),
+        source_(std::move(source)),
+        progress_(progress),
+        interrupt_(interrupt),
+        report_(report) {
+    options_.on_waiting = [this](absl::Span<const uint32_t> missing) { OnWaiting(missing); };
+  }
+
+  absl::Status Run() {
+    const absl::Status status = OpenSendCommit();
+    // Of a good commit too, which an interrupt may have come too late for.
+    interrupt_.SetReaction(nullptr);
+    return interrupt_.Explain(status, absl::StrCat("version ", options_.version, " is aborted"));
+  }
+
+ private:
+  absl::Status OpenSendCommit() {
+    absl::StatusOr<std::unique_ptr<VersionPush>> push = publisher_.OpenShards(options_, source_->shards());
+    interrupt_.SetReaction(nullptr);
+    if (!push.ok()) return push.status();
+    for (size_t i = 0; i < source_->shards().size(); ++i) {
+      if ((*push)->digest_only(i)) report_.unsent_bytes += source_->shards()[i].ByteSize();
+    }
+    progress_.Start(report_.shard_bytes, WhatIsPushed(report_));
+    absl::Status status = PushPieces(**push, source_, interrupt_, progress_, report_);
+    if (status.ok() && interrupt_.raised()) status = absl::CancelledError("interrupted");
+    if (!status.ok()) {
+      (void)(*push)->Abort(interrupt_.raised() ? kInterrupted : std::string(status.message()));
+      return status;
+    }
+    progress_.Finish();
+    return Commit(**push);
+  }
+
+  absl::Status Commit(VersionPush& push) {
+    Stopwatch watch;
+    absl::StatusOr<v1::VersionSummary> committed = watch.Time([&] { return push.Commit(); });
+    if (!committed.ok()) return committed.status();
+    if (waited_) progress_.Finish();
+    report_.version = *std::move(committed);
+    report_.commit_seconds = watch.seconds();
+    return absl::OkStatus();
+  }
+
+  // Ranks that never come must not keep this one from being interrupted.
+  void OnWaiting(absl::Span<const uint32_t> missing) {
+    waited_ = true;
+    progress_.Say(WaitingText(missing));
+    interrupt_.SetReaction([this] { (void)publisher_.Abort(options_.model, options_.version, kInterrupted); });
+  }
+
+  static constexpr char kInterrupted[] = "interrupted at the command line";
+
+  PublishOptions options_;
+  Publisher& publisher_;
+  std::shared_ptr<const ShardSource> source_;
+  TransferProgress& progress_;
+  Interrupt& interrupt_;
+  PushReport& report_;
+  bool waited_ = false;
+};
+
+absl::Status PushVersion(const PushFlags& flags, std::shared_ptr<const ShardSource> source, Interrupt& interrupt,
+                         PushReport& report) {
+  const auto begin = std::chrono::steady_clock::now();
+  report.rank = flags.rank;
+  report.synthetic = flags.native.path.empty();
+  Measure(*source, report);
+  absl::StatusOr<PublishOptions> options = OptionsOf(flags);
+  if (!options.ok()) return options.status();
   absl::StatusOr<std::unique_ptr<Publisher>> publisher = Publisher::Connect(flags.common.Channel());
   if (!publisher.ok()) return publisher.status();
-  absl::StatusOr<std::unique_ptr<VersionPush>> push = (*publisher)->Open(options, source->tensors());
-  if (!push.ok()) return push.status();
-
-  for (const TensorSpec& tensor : source->tensors()) report.native_bytes += tensor.ByteSize();
-  report.native_tensors = source->tensors().size();
-  report.resident = source->is_resident();
-  TransferProgress progress(ChooseProgressStyle(flags.common), absl::StrCat("push version ", options.version));
-  progress.Start(report.native_bytes, absl::StrCat(FormatCount(report.native_tensors, "native tensor"), ", ",
-                                                   FormatBytes(report.native_bytes)));
-  absl::Status status = PushPieces(**push, std::move(source), interrupt, progress, report);
-  if (status.ok() && interrupt.raised()) status = absl::CancelledError("interrupted");
-  if (!status.ok()) {
-    (void)(*push)->Abort(interrupt.raised() ? "interrupted at the command line" : std::string(status.message()));
-    return interrupt.Explain(status, absl::StrCat("version ", options.version, " is aborted"));
-  }
-  progress.Finish();
-  Stopwatch watch;
-  absl::StatusOr<v1::VersionSummary> committed = watch.Time([&] { return (*push)->Commit(); });
-  if (!committed.ok()) return committed.status();
-  report.version = *std::move(committed);
-  report.commit_seconds = watch.seconds();
+  TransferProgress progress(ChooseProgressStyle(flags.common), absl::StrCat("push version ", options->version));
+  const absl::Status status =
+      Push(*std::move(options), **publisher, std::move(source), progress, interrupt, report).Run();
   report.total_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  return absl::OkStatus();
+  return status;
 }
 
 absl::Status RunPush(const PushFlags& flags) {
-  const Interrupt interrupt;
-  absl::StatusOr<std::shared_ptr<const NativeSource>> source = flags.native.Open();
+  Interrupt interrupt;
+  absl::StatusOr<std::shared_ptr<const ShardSource>> source = OpenShards(flags.native, flags.rank);
   if (!source.ok()) return source.status();
   PushReport report;
   const absl::Status status = PushVersion(flags, *std::move(source), interrupt, report);
@@ -233,10 +348,19 @@ void AddPushCommand(CLI::App& app, Invocation& invocation) {
   CLI::App* command = AddCommand(app, invocation, "push", "Push native tensors; the service converts them",
                                  "The version becomes visible as a whole once all bytes came, or not at all: an error "
                                  "or Ctrl-C aborts it.\n\n"
+                                 "A sharded trainer runs one push a rank, in any order, with the same --version and "
+                                 "--world: each joins the\n"
+                                 "version and sends its part, and all commit together. The mesh options say which part "
+                                 "to cut from a source\n"
+                                 "of whole tensors; without them a rank has all. What several ranks have alike is sent "
+                                 "once. A file whose\n"
+                                 "metadata says which shards it holds (\"refit.shards\") is pushed as it is.\n\n"
                                  "Examples:\n"
                                  "  refit push --version 7 checkpoint/ --dtype BF16\n"
                                  "  refit push native.safetensors --exclude-key-regex '.*_extra_state.*'\n"
-                                 "  refit push --synthetic gemma4_26b_a4b --layers 2 --seed 7\n",
+                                 "  refit push --synthetic gemma4_26b_a4b --layers 2 --seed 7\n"
+                                 "  refit push --version 7 --rank 3 --world 8 --ep-size 8 --fsdp-size 8 checkpoint/\n"
+                                 "  refit push --version 7 --rank 3 --world 8 rank3.safetensors\n",
                                  [flags] { return RunPush(*flags); });
   AddNativeOptions(command, flags->native, "NATIVE", "--synthetic");
   command->add_option("-v,--version", flags->version, "Number of the version (default: one more than the newest)")
@@ -244,10 +368,12 @@ void AddPushCommand(CLI::App& app, Invocation& invocation) {
       ->type_name("N");
   command->add_option("--publisher", flags->publisher, "Name of this trainer, shown in logs and status")
       ->type_name("NAME");
+  AddRankOptions(command, flags->rank);
   AddModelOption(command, flags->common);
   AddServerOptions(command, flags->common);
-  command->parse_complete_callback([flags] {
+  command->parse_complete_callback([command, flags] {
     if (!flags->native.given()) throw CLI::RequiredError("NATIVE (a file or folder) or --synthetic");
+    CheckRankOptions(command, flags->rank, flags->version > 0);
   });
 }
 

@@ -27,7 +27,7 @@ class StagingSink : public TensorSink {
   StagingSink(TransferProgress& progress, std::string out_path, std::unique_ptr<Verifier> verifier, bool whole);
   ~StagingSink() override;
 
-  absl::Status Begin(const v1::VersionSummary& version, const std::vector<TensorSpec>& tensors) override;
+  absl::Status Begin(const v1::VersionSummary& version, const std::vector<TensorPart>& tensors) override;
   absl::StatusOr<absl::Span<std::byte>> Place(size_t index) override;
   absl::Status Done(size_t index) override;
   void Progress(uint64_t bytes) override { progress_.Add(bytes); }
@@ -57,7 +57,7 @@ class StagingSink : public TensorSink {
   const std::unique_ptr<Verifier> verifier_;
   const bool whole_;
   std::unique_ptr<SafetensorsWriter> writer_;
-  std::vector<TensorSpec> tensors_;
+  std::vector<TensorPart> tensors_;
   uint64_t manifest_bytes_ = 0;
   BufferPool pool_;
   Staged receiving_;

@@ -4,15 +4,12 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "client/cli/verify.h"
-#include "client/native_source.h"
 #include "common/adapters/offline_convert.h"
-#include "common/tensor/dtype.h"
 
 namespace refit::cli {
 
@@ -21,9 +18,7 @@ namespace refit::cli {
 absl::Status ContinueWithTorch();
 
 // As Verifier::Create. After ContinueWithTorch.
-absl::StatusOr<std::unique_ptr<Verifier>> MakeVerifier(std::shared_ptr<const NativeSource> source,
-                                                       std::optional<DType> dtype,
-                                                       const std::string& exclude_key_regex);
+absl::StatusOr<std::unique_ptr<Verifier>> MakeVerifier(Expectation expected);
 
 // As ConvertFile. After ContinueWithTorch.
 absl::Status ConvertOffline(const OfflineConvertOptions& options, const std::string& in, const std::string& out);

@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/adapters/gemma4_moe_state_dict_adapter.h"
+#include "common/adapters/layout_rules.h"
 #include "common/adapters/plan.h"
 #include "common/tensor/kernels.h"
 
@@ -35,13 +37,14 @@ std::string ElementText(DType dtype, const std::byte* element) {
   return absl::StrFormat("0x%s (%.9g)", bits, ElementAsDouble(dtype, element, 0));
 }
 
-// DATA_LOSS, naming the first element that differs, unless tensor bytes [offset, ...) are as expected.
+absl::Status WrongSize(const TensorSpec& tensor, uint64_t came, uint64_t expected) {
+  return absl::DataLossError(
+      absl::StrCat("tensor ", tensor.ToString(), ": ", came, " bytes came, ", expected, " were expected"));
+}
+
+// DATA_LOSS, naming the first element that differs, unless bytes [offset, ...) of the tensor are as expected.
 absl::Status CompareBytes(const TensorSpec& tensor, uint64_t offset, absl::Span<const std::byte> received,
                           absl::Span<const std::byte> expected) {
-  if (received.size() != expected.size()) {
-    return absl::DataLossError(absl::StrCat("tensor ", Printable(tensor.name), ": ", received.size(), " bytes came, ",
-                                            expected.size(), " were expected"));
-  }
   if (received.empty() || std::memcmp(received.data(), expected.data(), received.size()) == 0) return absl::OkStatus();
   const auto first = std::mismatch(received.begin(), received.end(), expected.begin()).first - received.begin();
   const uint64_t size = ElementSize(tensor.dtype);
@@ -52,23 +55,61 @@ absl::Status CompareBytes(const TensorSpec& tensor, uint64_t offset, absl::Span<
                                           ElementText(tensor.dtype, expected.data() + element * size)));
 }
 
+// As CompareRows, of a part that is not the whole, nor empty.
+absl::Status CompareBox(const TensorPart& part, uint64_t offset, absl::Span<const std::byte> received,
+                        absl::Span<const std::byte> expected) {
+  const TensorSpec& tensor = part.tensor;
+  const uint64_t row_bytes = tensor.ByteSize() / static_cast<uint64_t>(tensor.shape[0]);
+  Shape rows = tensor.shape;  // those that came, as a tensor of their own
+  rows[0] = static_cast<int64_t>(expected.size() / row_bytes);
+  Box box = part.box;
+  box.offsets[0] -= static_cast<int64_t>(offset / row_bytes);
+  const std::optional<Box> common = Intersection(box, WholeBox(rows));
+  if (!common.has_value()) return absl::OkStatus();
+
+  const uint64_t part_row_bytes = part.ByteSize() / static_cast<uint64_t>(part.box.sizes[0]);
+  received.remove_prefix(static_cast<uint64_t>(common->offsets[0] - box.offsets[0]) * part_row_bytes);
+  const uint64_t element = ElementSize(tensor.dtype);
+  absl::Status status;
+  BoxRuns(rows, *common).ForEach(0, ElementCount(*common), [&](int64_t place, int64_t count) {
+    const uint64_t at = static_cast<uint64_t>(place) * element;
+    const uint64_t bytes = static_cast<uint64_t>(count) * element;
+    status.Update(CompareBytes(tensor, offset + at, received.first(bytes), expected.subspan(at, bytes)));
+    received.remove_prefix(bytes);
+  });
+  return status;
+}
+
+// `expected` are rows (dimension 0) of the tensor, all of their elements, from byte `offset` of it on. Compares what
+// the part has of them with that of `received`, the part's bytes.
+absl::Status CompareRows(const TensorPart& part, uint64_t offset, absl::Span<const std::byte> received,
+                         absl::Span<const std::byte> expected) {
+  const uint64_t end = offset + expected.size();
+  if (end > part.tensor.ByteSize()) return WrongSize(part.tensor, part.tensor.ByteSize(), end);
+  if (received.empty() || expected.empty()) return absl::OkStatus();
+  if (!part.is_whole()) return CompareBox(part, offset, received, expected);
+  return CompareBytes(part.tensor, offset, received.subspan(offset, expected.size()), expected);
+}
+
 class TorchVerifier : public Verifier {
  public:
-  TorchVerifier(std::shared_ptr<const NativeSource> source, ConvertOptions options, VersionPlan plan)
-      : source_(std::move(source)), options_(std::move(options)), plan_(std::move(plan)) {
+  TorchVerifier(std::shared_ptr<const NativeSource> source, ConvertOptions options, VersionPlan plan, LayoutRules rules)
+      : source_(std::move(source)), options_(std::move(options)), plan_(std::move(plan)), rules_(std::move(rules)) {
     for (size_t i = 0; i < plan_.outputs.size(); ++i) output_by_name_[plan_.outputs[i].planned.hf.name] = i;
   }
 
-  absl::Status CheckManifest(const std::vector<TensorSpec>& tensors, bool whole) override;
-  absl::Status CheckTensor(const TensorSpec& tensor, absl::Span<const std::byte> bytes) override;
+  absl::Status CheckManifest(const std::vector<TensorPart>& tensors, bool whole) override;
+  absl::Status CheckTensor(const TensorPart& part, absl::Span<const std::byte> bytes) override;
 
  private:
-  absl::Status ConvertAndCompare(const TensorSpec& tensor, size_t native_index, absl::Span<const std::byte> bytes);
+  absl::Status CheckPart(const TensorPart& part, const PlannedOutput& expected);
+  absl::Status ConvertAndCompare(const TensorPart& part, size_t native_index, absl::Span<const std::byte> bytes);
   bool SplitsByRows(size_t native_index) const;
 
   std::shared_ptr<const NativeSource> source_;
   ConvertOptions options_;
   VersionPlan plan_;
+  LayoutRules rules_;
   std::map<std::string, size_t> output_by_name_;
   Gemma4MoEStateDictAdapter adapter_{Gemma4MoeConfig()};
   std::vector<std::byte> scratch_;
@@ -76,40 +117,52 @@ class TorchVerifier : public Verifier {
   std::map<std::string, std::vector<std::byte>> remembered_;
 };
 
-absl::Status TorchVerifier::CheckManifest(const std::vector<TensorSpec>& tensors, bool whole) {
+absl::Status TorchVerifier::CheckPart(const TensorPart& part, const PlannedOutput& expected) {
+  absl::StatusOr<Box> box = rules_.BoxOf(expected.hf, expected.experts);
+  if (!box.ok()) return box.status();
+  const TensorPart whole{expected.hf, *std::move(box)};
+  if (part == whole) return absl::OkStatus();
+  return absl::DataLossError(
+      absl::StrCat("the version has tensor ", part.ToString(), ", expected is ", whole.ToString()));
+}
+
+absl::Status TorchVerifier::CheckManifest(const std::vector<TensorPart>& tensors, bool whole) {
   if (whole && tensors.size() != plan_.outputs.size()) {
     return absl::DataLossError(absl::StrCat("the version has ", tensors.size(), " tensors, ", plan_.outputs.size(),
                                             " were expected of the native tensors given"));
   }
   size_t next = 0;
-  for (const TensorSpec& tensor : tensors) {
-    const auto found = output_by_name_.find(tensor.name);
+  for (const TensorPart& part : tensors) {
+    const auto found = output_by_name_.find(part.tensor.name);
     if (found == output_by_name_.end()) {
       return absl::DataLossError(
-          absl::StrCat("tensor ", Printable(tensor.name), " does not come from the native tensors given"));
+          absl::StrCat("tensor ", Printable(part.tensor.name), " does not come from the native tensors given"));
     }
-    const TensorSpec& expected = plan_.outputs[found->second].planned.hf;
-    if (tensor != expected) {
-      return absl::DataLossError(
-          absl::StrCat("the version has tensor ", tensor.ToString(), ", expected is ", expected.ToString()));
-    }
+    if (absl::Status status = CheckPart(part, plan_.outputs[found->second].planned); !status.ok()) return status;
     if (found->second < next) {
-      return absl::DataLossError(absl::StrCat("tensor ", Printable(tensor.name), " is out of order"));
+      return absl::DataLossError(absl::StrCat("tensor ", Printable(part.tensor.name), " is out of order"));
     }
     next = found->second + 1;
   }
   return absl::OkStatus();
 }
 
-absl::Status TorchVerifier::CheckTensor(const TensorSpec& tensor, absl::Span<const std::byte> bytes) {
-  const auto remembered = remembered_.find(tensor.name);
-  if (remembered != remembered_.end()) return CompareBytes(tensor, 0, bytes, remembered->second);
-  const auto output = output_by_name_.find(tensor.name);
+absl::Status TorchVerifier::CheckTensor(const TensorPart& part, absl::Span<const std::byte> bytes) {
+  if (bytes.size() != part.ByteSize()) return WrongSize(part.spec(), bytes.size(), part.ByteSize());
+  const auto remembered = remembered_.find(part.tensor.name);
+  if (remembered != remembered_.end()) {
+    const std::vector<std::byte>& expected = remembered->second;
+    if (expected.size() != part.tensor.ByteSize()) {
+      return WrongSize(part.tensor, part.tensor.ByteSize(), expected.size());
+    }
+    return CompareRows(part, 0, bytes, expected);
+  }
+  const auto output = output_by_name_.find(part.tensor.name);
   if (output == output_by_name_.end()) {
-    return absl::DataLossError(absl::StrCat("tensor ", Printable(tensor.name), " is not expected"));
+    return absl::DataLossError(absl::StrCat("tensor ", Printable(part.tensor.name), " is not expected"));
   }
   remembered_.clear();
-  return ConvertAndCompare(tensor, plan_.outputs[output->second].native_index, bytes);
+  return ConvertAndCompare(part, plan_.outputs[output->second].native_index, bytes);
 }
 
 // Whether converting a tensor is converting its rows (dimension 0) and putting the results one after the other.
@@ -122,7 +175,7 @@ bool TorchVerifier::SplitsByRows(size_t native_index) const {
          });
 }
 
-absl::Status TorchVerifier::ConvertAndCompare(const TensorSpec& tensor, size_t native_index,
+absl::Status TorchVerifier::ConvertAndCompare(const TensorPart& part, size_t native_index,
                                               absl::Span<const std::byte> bytes) {
   const TensorSpec& native = plan_.native[native_index];
   const bool split = SplitsByRows(native_index);
@@ -144,37 +197,35 @@ absl::Status TorchVerifier::ConvertAndCompare(const TensorSpec& tensor, size_t n
     for (const auto& [name, value] : *converted) {
       const absl::StatusOr<absl::Span<const std::byte>> expected = BytesOf(value);
       if (!expected.ok()) return expected.status();
-      if (name != tensor.name) {
+      if (name != part.tensor.name) {
         std::vector<std::byte>& other = remembered_[name];
         other.insert(other.end(), expected->begin(), expected->end());
         continue;
       }
-      const absl::Status status = CompareBytes(
-          tensor, compared, bytes.subspan(std::min<size_t>(compared, bytes.size()), expected->size()), *expected);
-      if (!status.ok()) return status;
+      if (absl::Status status = CompareRows(part, compared, bytes, *expected); !status.ok()) return status;
       compared += expected->size();
     }
   }
-  if (compared == bytes.size()) return absl::OkStatus();
-  return absl::DataLossError(
-      absl::StrCat("tensor ", Printable(tensor.name), ": ", bytes.size(), " bytes came, ", compared, " were expected"));
+  if (compared == part.tensor.ByteSize()) return absl::OkStatus();
+  return WrongSize(part.tensor, part.tensor.ByteSize(), compared);
 }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Verifier>> Verifier::Create(std::shared_ptr<const NativeSource> source,
-                                                           std::optional<DType> dtype,
-                                                           const std::string& exclude_key_regex) {
+absl::StatusOr<std::unique_ptr<Verifier>> Verifier::Create(Expectation expected) {
   ConvertOptions options;
-  options.dtype = dtype;
-  if (!exclude_key_regex.empty()) {
-    absl::StatusOr<std::shared_ptr<const PythonRegex>> exclude = PythonRegex::Compile(exclude_key_regex);
+  options.dtype = expected.dtype;
+  if (!expected.exclude_key_regex.empty()) {
+    absl::StatusOr<std::shared_ptr<const PythonRegex>> exclude = PythonRegex::Compile(expected.exclude_key_regex);
     if (!exclude.ok()) return exclude.status();
     options.exclude = *std::move(exclude);
   }
-  absl::StatusOr<VersionPlan> plan = PlanVersion(Gemma4MoeAdapter(), source->tensors(), options);
+  absl::StatusOr<VersionPlan> plan = PlanVersion(Gemma4MoeAdapter(), expected.source->tensors(), options);
   if (!plan.ok()) return plan.status();
-  return std::make_unique<TorchVerifier>(std::move(source), std::move(options), *std::move(plan));
+  absl::StatusOr<LayoutRules> rules = LayoutRules::Compile(expected.rules);
+  if (!rules.ok()) return rules.status();
+  return std::make_unique<TorchVerifier>(std::move(expected.source), std::move(options), *std::move(plan),
+                                         *std::move(rules));
 }
 
 }  // namespace refit::cli

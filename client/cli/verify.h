@@ -10,26 +10,34 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "client/native_source.h"
+#include "common/tensor/box.h"
 #include "common/tensor/dtype.h"
-#include "common/tensor/tensor_spec.h"
+#include "common/tensor/layout_rule.h"
 
 namespace refit::cli {
+
+// What a version is expected to be made from, and how.
+struct Expectation {
+  std::shared_ptr<const NativeSource> source;
+  std::optional<DType> dtype;
+  std::string exclude_key_regex;
+  // Which parts of its tensors are expected; none: all.
+  std::vector<LayoutRule> rules;
+};
 
 // Used from one thread. Takes memory for a few slabs of a tensor, whatever its size.
 class Verifier {
  public:
-  // UNIMPLEMENTED in a build without LibTorch; INVALID_ARGUMENT for a bad pattern, or tensors that cannot be converted.
-  static absl::StatusOr<std::unique_ptr<Verifier>> Create(std::shared_ptr<const NativeSource> source,
-                                                          std::optional<DType> dtype,
-                                                          const std::string& exclude_key_regex);
+  // INVALID_ARGUMENT for a bad pattern or rule, or tensors that cannot be converted.
+  static absl::StatusOr<std::unique_ptr<Verifier>> Create(Expectation expected);
   virtual ~Verifier() = default;
 
-  // Whether these are the tensors expected, in their order; all of them if `whole`. DATA_LOSS naming the first that is
-  // not.
-  virtual absl::Status CheckManifest(const std::vector<TensorSpec>& tensors, bool whole) = 0;
+  // Whether these are the tensors expected, and the parts of them, in their order; all of them if `whole`. DATA_LOSS
+  // naming the first that is not.
+  virtual absl::Status CheckManifest(const std::vector<TensorPart>& tensors, bool whole) = 0;
 
-  // DATA_LOSS, naming tensor and element, if `bytes` are not the tensor's.
-  virtual absl::Status CheckTensor(const TensorSpec& tensor, absl::Span<const std::byte> bytes) = 0;
+  // DATA_LOSS, naming tensor and element, if `bytes` are not the part's.
+  virtual absl::Status CheckTensor(const TensorPart& part, absl::Span<const std::byte> bytes) = 0;
 };
 
 }  // namespace refit::cli

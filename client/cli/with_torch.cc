@@ -7,10 +7,8 @@ namespace refit::cli {
 
 absl::Status ContinueWithTorch() { return absl::OkStatus(); }
 
-absl::StatusOr<std::unique_ptr<Verifier>> MakeVerifier(std::shared_ptr<const NativeSource> source,
-                                                       std::optional<DType> dtype,
-                                                       const std::string& exclude_key_regex) {
-  return Verifier::Create(std::move(source), dtype, exclude_key_regex);
+absl::StatusOr<std::unique_ptr<Verifier>> MakeVerifier(Expectation expected) {
+  return Verifier::Create(std::move(expected));
 }
 
 absl::Status ConvertOffline(const OfflineConvertOptions& options, const std::string& in, const std::string& out) {

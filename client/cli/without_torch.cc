@@ -39,11 +39,7 @@ absl::Status ContinueWithTorch() {
   return absl::InternalError(absl::StrCat("cannot run ", program, ": ", std::strerror(errno)));
 }
 
-absl::StatusOr<std::unique_ptr<Verifier>> MakeVerifier(std::shared_ptr<const NativeSource> /*source*/,
-                                                       std::optional<DType> /*dtype*/,
-                                                       const std::string& /*exclude_key_regex*/) {
-  return NoTorch();
-}
+absl::StatusOr<std::unique_ptr<Verifier>> MakeVerifier(Expectation /*expected*/) { return NoTorch(); }
 
 absl::Status ConvertOffline(const OfflineConvertOptions& /*options*/, const std::string& /*in*/,
                             const std::string& /*out*/) {

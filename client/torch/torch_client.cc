@@ -10,13 +10,13 @@ namespace refit {
 namespace {
 
 absl::Status CheckDeclared(const VersionPush& push, const TensorSpec& spec) {
-  const auto& native = push.native();
-  const auto declared =
-      std::find_if(native.begin(), native.end(), [&](const TensorSpec& other) { return other.name == spec.name; });
-  if (declared == native.end()) {
+  const auto& shards = push.shards();
+  const auto declared = std::find_if(shards.begin(), shards.end(),
+                                     [&](const TensorPart& shard) { return shard.tensor.name == spec.name; });
+  if (declared == shards.end()) {
     return absl::NotFoundError(absl::StrCat("tensor ", Printable(spec.name), " was not declared"));
   }
-  if (*declared == spec) return absl::OkStatus();
+  if (declared->spec() == spec) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("tensor ", spec.ToString(), " was declared as ", declared->ToString()));
 }
@@ -66,9 +66,9 @@ absl::StatusOr<PulledTensors> PullTensors(Subscriber& subscriber, const PullOpti
   pulled.result = std::move(version->result);
   pulled.tensors.reserve(version->tensors.size());
   for (PulledTensor& tensor : version->tensors) {
-    absl::StatusOr<TypedTensor> typed = TensorOnBytes(tensor.spec, tensor.data->span(), tensor.data);
+    absl::StatusOr<TypedTensor> typed = TensorOnBytes(tensor.part.spec(), tensor.data->span(), tensor.data);
     if (!typed.ok()) return typed.status();
-    pulled.tensors.emplace_back(std::move(tensor.spec.name), std::move(typed->data));
+    pulled.tensors.emplace_back(std::move(tensor.part.tensor.name), std::move(typed->data));
   }
   return pulled;
 }

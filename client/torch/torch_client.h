@@ -19,9 +19,9 @@ namespace refit {
 // In state-dict order.
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
-// Pushes a whole native tensor under a name that was declared (NOT_FOUND) with its dtype and shape (INVALID_ARGUMENT);
-// SpecOf gives what to declare. A contiguous tensor in host memory is borrowed: it must not be written to until Commit
-// has returned. Any other is copied first.
+// Pushes a whole native tensor, or the whole shard of one, under a name that was declared (NOT_FOUND) with its dtype
+// and shape (INVALID_ARGUMENT); SpecOf gives what to declare. A contiguous tensor in host memory is borrowed: it must
+// not be written to until Commit has returned. Any other is copied first.
 absl::Status PushTensor(VersionPush& push, absl::string_view name, const TypedTensor& tensor);
 
 // Opens a version of these native tensors, pushes them in order, and commits. After an error there is no such version.
@@ -30,7 +30,8 @@ absl::StatusOr<v1::VersionSummary> PublishStateDict(Publisher& publisher, const 
 
 struct PulledTensors {
   PullResult result;
-  NamedTensors tensors;  // in manifest order; F8 as bytes where LibTorch does not know it
+  NamedTensors
+      tensors;  // in manifest order, shaped as the parts that were pulled; F8 as bytes where LibTorch does not know it
 };
 
 // Pulls into tensors in host memory, which own it.

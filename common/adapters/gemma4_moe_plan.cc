@@ -100,7 +100,8 @@ Shape SwapLastTwo(Shape shape) {
 }
 
 PlannedOutput Transposed(std::string name, DType dtype, const TensorSpec& native) {
-  return {{std::move(name), dtype, SwapLastTwo(native.shape)}, Transform::kTransposeLastTwo};
+  const bool experts = native.shape.size() > 2;
+  return {{std::move(name), dtype, SwapLastTwo(native.shape)}, Transform::kTransposeLastTwo, experts};
 }
 
 // What an expert tensor becomes, as far as the two ways to HF differ.

@@ -7,22 +7,24 @@
 namespace refit {
 namespace {
 
-// The matrices that are transposed: the last two dimensions of the native tensor.
+using Written = absl::FunctionRef<void(const StridedRuns&)>;
+
 struct Matrix {
   int64_t rows;
   int64_t columns;
   int64_t size() const { return rows * columns; }
 };
 
-Matrix MatrixOf(const TensorSpec& native) {
-  const size_t rank = native.shape.size();
-  return {native.shape[rank - 2], native.shape[rank - 1]};
+// The matrices that are transposed: the last two dimensions.
+Matrix MatrixOf(absl::Span<const int64_t> shape) {
+  const size_t rank = shape.size();
+  return {shape[rank - 2], shape[rank - 1]};
 }
 
 // A vector's transpose has its elements in the same order.
 bool KeepsOrder(const TensorSpec& native, const PlannedOutput& output) {
   if (output.transform != Transform::kTransposeLastTwo) return true;
-  const Matrix matrix = MatrixOf(native);
+  const Matrix matrix = MatrixOf(native.shape);
   return matrix.rows <= 1 || matrix.columns <= 1;
 }
 
@@ -35,42 +37,86 @@ int64_t BlockSize(const Matrix& matrix, int64_t offset, int64_t left) {
   return whole_rows > 0 ? whole_rows * matrix.columns : left;
 }
 
-}  // namespace
+// The elements [first, first + count) of the shard, read from `source`.
+struct Range {
+  int64_t first;
+  int64_t count;
+  const std::byte* source;
+};
 
-void WriteNativeRange(const TensorSpec& native, const PlannedOutput& output, uint64_t native_offset,
-                      absl::Span<const std::byte> bytes, std::byte* hf) {
-  const int64_t native_size = static_cast<int64_t>(ElementSize(native.dtype));
-  const int64_t hf_size = static_cast<int64_t>(ElementSize(output.hf.dtype));
-  const int64_t count = static_cast<int64_t>(bytes.size()) / native_size;
-  int64_t element = static_cast<int64_t>(native_offset) / native_size;
-  if (count == 0) return;
-  if (KeepsOrder(native, output)) {
-    ConvertElements(native.dtype, output.hf.dtype, bytes.data(), hf + element * hf_size, count);
-    return;
+void WriteInOrder(const TensorPart& shard, DType to, Range range, std::byte* hf, Written written) {
+  const DType from = shard.tensor.dtype;
+  const auto from_size = static_cast<int64_t>(ElementSize(from));
+  const auto to_size = static_cast<int64_t>(ElementSize(to));
+  BoxRuns(shard.tensor.shape, shard.box).ForEach(range.first, range.count, [&](int64_t place, int64_t count) {
+    ConvertElements(from, to, range.source, hf + place * to_size, count);
+    written({place, 1, count, count});
+    range.source += count * from_size;
+  });
+}
+
+// Where the shard's matrices lie within the tensor's.
+class MatrixPlaces {
+ public:
+  explicit MatrixPlaces(const TensorPart& shard)
+      : rank_(shard.box.sizes.size()),
+        matrix_(MatrixOf(shard.tensor.shape).size()),
+        outer_(absl::MakeConstSpan(shard.tensor.shape).first(rank_ - 2), OuterBox(shard.box)) {}
+
+  // The element of the tensor at which the matrix begins of which the shard has a part, its `index`-th.
+  int64_t Begin(int64_t index) const {
+    int64_t begin = 0;
+    outer_.ForEach(index, 1, [&](int64_t place, int64_t) { begin = place * matrix_; });
+    return begin;
   }
 
-  const Matrix matrix = MatrixOf(native);
-  const std::byte* source = bytes.data();
-  for (int64_t left = count; left > 0;) {
-    const int64_t within = element % matrix.size();
-    const int64_t row = within / matrix.columns;
-    const int64_t column = within % matrix.columns;
-    const int64_t block = BlockSize(matrix, within, left);
-    const int64_t rows = std::max<int64_t>(1, block / matrix.columns);
-    std::byte* place = hf + (element - within + column * matrix.rows + row) * hf_size;
-    TransposeElements(native.dtype, output.hf.dtype, source, matrix.columns, place, matrix.rows, rows, block / rows);
-    source += block * native_size;
-    element += block;
-    left -= block;
+ private:
+  static Box OuterBox(const Box& box) {
+    return {Shape(box.offsets.begin(), box.offsets.end() - 2), Shape(box.sizes.begin(), box.sizes.end() - 2)};
+  }
+
+  const size_t rank_;
+  const int64_t matrix_;
+  const BoxRuns outer_;
+};
+
+void WriteTransposed(const TensorPart& shard, DType to, Range range, std::byte* hf, Written written) {
+  const DType from = shard.tensor.dtype;
+  const auto from_size = static_cast<int64_t>(ElementSize(from));
+  const auto to_size = static_cast<int64_t>(ElementSize(to));
+  const Matrix whole = MatrixOf(shard.tensor.shape);
+  const Matrix part = MatrixOf(shard.box.sizes);
+  const Matrix offset = MatrixOf(shard.box.offsets);
+  const MatrixPlaces places(shard);
+  while (range.count > 0) {
+    const int64_t within = range.first % part.size();
+    const int64_t row = within / part.columns;
+    const int64_t column = within % part.columns;
+    const int64_t block = BlockSize(part, within, range.count);
+    const int64_t rows = std::max<int64_t>(1, block / part.columns);
+    const int64_t columns = block / rows;
+    const int64_t place =
+        places.Begin(range.first / part.size()) + (offset.columns + column) * whole.rows + offset.rows + row;
+    TransposeElements(from, to, range.source, part.columns, hf + place * to_size, whole.rows, rows, columns);
+    written({place, columns, rows, whole.rows});
+    range.first += block;
+    range.count -= block;
+    range.source += block * from_size;
   }
 }
 
-uint64_t ConvertedPrefix(const TensorSpec& native, const PlannedOutput& output, uint64_t native_end) {
-  uint64_t elements = native_end / ElementSize(native.dtype);
-  if (!KeepsOrder(native, output)) {
-    elements -= elements % static_cast<uint64_t>(MatrixOf(native).size());
+}  // namespace
+
+void WriteNativeRange(const TensorPart& shard, const PlannedOutput& output, uint64_t shard_offset,
+                      absl::Span<const std::byte> bytes, std::byte* hf, Written written) {
+  const auto size = static_cast<int64_t>(ElementSize(shard.tensor.dtype));
+  const Range range{static_cast<int64_t>(shard_offset) / size, static_cast<int64_t>(bytes.size()) / size, bytes.data()};
+  if (range.count == 0) return;
+  if (KeepsOrder(shard.tensor, output)) {
+    WriteInOrder(shard, output.hf.dtype, range, hf, written);
+  } else {
+    WriteTransposed(shard, output.hf.dtype, range, hf, written);
   }
-  return elements * ElementSize(output.hf.dtype);
 }
 
 }  // namespace refit

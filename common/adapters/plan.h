@@ -29,6 +29,8 @@ enum class Transform {
 struct PlannedOutput {
   TensorSpec hf;
   Transform transform = Transform::kPass;
+  // Dimension 0, here and in the native tensor, counts experts: what expert parallelism cuts.
+  bool experts = false;
 };
 
 struct ConvertOptions {

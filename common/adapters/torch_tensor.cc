@@ -187,7 +187,8 @@ absl::StatusOr<TypedTensor> TransposeLastTwo(const TypedTensor& tensor, DType to
     at::Tensor result = Empty(to, swapped.sizes());
     const TensorSpec native = {"", *tensor.dtype, source.sizes().vec()};
     const PlannedOutput output = {{"", to, swapped.sizes().vec()}, Transform::kTransposeLastTwo};
-    WriteNativeRange(native, output, 0, {MutableBytes(source), source.nbytes()}, MutableBytes(result));
+    WriteNativeRange(TensorPart::Whole(native), output, 0, {MutableBytes(source), source.nbytes()},
+                     MutableBytes(result));
     return TypedTensor(std::move(result), to);
   });
 }

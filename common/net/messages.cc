@@ -20,6 +20,37 @@ absl::StatusOr<TensorSpec> FromProto(const v1::TensorSpec& proto, size_t max_nam
   return spec;
 }
 
+void ToProto(const Box& box, v1::Box& proto) {
+  proto.mutable_offsets()->Assign(box.offsets.begin(), box.offsets.end());
+  proto.mutable_sizes()->Assign(box.sizes.begin(), box.sizes.end());
+}
+
+Box FromProto(const v1::Box& proto) {
+  return {Shape(proto.offsets().begin(), proto.offsets().end()), Shape(proto.sizes().begin(), proto.sizes().end())};
+}
+
+void ToProto(const LayoutRule& rule, v1::LayoutRule& proto) {
+  proto.set_scope(static_cast<v1::TensorScope>(rule.scope));
+  proto.set_pattern(rule.pattern);
+  proto.set_dimension(rule.dimension);
+  proto.set_part(rule.part);
+  proto.set_parts(rule.parts);
+  proto.set_split(static_cast<v1::Split>(rule.split));
+}
+
+absl::StatusOr<LayoutRule> FromProto(const v1::LayoutRule& proto) {
+  if (!v1::TensorScope_IsValid(proto.scope()) || !v1::Split_IsValid(proto.split())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a layout rule with scope ", proto.scope(), " and split ", proto.split(), ", which is not known"));
+  }
+  return LayoutRule{static_cast<LayoutRule::Scope>(proto.scope()),
+                    proto.pattern(),
+                    proto.dimension(),
+                    proto.part(),
+                    proto.parts(),
+                    static_cast<Split>(proto.split())};
+}
+
 ChunkHeader HeaderOf(const v1::Chunk& chunk) {
   ChunkHeader header{chunk.tensor(), chunk.offset(), chunk.encoding(), chunk.decoded_bytes(), chunk.digest()};
   if (chunk.has_tensor_digest()) header.tensor_digest = chunk.tensor_digest();

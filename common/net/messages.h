@@ -2,8 +2,11 @@
 #pragma once
 
 #include "absl/status/statusor.h"
+#include "common/tensor/box.h"
+#include "common/tensor/layout_rule.h"
 #include "common/tensor/tensor_spec.h"
 #include "common/wire/chunk_codec.h"
+#include "refit/v1/pull.pb.h"
 #include "refit/v1/types.pb.h"
 
 namespace refit {
@@ -12,6 +15,14 @@ void ToProto(const TensorSpec& spec, v1::TensorSpec& proto);
 
 // INVALID_ARGUMENT, naming the tensor, for an unknown dtype or what Validate refuses.
 absl::StatusOr<TensorSpec> FromProto(const v1::TensorSpec& proto, size_t max_name_bytes = kMaxNameBytes);
+
+void ToProto(const Box& box, v1::Box& proto);
+// Not validated against any shape.
+Box FromProto(const v1::Box& proto);
+
+void ToProto(const LayoutRule& rule, v1::LayoutRule& proto);
+// INVALID_ARGUMENT for a scope or split that is not known.
+absl::StatusOr<LayoutRule> FromProto(const v1::LayoutRule& proto);
 
 // All of the chunk but its payload.
 ChunkHeader HeaderOf(const v1::Chunk& chunk);

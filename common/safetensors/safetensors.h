@@ -60,6 +60,8 @@ class Checkpoint {
   // File by file in order of file names, in file order within each.
   const std::vector<TensorSpec>& tensors() const { return tensors_; }
   absl::Span<const std::byte> data(size_t index) const;
+  // In order of their names.
+  const std::vector<std::shared_ptr<const SafetensorsFile>>& files() const { return files_; }
 
  private:
   Checkpoint() = default;

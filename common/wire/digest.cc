@@ -4,6 +4,8 @@
 #include <array>
 #include <string>
 
+#include "absl/strings/string_view.h"
+
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -31,6 +33,15 @@ class Hasher {
  private:
   XXH3_state_t state_;
 };
+
+std::string Join(absl::Span<const int64_t> numbers) {
+  std::string text;
+  for (const int64_t number : numbers) {
+    if (!text.empty()) text.push_back(',');
+    text += std::to_string(number);
+  }
+  return text;
+}
 
 }  // namespace
 
@@ -108,6 +119,16 @@ uint64_t TensorDigester::Finish() {
 
 struct ManifestDigester::State {
   Hasher hasher;
+
+  void Add(const TensorSpec& spec, absl::string_view place, uint64_t digest) {
+    std::string entry;
+    for (const absl::string_view text : {absl::string_view(spec.name), Name(spec.dtype), place}) {
+      entry.append(text.data(), text.size());
+      entry.push_back('\0');
+    }
+    hasher.Update(entry.data(), entry.size());
+    hasher.UpdateDigest(digest);
+  }
 };
 
 ManifestDigester::ManifestDigester() : state_(std::make_unique<State>()) {}
@@ -116,18 +137,13 @@ ManifestDigester::ManifestDigester(ManifestDigester&&) noexcept = default;
 ManifestDigester& ManifestDigester::operator=(ManifestDigester&&) noexcept = default;
 
 void ManifestDigester::Add(const TensorSpec& spec, uint64_t tensor_digest) {
-  const absl::string_view dtype = Name(spec.dtype);
-  std::string entry = spec.name;
-  entry.push_back('\0');
-  entry.append(dtype.data(), dtype.size());
-  entry.push_back('\0');
-  for (size_t i = 0; i < spec.shape.size(); ++i) {
-    if (i > 0) entry.push_back(',');
-    entry += std::to_string(spec.shape[i]);
-  }
-  entry.push_back('\0');
-  state_->hasher.Update(entry.data(), entry.size());
-  state_->hasher.UpdateDigest(tensor_digest);
+  state_->Add(spec, Join(spec.shape), tensor_digest);
+}
+
+void ManifestDigester::Add(const TensorPart& part, uint64_t part_digest) {
+  std::string place = Join(part.tensor.shape);
+  if (!part.is_whole()) place += "@" + Join(part.box.offsets) + "+" + Join(part.box.sizes);
+  state_->Add(part.tensor, place, part_digest);
 }
 
 uint64_t ManifestDigester::Finish() const { return state_->hasher.Digest(); }

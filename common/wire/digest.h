@@ -4,7 +4,8 @@
 //   tensor    XXH3-64 of the little-endian digests of the tensor's blocks, in order; block b holds the tensor's bytes
 //             [b * chunk_bytes, (b + 1) * chunk_bytes), the last may be shorter; an empty tensor has no blocks
 //   manifest  XXH3-64 of every entry's name, 0x00, dtype name, 0x00, shape as decimal numbers joined by ',', 0x00, and
-//   little-endian tensor digest
+//             little-endian tensor digest. Of a proper part of a tensor the global shape is followed by '@', the box's
+//             offsets joined by ',', '+', and its sizes joined by ','; its tensor digest covers the part's own bytes
 //
 // Digests detect damage and mix-ups. They are no signatures: who may push is a matter of TLS and roles.
 #pragma once
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "common/tensor/box.h"
 #include "common/tensor/tensor_spec.h"
 
 namespace refit {
@@ -62,6 +64,8 @@ class ManifestDigester {
   ManifestDigester& operator=(ManifestDigester&&) noexcept;
 
   void Add(const TensorSpec& spec, uint64_t tensor_digest);
+  // A whole part counts like its tensor.
+  void Add(const TensorPart& part, uint64_t part_digest);
   uint64_t Finish() const;
 
  private:

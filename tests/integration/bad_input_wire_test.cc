@@ -118,6 +118,11 @@ class Script {
   std::vector<grpc::ByteBuffer> messages_;
 };
 
+void SetBox(v1::DeclaredTensor& tensor, int64_t offset, int64_t size) {
+  tensor.mutable_box()->add_offsets(offset);
+  tensor.mutable_box()->add_sizes(size);
+}
+
 const std::string kBytes16(16, 'x');
 const TensorSpec kW{"w", DType::kF32, {4}};         // 16 bytes
 const TensorSpec kBig{"big", DType::kF32, {4096}};  // 16 KiB: four chunks
@@ -329,10 +334,50 @@ std::vector<PushCase> PushCases() {
        }),
        StatusCode::kInvalidArgument,
        {"w", "16"}},
-      {"BoxGiven",
+      {"BoxWithoutSizes",
        Script().Open().DeclareWith([](auto& t) { t.mutable_box()->add_offsets(0); }),
        StatusCode::kInvalidArgument,
-       {"w", "box"}},
+       {"w", "box", "expected 1 of each"}},
+      {"BoxOutOfBounds",
+       Script().Open().DeclareWith([](auto& t) { SetBox(t, 2, 3); }),
+       StatusCode::kInvalidArgument,
+       {"w", "out of bounds", "[4]"}},
+      {"BoxWithNegativeOffset",
+       Script().Open().DeclareWith([](auto& t) { SetBox(t, -1, 3); }),
+       StatusCode::kInvalidArgument,
+       {"w", "-1"}},
+      {"BoxBeyondAllNumbers",
+       Script().Open().DeclareWith([](auto& t) { SetBox(t, INT64_MAX, INT64_MAX); }),
+       StatusCode::kInvalidArgument,
+       {"w", "out of bounds"}},
+      {"BoxThatIsNotAll",
+       Script().Open().DeclareWith([](auto& t) { SetBox(t, 0, 3); }),
+       StatusCode::kInvalidArgument,
+       {"w", "no rank of 1 holds box [3:4]"}},
+      {"EmptyBoxOfTheOnlyRank",
+       Script().Open().DeclareWith([](auto& t) { SetBox(t, 4, 0); }),
+       StatusCode::kInvalidArgument,
+       {"w", "no rank of 1 holds box [0:4]"}},
+      {"RankThatIsNone",
+       Script().OpenWith([](auto& open) { open.set_rank(1); }).Declare({kW}),
+       StatusCode::kInvalidArgument,
+       {"rank 1 of 1"}},
+      {"TooManyRanks",
+       Script().OpenWith([](auto& open) { open.set_world(1 << 30); }),
+       StatusCode::kResourceExhausted,
+       {"1073741824 ranks"}},
+      {"ChunkBeforeAllRanksHaveCome",
+       Script().OpenWith([](auto& open) { open.set_world(2); }).Declare({kW}).Whole(0, kBytes16),
+       StatusCode::kFailedPrecondition,
+       {"before all 2 ranks"}},
+      {"CommitBeforeAllRanksHaveCome",
+       Script().OpenWith([](auto& open) { open.set_world(2); }).Declare({kW}).Commit(),
+       StatusCode::kFailedPrecondition,
+       {"before all ranks"}},
+      {"DigestAloneOfAShardThatNobodyElseSends",
+       Opened().ChunkWith(0, 0, "", [](auto& header) { header.tensor_digest = 7; }),
+       StatusCode::kInvalidArgument,
+       {"w", "empty chunk"}},
       {"DeclaredTwice", Script().Open().Declare({kW, kW}), StatusCode::kInvalidArgument, {"w"}},
       {"TwoOutputsOfOneName",
        Script().Open().Declare(

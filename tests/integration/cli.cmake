@@ -2,7 +2,7 @@
 if(REFIT_WITH_TORCH)
   refit_test(cli_test
     SOURCES cli_test.cc cli_service_test.cc subprocess.cc
-    DEPS refit::client refit::safetensors nlohmann_json::nlohmann_json
+    DEPS refit::client refit::native_source refit::safetensors nlohmann_json::nlohmann_json
     LABELS integration TIMEOUT 600)
   add_dependencies(cli_test refit_cli refit_server_main)
 endif()

@@ -3,17 +3,25 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <chrono>
+#include <fstream>
 #include <functional>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "client/inspector.h"
+#include "client/mesh.h"
+#include "client/native_source.h"
 #include "client/publisher.h"
+#include "client/shard_source.h"
 #include "common/safetensors/safetensors.h"
+#include "common/safetensors/shard_metadata.h"
 #include "tests/integration/subprocess.h"
 
 namespace refit {
@@ -342,6 +350,232 @@ TEST_F(CliService, PipesCarryNoEscapesAndQuietNothing) {
   const Outcome pull = Run({"pull", "-q"});
   EXPECT_EQ(pull.code, 0);
   EXPECT_EQ(pull.out + pull.err, "");
+}
+
+// ---- several ranks, and parts
+
+Arguments operator+(Arguments a, const Arguments& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+class CliRanks : public CliService {
+ protected:
+  static Arguments RankOptions(int rank, int world) {
+    return {"--version", "1", "--rank", std::to_string(rank), "--world", std::to_string(world)};
+  }
+
+  // All ranks at once; `arguments` gives what each pushes. What they said, in JSON.
+  std::vector<json> PushRanks(int world, const std::function<Arguments(int)>& arguments) const {
+    std::vector<std::unique_ptr<Subprocess>> ranks;
+    for (int rank = 0; rank < world; ++rank) {
+      ranks.push_back(Start(Arguments{"push", "--json"} + RankOptions(rank, world) + arguments(rank)));
+    }
+    std::vector<json> reports;
+    for (const auto& rank : ranks) {
+      const Outcome outcome = rank->Wait();
+      EXPECT_EQ(outcome.code, 0) << outcome.err;
+      reports.push_back(outcome.code == 0 ? json::parse(outcome.out) : json());
+    }
+    return reports;
+  }
+
+  std::vector<json> PushTinyMesh() const {
+    const Arguments mesh = {"--synthetic", "gemma4_tiny", "--ep-size", "2", "--ep-shard-size", "2", "--fsdp-size", "4"};
+    return PushRanks(4, [&](int) { return mesh; });
+  }
+};
+
+using Bytes = std::vector<std::byte>;
+
+// Puts the parts that files hold together.
+std::map<std::string, Bytes> Assemble(const std::vector<std::string>& paths) {
+  std::map<std::string, Bytes> whole;
+  for (const std::string& path : paths) {
+    const auto checkpoint = Checkpoint::Open(path);
+    EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
+    const auto shards = ReadShards(**checkpoint);
+    EXPECT_TRUE(shards.ok()) << shards.status();
+    EXPECT_TRUE(shards->has_value()) << path;
+    for (const FileShard& shard : **shards) {
+      const TensorSpec& tensor = shard.part.tensor;
+      const auto size = static_cast<int64_t>(ElementSize(tensor.dtype));
+      Bytes& bytes = whole[tensor.name];
+      bytes.resize(tensor.ByteSize());
+      const std::byte* from = (*checkpoint)->data(*shard.index).data();
+      BoxRuns(tensor.shape, shard.part.box).ForEach(0, ElementCount(shard.part.box), [&](int64_t place, int64_t count) {
+        std::copy_n(from, count * size, bytes.begin() + place * size);
+        from += count * size;
+      });
+    }
+  }
+  return whole;
+}
+
+std::map<std::string, Bytes> ReadTensors(const std::string& path) {
+  const auto file = SafetensorsFile::Open(path);
+  EXPECT_TRUE(file.ok()) << file.status();
+  std::map<std::string, Bytes> tensors;
+  for (size_t i = 0; i < (*file)->tensors().size(); ++i) {
+    const auto data = (*file)->data(i);
+    tensors[(*file)->tensors()[i].name] = Bytes(data.begin(), data.end());
+  }
+  return tensors;
+}
+
+TEST_F(CliRanks, PushTogetherWhatOneWouldAlone) {
+  const std::vector<json> reports = PushTinyMesh();
+  uint64_t sent = 0;
+  for (size_t rank = 0; rank < reports.size(); ++rank) {
+    EXPECT_EQ(reports[rank]["rank"], rank);
+    EXPECT_EQ(reports[rank]["world"], 4);
+    EXPECT_EQ(reports[rank]["native_tensors"], 159);
+    sent += reports[rank]["native_bytes"].get<uint64_t>() - reports[rank]["digest_only_bytes"].get<uint64_t>();
+  }
+  MustRun({"pull", "--verify-synthetic", "gemma4_tiny"});
+  const json version = RunJson({"versions"})["versions"][0];
+  EXPECT_EQ(version["world"], 4);
+  EXPECT_EQ(version["joined_ranks"], 4);
+  EXPECT_EQ(version["committed_ranks"], 4);
+  EXPECT_THAT(Run({"versions"}).out, HasSubstr("ranks"));
+  EXPECT_THAT(Run({"status"}).out, HasSubstr("ranks"));
+  EXPECT_THAT(Run({"describe", "1"}).out, HasSubstr("ranks"));
+  const json alone = RunJson({"push", "--synthetic", "gemma4_tiny", "--version", "2"});
+  EXPECT_EQ(alone["version"]["manifest_digest"], version["manifest_digest"]);
+  EXPECT_EQ(alone["native_bytes"], sent);
+  EXPECT_FALSE(alone.contains("rank"));
+}
+
+TEST_F(CliRanks, ReplicasSendOnce) {
+  const std::vector<json> reports = PushRanks(2, [](int) { return Arguments{"--synthetic", "gemma4_tiny"}; });
+  EXPECT_EQ(reports[0]["native_bytes"], reports[1]["native_bytes"]);
+  EXPECT_EQ(reports[0]["digest_only_bytes"].get<uint64_t>() + reports[1]["digest_only_bytes"].get<uint64_t>(),
+            reports[0]["native_bytes"].get<uint64_t>());
+  MustRun({"pull", "--verify-synthetic", "gemma4_tiny"});
+}
+
+TEST_F(CliRanks, TensorParallelRanksPushByRules) {
+  const std::string rules = folder_.Path("rules.txt");
+  std::ofstream(rules) << "1 \\.o_proj\\.weight$  # columns\n0 \\.[qkv]_proj\\.weight$\n";
+  const std::vector<json> reports = PushRanks(4, [&](int) {
+    return Arguments{"--synthetic", "gemma4_tiny", "--tp-size", "2", "--tp-rules", rules, "--fsdp-size", "2"};
+  });
+  EXPECT_EQ(reports.size(), 4u);
+  MustRun({"pull", "--verify-synthetic", "gemma4_tiny"});
+}
+
+TEST_F(CliRanks, ExpertPartsMakeTheWhole) {
+  PushTinyMesh();
+  const std::string whole = folder_.Path("whole.safetensors");
+  MustRun({"pull", "--out", whole});
+  std::vector<std::string> parts;
+  for (const char* rank : {"0", "1", "2"}) {
+    parts.push_back(folder_.Path(std::string("part") + rank + ".safetensors"));
+    const Outcome outcome =
+        Run({"pull", "--ep-rank", rank, "--ep-size", "3", "--out", parts.back(), "--verify-synthetic", "gemma4_tiny"});
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    EXPECT_THAT(outcome.out, HasSubstr(std::string("experts ") + rank + " of 3"));
+  }
+  EXPECT_EQ(Assemble(parts), ReadTensors(whole));
+  const json report = RunJson({"pull", "--ep-rank", "1", "--ep-size", "3"});
+  EXPECT_EQ(report["ep_rank"], 1);
+  EXPECT_EQ(report["tensors"], 165);
+  EXPECT_LT(report["bytes"], report["version"]["bytes"]);
+}
+
+TEST_F(CliRanks, TensorParallelPartsMakeTheWhole) {
+  PushTiny("1", "1");
+  const std::string rules = std::string(REFIT_TEST_DATA) + "/../../deploy/examples/gemma4_tp_rules.txt";
+  const std::string whole = folder_.Path("whole.safetensors");
+  MustRun({"pull", "--out", whole});
+  std::vector<std::string> parts;
+  for (const char* ep : {"0", "1"}) {
+    for (const char* tp : {"0", "1"}) {
+      parts.push_back(folder_.Path(std::string("part") + ep + tp + ".safetensors"));
+      const Outcome outcome = Run({"pull", "--ep-rank", ep, "--ep-size", "2", "--tp-rank", tp, "--tp-size", "2",
+                                   "--tp-rules", rules, "--out", parts.back(), "--verify-synthetic", "gemma4_tiny"});
+      EXPECT_EQ(outcome.code, 0) << outcome.err;
+      EXPECT_THAT(outcome.out, HasSubstr(std::string("tensor-parallel part ") + tp + " of 2"));
+    }
+  }
+  EXPECT_EQ(Assemble(parts), ReadTensors(whole));
+  // Other values are found in a part too.
+  EXPECT_EQ(Run({"pull", "--ep-rank", "1", "--ep-size", "2", "--verify-synthetic", "gemma4_tiny", "--seed", "2"}).code,
+            6);
+}
+
+TEST_F(CliRanks, RulesThatApplyToNothingAreCode3) {
+  PushTiny("1", "1");
+  const std::string rules = folder_.Path("rules.txt");
+  std::ofstream(rules) << "0 no_such_tensor\n";
+  const Outcome outcome = Run({"pull", "--tp-rank", "0", "--tp-size", "2", "--tp-rules", rules});
+  EXPECT_EQ(outcome.code, 3) << outcome.err;
+  EXPECT_THAT(outcome.err, HasSubstr("no_such_tensor"));
+}
+
+// What one rank of the mesh would save. With `sparse`, what it has nothing of is not in the file.
+void WriteShards(const std::string& path, const Mesh& mesh, uint32_t rank, bool sparse) {
+  const auto source = OpenSyntheticSource({.model = "gemma4_tiny"});
+  ASSERT_TRUE(source.ok()) << source.status();
+  const auto rules = RulesOfRank(mesh, rank);
+  ASSERT_TRUE(rules.ok()) << rules.status();
+  auto shards = ShardsOf(*rules, "", (*source)->tensors());
+  ASSERT_TRUE(shards.ok()) << shards.status();
+  const auto cut = ShardSource::Cut(*source, *shards);
+  ASSERT_TRUE(cut.ok()) << cut.status();
+  const auto metadata = FormatShardMetadata(*shards);
+  ASSERT_TRUE(metadata.ok()) << metadata.status();
+  std::vector<TensorSpec> specs;
+  std::vector<size_t> indices;
+  for (size_t i = 0; i < shards->size(); ++i) {
+    if (sparse && (*shards)[i].ByteSize() == 0) continue;
+    specs.push_back((*shards)[i].spec());
+    indices.push_back(i);
+  }
+  auto writer = SafetensorsWriter::Create(path, specs, {{kShardsKey, *metadata}});
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  for (size_t i = 0; i < specs.size(); ++i) {
+    Bytes scratch(specs[i].ByteSize());
+    ASSERT_TRUE((*writer)->WriteAt(i, 0, (*cut)->Read(indices[i], 0, scratch.size(), absl::MakeSpan(scratch))).ok());
+  }
+  ASSERT_TRUE((*writer)->Commit().ok());
+}
+
+TEST_F(CliRanks, FilesOfShardsArePushedAsTheyAre) {
+  Mesh mesh;
+  mesh.world = 4;
+  mesh.ep_size = 2;
+  mesh.ep_shard_size = 2;
+  mesh.fsdp_size = 4;
+  const auto path = [&](int rank) { return folder_.Path("rank" + std::to_string(rank) + ".safetensors"); };
+  for (int rank = 0; rank < 4; ++rank) WriteShards(path(rank), mesh, static_cast<uint32_t>(rank), rank % 2 == 0);
+  PushRanks(4, [&](int rank) { return Arguments{path(rank)}; });
+  MustRun({"pull", "--verify-synthetic", "gemma4_tiny"});
+}
+
+TEST_F(CliRanks, ARankThatWaitsSaysSoAndCanBeInterrupted) {
+  const auto push = Start(Arguments{"push", "--synthetic", "gemma4_tiny", "--fsdp-size", "2"} + RankOptions(1, 2));
+  ASSERT_TRUE(Eventually([&] { return push->Err().find("waiting for rank 0") != std::string::npos; })) << push->Err();
+  EXPECT_THAT(Run({"versions"}).out, HasSubstr("1/2 joined"));
+  push->Signal(SIGINT);
+  const Outcome outcome = push->Wait();
+  EXPECT_EQ(outcome.code, 130) << outcome.err;
+  EXPECT_THAT(outcome.err, HasSubstr("version 1 is aborted"));
+  EXPECT_TRUE(Eventually([&] { return HasVersion(1, v1::VERSION_STATE_ABORTED); }));
+}
+
+TEST_F(CliRanks, ARankThatDiesEndsTheOthers) {
+  std::vector<std::unique_ptr<Subprocess>> ranks;
+  for (const int rank : {0, 1}) {
+    ranks.push_back(Start(Arguments{"push", "--synthetic", "gemma4_tiny", "--fsdp-size", "3"} + RankOptions(rank, 3)));
+  }
+  ASSERT_TRUE(Eventually(
+      [&] { return RunJson({"versions"})["versions"].dump().find("\"joined_ranks\":2") != std::string::npos; }));
+  ranks[0]->Signal(SIGKILL);
+  const Outcome outcome = ranks[1]->Wait();
+  EXPECT_EQ(outcome.code, 1) << outcome.err;
+  EXPECT_THAT(outcome.err, HasSubstr("rank 0"));
+  EXPECT_TRUE(HasVersion(1, v1::VERSION_STATE_ABORTED));
 }
 
 }  // namespace

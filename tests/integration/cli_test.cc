@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -68,6 +69,25 @@ TEST(CliUsage, MistakesAreExplainedOnStderrWithCode2) {
       {"push", "a.safetensors", "--dtype", "float"},
       {"push", "--synthetic", "gemma4_tiny", "--layers", "-2"},
       {"push", "--synthetic", "gemma4_tiny", "--frobnicate"},
+      {"push", "a.safetensors", "--version", "1", "--rank", "0"},
+      {"push", "a.safetensors", "--version", "1", "--world", "2"},
+      {"push", "a.safetensors", "--rank", "0", "--world", "2"},
+      {"push", "a.safetensors", "--version", "1", "--rank", "2", "--world", "2"},
+      {"push", "a.safetensors", "--version", "1", "--rank", "-1", "--world", "2"},
+      {"push", "a.safetensors", "--version", "1", "--rank", "0", "--world", "0"},
+      {"push", "a.safetensors", "--version", "1", "--rank", "0", "--world", "4294967296"},
+      {"push", "a.safetensors", "--version", "1", "--ep-size", "2"},
+      {"push", "a.safetensors", "--version", "1", "--rank", "0", "--world", "4", "--ep-size", "3"},
+      {"push", "a.safetensors", "--version", "1", "--rank", "0", "--world", "4", "--fsdp-size", "8"},
+      {"push", "a.safetensors", "--version", "1", "--rank", "0", "--world", "4", "--tp-size", "2"},
+      {"push", "a.safetensors", "--version", "1", "--rank", "0", "--world", "4", "--tp-rules", "f"},
+      {"push", "a.safetensors", "--version", "1", "--rank", "0", "--world", "4", "--ep-shard-size", "0"},
+      {"pull", "--ep-rank", "1"},
+      {"pull", "--ep-size", "2"},
+      {"pull", "--ep-rank", "2", "--ep-size", "2"},
+      {"pull", "--tp-rank", "0", "--tp-size", "2"},
+      {"pull", "--tp-rank", "2", "--tp-size", "2", "--tp-rules", "f"},
+      {"pull", "--tp-rules", "f"},
       {"pull", "--version", "newest"},
       {"pull", "--version", "0"},
       {"pull", "--version", "18446744073709551616"},
@@ -137,6 +157,49 @@ TEST(CliPush, BadSourcesAreNamedBeforeTheServiceIsAsked) {
   const Outcome unknown = Refit({"push", "--synthetic", "gpt5", "--server", "127.0.0.1:1"});
   EXPECT_EQ(unknown.code, 3) << unknown.err;
   EXPECT_THAT(unknown.err, HasSubstr("gemma4_26b_a4b"));
+}
+
+TEST(CliPush, FilesOfShardsGoAsTheyAre) {
+  const TemporaryFolder folder;
+  const std::string file = folder.Path("rank0.safetensors");
+  const auto write = [&](const std::string& shards) {
+    auto writer = SafetensorsWriter::Create(file, {{"model.norm.weight", DType::kU8, {0}}}, {{"refit.shards", shards}});
+    ASSERT_TRUE(writer.ok()) << writer.status();
+    ASSERT_TRUE((*writer)->Commit().ok());
+  };
+  write(R"({"model.norm.weight": {"shape": [4], "offsets": [2]}})");
+  const Arguments mistakes[] = {{}, {"--rank", "0", "--world", "2", "--version", "1", "--ep-size", "2"}};
+  for (Arguments arguments : mistakes) {
+    arguments.insert(arguments.begin(), {"push", file, "--server", "127.0.0.1:1"});
+    const Outcome outcome = Refit(arguments);
+    EXPECT_EQ(outcome.code, 2) << Joined(arguments) << outcome.err;
+    EXPECT_THAT(outcome.err, StartsWith("refit: usage: ")) << Joined(arguments);
+    EXPECT_THAT(outcome.err, HasSubstr(file)) << Joined(arguments);
+  }
+  write(R"({"model.norm.weight": {"shape": [4], "offsets": [5]}})");
+  const Outcome bad = Refit({"push", file, "--rank", "0", "--world", "2", "--version", "1"});
+  EXPECT_EQ(bad.code, 1);
+  EXPECT_THAT(bad.err, HasSubstr(file));
+  EXPECT_THAT(bad.err, HasSubstr("model.norm.weight"));
+}
+
+TEST(CliRules, BadFilesAreNamedBeforeTheServiceIsAsked) {
+  const TemporaryFolder folder;
+  const std::string rules = folder.Path("rules.txt");
+  const Arguments commands[] = {
+      {"push", "--synthetic", "gemma4_tiny", "--version", "1", "--rank", "0", "--world", "2", "--tp-size", "2"},
+      {"pull", "--tp-rank", "0", "--tp-size", "2"}};
+  for (Arguments arguments : commands) {
+    arguments.insert(arguments.end(), {"--tp-rules", rules, "--server", "127.0.0.1:1"});
+    std::remove(rules.c_str());
+    const Outcome missing = Refit(arguments);
+    EXPECT_EQ(missing.code, 3) << missing.err;
+    EXPECT_THAT(missing.err, HasSubstr(rules));
+    std::ofstream(rules) << "0 a\n\nx b\n";
+    const Outcome bad = Refit(arguments);
+    EXPECT_EQ(bad.code, 1) << bad.err;
+    EXPECT_THAT(bad.err, HasSubstr(rules + ", line 3: "));
+  }
 }
 
 // ---- convert

@@ -57,8 +57,8 @@ std::map<std::string, std::vector<std::byte>> Expected(const NativeSource& sourc
     if (output.planned.transform == Transform::kOnes) {
       FillOnes(hf.dtype, bytes.data(), bytes.size() / ElementSize(hf.dtype));
     } else {
-      WriteNativeRange(plan->native[output.native_index], output.planned, 0, ReadWhole(source, output.native_index),
-                       bytes.data());
+      WriteNativeRange(TensorPart::Whole(plan->native[output.native_index]), output.planned, 0,
+                       ReadWhole(source, output.native_index), bytes.data());
     }
   }
   return expected;
@@ -67,10 +67,11 @@ std::map<std::string, std::vector<std::byte>> Expected(const NativeSource& sourc
 void ExpectEqual(const PulledVersion& pulled, const std::map<std::string, std::vector<std::byte>>& expected) {
   ASSERT_EQ(pulled.tensors.size(), expected.size());
   for (const PulledTensor& tensor : pulled.tensors) {
-    const auto it = expected.find(tensor.spec.name);
-    ASSERT_NE(it, expected.end()) << tensor.spec.name;
-    ASSERT_EQ(it->second.size(), tensor.spec.ByteSize()) << tensor.spec.name;
-    EXPECT_TRUE(std::equal(it->second.begin(), it->second.end(), tensor.data->data())) << tensor.spec.name;
+    const std::string& name = tensor.part.tensor.name;
+    const auto it = expected.find(name);
+    ASSERT_NE(it, expected.end()) << name;
+    ASSERT_EQ(it->second.size(), tensor.part.ByteSize()) << name;
+    EXPECT_TRUE(std::equal(it->second.begin(), it->second.end(), tensor.data->data())) << name;
   }
 }
 
@@ -167,7 +168,7 @@ TEST_P(EndToEnd, F32MastersArriveAsBf16) {
   ASSERT_OK(PushVersion(*server_, options, *source));
   auto pulled = PullVersion(*server_);
   ASSERT_OK(pulled);
-  EXPECT_EQ(pulled->tensors[0].spec.dtype, DType::kBF16);
+  EXPECT_EQ(pulled->tensors[0].part.tensor.dtype, DType::kBF16);
   ExpectEqual(*pulled, Expected(*source, DType::kBF16));
 }
 
@@ -177,13 +178,13 @@ INSTANTIATE_TEST_SUITE_P(ChunkBytes, EndToEnd, ::testing::Values(4096, 64 * 71, 
 // Tells when the first tensor is done.
 class SignallingSink : public TensorSink {
  public:
-  absl::Status Begin(const v1::VersionSummary& version, const std::vector<TensorSpec>& tensors) override {
+  absl::Status Begin(const v1::VersionSummary& version, const std::vector<TensorPart>& tensors) override {
     state_at_begin = version.state();
-    specs = tensors;
+    parts = tensors;
     return absl::OkStatus();
   }
   absl::StatusOr<absl::Span<std::byte>> Place(size_t index) override {
-    memory.resize(specs[index].ByteSize());
+    memory.resize(parts[index].ByteSize());
     return absl::MakeSpan(memory);
   }
   absl::Status Done(size_t index) override {
@@ -192,7 +193,7 @@ class SignallingSink : public TensorSink {
     return absl::OkStatus();
   }
   v1::VersionState state_at_begin = v1::VERSION_STATE_UNSPECIFIED;
-  std::vector<TensorSpec> specs;
+  std::vector<TensorPart> parts;
   std::vector<std::byte> memory;
   absl::Notification first_done;
   size_t done = 0;
@@ -342,7 +343,7 @@ TEST(Selection, FiltersAndNames) {
   pulled = PullVersion(*server, options);
   ASSERT_OK(pulled);
   ASSERT_EQ(pulled->tensors.size(), 1u);
-  EXPECT_EQ(pulled->tensors[0].spec.name, options.names[0]);
+  EXPECT_EQ(pulled->tensors[0].part.tensor.name, options.names[0]);
   options.filter = "matches nothing";
   options.names.clear();
   pulled = PullVersion(*server, options);
@@ -359,7 +360,7 @@ TEST(Options, ExcludedTensorsAreNotPublished) {
   auto pulled = PullVersion(*server);
   ASSERT_OK(pulled);
   for (const PulledTensor& tensor : pulled->tensors)
-    EXPECT_THAT(tensor.spec.name, ::testing::Not(HasSubstr("vision_tower")));
+    EXPECT_THAT(tensor.part.tensor.name, ::testing::Not(HasSubstr("vision_tower")));
   EXPECT_LT(pulled->tensors.size(), 165u);
 }
 

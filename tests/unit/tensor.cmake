@@ -1,6 +1,7 @@
 refit_test(tensor_test
   SOURCES tensor/dtype_test.cc
           tensor/shape_test.cc
+          tensor/box_test.cc
           tensor/tensor_spec_test.cc
           tensor/buffer_test.cc
           tensor/kernels_test.cc

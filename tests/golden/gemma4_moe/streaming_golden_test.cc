@@ -32,7 +32,8 @@ Bytes Stream(const TensorSpec& native, const PlannedOutput& output, absl::Span<c
   std::vector<size_t> offsets;
   for (size_t offset = 0; offset < bytes.size(); offset += step) offsets.push_back(offset);
   std::shuffle(offsets.begin(), offsets.end(), std::mt19937(7));
-  for (size_t offset : offsets) WriteNativeRange(native, output, offset, bytes.subspan(offset, step), hf.data());
+  const TensorPart whole = TensorPart::Whole(native);
+  for (size_t offset : offsets) WriteNativeRange(whole, output, offset, bytes.subspan(offset, step), hf.data());
   return hf;
 }
 

@@ -93,7 +93,7 @@ void ExpectCutsMakeTheWhole(const Conversion& conversion, Random& random) {
       // A copy of its own, so that reading beyond it is found out.
       const Bytes piece(native.begin() + static_cast<std::ptrdiff_t>(begin),
                         native.begin() + static_cast<std::ptrdiff_t>(begin + static_cast<size_t>(elements) * size));
-      WriteNativeRange(conversion.native, conversion.output, begin, piece, hf.data());
+      WriteNativeRange(TensorPart::Whole(conversion.native), conversion.output, begin, piece, hf.data());
     }
     ASSERT_EQ(hf, expected);
   }
@@ -143,32 +143,87 @@ TEST(NativeRangeWriter, VectorsAsMatrices) {
 TEST(NativeRangeWriter, EmptyTensorsTakeEmptyRanges) {
   for (const Shape& shape : {Shape{0, 3, 2}, Shape{2, 0, 3}, Shape{2, 3, 0}, Shape{0, 0}}) {
     const Conversion conversion = Transpose(shape, DType::kF32, DType::kBF16);
-    WriteNativeRange(conversion.native, conversion.output, 0, {}, nullptr);
-    EXPECT_EQ(ConvertedPrefix(conversion.native, conversion.output, 0), 0u);
+    WriteNativeRange(TensorPart::Whole(conversion.native), conversion.output, 0, {}, nullptr);
   }
 }
 
 TEST(NativeRangeWriter, AnEmptyRangeWritesNothing) {
   const Conversion conversion = Transpose({2, 3}, DType::kF32, DType::kF32);
   Bytes hf(24, std::byte{7});
-  WriteNativeRange(conversion.native, conversion.output, 8, {}, hf.data());
+  WriteNativeRange(TensorPart::Whole(conversion.native), conversion.output, 8, {}, hf.data());
   EXPECT_EQ(hf, Bytes(24, std::byte{7}));
 }
 
-TEST(ConvertedPrefix, OfAPassIsAllThatCame) {
-  const TensorSpec native = {"t", DType::kF32, {2, 3}};
-  const PlannedOutput output = {{"t", DType::kBF16, {2, 3}}, Transform::kPass};
-  EXPECT_EQ(ConvertedPrefix(native, output, 0), 0u);
-  EXPECT_EQ(ConvertedPrefix(native, output, 12), 6u);
-  EXPECT_EQ(ConvertedPrefix(native, output, 24), 12u);
+// Boxes that tile a shape: cut at random along every dimension.
+std::vector<Box> RandomTiling(const Shape& shape, Random& random) {
+  std::vector<Box> boxes = {WholeBox(shape)};
+  for (size_t d = 0; d < shape.size(); ++d) {
+    const auto parts = static_cast<uint64_t>(random.Between(1, 4));
+    std::vector<Box> cut;
+    for (const Box& box : boxes) {
+      for (uint64_t part = 0; part < parts; ++part) cut.push_back(Cut(box, d, Split::kCeil, part, parts));
+    }
+    boxes = std::move(cut);
+  }
+  return boxes;
 }
 
-TEST(ConvertedPrefix, OfATransposeIsWholeMatrices) {
-  const Conversion conversion = Transpose({4, 3, 5}, DType::kF32, DType::kBF16);
-  EXPECT_EQ(ConvertedPrefix(conversion.native, conversion.output, 59), 0u);
-  EXPECT_EQ(ConvertedPrefix(conversion.native, conversion.output, 60), 30u);
-  EXPECT_EQ(ConvertedPrefix(conversion.native, conversion.output, 119), 30u);
-  EXPECT_EQ(ConvertedPrefix(conversion.native, conversion.output, 240), 120u);
+// The shard's own bytes, cut out of the whole tensor's.
+Bytes Gather(const TensorPart& shard, const Bytes& native) {
+  const size_t size = ElementSize(shard.tensor.dtype);
+  Bytes bytes;
+  BoxRuns(shard.tensor.shape, shard.box).ForEach(0, ElementCount(shard.box), [&](int64_t place, int64_t count) {
+    const auto begin = native.begin() + static_cast<std::ptrdiff_t>(place * size);
+    bytes.insert(bytes.end(), begin, begin + static_cast<std::ptrdiff_t>(count * size));
+  });
+  return bytes;
+}
+
+void ExpectShardsMakeTheWhole(const Conversion& conversion, Random& random) {
+  SCOPED_TRACE(conversion.native.ToString() + " -> " + conversion.output.hf.ToString());
+  const auto count = static_cast<size_t>(Count(conversion.native.shape));
+  const size_t size = ElementSize(conversion.native.dtype);
+  const size_t hf_size = ElementSize(conversion.output.hf.dtype);
+  const Bytes native = random.Bits(count * size);
+  const Bytes expected = Naive(conversion, native);
+  Bytes hf(expected.size(), std::byte{0xEE});
+  std::vector<int> times_written(count, 0);
+  for (const Box& box : RandomTiling(conversion.native.shape, random)) {
+    const TensorPart shard{conversion.native, box};
+    const Bytes bytes = Gather(shard, native);
+    for (const auto& [at, elements] : random.Cuts(ElementCount(box), std::max<int64_t>(1, ElementCount(box) / 2))) {
+      const auto begin = bytes.begin() + static_cast<std::ptrdiff_t>(at * size);
+      const Bytes piece(begin, begin + static_cast<std::ptrdiff_t>(elements * size));
+      WriteNativeRange(shard, conversion.output, at * size, piece, hf.data(), [&](const StridedRuns& runs) {
+        for (int64_t run = 0; run < runs.count; ++run) {
+          for (int64_t i = 0; i < runs.length; ++i) {
+            const int64_t element = runs.first + run * runs.stride + i;
+            ++times_written[element];
+            const auto offset = static_cast<size_t>(element) * hf_size;
+            ASSERT_EQ(std::memcmp(hf.data() + offset, expected.data() + offset, hf_size), 0) << shard.ToString();
+          }
+        }
+      });
+    }
+  }
+  EXPECT_EQ(hf, expected);
+  EXPECT_EQ(times_written, std::vector<int>(count, 1));
+}
+
+TEST(NativeRangeWriter, RandomShardsOfATransposeMakeTheWhole) {
+  Random random(21);
+  for (int i = 0; i < 60; ++i) {
+    ExpectShardsMakeTheWhole(Transpose(RandomShape(random), DType::kF32, DType::kBF16), random);
+    ExpectShardsMakeTheWhole(Transpose(RandomShape(random), DType::kBF16, DType::kBF16), random);
+  }
+}
+
+TEST(NativeRangeWriter, RandomShardsOfAPassMakeTheWhole) {
+  Random random(22);
+  for (int i = 0; i < 60; ++i) {
+    const Shape shape = RandomShape(random);
+    ExpectShardsMakeTheWhole({{"t", DType::kF32, shape}, {{"t", DType::kF16, shape}, Transform::kPass}}, random);
+  }
 }
 
 // Address space without memory behind it, until it is written.
@@ -209,15 +264,13 @@ TEST(NativeRangeWriter, OffsetsBeyondFourGigabytes) {
     const Bytes piece = random.Bits(5 * size);
     const uint64_t offset = static_cast<uint64_t>((matrix * rows + row) * columns + column) * size;
     ASSERT_GT(offset, uint64_t{1} << 32);
-    WriteNativeRange(conversion.native, conversion.output, offset, piece, hf.data());
+    WriteNativeRange(TensorPart::Whole(conversion.native), conversion.output, offset, piece, hf.data());
     for (int64_t i = 0; i < 5; ++i) {
       const int64_t r = row + (column + i) / columns;
       const int64_t c = (column + i) % columns;
       const std::byte* place = hf.data() + static_cast<uint64_t>((matrix * columns + c) * rows + r) * size;
       EXPECT_EQ(std::memcmp(place, piece.data() + static_cast<uint64_t>(i) * size, size), 0) << i;
     }
-    EXPECT_EQ(ConvertedPrefix(conversion.native, conversion.output, offset),
-              static_cast<uint64_t>(matrix * rows * columns) * size);
   }
 }
 

@@ -4,9 +4,13 @@
 
 #include <algorithm>
 #include <functional>
+#include <numeric>
+#include <optional>
+#include <semaphore>
 #include <string>
 #include <thread>
 
+#include "common/net/messages.h"
 #include "common/wire/digest.h"
 #include "refit/v1/push.grpc.pb.h"
 #include "tests/unit/net/loopback_server.h"
@@ -46,11 +50,24 @@ class ScriptedPush final : public v1::PushService::Service {
       declared.insert(declared.end(), request.declare().tensors().begin(), request.declare().tensors().end());
       if (request.declare().last()) break;
     }
+    SayWaiting(stream);
     v1::PushResponse response;
-    response.mutable_opened()->mutable_summary()->set_chunk_bytes(chunk_bytes);
-    response.mutable_opened()->mutable_summary()->set_version(open.version());
-    response.mutable_opened()->set_max_chunk_bytes(max_chunk_bytes);
+    v1::VersionOpened& opened = *response.mutable_opened();
+    opened.mutable_summary()->set_chunk_bytes(chunk_bytes);
+    opened.mutable_summary()->set_version(open.version());
+    opened.mutable_summary()->set_world(world.value_or(std::max(open.world(), 1u)));
+    opened.set_max_chunk_bytes(max_chunk_bytes);
+    opened.mutable_digest_only()->Assign(digest_only.begin(), digest_only.end());
     stream.Write(response);
+  }
+
+  void SayWaiting(PushStream& stream) {
+    for (const std::vector<uint32_t>& ranks : waiting) {
+      v1::PushResponse response;
+      response.mutable_waiting()->mutable_ranks()->Assign(ranks.begin(), ranks.end());
+      response.mutable_waiting()->set_missing(ranks.size());
+      stream.Write(response);
+    }
   }
 
   grpc::Status Receive(PushStream& stream) {
@@ -61,6 +78,7 @@ class ScriptedPush final : public v1::PushService::Service {
       if (request.has_chunk()) {
         chunks.push_back(request.chunk());
       } else if (request.has_commit()) {
+        SayWaiting(stream);
         response.mutable_committed()->mutable_summary()->set_manifest_digest(77);
         stream.Write(response);
         return grpc::Status::OK;
@@ -79,6 +97,9 @@ class ScriptedPush final : public v1::PushService::Service {
   Script script;
   uint64_t chunk_bytes = kChunkBytes;
   uint64_t max_chunk_bytes = kChunkBytes;
+  std::optional<uint32_t> world;  // unset: as the trainer says
+  std::vector<uint64_t> digest_only;
+  std::vector<std::vector<uint32_t>> waiting;  // ranks, before each answer
   v1::OpenVersion open;
   int declare_messages = 0;
   std::vector<v1::DeclaredTensor> declared;
@@ -91,6 +112,12 @@ Bytes Numbered(size_t size) {
   Bytes bytes(size);
   for (size_t i = 0; i < size; ++i) bytes[i] = static_cast<std::byte>(i * 7 + size);
   return bytes;
+}
+
+std::vector<TensorPart> Whole(const std::vector<TensorSpec>& specs) {
+  std::vector<TensorPart> parts;
+  for (const TensorSpec& spec : specs) parts.push_back(TensorPart::Whole(spec));
+  return parts;
 }
 
 class PublisherTest : public ::testing::Test {
@@ -145,7 +172,7 @@ class PublisherTest : public ::testing::Test {
 TEST_F(PublisherTest, PushesAVersion) {
   const auto push = MustOpen();
   EXPECT_EQ(push->summary().version(), 3u);
-  EXPECT_EQ(push->native(), specs_);
+  EXPECT_EQ(push->shards(), Whole(specs_));
   ASSERT_TRUE(push->Push("b", b_).ok());
   ASSERT_TRUE(push->Push("a", a_).ok());
   ASSERT_TRUE(push->Push("empty", {}).ok());
@@ -168,10 +195,12 @@ TEST_F(PublisherTest, DeclaresWhatItWasTold) {
   EXPECT_EQ(service_.open.dtype(), v1::DTYPE_BF16);
   EXPECT_EQ(service_.open.exclude_key_regex(), "x.*");
   EXPECT_EQ(service_.open.publisher(), "rank 0");
+  EXPECT_EQ(service_.open.world(), 0u);
   ASSERT_EQ(service_.declared.size(), 3u);
   EXPECT_EQ(service_.declared[0].tensor().name(), "a");
   EXPECT_EQ(service_.declared[0].tensor().dtype(), v1::DTYPE_BF16);
   EXPECT_EQ(service_.declared[0].tensor().shape(0), 100);
+  for (const v1::DeclaredTensor& declared : service_.declared) EXPECT_FALSE(declared.has_box());
 }
 
 TEST_F(PublisherTest, LongDeclarationsComeInParts) {
@@ -344,6 +373,233 @@ TEST_F(PublisherTest, SilenceEndsEveryWait) {
   const auto push = publisher_->Open(impatient, {});
   ASSERT_TRUE(push.ok()) << push.status();
   EXPECT_EQ((*push)->Commit().status().code(), absl::StatusCode::kDeadlineExceeded);
+}
+
+// Rank 2 of 4: half of a's columns, b whole, nothing of c.
+class ShardedPublisherTest : public PublisherTest {
+ protected:
+  static PublishOptions Options() { return {.version = 3, .rank = 2, .world = 4, .timeout = std::chrono::seconds(20)}; }
+
+  absl::StatusOr<std::unique_ptr<VersionPush>> OpenShards(const PublishOptions& options = Options()) {
+    return publisher_->OpenShards(options, shards_);
+  }
+
+  absl::Status PushAll(VersionPush& push, size_t piece = SIZE_MAX) {
+    for (size_t i = 0; i < shards_.size(); ++i) {
+      for (auto rest = absl::MakeConstSpan(data_[i]); !rest.empty(); rest.remove_prefix(std::min(piece, rest.size()))) {
+        if (absl::Status status = push.Append(i, rest.subspan(0, piece)); !status.ok()) return status;
+      }
+    }
+    return push.Commit().status();
+  }
+
+  std::string Context() const { return "push of default/3 (rank 2 of 4) to " + server_.address(); }
+
+  const std::vector<TensorPart> shards_ = {{{"a", DType::kBF16, {10, 20}}, {{0, 10}, {10, 10}}},
+                                           TensorPart::Whole({"b", DType::kF64, {50}}),
+                                           {{"c", DType::kF32, {7, 3}}, {{7, 0}, {0, 3}}}};
+  const std::vector<Bytes> data_ = {Numbered(200), Numbered(400), {}};
+};
+
+TEST_F(ShardedPublisherTest, DeclaresBoxesAndPushesThem) {
+  const auto push = OpenShards();
+  ASSERT_TRUE(push.ok()) << push.status();
+  EXPECT_EQ((*push)->shards(), shards_);
+  EXPECT_EQ(service_.open.rank(), 2u);
+  EXPECT_EQ(service_.open.world(), 4u);
+  ASSERT_EQ(service_.declared.size(), 3u);
+  EXPECT_EQ(service_.declared[0].tensor().shape(1), 20);
+  EXPECT_EQ(FromProto(service_.declared[0].box()), shards_[0].box);
+  EXPECT_FALSE(service_.declared[1].has_box());
+  EXPECT_EQ(FromProto(service_.declared[2].box()), shards_[2].box);
+
+  ASSERT_TRUE((*push)->Push("a", data_[0]).ok());
+  ASSERT_TRUE((*push)->Push("c", {}).ok());
+  EXPECT_EQ(
+      (*push)->Commit().status(),
+      absl::FailedPreconditionError(Context() + ", tensor b F64 [50]: cannot commit, only 0 of 400 bytes were pushed"));
+  ASSERT_TRUE((*push)->Push("b", data_[1]).ok());
+  ASSERT_TRUE((*push)->Commit().ok());
+  EXPECT_EQ(Received(0), data_[0]);
+  EXPECT_EQ(service_.chunks.size(), 4u + 7u);
+}
+
+TEST_F(ShardedPublisherTest, TheShardsSizeCounts) {
+  const auto push = OpenShards();
+  ASSERT_TRUE(push.ok()) << push.status();
+  EXPECT_EQ((*push)->Push("a", Bytes(400)),
+            absl::InvalidArgumentError(Context() +
+                                       ", tensor a BF16 [10, 20] box [0:10, 10:20]: expected 200 bytes, got 400"));
+  EXPECT_EQ((*push)->Append(2, Bytes(4)),
+            absl::OutOfRangeError(Context() + ", tensor c F32 [7, 3] box [7:7, 0:3]: 4 bytes more, but it lacks 0"));
+}
+
+TEST_F(ShardedPublisherTest, ShardsThatAnotherRankSendsAreDigestedOnly) {
+  service_.digest_only = {0, 2};
+  for (const size_t piece : {8, 56, 64, 136, 400}) {
+    service_.chunks.clear();
+    const auto push = OpenShards();
+    ASSERT_TRUE(push.ok()) << push.status();
+    EXPECT_TRUE((*push)->digest_only(0));
+    EXPECT_FALSE((*push)->digest_only(1));
+    EXPECT_TRUE((*push)->digest_only(2));
+    EXPECT_FALSE((*push)->digest_only(99));
+    ASSERT_TRUE(PushAll(**push, piece).ok());
+    ASSERT_GE(service_.chunks.size(), 2u);
+    EXPECT_EQ(service_.chunks[1].tensor(), 1u);
+    EXPECT_EQ(service_.chunks.back().tensor(), 1u);
+    const v1::Chunk& chunk = service_.chunks[0];
+    EXPECT_EQ(chunk.tensor(), 0u);
+    EXPECT_EQ(chunk.offset(), 0u);
+    EXPECT_TRUE(chunk.payload().empty());
+    EXPECT_EQ(chunk.digest(), DigestBytes({}));
+    EXPECT_EQ(chunk.tensor_digest(), DigestTensor(data_[0], kChunkBytes));
+  }
+}
+
+TEST_F(ShardedPublisherTest, DigestedShardsAreCheckedLikeOthers) {
+  service_.digest_only = {0};
+  const auto push = OpenShards();
+  ASSERT_TRUE(push.ok()) << push.status();
+  EXPECT_EQ((*push)->Append(0, Bytes(3)).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ((*push)->Append(0, Bytes(202)).code(), absl::StatusCode::kOutOfRange);
+  ASSERT_TRUE((*push)->Append(0, absl::MakeConstSpan(data_[0]).first(100)).ok());
+  const absl::Status status = (*push)->Commit().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_NE(status.message().find("only 100 of 200 bytes"), std::string::npos) << status;
+  ASSERT_TRUE((*push)->Append(0, absl::MakeConstSpan(data_[0]).subspan(100)).ok());
+  EXPECT_EQ((*push)->Append(0, Bytes(2)).code(), absl::StatusCode::kOutOfRange);
+  ASSERT_TRUE((*push)->Append(1, data_[1]).ok());
+  EXPECT_TRUE((*push)->Commit().ok());
+}
+
+TEST_F(ShardedPublisherTest, OtherBytesThanAnotherRanksAreRefused) {
+  service_.digest_only = {0};
+  service_.script = [&](grpc::ServerContext&, PushStream& stream) {
+    service_.Open(stream);
+    v1::PushRequest request;
+    while (stream.Read(&request) && !request.chunk().has_tensor_digest()) continue;
+    return grpc::Status(grpc::StatusCode::DATA_LOSS, "rank 0 holds other bytes of tensor b");
+  };
+  const auto push = publisher_->OpenShards(Options(), {shards_[1]});
+  ASSERT_TRUE(push.ok()) << push.status();
+  absl::Status status = (*push)->Push("b", data_[1]);
+  if (status.ok()) status = (*push)->Commit().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+  EXPECT_NE(status.message().find("rank 0 holds other bytes of tensor b"), std::string::npos) << status;
+}
+
+TEST_F(ShardedPublisherTest, TellsWhichRanksAreMissing) {
+  std::vector<uint32_t> many(16);
+  std::iota(many.begin(), many.end(), 3);
+  service_.waiting = {{0, 3}, many, {}};
+  std::vector<std::vector<uint32_t>> heard;
+  PublishOptions options = Options();
+  options.on_waiting = [&](absl::Span<const uint32_t> ranks) { heard.emplace_back(ranks.begin(), ranks.end()); };
+  const auto push = OpenShards(options);
+  ASSERT_TRUE(push.ok()) << push.status();
+  EXPECT_EQ(heard, service_.waiting);
+  ASSERT_TRUE(PushAll(**push).ok());
+  EXPECT_EQ(heard.size(), 6u);
+}
+
+TEST_F(ShardedPublisherTest, NobodyNeedsToHearIt) {
+  service_.waiting = {{0}, {1}};
+  const auto push = OpenShards();
+  ASSERT_TRUE(push.ok()) << push.status();
+  EXPECT_TRUE(PushAll(**push).ok());
+}
+
+TEST_F(ShardedPublisherTest, WaitingForOthersIsNoSilence) {
+  constexpr milliseconds kTimeout(150);
+  std::counting_semaphore<> heard(0);
+  service_.script = [&](grpc::ServerContext&, PushStream& stream) {
+    service_.waiting = {{1}};
+    const auto end = std::chrono::steady_clock::now() + 3 * kTimeout;
+    while (std::chrono::steady_clock::now() < end) {
+      service_.SayWaiting(stream);
+      if (!heard.try_acquire_for(kTimeout)) break;
+    }
+    service_.waiting.clear();
+    service_.Open(stream);
+    return grpc::Status::OK;
+  };
+  PublishOptions options = Options();
+  options.timeout = kTimeout;
+  options.on_waiting = [&](absl::Span<const uint32_t>) { heard.release(); };
+  const auto push = OpenShards(options);
+  EXPECT_TRUE(push.ok()) << push.status();
+}
+
+TEST_F(ShardedPublisherTest, AServiceThatFallsSilentAfterWaitingEndsIt) {
+  service_.waiting = {{1}};
+  service_.script = [&](grpc::ServerContext& context, PushStream& stream) {
+    service_.SayWaiting(stream);
+    while (!context.IsCancelled()) std::this_thread::yield();
+    return grpc::Status::OK;
+  };
+  PublishOptions options = Options();
+  options.timeout = milliseconds(100);
+  EXPECT_EQ(OpenShards(options).status().code(), absl::StatusCode::kDeadlineExceeded);
+}
+
+TEST_F(ShardedPublisherTest, AnotherRanksDeathComesThrough) {
+  service_.script = [&](grpc::ServerContext&, PushStream& stream) {
+    service_.Open(stream);
+    v1::PushRequest request;
+    while (stream.Read(&request) && !request.has_commit()) continue;
+    service_.waiting = {{1}};
+    service_.SayWaiting(stream);
+    return grpc::Status(grpc::StatusCode::ABORTED, "rank 1's stream was cut");
+  };
+  const auto push = OpenShards();
+  ASSERT_TRUE(push.ok()) << push.status();
+  EXPECT_EQ(PushAll(**push), absl::AbortedError(Context() + ": rank 1's stream was cut"));
+}
+
+TEST_F(ShardedPublisherTest, BreachesAreRefused) {
+  const auto expect = [&](const std::string& text) {
+    const absl::Status status = OpenShards().status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInternal) << status;
+    EXPECT_NE(status.message().find(text), std::string::npos) << status;
+    EXPECT_EQ(status.message().find(Context()), 0u) << status;
+  };
+  service_.digest_only = {1, 3};
+  expect("digest only of tensor number 3; 3 were declared");
+  service_.digest_only = {UINT64_MAX};
+  expect("digest only of tensor number 18446744073709551615");
+  service_.digest_only = {};
+  service_.world = 0;  // knows no ranks
+  expect("opened it for 0 ranks");
+  service_.world = 8;
+  expect("opened it for 8 ranks");
+}
+
+TEST_F(ShardedPublisherTest, BadRanksAreRefusedBeforeAnythingIsSent) {
+  for (const auto& [rank, world] : {std::pair(4u, 4u), std::pair(5u, 4u), std::pair(1u, 1u), std::pair(0u, 0u)}) {
+    PublishOptions options = Options();
+    options.rank = rank;
+    options.world = world;
+    const absl::Status status = OpenShards(options).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    const std::string text = "rank " + std::to_string(rank) + " is not below world " + std::to_string(world);
+    EXPECT_NE(status.message().find(text), std::string::npos) << status;
+  }
+  EXPECT_TRUE(service_.declared.empty());
+}
+
+TEST_F(ShardedPublisherTest, BadBoxesAreRefusedBeforeAnythingIsSent) {
+  for (const Box& box : {Box{{0}, {4}}, Box{{}, {}}, Box{{0, 0}, {4}}, Box{{0, 0, 0}, {1, 1, 1}}, Box{{-1, 0}, {2, 3}},
+                         Box{{0, 0}, {4, -1}}, Box{{1, 0}, {4, 3}}, Box{{0, 4}, {4, 0}}, Box{{INT64_MAX, 0}, {1, 3}},
+                         Box{{1, 0}, {INT64_MAX, 3}}, Box{{INT64_MIN, 0}, {INT64_MIN, 3}}}) {
+    const absl::Status status =
+        publisher_->OpenShards(Options(), {shards_[0], {{"x.weight", DType::kF32, {4, 3}}, box}}).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+    EXPECT_EQ(status.message().find(Context() + ": tensor x.weight: a box "), 0u) << status;
+  }
+  EXPECT_EQ(publisher_->OpenShards(Options(), {{{"x", DType::kF32, {-4}}, {{0}, {1}}}}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(service_.declared.empty());
 }
 
 TEST_F(PublisherTest, AbortsFromOutside) {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <string>
 #include <thread>
@@ -38,6 +39,19 @@ class TestVersion {
   const std::vector<TensorSpec>& specs() const { return specs_; }
   const std::string& data(size_t index) const { return data_[index]; }
 
+  TensorPart Part(size_t index, Box box) const { return {specs_[index], std::move(box)}; }
+
+  // The bytes of a part, element by element.
+  std::string DataOf(const TensorPart& part) const {
+    const size_t element = ElementSize(part.tensor.dtype);
+    const std::string& whole = data_[IndexOf(part)];
+    std::string bytes;
+    BoxRuns(part.tensor.shape, part.box).ForEach(0, ElementCount(part.box), [&](int64_t place, int64_t count) {
+      bytes += whole.substr(place * element, count * element);
+    });
+    return bytes;
+  }
+
   v1::VersionSummary Summary(v1::VersionState state) const {
     v1::VersionSummary summary;
     summary.set_model("default");
@@ -46,19 +60,27 @@ class TestVersion {
     summary.set_tensors(specs_.size());
     for (const std::string& bytes : data_) summary.set_bytes(summary.bytes() + bytes.size());
     summary.set_chunk_bytes(kChunkBytes);
-    if (state == v1::VERSION_STATE_COMMITTED) summary.set_manifest_digest(ManifestDigest({0, 1, 2, 3, 4}));
+    if (state == v1::VERSION_STATE_COMMITTED) summary.set_manifest_digest(ManifestDigest());
     return summary;
   }
 
   // With the tensors of `selected` only, in chunks of `chunk_bytes`.
   Messages Stream(const std::vector<size_t>& selected = {0, 1, 2, 3, 4}, uint64_t chunk_bytes = kChunkBytes) const {
+    std::vector<TensorPart> parts;
+    for (const size_t index : selected) parts.push_back(TensorPart::Whole(specs_[index]));
+    return StreamParts(parts, chunk_bytes);
+  }
+
+  Messages StreamParts(const std::vector<TensorPart>& parts, uint64_t chunk_bytes = kChunkBytes) const {
     Messages messages;
     *messages.emplace_back().mutable_header() = Summary(v1::VERSION_STATE_OPEN);
-    AddManifest(selected, messages);
-    for (size_t i = 0; i < selected.size(); ++i) AddChunks(i, data_[selected[i]], chunk_bytes, messages);
+    AddManifest(parts, messages);
+    for (size_t i = 0; i < parts.size(); ++i) AddChunks(i, DataOf(parts[i]), chunk_bytes, messages);
     v1::PullCommitted& committed = *messages.emplace_back().mutable_committed();
     *committed.mutable_summary() = Summary(v1::VERSION_STATE_COMMITTED);
-    committed.set_selection_digest(ManifestDigest(selected));
+    ManifestDigester digester;
+    for (const TensorPart& part : parts) digester.Add(part, DigestTensor(Bytes(DataOf(part)), kChunkBytes));
+    committed.set_selection_digest(digester.Finish());
     return messages;
   }
 
@@ -67,21 +89,26 @@ class TestVersion {
     return {reinterpret_cast<const std::byte*>(bytes.data()), bytes.size()};
   }
 
-  uint64_t ManifestDigest(const std::vector<size_t>& selected) const {
+  size_t IndexOf(const TensorPart& part) const {
+    return std::find(specs_.begin(), specs_.end(), part.tensor) - specs_.begin();
+  }
+
+  uint64_t ManifestDigest() const {
     ManifestDigester digester;
-    for (const size_t index : selected) digester.Add(specs_[index], DigestTensor(Bytes(data_[index]), kChunkBytes));
+    for (size_t i = 0; i < specs_.size(); ++i) digester.Add(specs_[i], DigestTensor(Bytes(data_[i]), kChunkBytes));
     return digester.Finish();
   }
 
   // In two parts.
-  void AddManifest(const std::vector<size_t>& selected, Messages& messages) const {
-    const size_t half = selected.size() / 2;
+  void AddManifest(const std::vector<TensorPart>& parts, Messages& messages) const {
+    const size_t half = parts.size() / 2;
     messages.emplace_back().mutable_manifest();
-    for (size_t i = 0; i < selected.size(); ++i) {
+    for (size_t i = 0; i < parts.size(); ++i) {
       if (i == half) messages.emplace_back().mutable_manifest()->set_first(i);
       v1::ManifestEntry& entry = *messages.back().mutable_manifest()->add_entries();
-      ToProto(specs_[selected[i]], *entry.mutable_tensor());
-      entry.set_bytes(data_[selected[i]].size());
+      ToProto(parts[i].tensor, *entry.mutable_tensor());
+      entry.set_bytes(parts[i].ByteSize());
+      if (!parts[i].is_whole()) ToProto(parts[i].box, *entry.mutable_box());
     }
     messages.back().mutable_manifest()->set_last(true);
   }
@@ -117,9 +144,9 @@ grpc::ByteBuffer Raw(const std::string& bytes) {
 // Remembers what it was told; fails where told to.
 class RecordingSink final : public TensorSink {
  public:
-  absl::Status Begin(const v1::VersionSummary& version, const std::vector<TensorSpec>& specs) override {
-    log += "begin " + std::to_string(version.version()) + " " + std::to_string(specs.size()) + ";";
-    for (const TensorSpec& spec : specs) data.emplace_back(spec.ByteSize() + extra_bytes);
+  absl::Status Begin(const v1::VersionSummary& version, const std::vector<TensorPart>& parts) override {
+    log += "begin " + std::to_string(version.version()) + " " + std::to_string(parts.size()) + ";";
+    for (const TensorPart& part : parts) data.emplace_back(part.ByteSize() + extra_bytes);
     return on_begin;
   }
   absl::StatusOr<absl::Span<std::byte>> Place(size_t index) override {
@@ -162,9 +189,9 @@ class SubscriberTest : public ::testing::Test {
     uint64_t bytes = 0;
     for (size_t i = 0; i < selected.size(); ++i) {
       const PulledTensor& tensor = pulled->tensors[i];
-      EXPECT_EQ(tensor.spec, version_.specs()[selected[i]]);
+      EXPECT_EQ(tensor.part, TensorPart::Whole(version_.specs()[selected[i]]));
       const std::string data(reinterpret_cast<const char*>(tensor.data->data()), tensor.data->size());
-      EXPECT_EQ(data, version_.data(selected[i])) << tensor.spec.ToString();
+      EXPECT_EQ(data, version_.data(selected[i])) << tensor.part.ToString();
       bytes += data.size();
     }
     EXPECT_EQ(pulled->result.bytes, bytes);
@@ -268,6 +295,27 @@ TEST_F(SubscriberTest, TheRequestSaysWhatWasAskedFor) {
   EXPECT_FALSE(Pull().ok());
   ASSERT_TRUE(Parse(service_.request(), request).ok());
   EXPECT_TRUE(request.version().latest_committed());
+  EXPECT_EQ(request.rules_size() + request.boxes_size(), 0);
+}
+
+TEST_F(SubscriberTest, TheRequestSaysWhichPartsWereAskedFor) {
+  Say({}, grpc::Status(grpc::StatusCode::NOT_FOUND, "none"));
+  PullOptions options;
+  options.rules = {{LayoutRule::Scope::kExperts, "gate", 1, 3, 8, Split::kCeil}, {.part = 1, .parts = 2}};
+  options.boxes = {{"a", {{1, 2}, {3, 4}}}, {"scalar", {}}};
+  EXPECT_FALSE(Pull(options).ok());
+  v1::PullRequest request;
+  ASSERT_TRUE(Parse(service_.request(), request).ok());
+  ASSERT_EQ(request.rules_size(), 2);
+  EXPECT_EQ(FromProto(request.rules(0))->ToString(), options.rules[0].ToString());
+  EXPECT_EQ(request.rules(0).split(), v1::SPLIT_CEIL);
+  EXPECT_EQ(FromProto(request.rules(1))->ToString(), options.rules[1].ToString());
+  EXPECT_EQ(request.rules(1).split(), v1::SPLIT_BALANCED);
+  ASSERT_EQ(request.boxes_size(), 2);
+  EXPECT_EQ(request.boxes(0).name(), "a");
+  EXPECT_EQ(FromProto(request.boxes(0).box()), options.boxes[0].second);
+  EXPECT_EQ(request.boxes(1).name(), "scalar");
+  EXPECT_TRUE(request.boxes(1).has_box());
 }
 
 TEST_F(SubscriberTest, TheServicesStatusComesThrough) {
@@ -382,7 +430,12 @@ const Breach kBreaches[] = {
      kInternal, "a.weight"},
     {"a part of a tensor",
      [](Messages& m) { m[1].mutable_manifest()->mutable_entries(0)->mutable_box()->add_sizes(1); }, kInternal,
-     "a part of tensor a.weight"},
+     "a part of tensor a.weight BF16 [7, 13] only"},
+    {"a box that is the whole",
+     [](Messages& m) {
+       ToProto(WholeBox({7, 13}), *m[1].mutable_manifest()->mutable_entries(0)->mutable_box());
+     },
+     kInternal, "a part of tensor a.weight"},
     {"a message without content", [](Messages& m) { m.insert(m.begin() + 5, v1::PullResponse()); }, kInternal,
      "no known kind"},
 };
@@ -404,6 +457,180 @@ TEST_P(SubscriberBreachTest, IsRefusedAndExplained) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, SubscriberBreachTest, ::testing::ValuesIn(kBreaches));
+
+// Rows 2 to 5 of a, nothing of empty's three columns but one, a quarter of exact, none of last.
+class PartPullTest : public SubscriberTest {
+ protected:
+  // As rules might give them.
+  static PullOptions ByRule() {
+    PullOptions options;
+    options.rules = {{.part = 1, .parts = 4}};
+    return options;
+  }
+
+  PullOptions ByBox(const std::vector<TensorPart>& parts) const {
+    PullOptions options;
+    for (const TensorPart& part : parts) options.boxes.emplace_back(part.tensor.name, part.box);
+    return options;
+  }
+
+  void ExpectParts(const absl::StatusOr<PulledVersion>& pulled, const std::vector<TensorPart>& parts) {
+    ASSERT_TRUE(pulled.ok()) << pulled.status();
+    ASSERT_EQ(pulled->tensors.size(), parts.size());
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < parts.size(); ++i) {
+      const PulledTensor& tensor = pulled->tensors[i];
+      EXPECT_EQ(tensor.part, parts[i]);
+      const std::string data(reinterpret_cast<const char*>(tensor.data->data()), tensor.data->size());
+      EXPECT_EQ(data, version_.DataOf(parts[i])) << tensor.part.ToString();
+      bytes += data.size();
+    }
+    EXPECT_EQ(pulled->result.bytes, bytes);
+  }
+
+  void ExpectRefused(const PullOptions& options, absl::StatusCode code, const std::string& text) {
+    const absl::Status status = Pull(options).status();
+    EXPECT_EQ(status.code(), code) << status;
+    EXPECT_NE(status.message().find(text), std::string::npos) << status;
+    EXPECT_EQ(status.message().find("pull of default/latest from 127.0.0.1:"), 0u) << status;
+  }
+
+  v1::ManifestEntry& Entry(Messages& messages) const { return *messages[1].mutable_manifest()->mutable_entries(0); }
+
+  const std::vector<TensorPart> parts_ = {version_.Part(0, {{2, 0}, {3, 13}}), version_.Part(1, {{0, 1}, {0, 1}}),
+                                          version_.Part(2, {}), version_.Part(3, {{96}, {32}}),
+                                          version_.Part(4, {{9}, {0}})};
+};
+
+TEST_F(PartPullTest, PullsPartsByRule) {
+  for (const uint64_t chunk_bytes : {8, 40, 64, 1000}) {
+    Say(version_.StreamParts(parts_, chunk_bytes));
+    ExpectParts(Pull(ByRule()), parts_);
+  }
+}
+
+TEST_F(PartPullTest, PullsPartsByBox) {
+  Say(version_.StreamParts(parts_));
+  ExpectParts(Pull(ByBox(parts_)), parts_);
+}
+
+TEST_F(PartPullTest, PartsMayBeColumnsAndWholeTensors) {
+  std::vector<TensorPart> parts = parts_;
+  parts[0] = version_.Part(0, {{1, 4}, {6, 7}});
+  parts[4] = version_.Part(4, {{0}, {9}});
+  Messages messages = version_.StreamParts(parts);
+  Say(messages);
+  ExpectParts(Pull(ByRule()), parts);
+  ExpectParts(Pull(ByBox(parts)), parts);
+  PullOptions one = ByBox({parts[0], parts[1], parts[3]});  // the others are whole anyway
+  ExpectParts(Pull(one), parts);
+  ToProto(parts[4].box, *messages[2].mutable_manifest()->mutable_entries(2)->mutable_box());  // may be said as well
+  Say(messages);
+  ExpectParts(Pull(one), parts);
+}
+
+TEST_F(PartPullTest, SelectsTensorsToo) {
+  const std::vector<TensorPart> parts = {parts_[0], parts_[3]};
+  PullOptions options = ByRule();
+  options.names = {"a.weight", "exact"};
+  Say(version_.StreamParts(parts));
+  ExpectParts(Pull(options), parts);
+  options = ByBox(parts_);  // of tensors that are not selected as well
+  options.filter = "a";
+  ExpectParts(Pull(options), parts);
+}
+
+TEST_F(PartPullTest, TheSinkHasRoomForThePartOnly) {
+  Say(version_.StreamParts(parts_));
+  RecordingSink sink;
+  ASSERT_TRUE(subscriber_->Pull(ByRule(), sink).ok());
+  EXPECT_EQ(sink.data[0].size(), 3u * 13 * 2);
+  EXPECT_EQ(sink.received, 78u + 4 + 32);
+  RecordingSink large;
+  large.extra_bytes = 1;
+  const absl::Status status = subscriber_->Pull(ByRule(), large).status();
+  EXPECT_NE(status.message().find("79 bytes for tensor a.weight BF16 [7, 13] box [2:5, 0:13]; expected 78"),
+            std::string::npos)
+      << status;
+}
+
+TEST_F(PartPullTest, AnotherBoxThanAskedForIsRefused) {
+  std::vector<TensorPart> asked = parts_;
+  asked[0].box = {{3, 0}, {3, 13}};
+  Say(version_.StreamParts(parts_));
+  ExpectRefused(ByBox(asked), kInternal, "has box [2:5, 0:13] of tensor a.weight BF16 [7, 13]; another was asked for");
+  PullOptions options = ByRule();  // rules do not apply to it
+  options.boxes = {{"a.weight", WholeBox({7, 13})}};
+  ExpectRefused(options, kInternal, "another was asked for");
+  // A service that knows no boxes sends everything.
+  Say(version_.Stream());
+  ExpectRefused(ByBox(asked), kInternal, "has box [0:7, 0:13] of tensor a.weight");
+  asked[0].box = {{0}, {7}};
+  ExpectRefused(ByBox(asked), kInternal, "another was asked for");
+}
+
+TEST_F(PartPullTest, AnUnaskedPartIsRefused) {
+  Say(version_.StreamParts(parts_));
+  ExpectRefused(ByBox({parts_[0], parts_[1], parts_[3]}), kInternal,
+                "part of tensor last I64 [9] box [9:9] only; all was asked for");
+}
+
+TEST_F(PartPullTest, ABoxThatDoesNotComeIsMissed) {
+  Say(version_.StreamParts(parts_));
+  PullOptions options = ByBox(parts_);
+  options.boxes.emplace_back("absent", Box{{0}, {1}});
+  ExpectRefused(options, kInternal, "lacks tensor absent, of which a box was asked for");
+}
+
+TEST_F(PartPullTest, ATensorLeftOutIsMissed) {
+  Say(version_.StreamParts({parts_[0], parts_[3]}));
+  ExpectRefused(ByRule(), kInternal, "the manifest has 2 tensors of 110 bytes, its header says 5");
+}
+
+TEST_F(PartPullTest, BadBoxesAreRefused) {
+  for (const Box& box : {Box{{2}, {3}}, Box{{}, {}}, Box{{-1, 0}, {3, 13}}, Box{{0, 0}, {3, -13}}, Box{{5, 0}, {3, 13}},
+                         Box{{INT64_MAX, 0}, {INT64_MAX, 13}}, Box{{2, 0}, {INT64_MAX, 13}}}) {
+    Messages messages = version_.StreamParts(parts_);
+    ToProto(box, *Entry(messages).mutable_box());
+    Say(messages);
+    ExpectRefused(ByRule(), kInternal, "a bad entry in the manifest: tensor a.weight BF16 [7, 13]: a box ");
+  }
+}
+
+TEST_F(PartPullTest, SizesOfThePartCount) {
+  Messages messages = version_.StreamParts(parts_);
+  Entry(messages).set_bytes(182);
+  Say(messages);
+  ExpectRefused(ByRule(), kInternal, "tensor a.weight BF16 [7, 13] box [2:5, 0:13] 182 bytes; expected 78");
+
+  messages = version_.StreamParts(parts_);
+  messages[4].mutable_chunk()->mutable_payload()->append("xx");
+  Say(messages);
+  ExpectRefused(ByRule(), kInternal, "box [2:5, 0:13], chunk at offset 64: 16 bytes, but the tensor lacks 14");
+
+  messages = version_.StreamParts(parts_);
+  messages[4].mutable_chunk()->set_offset(2 * 26 + 64);  // counted in the tensor
+  Say(messages);
+  ExpectRefused(ByRule(), kInternal, "at offset 116; expected number 0");
+}
+
+// The right bytes under the wrong place.
+TEST_F(PartPullTest, TheDigestCoversTheBox) {
+  Messages messages = version_.StreamParts(parts_);
+  ToProto(Box{{3, 0}, {3, 13}}, *Entry(messages).mutable_box());
+  Say(messages);
+  ExpectRefused(ByRule(), kDataLoss, "the tensors selected");
+
+  messages = version_.StreamParts(parts_);
+  (*messages[4].mutable_chunk()->mutable_payload())[5] ^= 1;
+  Say(messages);
+  ExpectRefused(ByRule(), kDataLoss, "tensor a.weight BF16 [7, 13] box [2:5, 0:13], chunk at offset 64");
+
+  messages = version_.StreamParts(parts_);
+  messages[4].mutable_chunk()->set_tensor_digest(2);
+  Say(messages);
+  ExpectRefused(ByRule(), kDataLoss, "box [2:5, 0:13]: its digest is 0000000000000002");
+}
 
 TEST_F(SubscriberTest, GarbageIsRefused) {
   for (const std::string& bytes :

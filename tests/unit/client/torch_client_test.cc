@@ -169,6 +169,19 @@ TEST_F(TorchClientTest, WhatWasDeclaredCounts) {
   EXPECT_TRUE((*push)->Commit().ok());
 }
 
+TEST_F(TorchClientTest, AShardIsATensorOfItsBoxsShape) {
+  const auto push = publisher_->OpenShards(Options(), {{{"w", DType::kF32, {4, 6}}, {{0, 3}, {4, 3}}}});
+  ASSERT_TRUE(push.ok()) << push.status();
+  const absl::Status status = PushTensor(**push, "w", at::zeros({4, 6}));
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(status.message().find("was declared as w F32 [4, 6] box [0:4, 3:6]"), std::string::npos) << status;
+  const at::Tensor whole = at::rand({4, 6});
+  EXPECT_TRUE(PushTensor(**push, "w", whole.slice(1, 3, 6)).ok());
+  ASSERT_TRUE((*push)->Commit().ok());
+  const at::Tensor shard = whole.slice(1, 3, 6).contiguous();
+  EXPECT_EQ(service_.chunks[0].payload(), std::string(static_cast<const char*>(shard.data_ptr()), shard.nbytes()));
+}
+
 TEST_F(TorchClientTest, TensorsOfNoKnownTypeAreRefused) {
   const absl::Status status =
       PublishStateDict(*publisher_, Options(), {{"z", at::zeros({2}, at::kComplexFloat)}}).status();

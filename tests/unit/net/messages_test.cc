@@ -44,5 +44,43 @@ TEST(Messages, BadSpecsAreRefusedByName) {
   EXPECT_EQ(refusal(std::string(33, 'n'), v1::DTYPE_BF16, {1}).code(), absl::StatusCode::kInvalidArgument);
 }
 
+TEST(Messages, BoxesRoundTrip) {
+  for (const Box& box : {Box{}, Box{{3, 0}, {1, 5}}, Box{{-1}, {INT64_MAX}}, Box{{1, 2}, {}}}) {
+    v1::Box proto;
+    proto.add_sizes(99);  // whatever was there before
+    ToProto(box, proto);
+    EXPECT_EQ(FromProto(proto), box);
+  }
+}
+
+TEST(Messages, LayoutRulesRoundTrip) {
+  using Scope = LayoutRule::Scope;
+  for (const Scope scope : {Scope::kAny, Scope::kExperts, Scope::kOrdinary}) {
+    for (const Split split : {Split::kBalanced, Split::kCeil}) {
+      const LayoutRule rule{scope, "q_proj", 2, UINT64_MAX - 1, UINT64_MAX, split};
+      v1::LayoutRule proto;
+      ToProto(rule, proto);
+      const auto back = FromProto(proto);
+      ASSERT_TRUE(back.ok()) << back.status();
+      EXPECT_EQ(back->scope, scope);
+      EXPECT_EQ(back->pattern, "q_proj");
+      EXPECT_EQ(back->dimension, 2u);
+      EXPECT_EQ(back->part, UINT64_MAX - 1);
+      EXPECT_EQ(back->parts, UINT64_MAX);
+      EXPECT_EQ(back->split, split);
+    }
+  }
+}
+
+TEST(Messages, UnknownLayoutRulesAreRefused) {
+  v1::LayoutRule proto;
+  EXPECT_TRUE(FromProto(proto).ok());
+  proto.set_scope(static_cast<v1::TensorScope>(3));
+  EXPECT_EQ(FromProto(proto).status().code(), absl::StatusCode::kInvalidArgument);
+  proto.set_scope(v1::TENSOR_SCOPE_ANY);
+  proto.set_split(static_cast<v1::Split>(-1));
+  EXPECT_EQ(FromProto(proto).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
 }  // namespace
 }  // namespace refit

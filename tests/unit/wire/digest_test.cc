@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 #include <xxhash.h>
 
+#include <iterator>
 #include <random>
+#include <set>
 #include <string>
 
 namespace refit {
@@ -111,12 +113,45 @@ TEST(Digest, TakesTheDigestsOfChunksHoweverTheyAreCut) {
 TEST(Digest, OfManifests) {
   ManifestDigester digester;
   EXPECT_EQ(digester.Finish(), Xxh3(""));
-  digester.Add({"a.weight", DType::kBF16, {128, 2816}}, 0x0123456789abcdefu);
-  digester.Add({"scale", DType::kF32, {}}, 7);
+  digester.Add(TensorSpec{"a.weight", DType::kBF16, {128, 2816}}, 0x0123456789abcdefu);
+  digester.Add(TensorSpec{"scale", DType::kF32, {}}, 7);
   const std::string nul(1, '\0');
   const std::string text = "a.weight" + nul + "BF16" + nul + "128,2816" + nul + LittleEndian(0x0123456789abcdefu) +
                            "scale" + nul + "F32" + nul + "" + nul + LittleEndian(7);
   EXPECT_EQ(digester.Finish(), Xxh3(text));
+}
+
+uint64_t DigestOf(const TensorPart& part) {
+  ManifestDigester digester;
+  digester.Add(part, 7);
+  return digester.Finish();
+}
+
+TEST(Digest, OfManifestsOfParts) {
+  const std::string nul(1, '\0');
+  const TensorSpec spec{"a.weight", DType::kBF16, {128, 2816}};
+  EXPECT_EQ(DigestOf({spec, {{16, 0}, {8, 2816}}}),
+            Xxh3("a.weight" + nul + "BF16" + nul + "128,2816@16,0+8,2816" + nul + LittleEndian(7)));
+  EXPECT_EQ(DigestOf({spec, {{128, 1}, {0, 1}}}),
+            Xxh3("a.weight" + nul + "BF16" + nul + "128,2816@128,1+0,1" + nul + LittleEndian(7)));
+}
+
+TEST(Digest, OfManifestsTakesAWholePartForItsTensor) {
+  for (const Shape& shape : {Shape{}, Shape{0}, Shape{3, 0, 2}, Shape{128, 2816}}) {
+    const TensorSpec spec{"t", DType::kF32, shape};
+    ManifestDigester digester;
+    digester.Add(spec, 7);
+    EXPECT_EQ(DigestOf(TensorPart::Whole(spec)), digester.Finish());
+  }
+}
+
+TEST(Digest, OfManifestsSeesTheBox) {
+  const TensorSpec spec{"t", DType::kF32, {4, 4}};
+  const Box boxes[] = {WholeBox(spec.shape), {{0, 0}, {2, 4}}, {{2, 0}, {2, 4}}, {{0, 0}, {4, 2}},
+                       {{0, 1}, {4, 2}},     {{1, 0}, {0, 4}}, {{0, 0}, {0, 4}}};
+  std::set<uint64_t> digests;
+  for (const Box& box : boxes) digests.insert(DigestOf({spec, box}));
+  EXPECT_EQ(digests.size(), std::size(boxes));
 }
 
 TEST(Digest, OfManifestsSeesEveryField) {

@@ -196,20 +196,20 @@ TEST(VersionBuilder, ChunksAreReadableAsSoonAsTheyAreConverted) {
   ASSERT_OK(builder);
   Version& version = *(*builder)->version();
   int woken = 0;
-  EXPECT_NE(version.Wait(0, 0, [&] { ++woken; }), 0u);
-  EXPECT_NE(version.Wait(0, 1, [&] { woken += 10; }), 0u);
+  EXPECT_NE(version.WaitForChunk(0, 0, [&] { ++woken; }), 0u);
+  EXPECT_NE(version.WaitForChunk(0, 1, [&] { woken += 10; }), 0u);
   EXPECT_FALSE((*version.GetChunk(0, 0)).has_value());
 
   const std::vector<std::byte> bytes(4096, std::byte{7});
   ASSERT_OK((*builder)->Append(0, 0, bytes));
   EXPECT_EQ(woken, 1);
-  EXPECT_EQ(version.Wait(0, 0, [] {}), 0u);
+  EXPECT_EQ(version.WaitForChunk(0, 0, [] {}), 0u);
   const auto chunk = *version.GetChunk(0, 0);
   ASSERT_TRUE(chunk.has_value());
   EXPECT_EQ(chunk->bytes.size(), 4096u);
   EXPECT_EQ(chunk->digest, DigestBytes(bytes));
   EXPECT_FALSE(chunk->tensor_digest.has_value());
-  EXPECT_THAT(version.GetTensor(0), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("4096 of 10240")));
+  EXPECT_THAT(version.GetTensor(0), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("1 of 3 chunks")));
 
   (*builder)->Abort("enough");
   EXPECT_EQ(woken, 11);

@@ -1,0 +1,47 @@
+// Which chunks of an HF tensor are whole, while shards are written to it in any order.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "common/adapters/native_range_writer.h"
+
+namespace refit {
+
+// Bytes written to some chunks of one tensor: counted apart from the tensor, so that a writer takes its lock once a
+// batch.
+class ChunkCounts {
+ public:
+  // Of a tensor of `bytes` bytes with elements of `element_bytes`.
+  ChunkCounts(uint64_t bytes, uint64_t element_bytes, uint64_t chunk_bytes)
+      : bytes_(bytes), element_bytes_(element_bytes), chunk_bytes_(chunk_bytes) {}
+
+  void Add(const StridedRuns& runs);
+
+  uint64_t first_chunk() const { return first_; }
+  // Bytes a chunk, from first_chunk() on.
+  const std::vector<uint64_t>& counts() const { return counts_; }
+
+ private:
+  void AddTo(uint64_t chunk, uint64_t bytes);
+
+  const uint64_t bytes_;
+  const uint64_t element_bytes_;
+  const uint64_t chunk_bytes_;
+  uint64_t first_ = 0;
+  std::vector<uint64_t> counts_;
+};
+
+// What each chunk of a tensor still lacks. Not thread-safe.
+class ChunkProgress {
+ public:
+  ChunkProgress(uint64_t bytes, uint64_t chunk_bytes);
+
+  // Takes what was written; every byte of a tensor is to be counted once. Returns the chunks that are whole now.
+  std::vector<uint64_t> Take(const ChunkCounts& counts);
+
+ private:
+  std::vector<uint64_t> missing_;  // bytes a chunk
+};
+
+}  // namespace refit
