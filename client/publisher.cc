@@ -81,6 +81,7 @@ struct VersionPush::State {
   std::vector<Progress> progress;
   v1::VersionOpened opened;
   std::vector<bool> digest_only;
+  std::vector<bool> unneeded;
   uint64_t chunk_limit = 0;
   std::unique_ptr<RawCall> call;
   absl::Status over;  // not OK: nothing more can be pushed
@@ -90,6 +91,7 @@ struct VersionPush::State {
   absl::Status Open();
   absl::Status Declare();
   absl::Status OnOpened();
+  absl::Status Mark(const google::protobuf::RepeatedField<uint64_t>& tensors, std::vector<bool>& marks);
   absl::Status CheckAppend(size_t tensor, uint64_t bytes) const;
   absl::Status AppendDigest(size_t tensor, absl::Span<const std::byte> bytes);
   absl::Status AppendChunk(size_t tensor, absl::Span<const std::byte> payload, std::shared_ptr<const void> owner);
@@ -163,6 +165,7 @@ absl::Status VersionPush::State::TakeShards(std::vector<TensorPart> declared) {
   }
   progress.resize(declared.size());
   digest_only.resize(declared.size());
+  unneeded.resize(declared.size());
   shards = std::move(declared);
   return absl::OkStatus();
 }
@@ -193,19 +196,25 @@ absl::Status VersionPush::State::Open() {
   return OnOpened();
 }
 
+absl::Status VersionPush::State::Mark(const google::protobuf::RepeatedField<uint64_t>& tensors,
+                                      std::vector<bool>& marks) {
+  for (const uint64_t tensor : tensors) {
+    if (tensor >= shards.size()) {
+      return Fail(absl::InternalError(absl::StrCat("the service does not want the bytes of tensor number ", tensor,
+                                                   "; ", shards.size(), " were declared")));
+    }
+    marks[tensor] = true;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status VersionPush::State::OnOpened() {
   // A service that knows no ranks would take this one for the whole trainer, and commit without the others.
   if (options.world > 1 && opened.summary().world() != options.world) {
     return Fail(absl::InternalError(absl::StrCat("the service opened it for ", opened.summary().world(), " ranks")));
   }
-  for (const uint64_t tensor : opened.digest_only()) {
-    if (tensor < shards.size()) {
-      digest_only[tensor] = true;
-      continue;
-    }
-    return Fail(absl::InternalError(absl::StrCat("the service wants the digest only of tensor number ", tensor, "; ",
-                                                 shards.size(), " were declared")));
-  }
+  if (absl::Status status = Mark(opened.digest_only(), digest_only); !status.ok()) return status;
+  if (absl::Status status = Mark(opened.unneeded(), unneeded); !status.ok()) return status;
   chunk_limit = ChunkLimit(opened);
   if (chunk_limit > 0) return absl::OkStatus();
   return Fail(absl::InternalError(absl::StrCat("the service wants chunks of ", opened.summary().chunk_bytes(),
@@ -281,9 +290,15 @@ bool VersionPush::digest_only(size_t index) const {
   return index < state_->digest_only.size() && state_->digest_only[index];
 }
 
+bool VersionPush::unneeded(size_t index) const { return index < state_->unneeded.size() && state_->unneeded[index]; }
+
 absl::Status VersionPush::Append(size_t index, absl::Span<const std::byte> bytes, std::shared_ptr<const void> owner) {
   State& state = *state_;
   if (absl::Status status = state.CheckAppend(index, bytes.size()); !status.ok()) return status;
+  if (state.unneeded[index]) {
+    state.progress[index].sent += bytes.size();
+    return absl::OkStatus();
+  }
   if (state.digest_only[index]) return state.AppendDigest(index, bytes);
   while (!bytes.empty()) {
     // Cut at multiples of the chunk size within the shard, wherever the caller's pieces begin.
@@ -315,7 +330,7 @@ absl::StatusOr<v1::VersionSummary> VersionPush::Commit() {
   if (!state.over.ok()) return state.over;
   for (size_t i = 0; i < state.shards.size(); ++i) {
     const TensorPart& shard = state.shards[i];
-    if (state.progress[i].sent == shard.ByteSize()) continue;
+    if (state.progress[i].sent == shard.ByteSize() || state.unneeded[i]) continue;
     return absl::FailedPreconditionError(absl::StrCat(state.context, ", tensor ", shard.ToString(),
                                                       ": cannot commit, only ", state.progress[i].sent, " of ",
                                                       shard.ByteSize(), " bytes were pushed"));

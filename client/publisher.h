@@ -54,6 +54,8 @@ class VersionPush {
   const std::vector<TensorPart>& shards() const;
   // Whether another rank sends this shard's bytes: they are then digested here and not sent.
   bool digest_only(size_t index) const;
+  // Whether no output needs this shard, as when its tensor is excluded: Append may be left out, and sends nothing.
+  bool unneeded(size_t index) const;
 
   // The next bytes of shard `index` (into the declared list), row-major, at most the rest of it; whole elements. Copied
   // before it returns unless `owner` is given: then the bytes are borrowed, must not change, and `owner` is kept until

@@ -116,6 +116,7 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
       if (!answer.ok()) return End(answer.status());
       if (answer->has_value()) {
         Send(**answer);
+        if (session_.finished() && read_all_) End(absl::OkStatus());
         continue;
       }
       following_ = session_.Wait([weak = weak_from_this()] {
@@ -132,8 +133,9 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
 
   // On the strand, after all messages.
   void OnStreamEnded() {
+    read_all_ = true;
     // A trainer that has asked for the commit has nothing more to say, and waits for the answer.
-    if (session_.committing()) return;
+    if (session_.committing() && session_.is_open()) return;
     Fail(absl::FailedPreconditionError(
         absl::StrCat(session_.Label(), ": the stream ended before commit or abort; the version is aborted")));
   }
@@ -233,7 +235,9 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   ServerState& state_;
   PushSession session_;  // only on the strand
   const std::shared_ptr<Strand> strand_;
-  bool following_ = false;  // asked to be woken by the version; only on the strand
+  // Only on the strand.
+  bool following_ = false;  // asked to be woken by the version
+  bool read_all_ = false;   // the trainer will say no more
   std::shared_ptr<PushReactor> self_;
   grpc::ByteBuffer incoming_;
   grpc::ByteBuffer being_written_;

@@ -172,8 +172,13 @@ v1::PushResponse PushSession::OpenedMessage() const {
   v1::VersionOpened& opened = *response.mutable_opened();
   *opened.mutable_summary() = builder_->version()->Summary();
   opened.set_max_chunk_bytes(state_.store.options().chunk_bytes);
-  const std::vector<size_t> digest_only = builder_->version()->assembly().DigestOnly(builder_->rank());
-  opened.mutable_digest_only()->Assign(digest_only.begin(), digest_only.end());
+  for (size_t i = 0; i < builder_->shards().size(); ++i) {
+    if (builder_->is_unneeded(i)) {
+      opened.add_unneeded(i);
+    } else if (builder_->is_digest_only(i)) {
+      opened.add_digest_only(i);
+    }
+  }
   return response;
 }
 

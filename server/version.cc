@@ -24,7 +24,9 @@ Version::Version(VersionIdentity identity, VersionPlan plan, uint64_t chunk_byte
     tensors_.push_back({nullptr, ChunkProgress(spec(i).ByteSize(), chunk_bytes_)});
     tensors_.back().chunk_digests.resize(chunk_count(i));
   }
-  for (const TensorSpec& native : plan_.native) declared_bytes_ += native.ByteSize();
+  for (size_t i = 0; i < plan_.native.size(); ++i) {
+    if (!plan_.outputs_of_native[i].empty()) declared_bytes_ += plan_.native[i].ByteSize();
+  }
 }
 
 uint64_t Version::chunk_count(size_t tensor) const { return ChunkCount(spec(tensor).ByteSize(), chunk_bytes_); }

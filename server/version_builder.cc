@@ -184,7 +184,7 @@ absl::Status VersionBuilder::Append(size_t index, uint64_t offset, absl::Span<co
   }
   if (absl::Status status = CheckRange(index, offset, bytes.size()); !status.ok()) return status;
   if (bytes.empty()) return absl::OkStatus();
-  if (!is_digest_only(index)) {
+  if (!is_digest_only(index) && !is_unneeded(index)) {
     if (absl::Status status = Write(index, offset, bytes); !status.ok()) return status;
     version_->AddReceived(bytes.size());
   }
@@ -216,7 +216,7 @@ absl::StatusOr<v1::VersionSummary> VersionBuilder::Commit() {
   size_t incomplete = 0;
   size_t first = shards_.size();
   for (size_t i = 0; i < shards_.size(); ++i) {
-    if (received_[i] == shards_[i].ByteSize()) continue;
+    if (received_[i] == shards_[i].ByteSize() || (received_[i] == 0 && is_unneeded(i))) continue;
     ++incomplete;
     first = std::min(first, i);
   }

@@ -63,11 +63,14 @@ class VersionBuilder {
   // Index of the native tensor of this name. NOT_FOUND if it was not declared.
   absl::StatusOr<size_t> IndexOf(absl::string_view name) const;
 
+  // Whether no output needs the shard's bytes, as when the tensor is excluded: they need not come.
+  bool is_unneeded(size_t index) const { return version_->plan().outputs_of_native[index].empty(); }
+
   // Whether the shard's bytes are sent by another rank that holds the same box. Once the assembly is complete.
   bool is_digest_only(size_t index) const;
 
   // The shard's bytes from `offset` on, which must be where the last ones ended (OUT_OF_RANGE for a gap, an overlap or
-  // an end beyond the shard); whole elements (INVALID_ARGUMENT). Those of a digest-only shard are dropped.
+  // an end beyond the shard); whole elements (INVALID_ARGUMENT). Those of a digest-only or unneeded shard are dropped.
   // FAILED_PRECONDITION while ranks are missing. ABORTED if the version was aborted meanwhile.
   absl::Status Append(size_t index, uint64_t offset, absl::Span<const std::byte> bytes);
 

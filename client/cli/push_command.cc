@@ -30,7 +30,7 @@ namespace refit::cli {
 namespace {
 
 // Native bytes are read, and handed to the publisher, in pieces of this size: a multiple of every element size.
-constexpr uint64_t kPieceBytes = 8 << 20;
+constexpr uint64_t kPieceBytes = 2 << 20;
 // Pieces that may be made ahead of the wire, and the memory for them that is kept warm.
 constexpr size_t kPiecesAhead = 2;
 constexpr uint64_t kPoolBytes = 8 * kPieceBytes;
@@ -50,11 +50,12 @@ struct Piece {
   std::shared_ptr<const void> owner;
 };
 
-// Reads all shards of a source piece by piece, on a thread of its own, a little ahead of whoever takes them.
+// Reads the shards of a source that are needed, piece by piece, on a thread of its own, a little ahead of whoever takes
+// them.
 class PieceReader {
  public:
-  explicit PieceReader(std::shared_ptr<const ShardSource> source)
-      : source_(std::move(source)), thread_([this] { Run(); }) {}
+  PieceReader(std::shared_ptr<const ShardSource> source, std::vector<bool> unneeded)
+      : source_(std::move(source)), unneeded_(std::move(unneeded)), thread_([this] { Run(); }) {}
   ~PieceReader() {
     queue_.Close();
     if (thread_.joinable()) thread_.join();
@@ -80,6 +81,7 @@ class PieceReader {
 
   absl::Status ReadAll() {
     for (size_t i = 0; i < source_->shards().size(); ++i) {
+      if (unneeded_[i]) continue;
       const uint64_t size = source_->shards()[i].ByteSize();
       for (uint64_t offset = 0; offset < size; offset += kPieceBytes) {
         absl::StatusOr<Piece> piece =
@@ -100,6 +102,7 @@ class PieceReader {
   }
 
   std::shared_ptr<const ShardSource> source_;
+  const std::vector<bool> unneeded_;
   BufferPool pool_{kPoolBytes};
   BoundedQueue<Piece> queue_{kPiecesAhead};
   Stopwatch watch_;
@@ -121,7 +124,8 @@ absl::StatusOr<uint64_t> NextVersion(const CommonOptions& common) {
 struct PushReport {
   v1::VersionSummary version;
   RankOptions rank;
-  size_t native_tensors = 0;
+  size_t native_tensors = 0;  // that some output needs
+  size_t excluded = 0;        // the others
   size_t shards = 0;          // that are not empty
   uint64_t shard_bytes = 0;   // of this rank; of all there is, unless the push is sharded
   uint64_t unsent_bytes = 0;  // of them, those that another rank sends
@@ -133,12 +137,17 @@ struct PushReport {
   double total_seconds = 0;
 };
 
-void Measure(const ShardSource& source, PushReport& report) {
-  report.native_tensors = source.shards().size();
+void Measure(const ShardSource& source, const VersionPush& push, PushReport& report) {
   report.resident = true;
   for (size_t i = 0; i < source.shards().size(); ++i) {
+    if (push.unneeded(i)) {
+      ++report.excluded;
+      continue;
+    }
+    ++report.native_tensors;
     const uint64_t bytes = source.shards()[i].ByteSize();
     report.shard_bytes += bytes;
+    if (push.digest_only(i)) report.unsent_bytes += bytes;
     if (bytes == 0) continue;
     ++report.shards;
     report.resident = report.resident && source.is_resident(i);
@@ -150,7 +159,8 @@ std::string WhatIsPushed(const PushReport& report) {
   return absl::StrCat(report.rank.given() ? absl::StrCat("rank ", report.rank.rank, " of ", report.rank.world, ", ",
                                                          FormatCount(report.shards, "shard"))
                                           : FormatCount(report.native_tensors, "native tensor"),
-                      ", ", FormatBytes(report.shard_bytes));
+                      ", ", FormatBytes(report.shard_bytes),
+                      report.excluded > 0 ? absl::StrCat(" (", report.excluded, " excluded)") : "");
 }
 
 std::string RankText(const PushReport& report) {
@@ -184,6 +194,7 @@ void PrintReport(const PushReport& report) {
 nlohmann::ordered_json ReportJson(const PushReport& report) {
   nlohmann::ordered_json json = {{"version", ToJson(report.version)},
                                  {"native_tensors", report.native_tensors},
+                                 {"excluded_tensors", report.excluded},
                                  {"native_bytes", report.shard_bytes}};
   if (report.rank.given()) {
     json["rank"] = report.rank.rank;
@@ -207,7 +218,9 @@ std::string WaitingText(absl::Span<const uint32_t> missing) {
 
 absl::Status PushPieces(VersionPush& push, std::shared_ptr<const ShardSource> source, const Interrupt& interrupt,
                         TransferProgress& progress, PushReport& report) {
-  PieceReader reader(std::move(source));
+  std::vector<bool> unneeded;
+  for (size_t i = 0; i < source->shards().size(); ++i) unneeded.push_back(push.unneeded(i));
+  PieceReader reader(std::move(source), std::move(unneeded));
   Stopwatch watch;
   while (std::optional<Piece> piece = reader.Next()) {
     if (interrupt.raised()) return absl::CancelledError("interrupted");
@@ -267,9 +280,7 @@ class Push {
     absl::StatusOr<std::unique_ptr<VersionPush>> push = publisher_.OpenShards(options_, source_->shards());
     interrupt_.SetReaction(nullptr);
     if (!push.ok()) return push.status();
-    for (size_t i = 0; i < source_->shards().size(); ++i) {
-      if ((*push)->digest_only(i)) report_.unsent_bytes += source_->shards()[i].ByteSize();
-    }
+    Measure(*source_, **push, report_);
     progress_.Start(report_.shard_bytes, WhatIsPushed(report_));
     absl::Status status = PushPieces(**push, source_, interrupt_, progress_, report_);
     if (status.ok() && interrupt_.raised()) status = absl::CancelledError("interrupted");
@@ -314,7 +325,6 @@ absl::Status PushVersion(const PushFlags& flags, std::shared_ptr<const ShardSour
   const auto begin = std::chrono::steady_clock::now();
   report.rank = flags.rank;
   report.synthetic = flags.native.path.empty();
-  Measure(*source, report);
   absl::StatusOr<PublishOptions> options = OptionsOf(flags);
   if (!options.ok()) return options.status();
   absl::StatusOr<std::unique_ptr<Publisher>> publisher = Publisher::Connect(flags.common.Channel());
