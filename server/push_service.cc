@@ -19,7 +19,7 @@ namespace {
 
 // Reads run ahead of the conversion by at most so many messages: then the trainer feels back-pressure through HTTP/2
 // flow control.
-constexpr size_t kMaxQueuedMessages = 4;
+constexpr size_t kMaxQueuedMessages = 2;
 
 // Between gRPC's reactor calls and the session: reads go through a strand of the conversion threads, so that gRPC's own
 // threads only move bytes. Owns itself from Push until OnDone; work on the strand holds further references.

@@ -132,9 +132,6 @@ absl::StatusOr<PushSession::Answer> PushSession::Declare(const v1::DeclareTensor
   builder_ = *std::move(builder);
   declared_at_ = absl::Now();
   digesters_.resize(builder_->shards().size());
-  absl::StatusOr<std::shared_ptr<Buffer>> scratch = Buffer::Allocate(state_.store.options().chunk_bytes);
-  if (!scratch.ok()) return scratch.status();
-  scratch_ = *std::move(scratch);
   const v1::VersionSummary summary = builder_->version()->Summary();
   state_.log.Info("version opened", {{"model", options_->model},
                                      {"version", absl::StrCat(options_->version)},
@@ -225,9 +222,9 @@ absl::Status PushSession::CheckChunk(const ChunkHeader& header, uint64_t payload
     return absl::InvalidArgumentError(absl::StrCat("tensor ", spec.ToString(), ": a RAW chunk of ", payload_bytes,
                                                    " bytes says that it decodes to ", header.decoded_bytes));
   }
-  if (payload_bytes > scratch_->size()) {
-    return absl::InvalidArgumentError(absl::StrCat("tensor ", spec.ToString(), ": a chunk of ", payload_bytes,
-                                                   " bytes; expected at most ", scratch_->size()));
+  if (const uint64_t most = state_.store.options().chunk_bytes; payload_bytes > most) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor ", spec.ToString(), ": a chunk of ", payload_bytes, " bytes; expected at most ", most));
   }
   if (payload_bytes == 0 && spec.ByteSize() != 0 && !IsDigestAlone(header)) {
     return absl::InvalidArgumentError(
@@ -238,8 +235,11 @@ absl::Status PushSession::CheckChunk(const ChunkHeader& header, uint64_t payload
 
 absl::Status PushSession::WriteChunk(const DecodedChunk& chunk, const ReceivedMessage& message) {
   if (absl::Status status = CheckChunk(chunk.header, chunk.payload_bytes); !status.ok()) return status;
-  const uint64_t digest = message.CopyAndDigest(chunk.payload_offset, scratch_->data());
-  return AppendVerified(chunk.header, digest, absl::MakeConstSpan(scratch_->data(), chunk.payload_bytes));
+  // Borrowed for this chunk alone: the same block serves the next one, of any stream, while it is still in the cache.
+  const absl::StatusOr<std::shared_ptr<Buffer>> scratch = state_.scratch.Get(state_.store.options().chunk_bytes);
+  if (!scratch.ok()) return scratch.status();
+  const uint64_t digest = message.CopyAndDigest(chunk.payload_offset, (*scratch)->data());
+  return AppendVerified(chunk.header, digest, absl::MakeConstSpan((*scratch)->data(), chunk.payload_bytes));
 }
 
 absl::Status PushSession::WriteChunk(const v1::Chunk& chunk) {

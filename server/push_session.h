@@ -79,7 +79,6 @@ class PushSession {
   absl::Time declared_at_;
   std::unique_ptr<VersionBuilder> builder_;
   std::vector<std::optional<TensorDigester>> digesters_;  // of shards under way
-  std::shared_ptr<Buffer> scratch_;                       // one chunk
   bool opened_ = false;                                   // the trainer was told so
   bool committing_ = false;                               // the trainer has asked for it
   bool finished_ = false;

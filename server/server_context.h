@@ -45,12 +45,14 @@ struct ServerState {
         log(std::move(event_log)),
         store(store_options),
         parts(limit_options.packed_bytes),
+        scratch(2 * store_options.chunk_bytes * static_cast<uint64_t>(convert_threads)),
         convert(convert_threads) {}
 
   const Limits limits;
   const EventLog log;
   VersionStore store;
   PartTable parts;
+  BufferPool scratch;  // blocks of a chunk, about one for each thread that converts
   WorkerRegistry workers;
   std::atomic<uint32_t> pushes{0};  // push streams open
   std::atomic<uint32_t> pulls{0};   // pull streams open

@@ -21,8 +21,6 @@ namespace {
 constexpr int kMaxMetadataBytes = 16 << 10;
 constexpr int kMaxStreamsPerConnection = 1024;
 constexpr int kServerKeepaliveMs = 10'000;
-// What a peer may send before the service has read it: enough for 4 GB/s at a round trip of 1 ms.
-constexpr int kMaxBytesAhead = 4 << 20;
 // Clients may ping as often as this.
 constexpr int kMinPingIntervalMs = 1'000;
 
@@ -74,9 +72,6 @@ void ConfigureServer(grpc::ServerBuilder& builder, int max_message_bytes) {
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
   // Otherwise two services could listen on one port, each getting some of the connections.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  // The probe takes a trainer that waits for its turn to be converted for one far away, and lets it send 16 MiB ahead.
-  builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
-  builder.AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, kMaxBytesAhead);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kServerKeepaliveMs);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kServerKeepaliveMs);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
