@@ -565,9 +565,9 @@ TEST_F(ShardedPublisherTest, BreachesAreRefused) {
     EXPECT_EQ(status.message().find(Context()), 0u) << status;
   };
   service_.digest_only = {1, 3};
-  expect("digest only of tensor number 3; 3 were declared");
+  expect("the bytes of tensor number 3; 3 were declared");
   service_.digest_only = {UINT64_MAX};
-  expect("digest only of tensor number 18446744073709551615");
+  expect("the bytes of tensor number 18446744073709551615");
   service_.digest_only = {};
   service_.world = 0;  // knows no ranks
   expect("opened it for 0 ranks");
