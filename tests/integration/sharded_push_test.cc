@@ -386,6 +386,32 @@ TEST_F(ShardedPush, AnEmptyBoxHoldsNothing) {
   EXPECT_OK(Pull(1));
 }
 
+TEST_F(ShardedPush, WhatIsExcludedNeedNotBeSent) {
+  PublishOptions options = Options(1, 0, 1);
+  options.exclude_key_regex = "model\\.norm.*";
+  const Opened only = Open(options, {TensorPart::Whole(Experts()), TensorPart::Whole(Norm())});
+  ASSERT_OK(only.push);
+  VersionPush& push = **only.push;
+  EXPECT_FALSE(push.unneeded(0));
+  EXPECT_TRUE(push.unneeded(1));
+  ASSERT_OK(push.Push(kExperts, Bytes(Experts().ByteSize())));
+  ASSERT_OK(push.Push(kNorm, Bytes(Norm().ByteSize())));  // may be pushed all the same
+  const auto committed = push.Commit();
+  ASSERT_OK(committed);
+  EXPECT_EQ(committed->tensors(), 1u);
+  EXPECT_EQ(committed->declared_bytes(), Experts().ByteSize());
+  EXPECT_EQ(committed->received_bytes(), Experts().ByteSize());
+}
+
+TEST_F(ShardedPush, WhatIsExcludedMayBeLeftOut) {
+  PublishOptions options = Options(1, 0, 1);
+  options.exclude_key_regex = "model\\.norm.*";
+  const Opened only = Open(options, {TensorPart::Whole(Experts()), TensorPart::Whole(Norm())});
+  ASSERT_OK(only.push);
+  ASSERT_OK((*only.push)->Push(kExperts, Bytes(Experts().ByteSize())));
+  EXPECT_OK((*only.push)->Commit());
+}
+
 TEST_F(ShardedPush, TooManyRanksAreRefused) {
   EXPECT_THAT(Open(Options(1, 0, 5000), ShardsOfRank(0)).push, StatusIs(absl::StatusCode::kResourceExhausted));
 }
