@@ -379,10 +379,7 @@ absl::StatusOr<std::unique_ptr<Publisher>> Publisher::Connect(const ChannelOptio
 
 absl::StatusOr<std::unique_ptr<VersionPush>> Publisher::Open(const PublishOptions& options,
                                                              std::vector<TensorSpec> native) {
-  std::vector<TensorPart> shards;
-  shards.reserve(native.size());
-  for (TensorSpec& spec : native) shards.push_back(TensorPart::Whole(std::move(spec)));
-  return OpenShards(options, std::move(shards));
+  return OpenShards(options, WholeParts(std::move(native)));
 }
 
 absl::StatusOr<std::unique_ptr<VersionPush>> Publisher::OpenShards(const PublishOptions& options,

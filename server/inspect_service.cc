@@ -54,7 +54,7 @@ absl::Status FillPage(ServerState& state, const v1::DescribeVersionRequest& requ
   size_t bytes = 0;
   for (; next < selection->size() && next < page_end && bytes < kMaxPageBytes; ++next) {
     v1::ManifestEntry& entry = *response.add_entries();
-    FillEntry(*version, (*selection)[next], state.parts, entry);
+    FillEntry(**version, (*selection)[next], state.parts, entry);
     bytes += entry.ByteSizeLong();
   }
   if (next < selection->size()) response.set_next_page_token(absl::StrCat(next));
@@ -89,7 +89,7 @@ absl::Status FillTensor(ServerState& state, const v1::DescribeTensorRequest& req
   absl::StatusOr<std::shared_ptr<const Buffer>> data = (*version)->GetTensor(*tensor);
   if (!data.ok()) return data.status();
   const TensorSpec& spec = (*version)->spec(*tensor);
-  FillEntry(*version, {*tensor, WholeBox(spec.shape)}, state.parts, *response.mutable_entry());
+  FillEntry(**version, {*tensor, WholeBox(spec.shape)}, state.parts, *response.mutable_entry());
   *response.mutable_version() = (*version)->Summary();
   const auto elements = static_cast<int64_t>(spec.ByteSize() / ElementSize(spec.dtype));
   const uint32_t asked = request.preview_elements() == 0 ? kDefaultPreview : request.preview_elements();

@@ -19,6 +19,12 @@ std::shared_ptr<VersionPart> PartTable::Get(const std::shared_ptr<Version>& vers
   return result;
 }
 
+std::shared_ptr<VersionPart> PartTable::Find(const Version& version, size_t tensor, const Box& box) const {
+  absl::MutexLock lock(&mutex_);
+  const auto found = parts_.find({&version, tensor, box});
+  return found == parts_.end() ? nullptr : found->second;
+}
+
 void PartTable::ForgetUnused() {
   if (parts_.size() < sweep_at_) return;
   for (auto it = parts_.begin(); it != parts_.end();) {

@@ -23,6 +23,10 @@ class PartTable {
   std::shared_ptr<VersionPart> Get(const std::shared_ptr<Version>& version, size_t tensor, const Box& box)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Null if no pull has asked for it yet.
+  std::shared_ptr<VersionPart> Find(const Version& version, size_t tensor, const Box& box) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
   const PackedChunks& packed() const { return packed_; }
 
  private:
@@ -31,7 +35,7 @@ class PartTable {
 
   PackedChunks packed_;
 
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
   // A part without a user stays, for its digests and its packed chunks, as long as its version can be pulled.
   std::map<Key, std::shared_ptr<VersionPart>> parts_ ABSL_GUARDED_BY(mutex_);
   size_t sweep_at_ ABSL_GUARDED_BY(mutex_) = 1024;  // number of parts at which to look for unused ones

@@ -309,7 +309,7 @@ class ManifestReactor final : public grpc::ServerWriteReactor<v1::ManifestPart> 
   }
 
   void WritePart() {
-    part_ = MakeManifestPart(version_, selection_, *parts_, next_);
+    part_ = MakeManifestPart(*version_, selection_, *parts_, next_);
     next_ += part_.entries_size();
     StartWrite(&part_);
   }

@@ -89,7 +89,7 @@ grpc::ByteBuffer PullSession::Header() {
 
 grpc::ByteBuffer PullSession::Manifest() {
   v1::PullResponse response;
-  *response.mutable_manifest() = MakeManifestPart(reader_.version(), selection_, parts_, manifest_next_);
+  *response.mutable_manifest() = MakeManifestPart(*reader_, selection_, parts_, manifest_next_);
   manifest_next_ += response.manifest().entries_size();
   if (response.manifest().last()) phase_ = Phase::kChunks;
   return Serialize(response);

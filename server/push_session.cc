@@ -122,7 +122,8 @@ absl::StatusOr<PushSession::Answer> PushSession::Declare(const v1::DeclareTensor
   for (const v1::DeclaredTensor& tensor : declare.tensors()) {
     absl::StatusOr<TensorSpec> spec = FromProto(tensor.tensor(), options_->max_name_bytes);
     if (!spec.ok()) return Annotate(spec.status(), Label());
-    declared_.push_back({*std::move(spec), tensor.has_box() ? std::optional(FromProto(tensor.box())) : std::nullopt});
+    Box box = tensor.has_box() ? FromProto(tensor.box()) : WholeBox(spec->shape);
+    declared_.push_back({*std::move(spec), std::move(box)});
   }
   if (!declare.last()) return std::nullopt;
 

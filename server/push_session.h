@@ -11,7 +11,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "common/net/byte_buffer.h"
-#include "common/tensor/buffer.h"
+#include "common/tensor/box.h"
 #include "common/wire/digest.h"
 #include "refit/v1/push.pb.h"
 #include "server/server_context.h"
@@ -74,8 +74,8 @@ class PushSession {
 
   ServerState& state_;
   const std::string peer_;
-  std::optional<BuildOptions> options_;          // after `open`
-  std::vector<VersionBuilder::Shard> declared_;  // until the last `declare`
+  std::optional<BuildOptions> options_;  // after `open`
+  std::vector<TensorPart> declared_;     // until the last `declare`
   absl::Time declared_at_;
   std::unique_ptr<VersionBuilder> builder_;
   std::vector<std::optional<TensorDigester>> digesters_;  // of shards under way

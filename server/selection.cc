@@ -124,27 +124,27 @@ absl::StatusOr<std::vector<Selected>> SelectTensors(const Version& version, cons
   return selection;
 }
 
-void FillEntry(const std::shared_ptr<Version>& version, const Selected& selected, PartTable& parts,
-               v1::ManifestEntry& entry) {
-  ToProto(version->spec(selected.tensor), *entry.mutable_tensor());
+void FillEntry(const Version& version, const Selected& selected, const PartTable& parts, v1::ManifestEntry& entry) {
+  const TensorPart part{version.spec(selected.tensor), selected.box};
+  ToProto(part.tensor, *entry.mutable_tensor());
+  entry.set_bytes(part.ByteSize());
   std::optional<uint64_t> digest;
   if (selected.whole) {
-    entry.set_bytes(version->spec(selected.tensor).ByteSize());
-    digest = version->tensor_digest(selected.tensor);
+    digest = version.tensor_digest(selected.tensor);
   } else {
-    const std::shared_ptr<VersionPart> part = parts.Get(version, selected.tensor, selected.box);
-    entry.set_bytes(part->part().ByteSize());
     ToProto(selected.box, *entry.mutable_box());
-    digest = part->digest();
+    // Only what was pulled has a digest: none is made for the asking.
+    const std::shared_ptr<VersionPart> pulled = parts.Find(version, selected.tensor, selected.box);
+    if (pulled != nullptr) digest = pulled->digest();
   }
   if (digest.has_value()) entry.set_digest(*digest);
 }
 
-v1::ManifestPart MakeManifestPart(const std::shared_ptr<Version>& version, const std::vector<Selected>& selection,
-                                  PartTable& parts, size_t first) {
+v1::ManifestPart MakeManifestPart(const Version& version, const std::vector<Selected>& selection,
+                                  const PartTable& parts, size_t first) {
   v1::ManifestPart part;
   part.set_first(first);
-  if (first == 0) *part.mutable_summary() = version->Summary();
+  if (first == 0) *part.mutable_summary() = version.Summary();
   size_t bytes = 0;
   size_t next = first;
   for (; next < selection.size() && bytes < kPartBytes; ++next) {

@@ -38,12 +38,11 @@ absl::StatusOr<SelectionRequest> SelectionOf(const v1::GetManifestRequest& reque
 absl::StatusOr<std::vector<Selected>> SelectTensors(const Version& version, const SelectionRequest& request);
 
 // Fills one entry. A part's digest is known once a pull has sent all of it.
-void FillEntry(const std::shared_ptr<Version>& version, const Selected& selected, PartTable& parts,
-               v1::ManifestEntry& entry);
+void FillEntry(const Version& version, const Selected& selected, const PartTable& parts, v1::ManifestEntry& entry);
 
 // The part of the selected manifest that begins at `first`, as long as a message may be; the first part carries the
 // summary.
-v1::ManifestPart MakeManifestPart(const std::shared_ptr<Version>& version, const std::vector<Selected>& selection,
-                                  PartTable& parts, size_t first);
+v1::ManifestPart MakeManifestPart(const Version& version, const std::vector<Selected>& selection,
+                                  const PartTable& parts, size_t first);
 
 }  // namespace refit

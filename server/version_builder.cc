@@ -61,20 +61,17 @@ absl::Status CheckAgrees(const Version& version, const VersionIdentity& identity
 
 absl::StatusOr<std::unique_ptr<VersionBuilder>> VersionBuilder::Open(VersionStore& store, const BuildOptions& options,
                                                                      std::vector<TensorSpec> native) {
-  std::vector<Shard> shards;
-  shards.reserve(native.size());
-  for (TensorSpec& tensor : native) shards.push_back({std::move(tensor), std::nullopt});
-  return Open(store, options, std::move(shards));
+  return Open(store, options, WholeParts(std::move(native)));
 }
 
 absl::StatusOr<std::unique_ptr<VersionBuilder>> VersionBuilder::Open(VersionStore& store, const BuildOptions& options,
-                                                                     std::vector<Shard> shards) {
+                                                                     std::vector<TensorPart> shards) {
   if (absl::Status status = CheckOptions(options, shards.size()); !status.ok()) return status;
   absl::StatusOr<std::shared_ptr<const Adapter>> adapter = FindAdapter(options.adapter);
   if (!adapter.ok()) return absl::InvalidArgumentError(adapter.status().message());
   std::vector<TensorSpec> native;
   native.reserve(shards.size());
-  for (const Shard& shard : shards) native.push_back(shard.tensor);
+  for (const TensorPart& shard : shards) native.push_back(shard.tensor);
   absl::StatusOr<VersionPlan> plan = Plan(**adapter, options, std::move(native));
   if (!plan.ok()) return plan.status();
   VersionIdentity identity{options.model, options.version, std::string((*adapter)->name()), options.publisher,
@@ -96,18 +93,17 @@ VersionBuilder::VersionBuilder(VersionStore& store, std::shared_ptr<Version> ver
 
 VersionBuilder::~VersionBuilder() { Abort("its trainer went away before the commit"); }
 
-absl::Status VersionBuilder::Join(std::vector<Shard> shards) {
+absl::Status VersionBuilder::Join(std::vector<TensorPart> shards) {
   std::vector<Box> boxes;
   boxes.reserve(shards.size());
-  for (Shard& shard : shards) {
-    Box box = shard.box.has_value() ? *std::move(shard.box) : WholeBox(shard.tensor.shape);
-    if (absl::Status status = Validate(box, shard.tensor.shape); !status.ok()) {
+  for (const TensorPart& shard : shards) {
+    if (absl::Status status = Validate(shard.box, shard.tensor.shape); !status.ok()) {
       return Annotate(status, absl::StrCat("tensor ", shard.tensor.ToString()));
     }
-    index_of_.emplace(shard.tensor.name, shards_.size());
-    shards_.push_back({std::move(shard.tensor), box});
-    boxes.push_back(std::move(box));
+    index_of_.emplace(shard.tensor.name, boxes.size());
+    boxes.push_back(shard.box);
   }
+  shards_ = std::move(shards);
   received_.resize(shards_.size(), 0);
   const absl::StatusOr<bool> is_last = version_->Join(rank_, std::move(boxes));
   if (!is_last.ok()) return is_last.status();

@@ -38,18 +38,13 @@ struct BuildOptions {
 // thread-safe, but the builders of a version's ranks may work at the same time; the store must outlive it.
 class VersionBuilder {
  public:
-  // A native tensor and the box of it that the rank holds; unset: all of it.
-  struct Shard {
-    TensorSpec tensor;
-    std::optional<Box> box;
-  };
-
-  // Plans, opens or joins. Bytes may come once the version's assembly is complete: at once for a single rank.
-  // Errors: PlanVersion, FindAdapter (as INVALID_ARGUMENT), PythonRegex::Compile, VersionStore::Open; INVALID_ARGUMENT
-  // for a rank that is not below world, a box out of bounds, a declaration that differs from the other ranks', or boxes
-  // that do not tile a tensor. The version is aborted then, unless the rank is none of its own.
+  // Plans, opens or joins, with this rank's box of every native tensor. Bytes may come once the version's assembly is
+  // complete: at once for a single rank. Errors: PlanVersion, FindAdapter (as INVALID_ARGUMENT), PythonRegex::Compile,
+  // VersionStore::Open; INVALID_ARGUMENT for a rank that is not below world, a box out of bounds, a declaration that
+  // differs from the other ranks', or boxes that do not tile a tensor. The version is aborted then, unless the rank is
+  // none of its own.
   static absl::StatusOr<std::unique_ptr<VersionBuilder>> Open(VersionStore& store, const BuildOptions& options,
-                                                              std::vector<Shard> shards);
+                                                              std::vector<TensorPart> shards);
   static absl::StatusOr<std::unique_ptr<VersionBuilder>> Open(VersionStore& store, const BuildOptions& options,
                                                               std::vector<TensorSpec> native);
   ~VersionBuilder();
@@ -88,7 +83,7 @@ class VersionBuilder {
 
  private:
   VersionBuilder(VersionStore& store, std::shared_ptr<Version> version, uint32_t rank);
-  absl::Status Join(std::vector<Shard> shards);
+  absl::Status Join(std::vector<TensorPart> shards);
   absl::Status Write(size_t index, uint64_t offset, absl::Span<const std::byte> bytes);
   absl::Status CheckRange(size_t index, uint64_t offset, uint64_t size) const;
   absl::Status PublishWithoutData();

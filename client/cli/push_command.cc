@@ -156,8 +156,8 @@ void Measure(const ShardSource& source, const VersionPush& push, PushReport& rep
 
 // "159 native tensors, 47.8 MB", or "rank 3 of 8, 120 shards, 5.9 MB".
 std::string WhatIsPushed(const PushReport& report) {
-  return absl::StrCat(report.rank.given() ? absl::StrCat("rank ", report.rank.rank, " of ", report.rank.world, ", ",
-                                                         FormatCount(report.shards, "shard"))
+  return absl::StrCat(report.rank.given() ? absl::StrCat("rank ", report.rank.rank, " of ", report.rank.mesh.world,
+                                                         ", ", FormatCount(report.shards, "shard"))
                                           : FormatCount(report.native_tensors, "native tensor"),
                       ", ", FormatBytes(report.shard_bytes),
                       report.excluded > 0 ? absl::StrCat(" (", report.excluded, " excluded)") : "");
@@ -198,7 +198,7 @@ nlohmann::ordered_json ReportJson(const PushReport& report) {
                                  {"native_bytes", report.shard_bytes}};
   if (report.rank.given()) {
     json["rank"] = report.rank.rank;
-    json["world"] = report.rank.world;
+    json["world"] = report.rank.mesh.world;
     json["shards"] = report.shards;
     json["digest_only_bytes"] = report.unsent_bytes;
   }
@@ -244,7 +244,7 @@ absl::StatusOr<PublishOptions> OptionsOf(const PushFlags& flags) {
   options.publisher = flags.publisher;
   if (flags.rank.given()) {
     options.rank = flags.rank.rank;
-    options.world = flags.rank.world;
+    options.world = flags.rank.mesh.world;
   }
   if (options.version == 0) {
     const absl::StatusOr<uint64_t> next = NextVersion(flags.common);

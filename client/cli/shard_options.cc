@@ -8,7 +8,6 @@
 #include "client/cli/exit_code.h"
 #include "client/cli/options.h"
 #include "client/cli/tp_rules.h"
-#include "client/mesh.h"
 #include "client/publisher.h"
 
 namespace refit::cli {
@@ -39,20 +38,10 @@ void CheckBelow(const char* rank_option, uint64_t rank, const char* size_option,
   throw CLI::ValidationError(rank_option, absl::StrCat(rank, " is not below ", size_option, " ", size));
 }
 
-Mesh MeshOf(const RankOptions& options) {
-  Mesh mesh;
-  mesh.world = options.world;
-  mesh.ep_size = options.ep_size;
-  mesh.ep_shard_size = options.ep_shard_size;
-  mesh.fsdp_size = options.fsdp_size;
-  mesh.tp_size = options.tp_size;
-  return mesh;
-}
-
 absl::StatusOr<std::shared_ptr<const ShardSource>> CutAsTheMeshSays(std::shared_ptr<const NativeSource> source,
                                                                     const RankOptions& options) {
   if (!options.given()) return ShardSource::Whole(std::move(source));
-  Mesh mesh = MeshOf(options);
+  Mesh mesh = options.mesh;
   if (!options.tp_rules.empty()) {
     absl::StatusOr<std::vector<LayoutRule>> rules = ReadTpRules(options.tp_rules);
     if (!rules.ok()) return rules.status();
@@ -90,12 +79,12 @@ void AddRankOptions(CLI::App* command, RankOptions& options) {
     return AddNumber(command, kRankGroup, name, value, least, help);
   };
   CLI::Option* rank = add("--rank", options.rank, 0, "Which of the trainer's ranks this process is, from 0");
-  Need(rank, add("--world", options.world, 1, "How many ranks push the version together; needs --version"));
-  add("--ep-size", options.ep_size, 1, "Expert parallelism: parts of dimension 0 of expert tensors")->needs(rank);
-  add("--ep-shard-size", options.ep_shard_size, 1, "Parts of dimension 1 of expert tensors")->needs(rank);
-  add("--fsdp-size", options.fsdp_size, 1, "Parts of dimension 0 of all other tensors")->needs(rank);
+  Need(rank, add("--world", options.mesh.world, 1, "How many ranks push the version together; needs --version"));
+  add("--ep-size", options.mesh.ep_size, 1, "Expert parallelism: parts of dimension 0 of expert tensors")->needs(rank);
+  add("--ep-shard-size", options.mesh.ep_shard_size, 1, "Parts of dimension 1 of expert tensors")->needs(rank);
+  add("--fsdp-size", options.mesh.fsdp_size, 1, "Parts of dimension 0 of all other tensors")->needs(rank);
   CLI::Option* tp_size =
-      add("--tp-size", options.tp_size, 1, "Tensor parallelism: parts of what --tp-rules names")->needs(rank);
+      add("--tp-size", options.mesh.tp_size, 1, "Tensor parallelism: parts of what --tp-rules names")->needs(rank);
   Need(tp_size,
        command->add_option("--tp-rules", options.tp_rules, kTpRulesHelp)->type_name("FILE")->group(kRankGroup));
 }
@@ -103,8 +92,8 @@ void AddRankOptions(CLI::App* command, RankOptions& options) {
 void CheckRankOptions(CLI::App* command, RankOptions& options, bool has_version) {
   for (const char* option : kMeshOptions) options.mesh_given |= command->count(option) > 0;
   if (!options.given()) return;
-  CheckBelow("--rank", options.rank, "--world", options.world);
-  if (const absl::Status status = RulesOfRank(MeshOf(options), options.rank).status(); !status.ok()) {
+  CheckBelow("--rank", options.rank, "--world", options.mesh.world);
+  if (const absl::Status status = RulesOfRank(options.mesh, options.rank).status(); !status.ok()) {
     throw CLI::ValidationError("--world", std::string(status.message()));
   }
   if (options.is_sharded() && !has_version) {

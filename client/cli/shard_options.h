@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "client/cli/native_options.h"
+#include "client/mesh.h"
 #include "client/shard_source.h"
 #include "common/tensor/layout_rule.h"
 
@@ -17,16 +18,12 @@ namespace refit::cli {
 // Of `push`.
 struct RankOptions {
   uint32_t rank = 0;
-  uint32_t world = 0;  // 0: not given, no sharded push
-  uint32_t ep_size = 1;
-  uint32_t ep_shard_size = 1;
-  uint32_t fsdp_size = 1;
-  uint32_t tp_size = 1;
+  Mesh mesh{.world = 0};  // world 0: not given, no sharded push; without tp_rules, which a file has
   std::string tp_rules;
   bool mesh_given = false;  // any of the sizes
 
-  bool given() const { return world > 0; }
-  bool is_sharded() const { return world > 1; }
+  bool given() const { return mesh.world > 0; }
+  bool is_sharded() const { return mesh.world > 1; }
 };
 
 void AddRankOptions(CLI::App* command, RankOptions& options);

@@ -2,7 +2,6 @@
 
 #include <cerrno>
 #include <fstream>
-#include <system_error>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -11,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "common/adapters/layout_rules.h"
+#include "common/safetensors/posix_file.h"
 #include "common/tensor/shape.h"
 #include "common/tensor/tensor_spec.h"
 
@@ -44,14 +44,6 @@ absl::StatusOr<LayoutRule> ParseRule(absl::string_view line) {
   return rule;
 }
 
-absl::Status FileError(int error, const std::string& path) {
-  const absl::StatusCode code = error == ENOENT || error == ENOTDIR ? absl::StatusCode::kNotFound
-                                : error == EACCES || error == EPERM ? absl::StatusCode::kPermissionDenied
-                                                                    : absl::StatusCode::kUnknown;
-  return absl::Status(code, absl::StrCat("cannot read ", Printable(path), ": ",
-                                         std::error_code(error, std::generic_category()).message()));
-}
-
 }  // namespace
 
 absl::StatusOr<std::vector<LayoutRule>> ParseTpRules(absl::string_view text, const std::string& path) {
@@ -77,7 +69,7 @@ absl::StatusOr<std::vector<LayoutRule>> ReadTpRules(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   std::string text;
   for (std::string line; std::getline(file, line);) absl::StrAppend(&text, line, "\n");
-  if (!file.is_open() || file.bad()) return FileError(errno, path);
+  if (!file.is_open() || file.bad()) return FileError(errno, "read", path);
   return ParseTpRules(text, path);
 }
 

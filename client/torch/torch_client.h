@@ -30,8 +30,8 @@ absl::StatusOr<v1::VersionSummary> PublishStateDict(Publisher& publisher, const 
 
 struct PulledTensors {
   PullResult result;
-  NamedTensors
-      tensors;  // in manifest order, shaped as the parts that were pulled; F8 as bytes where LibTorch does not know it
+  // In manifest order, shaped as the parts that were pulled; F8 as bytes where LibTorch does not know it.
+  NamedTensors tensors;
 };
 
 // Pulls into tensors in host memory, which own it.

@@ -18,8 +18,6 @@ constexpr char kIndexName[] = "model.safetensors.index.json";
 // The tensors of each file, by file name.
 using FileMap = std::map<std::string, std::set<std::string>>;
 
-std::string Quoted(absl::string_view name) { return absl::StrCat("\"", Printable(name), "\""); }
-
 // A plain name: what stands under it is in the checkpoint's own folder.
 bool IsPlainName(absl::string_view name) {
   constexpr absl::string_view kForbidden("/\0", 2);

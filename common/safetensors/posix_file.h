@@ -1,4 +1,4 @@
-// Files by the operating system's own calls, with statuses and owners. Private to common/safetensors.
+// Files by the operating system's own calls, with statuses and owners. For this project's own use.
 #pragma once
 
 #include <cstddef>

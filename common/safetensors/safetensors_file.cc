@@ -22,8 +22,6 @@ struct Entry {
   uint64_t end = 0;
 };
 
-std::string Quoted(absl::string_view name) { return absl::StrCat("\"", Printable(name), "\""); }
-
 // Reads {"__metadata__": {string: string}, name: {"dtype": string, "shape": [sizes], "data_offsets": [begin, end]}}.
 class HeaderReader final : public StrictJsonReader {
  public:

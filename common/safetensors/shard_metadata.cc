@@ -13,8 +13,6 @@
 namespace refit {
 namespace {
 
-std::string Quoted(absl::string_view name) { return absl::StrCat("\"", Printable(name), "\""); }
-
 absl::Status InFile(const std::string& path, absl::string_view message) {
   return absl::InvalidArgumentError(absl::StrCat(Printable(path), ": metadata ", kShardsKey, ": ", message));
 }

@@ -14,6 +14,9 @@
 
 namespace refit {
 
+// A name or key as it may stand in a message.
+inline std::string Quoted(absl::string_view name) { return absl::StrCat("\"", Printable(name), "\""); }
+
 // A reader to which every value is unexpected, other than those that a derived class takes.
 class StrictJsonReader : public nlohmann::json::json_sax_t {
  public:

@@ -166,6 +166,13 @@ TensorPart TensorPart::Whole(TensorSpec tensor) {
   return {std::move(tensor), std::move(box)};
 }
 
+std::vector<TensorPart> WholeParts(std::vector<TensorSpec> tensors) {
+  std::vector<TensorPart> parts;
+  parts.reserve(tensors.size());
+  for (TensorSpec& tensor : tensors) parts.push_back(TensorPart::Whole(std::move(tensor)));
+  return parts;
+}
+
 std::string TensorPart::ToString() const {
   if (is_whole()) return tensor.ToString();
   return absl::StrCat(tensor.ToString(), " box ", refit::ToString(box));

@@ -79,6 +79,9 @@ struct TensorPart {
   friend bool operator==(const TensorPart& a, const TensorPart& b) { return a.tensor == b.tensor && a.box == b.box; }
 };
 
+// Each tensor as a part that is all of it.
+std::vector<TensorPart> WholeParts(std::vector<TensorSpec> tensors);
+
 // Maps runs of a box's own elements to places in the tensor that it lies in.
 class BoxRuns {
  public:

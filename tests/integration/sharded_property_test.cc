@@ -20,6 +20,7 @@
 #include "client/subscriber.h"
 #include "common/adapters/gemma4_moe_state_dict_adapter.h"
 #include "server/refit_server.h"
+#include "tests/support/gather.h"
 #include "tests/support/status_matchers.h"
 
 namespace refit {
@@ -137,15 +138,6 @@ std::string Describe(const Mesh& mesh, const Model& model) {
                                   " fsdp ", mesh.fsdp_size, " tp ", mesh.tp_size, model.dtype ? " to BF16" : "");
   for (const TensorSpec& spec : model.native) absl::StrAppend(&text, "\n  ", spec.ToString());
   return text;
-}
-
-Bytes Gather(const TensorPart& part, const Bytes& whole) {
-  const auto size = static_cast<int64_t>(ElementSize(part.tensor.dtype));
-  Bytes bytes;
-  BoxRuns(part.tensor.shape, part.box).ForEach(0, ElementCount(part.box), [&](int64_t place, int64_t count) {
-    bytes.insert(bytes.end(), whole.begin() + place * size, whole.begin() + (place + count) * size);
-  });
-  return bytes;
 }
 
 // One rank: its shards in random order, a piece of one and a piece of another.

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "common/tensor/kernels.h"
+#include "tests/support/gather.h"
 
 namespace refit {
 namespace {
@@ -166,17 +167,6 @@ std::vector<Box> RandomTiling(const Shape& shape, Random& random) {
     boxes = std::move(cut);
   }
   return boxes;
-}
-
-// The shard's own bytes, cut out of the whole tensor's.
-Bytes Gather(const TensorPart& shard, const Bytes& native) {
-  const size_t size = ElementSize(shard.tensor.dtype);
-  Bytes bytes;
-  BoxRuns(shard.tensor.shape, shard.box).ForEach(0, ElementCount(shard.box), [&](int64_t place, int64_t count) {
-    const auto begin = native.begin() + static_cast<std::ptrdiff_t>(place * size);
-    bytes.insert(bytes.end(), begin, begin + static_cast<std::ptrdiff_t>(count * size));
-  });
-  return bytes;
 }
 
 void ExpectShardsMakeTheWhole(const Conversion& conversion, Random& random) {
