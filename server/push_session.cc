@@ -69,7 +69,7 @@ absl::StatusOr<PushSession::Answer> PushSession::Dispatch(const ReceivedMessage&
       return Declare(request.declare());
     case v1::PushRequest::kCommit:
       if (absl::Status status = Commit(); !status.ok()) return status;
-      return std::nullopt;
+      return Poll();  // of the last rank at once, whatever it says next
     case v1::PushRequest::kAbort:
       return Abort(request.abort());
     case v1::PushRequest::REQUEST_NOT_SET:
