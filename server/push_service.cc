@@ -48,7 +48,7 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
 
   void OnReadDone(bool ok) override {
     if (!ok) {
-      strand_->Post([self = self_] { self->OnStreamEnded(); });
+      strand_->Post([self = shared_from_this()] { self->OnStreamEnded(); });
       return;
     }
     grpc::ByteBuffer message;
@@ -58,7 +58,8 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
       absl::MutexLock lock(&mutex_);
       // Before `reading_` falls: from then on OnMessage may start the next read, whose message must come after this
       // one.
-      strand_->Post([self = self_, message = std::move(message)]() mutable { self->OnMessage(std::move(message)); });
+      strand_->Post(
+          [self = shared_from_this(), message = std::move(message)]() mutable { self->OnMessage(std::move(message)); });
       ++queued_;
       read_on = reading_ = queued_ < kMaxQueuedMessages;
     }
@@ -75,7 +76,8 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   }
 
   void OnCancel() override {
-    strand_->Post([self = self_] { self->Fail(absl::CancelledError("the trainer's stream was cut or cancelled")); });
+    strand_->Post(
+        [self = shared_from_this()] { self->Fail(absl::CancelledError("the trainer's stream was cut or cancelled")); });
   }
 
   void OnDone() override {
