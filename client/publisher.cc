@@ -83,6 +83,8 @@ struct VersionPush::State {
   std::vector<bool> digest_only;
   std::vector<bool> unneeded;
   uint64_t chunk_limit = 0;
+  uint64_t sent_bytes = 0;      // of payload
+  uint64_t received_bytes = 0;  // of those, what the service has acknowledged
   std::unique_ptr<RawCall> call;
   absl::Status over;  // not OK: nothing more can be pushed
   bool committed = false;
@@ -93,6 +95,7 @@ struct VersionPush::State {
   absl::Status OnOpened();
   absl::Status Mark(const google::protobuf::RepeatedField<uint64_t>& tensors, std::vector<bool>& marks);
   absl::Status CheckAppend(size_t tensor, uint64_t bytes) const;
+  absl::Status WaitForWindow(uint64_t payload_bytes);
   absl::Status AppendDigest(size_t tensor, absl::Span<const std::byte> bytes);
   absl::Status AppendChunk(size_t tensor, absl::Span<const std::byte> payload, std::shared_ptr<const void> owner);
   TensorDigester& DigesterOf(size_t tensor);
@@ -142,10 +145,11 @@ absl::Status VersionPush::State::Read(v1::PushResponse& response) {
 absl::Status VersionPush::State::Receive(v1::PushResponse::ResponseCase expected, v1::PushResponse& response) {
   while (true) {
     if (absl::Status status = Read(response); !status.ok()) return status;
+    if (response.response_case() == expected) return absl::OkStatus();
+    if (response.has_received()) continue;  // was not waited for
     if (!response.has_waiting()) break;
     OnWaiting(response.waiting());
   }
-  if (response.response_case() == expected) return absl::OkStatus();
   return Fail(absl::InternalError(absl::StrCat("the service answered with field ", response.response_case(),
                                                " of PushResponse where ", expected, " was expected")));
 }
@@ -266,8 +270,21 @@ absl::Status VersionPush::State::AppendDigest(size_t tensor, absl::Span<const st
   return Send(CopyChunkMessage(header, {}), absl::StrCat("tensor ", Printable(shards[tensor].tensor.name)));
 }
 
+// Until `payload_bytes` more may be under way.
+absl::Status VersionPush::State::WaitForWindow(uint64_t payload_bytes) {
+  if (opened.window_bytes() == 0) return absl::OkStatus();
+  v1::PushResponse response;
+  while (sent_bytes != received_bytes && sent_bytes + payload_bytes - received_bytes > opened.window_bytes()) {
+    if (absl::Status status = Receive(v1::PushResponse::kReceived, response); !status.ok()) return status;
+    received_bytes = std::clamp(response.received().bytes(), received_bytes, sent_bytes);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status VersionPush::State::AppendChunk(size_t tensor, absl::Span<const std::byte> payload,
                                              std::shared_ptr<const void> owner) {
+  if (absl::Status status = WaitForWindow(payload.size()); !status.ok()) return status;
+  sent_bytes += payload.size();
   const TensorPart& shard = shards[tensor];
   ChunkHeader header;
   header.tensor = tensor;

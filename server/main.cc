@@ -50,6 +50,9 @@ void AddOptions(CLI::App& app, Flags& flags) {
   option("--max-name-bytes", limits.max_name_bytes, "N", "Longest tensor name [1024]");
   option("--max-pulls", limits.max_pulls, "N", "Most pulls served at a time [1024]");
   option("--max-pushes", limits.max_pushes, "N", "Most push streams open at a time [256]");
+  option("--push-window", limits.push_window_bytes, "SIZE",
+         "Bytes that the ranks of a version may send ahead of the conversion, all together [64MiB]")
+      ->transform(size);
   option("--push-idle-timeout", flags.push_idle_seconds, "SECONDS",
          "Abort a version whose trainer sends nothing for so long [60]")
       ->check(CLI::PositiveNumber);

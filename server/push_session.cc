@@ -14,6 +14,8 @@ namespace refit {
 namespace {
 
 constexpr size_t kMaxRanksNamed = 16;
+// More than two: a window holds two chunks or more, and a trainer with half of it free can always send one.
+constexpr uint64_t kAcknowledgementsPerWindow = 4;
 
 absl::Status OutOfOrder(absl::string_view what) {
   return absl::FailedPreconditionError(absl::StrCat(
@@ -55,14 +57,14 @@ absl::StatusOr<PushSession::Answer> PushSession::Dispatch(const ReceivedMessage&
   if (!chunk.ok()) return chunk.status();
   if (chunk->has_value()) {
     if (absl::Status status = WriteChunk(**chunk, message); !status.ok()) return status;
-    return std::nullopt;
+    return OnHandled((*chunk)->payload_bytes);
   }
   v1::PushRequest request;
   if (absl::Status status = Parse(message.buffer(), request); !status.ok()) return status;
   switch (request.request_case()) {
     case v1::PushRequest::kChunk:
       if (absl::Status status = WriteChunk(request.chunk()); !status.ok()) return status;
-      return std::nullopt;
+      return OnHandled(request.chunk().payload().size());
     case v1::PushRequest::kOpen:
       return Open(request.open());
     case v1::PushRequest::kDeclare:
@@ -132,6 +134,7 @@ absl::StatusOr<PushSession::Answer> PushSession::Declare(const v1::DeclareTensor
   if (!builder.ok()) return Annotate(builder.status(), Label());
   builder_ = *std::move(builder);
   declared_at_ = absl::Now();
+  window_bytes_ = std::max(state_.limits.push_window_bytes / options_->world, 2 * state_.store.options().chunk_bytes);
   digesters_.resize(builder_->shards().size());
   const v1::VersionSummary summary = builder_->version()->Summary();
   state_.log.Info("version opened", {{"model", options_->model},
@@ -165,11 +168,21 @@ uint64_t PushSession::Wait(std::function<void()> wake) {
   return opened_ ? version.WaitForEnd(std::move(wake)) : version.WaitForRanks(std::move(wake));
 }
 
+PushSession::Answer PushSession::OnHandled(uint64_t payload_bytes) {
+  handled_bytes_ += payload_bytes;
+  if (handled_bytes_ - acknowledged_bytes_ < window_bytes_ / kAcknowledgementsPerWindow) return std::nullopt;
+  acknowledged_bytes_ = handled_bytes_;
+  v1::PushResponse response;
+  response.mutable_received()->set_bytes(handled_bytes_);
+  return response;
+}
+
 v1::PushResponse PushSession::OpenedMessage() const {
   v1::PushResponse response;
   v1::VersionOpened& opened = *response.mutable_opened();
   *opened.mutable_summary() = builder_->version()->Summary();
   opened.set_max_chunk_bytes(state_.store.options().chunk_bytes);
+  opened.set_window_bytes(window_bytes_);
   for (size_t i = 0; i < builder_->shards().size(); ++i) {
     if (builder_->is_unneeded(i)) {
       opened.add_unneeded(i);

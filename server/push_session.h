@@ -66,6 +66,8 @@ class PushSession {
   absl::Status WriteChunk(const DecodedChunk& chunk, const ReceivedMessage& message);
   // A chunk that generic protobuf code encoded in its own way.
   absl::Status WriteChunk(const v1::Chunk& chunk);
+  // Tells the trainer, now and then, how much has been handled.
+  Answer OnHandled(uint64_t payload_bytes);
   absl::Status CheckChunk(const ChunkHeader& header, uint64_t payload_bytes) const;
   absl::Status AppendVerified(const ChunkHeader& header, uint64_t got_digest, absl::Span<const std::byte> payload);
   // A chunk that tells the digest of a shard which another rank sends.
@@ -79,6 +81,9 @@ class PushSession {
   absl::Time declared_at_;
   std::unique_ptr<VersionBuilder> builder_;
   std::vector<std::optional<TensorDigester>> digesters_;  // of shards under way
+  uint64_t window_bytes_ = 0;
+  uint64_t handled_bytes_ = 0;  // of payload
+  uint64_t acknowledged_bytes_ = 0;
   bool opened_ = false;                                   // the trainer was told so
   bool committing_ = false;                               // the trainer has asked for it
   bool finished_ = false;

@@ -30,6 +30,8 @@ struct Limits {
   int max_message_bytes = kMaxMessageBytes;
   // Memory for packed chunks of parts of tensors, besides the store's.
   uint64_t packed_bytes = uint64_t{256} << 20;
+  // Bytes that the ranks of a version may have under way, all together; each rank at least two chunks.
+  uint64_t push_window_bytes = uint64_t{64} << 20;
   // A push whose trainer is silent for so long is aborted.
   std::chrono::milliseconds push_idle_timeout = std::chrono::seconds(60);
   // A sharded push whose ranks have not all declared so long after the first is aborted.

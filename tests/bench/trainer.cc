@@ -1,0 +1,113 @@
+// One rank of a trainer that has its shards in memory, as a real one has, and pushes a version whenever it is told to.
+//
+// Reads version numbers from stdin, one a line. Prints "ready <shard bytes>", then for each version "<version>
+// <seconds>" from opening to commit.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_format.h"
+#include "client/mesh.h"
+#include "client/native_source.h"
+#include "client/publisher.h"
+#include "client/shard_source.h"
+#include "common/net/channel.h"
+#include "common/tensor/buffer.h"
+
+namespace refit {
+namespace {
+
+struct Flags {
+  ChannelOptions channel;
+  SyntheticOptions synthetic;
+  PublishOptions publish;
+  Mesh mesh;
+};
+
+void AddOptions(CLI::App& app, Flags& flags) {
+  app.add_option("--server", flags.channel.address)->required();
+  app.add_option("--synthetic", flags.synthetic.model);
+  app.add_option("--layers", flags.synthetic.layers);
+  app.add_option("--seed", flags.synthetic.seed);
+  app.add_option("--exclude-key-regex", flags.publish.exclude_key_regex);
+  app.add_option("--rank", flags.publish.rank);
+  app.add_option("--world", flags.mesh.world);
+  app.add_option("--ep-size", flags.mesh.ep_size);
+  app.add_option("--ep-shard-size", flags.mesh.ep_shard_size);
+  app.add_option("--fsdp-size", flags.mesh.fsdp_size);
+}
+
+using Values = std::vector<std::shared_ptr<Buffer>>;
+
+absl::StatusOr<std::shared_ptr<const ShardSource>> OpenShards(const Flags& flags) {
+  absl::StatusOr<std::shared_ptr<const NativeSource>> native = OpenSyntheticSource(flags.synthetic);
+  if (!native.ok()) return native.status();
+  const absl::StatusOr<std::vector<LayoutRule>> rules = RulesOfRank(flags.mesh, flags.publish.rank);
+  if (!rules.ok()) return rules.status();
+  absl::StatusOr<std::vector<TensorPart>> shards = ShardsOf(*rules, flags.publish.adapter, (*native)->tensors());
+  if (!shards.ok()) return shards.status();
+  return ShardSource::Cut(*std::move(native), *std::move(shards));
+}
+
+absl::StatusOr<Values> MakeValues(const ShardSource& source) {
+  Values values;
+  for (size_t i = 0; i < source.shards().size(); ++i) {
+    absl::StatusOr<std::shared_ptr<Buffer>> buffer = Buffer::Allocate(source.shards()[i].ByteSize());
+    if (!buffer.ok()) return buffer.status();
+    const absl::Span<const std::byte> made = source.Read(i, 0, (*buffer)->size(), (*buffer)->span());
+    if (made.data() != (*buffer)->data()) std::copy(made.begin(), made.end(), (*buffer)->data());
+    values.push_back(*std::move(buffer));
+  }
+  return values;
+}
+
+absl::Status PushVersion(Publisher& publisher, const PublishOptions& options, const ShardSource& source,
+                         const Values& values) {
+  absl::StatusOr<std::unique_ptr<VersionPush>> push = publisher.OpenShards(options, source.shards());
+  if (!push.ok()) return push.status();
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (absl::Status status = (*push)->Append(i, values[i]->span(), values[i]); !status.ok()) return status;
+  }
+  return (*push)->Commit().status();
+}
+
+absl::Status Run(Flags& flags) {
+  flags.publish.world = flags.mesh.world;
+  const absl::StatusOr<std::shared_ptr<const ShardSource>> source = OpenShards(flags);
+  if (!source.ok()) return source.status();
+  const absl::StatusOr<Values> values = MakeValues(**source);
+  if (!values.ok()) return values.status();
+  const absl::StatusOr<std::unique_ptr<Publisher>> publisher = Publisher::Connect(flags.channel);
+  if (!publisher.ok()) return publisher.status();
+  uint64_t bytes = 0;
+  for (const std::shared_ptr<Buffer>& buffer : *values) bytes += buffer->size();
+  std::cout << "ready " << bytes << std::endl;
+  while (std::cin >> flags.publish.version) {
+    const auto begin = std::chrono::steady_clock::now();
+    if (absl::Status status = PushVersion(**publisher, flags.publish, **source, *values); !status.ok()) return status;
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    std::cout << absl::StrFormat("%d %.6f", flags.publish.version, seconds) << std::endl;
+  }
+  return absl::OkStatus();
+}
+
+int Main(int argc, char** argv) {
+  TuneAllocatorForBulkData();
+  CLI::App app("A rank of a trainer, for benchmarks: pushes the versions whose numbers it reads");
+  Flags flags;
+  AddOptions(app, flags);
+  CLI11_PARSE(app, argc, argv);
+  const absl::Status status = Run(flags);
+  if (!status.ok()) std::cerr << "bench-trainer: " << status.ToString() << "\n";
+  return status.ok() ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace refit
+
+int main(int argc, char** argv) { return refit::Main(argc, argv); }
