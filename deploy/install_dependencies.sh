@@ -9,7 +9,7 @@ set -euo pipefail
 packages=(
   g++ cmake ninja-build ccache pkg-config git ca-certificates
   libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev libtorch-dev
-  libgtest-dev libgmock-dev libre2-dev libxxhash-dev libcli11-dev libspdlog-dev nlohmann-json3-dev
+  libgtest-dev libgmock-dev libbenchmark-dev libre2-dev libxxhash-dev libhwy-dev libcli11-dev libspdlog-dev nlohmann-json3-dev
 )
 for group in "$@"; do
   case "$group" in

@@ -9,9 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-
-#define XXH_INLINE_ALL
-#include <xxhash.h>
+#include "common/wire/hasher.h"
 
 namespace refit {
 namespace {
@@ -89,18 +87,18 @@ void ReceivedMessage::ForEachRun(uint64_t offset, const std::function<void(absl:
 }
 
 uint64_t ReceivedMessage::CopyAndDigest(uint64_t offset, std::byte* dst) const {
-  XXH3_state_t state;
-  XXH3_64bits_reset(&state);
+  thread_local Hasher hasher;  // allocates once
+  hasher.Reset();
   ForEachRun(offset, [&](absl::Span<const std::byte> run) {
     while (!run.empty()) {
       const auto piece = run.subspan(0, kHotBytes);
       std::memcpy(dst, piece.data(), piece.size());
-      XXH3_64bits_update(&state, dst, piece.size());
+      hasher.Update(dst, piece.size());
       dst += piece.size();
       run.remove_prefix(piece.size());
     }
   });
-  return XXH3_64bits_digest(&state);
+  return hasher.Digest();
 }
 
 }  // namespace refit

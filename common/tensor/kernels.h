@@ -5,6 +5,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
+#include <vector>
 
 #include "common/tensor/dtype.h"
 
@@ -28,5 +30,13 @@ void FillOnes(DType dtype, std::byte* dst, int64_t count);
 
 // Element `index` as a double; F8 and the like decoded.
 double ElementAsDouble(DType dtype, const std::byte* src, int64_t index);
+
+// The instruction sets that the kernels were compiled for and that this processor has, the best first: "AVX3" is
+// AVX-512.
+std::vector<std::string> KernelTargets();
+
+// From now on ConvertElements and TransposeElements use this one of KernelTargets(); empty: the best. False, and the
+// best, if there is no such one. For tests and benchmarks; not while kernels run.
+bool UseKernelTarget(const std::string& name);
 
 }  // namespace refit

@@ -5,9 +5,7 @@
 #include <string>
 
 #include "absl/strings/string_view.h"
-
-#define XXH_INLINE_ALL
-#include <xxhash.h>
+#include "common/wire/hasher.h"
 
 namespace refit {
 namespace {
@@ -18,21 +16,10 @@ std::array<std::byte, 8> LittleEndian(uint64_t value) {
   return bytes;
 }
 
-class Hasher {
- public:
-  Hasher() { Reset(); }
-
-  void Reset() { XXH3_64bits_reset(&state_); }
-  void Update(const void* data, size_t size) { XXH3_64bits_update(&state_, data, size); }
-  void UpdateDigest(uint64_t digest) {
-    const auto bytes = LittleEndian(digest);
-    Update(bytes.data(), bytes.size());
-  }
-  uint64_t Digest() const { return XXH3_64bits_digest(&state_); }
-
- private:
-  XXH3_state_t state_;
-};
+void AddDigest(Hasher& hasher, uint64_t digest) {
+  const auto bytes = LittleEndian(digest);
+  hasher.Update(bytes.data(), bytes.size());
+}
 
 std::string Join(absl::Span<const int64_t> numbers) {
   std::string text;
@@ -45,7 +32,7 @@ std::string Join(absl::Span<const int64_t> numbers) {
 
 }  // namespace
 
-uint64_t DigestBytes(absl::Span<const std::byte> bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
+uint64_t DigestBytes(absl::Span<const std::byte> bytes) { return Hasher::Of(bytes.data(), bytes.size()); }
 
 uint64_t ChunkCount(uint64_t bytes, uint64_t chunk_bytes) {
   if (bytes == 0) return 1;
@@ -54,7 +41,7 @@ uint64_t ChunkCount(uint64_t bytes, uint64_t chunk_bytes) {
 
 uint64_t TensorDigest(absl::Span<const uint64_t> block_digests) {
   Hasher hasher;
-  for (const uint64_t digest : block_digests) hasher.UpdateDigest(digest);
+  for (const uint64_t digest : block_digests) AddDigest(hasher, digest);
   return hasher.Digest();
 }
 
@@ -73,7 +60,7 @@ struct TensorDigester::State {
   Hasher tensor;
 
   void EndBlock() {
-    tensor.UpdateDigest(block.Digest());
+    AddDigest(tensor, block.Digest());
     block.Reset();
     filled = 0;
   }
@@ -90,7 +77,7 @@ void TensorDigester::Update(absl::Span<const std::byte> bytes) {
     const auto piece = bytes.subspan(0, state.block_bytes - state.filled);
     bytes.remove_prefix(piece.size());
     if (piece.size() == state.block_bytes) {
-      state.tensor.UpdateDigest(DigestBytes(piece));  // a whole block at once is faster
+      AddDigest(state.tensor, DigestBytes(piece));  // a whole block at once is faster
       continue;
     }
     state.block.Update(piece.data(), piece.size());
@@ -99,7 +86,7 @@ void TensorDigester::Update(absl::Span<const std::byte> bytes) {
   }
 }
 
-void TensorDigester::UpdateBlock(uint64_t block_digest) { state_->tensor.UpdateDigest(block_digest); }
+void TensorDigester::UpdateBlock(uint64_t block_digest) { AddDigest(state_->tensor, block_digest); }
 
 void TensorDigester::UpdateChunk(absl::Span<const std::byte> chunk, uint64_t chunk_digest, bool ends) {
   const State& state = *state_;
@@ -127,7 +114,7 @@ struct ManifestDigester::State {
       entry.push_back('\0');
     }
     hasher.Update(entry.data(), entry.size());
-    hasher.UpdateDigest(digest);
+    AddDigest(hasher, digest);
   }
 };
 

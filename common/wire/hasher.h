@@ -1,0 +1,37 @@
+// XXH3-64 of bytes that come in pieces, with the widest vectors that the processor has.
+#pragma once
+
+// Chooses among SSE2, AVX2 and AVX-512 at run time, where the installed library was built to (Debian's is). Elsewhere
+// one code for all, as the compiler's flags say.
+#ifdef REFIT_XXHASH_DISPATCH
+#include <xxh_x86dispatch.h>
+#else
+#include <xxhash.h>
+#endif
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+namespace refit {
+
+class Hasher {
+ public:
+  Hasher() : state_(XXH3_createState()) { Reset(); }
+
+  void Reset() { XXH3_64bits_reset(state_.get()); }
+  void Update(const void* data, size_t size) { XXH3_64bits_update(state_.get(), data, size); }
+  uint64_t Digest() const { return XXH3_64bits_digest(state_.get()); }
+
+  // Of bytes that lie in one piece; faster than Update for them.
+  static uint64_t Of(const void* data, size_t size) { return XXH3_64bits(data, size); }
+
+ private:
+  struct Free {
+    void operator()(XXH3_state_t* state) const { XXH3_freeState(state); }
+  };
+  // Only the library knows how large it is.
+  std::unique_ptr<XXH3_state_t, Free> state_;
+};
+
+}  // namespace refit
