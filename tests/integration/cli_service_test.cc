@@ -578,5 +578,30 @@ TEST_F(CliRanks, ARankThatDiesEndsTheOthers) {
   EXPECT_TRUE(HasVersion(1, v1::VERSION_STATE_ABORTED));
 }
 
+TEST_F(CliRanks, ARankKilledAmidItsBytesEndsTheOthersAndTheNextVersionIsWhole) {
+  // A gigabyte: it is still under way when the kill comes.
+  const Arguments large = {"--synthetic",
+                           "gemma4_26b_a4b",
+                           "--layers",
+                           "1",
+                           "--ep-size",
+                           "2",
+                           "--exclude-key-regex",
+                           ".*(embed|vision|lm_head|down_projs)"};
+  std::vector<std::unique_ptr<Subprocess>> ranks;
+  for (const int rank : {0, 1}) ranks.push_back(Start(Arguments{"push"} + large + RankOptions(rank, 2)));
+  ASSERT_TRUE(Eventually(
+      [&] { return RunJson({"versions"})["versions"].dump().find("\"joined_ranks\":2") != std::string::npos; }));
+  ASSERT_TRUE(HasVersion(1, v1::VERSION_STATE_OPEN));
+  ranks[0]->Signal(SIGKILL);
+  const Outcome outcome = ranks[1]->Wait(std::chrono::seconds(10));
+  EXPECT_EQ(outcome.code, 1) << outcome.err;
+  EXPECT_THAT(outcome.err, HasSubstr("rank 0"));
+  EXPECT_TRUE(HasVersion(1, v1::VERSION_STATE_ABORTED));
+
+  PushTiny("2", "5");
+  MustRun({"pull", "--version", "2", "--verify-synthetic", "gemma4_tiny", "--seed", "5"});
+}
+
 }  // namespace
 }  // namespace refit
