@@ -33,8 +33,8 @@ struct PublishOptions {
   // Of a sharded trainer: which of its ranks this is, below `world`, and how many push the version together.
   uint32_t rank = 0;
   uint32_t world = 1;
-  // Called every few seconds, from the thread that waits in Open or Commit, with the ranks that are still missing (the
-  // first 16 of them).
+  // Called every few seconds, from the thread that waits: in Open or Commit with the ranks that are still missing (the
+  // first 16 of them); in Append and Push with none, while a streamed version waits for workers.
   std::function<void(absl::Span<const uint32_t> missing)> on_waiting;
   // Patience for each answer of the service, and for each write.
   std::chrono::milliseconds timeout = std::chrono::seconds(60);

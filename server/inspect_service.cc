@@ -117,7 +117,7 @@ grpc::ServerUnaryReactor* InspectService::GetServerInfo(grpc::CallbackServerCont
   const StoreOptions& store = state_.store.options();
   response->set_memory_budget_bytes(store.memory_budget_bytes);
   response->set_memory_reserved_bytes(state_.store.reserved_bytes());
-  response->set_memory_pooled_bytes(state_.store.pool().idle_bytes());
+  response->set_memory_pooled_bytes(state_.store.memory().idle_bytes());
   response->set_resident_bytes(ResidentBytes());
   response->set_retain_versions(store.retain_versions);
   response->set_chunk_bytes(store.chunk_bytes);

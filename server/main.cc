@@ -20,6 +20,7 @@ struct Flags {
   LogLevel log_level = LogLevel::kInfo;
   double push_idle_seconds = 60;
   double rank_join_seconds = 60;
+  double worker_seconds = 60;
   double grace_seconds = 10;
   std::string port_file;
 };
@@ -40,8 +41,16 @@ void AddOptions(CLI::App& app, Flags& flags) {
   option("--memory", store.memory_budget_bytes, "SIZE", "Memory for the tensors of all versions, such as 16GiB [8GiB]")
       ->transform(size);
   option("--retain", store.retain_versions, "N",
-         "Committed versions to keep for each model; older ones go earlier if the memory is needed [2]")
-      ->check(CLI::Range(1, 1000));
+         "Committed versions to keep for each model; older ones go earlier if the memory is needed. 0: keep nothing,\n"
+         "stream each tensor through to the workers that pull while the trainer pushes, so that a version may be\n"
+         "larger than the memory [2]")
+      ->check(CLI::Range(0, 1000));
+  option("--stream-to", store.stream_to, "N",
+         "With --retain 0: keep each tensor until N workers have it, and all that pull [1]")
+      ->check(CLI::Range(1, 100000));
+  option("--worker-timeout", flags.worker_seconds, "SECONDS",
+         "With --retain 0: abort a version whose trainer waits for workers that take nothing for so long [60]")
+      ->check(CLI::PositiveNumber);
   option("--chunk-bytes", store.chunk_bytes, "SIZE", "Payload of one message; a multiple of 64 [2MiB]")
       ->transform(size);
   option("--max-message-bytes", limits.max_message_bytes, "SIZE", "Largest message sent or accepted [4MiB]")
@@ -94,6 +103,7 @@ int Serve(Flags& flags) {
   const sigset_t signals = BlockEndSignals();
   flags.server.log = EventLog(flags.log_format, flags.log_level);
   flags.server.limits.push_idle_timeout = Milliseconds(flags.push_idle_seconds);
+  flags.server.limits.worker_timeout = Milliseconds(flags.worker_seconds);
   flags.server.limits.rank_join_timeout = Milliseconds(flags.rank_join_seconds);
   absl::StatusOr<std::unique_ptr<RefitServer>> server = RefitServer::Start(flags.server);
   if (!server.ok()) {

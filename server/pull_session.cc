@@ -27,6 +27,8 @@ absl::StatusOr<std::unique_ptr<PullSession>> PullSession::Start(ServerState& sta
   std::unique_ptr<PullSession> session =
       absl::WrapUnique(new PullSession(state, *std::move(version), *std::move(selection), worker));
   if (absl::Status status = session->SetCursor(request); !status.ok()) return status;
+  if (request.has_resume()) session->reader_.StartAt(session->PresentTensor());
+  session->reader_.Pass(session->PresentTensor());
   session->skip_manifest_ = request.skip_manifest();
   session->fleet_ = state.workers.StartPull(request.model(), worker, peer, number, session->SelectedBytes());
   return session;
@@ -60,6 +62,10 @@ uint64_t PullSession::SelectedBytes() const {
   uint64_t bytes = 0;
   for (size_t i = tensor_; i < selection_.size(); ++i) bytes += SizeOf(selection_[i]);
   return bytes - chunk_ * reader_->chunk_bytes();
+}
+
+size_t PullSession::PresentTensor() const {
+  return tensor_ < selection_.size() ? selection_[tensor_].tensor : reader_->size();
 }
 
 absl::StatusOr<std::optional<grpc::ByteBuffer>> PullSession::Next() {
@@ -127,6 +133,7 @@ absl::StatusOr<std::optional<grpc::ByteBuffer>> PullSession::NextChunk() {
     ++tensor_;
     chunk_ = 0;
     part_.reset();
+    reader_.Pass(PresentTensor());
   }
   return MakeChunkMessage(header, ready.bytes, std::move(ready.owner));
 }

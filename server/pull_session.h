@@ -55,6 +55,8 @@ class PullSession {
         worker_(std::move(worker)) {}
   absl::Status SetCursor(const v1::PullRequest& request);
   uint64_t SelectedBytes() const;
+  // The version's tensor that is being sent, or its size after the last one.
+  size_t PresentTensor() const;
   grpc::ByteBuffer Header();
   grpc::ByteBuffer Manifest();
   absl::StatusOr<std::optional<grpc::ByteBuffer>> NextChunk();

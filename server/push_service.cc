@@ -7,6 +7,7 @@
 #include <optional>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
@@ -53,6 +54,7 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
     }
     grpc::ByteBuffer message;
     message.Swap(&incoming_);
+    const uint64_t bytes = message.Length();
     bool read_on = false;
     {
       absl::MutexLock lock(&mutex_);
@@ -61,7 +63,8 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
       strand_->Post(
           [self = shared_from_this(), message = std::move(message)]() mutable { self->OnMessage(std::move(message)); });
       ++queued_;
-      read_on = reading_ = queued_ < kMaxQueuedMessages;
+      queued_bytes_ += bytes;
+      read_on = reading_ = MayRead();
     }
     if (read_on) StartRead(&incoming_);
   }
@@ -91,24 +94,70 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
  private:
   // On the strand.
   void OnMessage(grpc::ByteBuffer buffer) {
-    if (!ended()) {
-      absl::StatusOr<PushSession::Answer> answer = session_.Handle(ReceivedMessage(std::move(buffer)));
-      if (!answer.ok()) {
-        End(answer.status());
-      } else if (answer->has_value()) {
-        Send(**answer);
+    inbox_.emplace_back(std::move(buffer));
+    HandleInbox();
+  }
+
+  // Until it is empty, or the first message has to wait for memory.
+  void HandleInbox() {
+    while (!inbox_.empty()) {
+      Handle(inbox_.front());
+      if (session_.lacks_memory() && !ended()) {
+        if (SleepUntilMemory()) return;
+        continue;
       }
-      FollowVersion();
+      const uint64_t bytes = inbox_.front().size();
+      inbox_.pop_front();
+      Handled(bytes);
     }
+    if (read_all_) OnReadAll();
+  }
+
+  void Handle(const ReceivedMessage& message) {
+    if (ended()) return;
+    absl::StatusOr<PushSession::Answer> answer = session_.Handle(message);
+    if (!answer.ok()) {
+      End(answer.status());
+    } else if (answer->has_value()) {
+      Send(**answer);
+    }
+    FollowVersion();
+  }
+
+  // False if there may be memory already. Meanwhile all that the trainer may have under way is read: it then waits for
+  // us to acknowledge it, and hears that it has to, rather than for HTTP/2 flow control.
+  bool SleepUntilMemory() {
+    ReadOn([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { read_ahead_bytes_ = session_.window_bytes(); });
+    return session_.WaitForMemory([weak = weak_from_this()] {
+      const std::shared_ptr<PushReactor> self = weak.lock();
+      if (self != nullptr) self->strand_->Post([self] { self->HandleInbox(); });
+    });
+  }
+
+  // One message less is waiting.
+  void Handled(uint64_t bytes) {
+    ReadOn([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      last_message_ = absl::Now();
+      --queued_;
+      queued_bytes_ -= bytes;
+      read_ahead_bytes_ = 0;
+    });
+  }
+
+  // After `change`, which may allow it.
+  void ReadOn(absl::FunctionRef<void()> change) {
     bool read_on = false;
     {
       absl::MutexLock lock(&mutex_);
-      last_message_ = absl::Now();
-      --queued_;
-      read_on = !reading_ && !ending_.has_value();
+      change();
+      read_on = !reading_ && !ending_.has_value() && MayRead();
       reading_ = reading_ || read_on;
     }
     if (read_on) StartRead(&incoming_);
+  }
+
+  bool MayRead() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return queued_ < kMaxQueuedMessages || queued_bytes_ < read_ahead_bytes_;
   }
 
   // On the strand: says what is to be said because of other ranks, and asks to be woken when there is more.
@@ -133,9 +182,14 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
     FollowVersion();
   }
 
-  // On the strand, after all messages.
+  // On the strand, after all messages were put into the inbox.
   void OnStreamEnded() {
     read_all_ = true;
+    if (inbox_.empty()) OnReadAll();
+  }
+
+  // All messages are handled.
+  void OnReadAll() {
     // A trainer that has asked for the commit has nothing more to say, and waits for the answer.
     if (session_.committing() && session_.is_open()) return;
     Fail(absl::FailedPreconditionError(
@@ -212,7 +266,7 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   // On the strand, so never while a message is being handled.
   void OnAlarm() {
     if (ended()) return;
-    if (!session_.waits_for_ranks()) return CheckIdle();
+    if (!session_.keeps_trainer_waiting()) return CheckIdle();
     if (absl::Status status = session_.CheckPatience(); !status.ok()) return Fail(status);
     Send(session_.WaitingMessage());
     {
@@ -238,6 +292,7 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   PushSession session_;  // only on the strand
   const std::shared_ptr<Strand> strand_;
   // Only on the strand.
+  std::deque<ReceivedMessage> inbox_;
   bool following_ = false;  // asked to be woken by the version
   bool read_all_ = false;   // the trainer will say no more
   std::shared_ptr<PushReactor> self_;
@@ -247,7 +302,9 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   absl::Mutex mutex_;
   std::unique_ptr<grpc::Alarm> alarm_ ABSL_GUARDED_BY(mutex_);
   absl::Time last_message_ ABSL_GUARDED_BY(mutex_);
-  size_t queued_ ABSL_GUARDED_BY(mutex_) = 0;
+  size_t queued_ ABSL_GUARDED_BY(mutex_) = 0;  // messages read and not handled
+  uint64_t queued_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t read_ahead_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // besides kMaxQueuedMessages, while there is no memory
   bool reading_ ABSL_GUARDED_BY(mutex_) = true;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;

@@ -56,15 +56,15 @@ absl::StatusOr<PushSession::Answer> PushSession::Dispatch(const ReceivedMessage&
   absl::StatusOr<std::optional<DecodedChunk>> chunk = message.DecodeChunk();
   if (!chunk.ok()) return chunk.status();
   if (chunk->has_value()) {
-    if (absl::Status status = WriteChunk(**chunk, message); !status.ok()) return status;
-    return OnHandled((*chunk)->payload_bytes);
+    const DecodedChunk& decoded = **chunk;
+    return HandleChunk(decoded.header, decoded.payload_bytes, [&] { return WriteChunk(decoded, message); });
   }
   v1::PushRequest request;
   if (absl::Status status = Parse(message.buffer(), request); !status.ok()) return status;
   switch (request.request_case()) {
     case v1::PushRequest::kChunk:
-      if (absl::Status status = WriteChunk(request.chunk()); !status.ok()) return status;
-      return OnHandled(request.chunk().payload().size());
+      return HandleChunk(HeaderOf(request.chunk()), request.chunk().payload().size(),
+                         [&] { return WriteChunk(request.chunk()); });
     case v1::PushRequest::kOpen:
       return Open(request.open());
     case v1::PushRequest::kDeclare:
@@ -202,6 +202,10 @@ v1::PushResponse PushSession::CommittedMessage(v1::VersionSummary summary) const
 v1::PushResponse PushSession::WaitingMessage() const {
   v1::PushResponse response;
   v1::PushWaiting& waiting = *response.mutable_waiting();
+  if (lacks_memory()) {
+    waiting.set_for_workers(true);
+    return response;
+  }
   const std::vector<uint32_t> missing = builder_->version()->assembly().Missing();
   waiting.mutable_ranks()->Assign(missing.begin(), missing.begin() + std::min(missing.size(), kMaxRanksNamed));
   waiting.set_missing(missing.size());
@@ -209,6 +213,16 @@ v1::PushResponse PushSession::WaitingMessage() const {
 }
 
 absl::Status PushSession::CheckPatience() const {
+  if (!lacks_memory()) return CheckRanksPatience();
+  const absl::Duration patience = absl::FromChrono(state_.limits.worker_timeout);
+  if (absl::Now() - *lacks_memory_since_ < patience) return absl::OkStatus();
+  return absl::DeadlineExceededError(absl::StrCat(
+      Label(), ": the memory is full, and workers took nothing for ", absl::FormatDuration(patience),
+      "; a streamed version needs ", state_.store.options().stream_to, " of them that pull it while it is pushed, and ",
+      "memory for all tensors between the ones that ranks push and that workers take"));
+}
+
+absl::Status PushSession::CheckRanksPatience() const {
   const absl::Duration patience = absl::FromChrono(state_.limits.rank_join_timeout);
   if (opened_ || absl::Now() - declared_at_ < patience) return absl::OkStatus();
   std::vector<uint32_t> missing = builder_->version()->assembly().Missing();
@@ -247,8 +261,22 @@ absl::Status PushSession::CheckChunk(const ChunkHeader& header, uint64_t payload
   return absl::OkStatus();
 }
 
+absl::StatusOr<PushSession::Answer> PushSession::HandleChunk(const ChunkHeader& header, uint64_t payload_bytes,
+                                                             absl::FunctionRef<absl::Status()> write) {
+  if (absl::Status status = CheckChunk(header, payload_bytes); !status.ok()) return status;
+  releases_ = state_.store.memory().releases();
+  const absl::StatusOr<bool> has_room = builder_->HasRoom(header.tensor);
+  if (!has_room.ok()) return has_room.status();
+  if (!*has_room) {
+    if (!lacks_memory()) lacks_memory_since_ = absl::Now();
+    return std::nullopt;
+  }
+  lacks_memory_since_.reset();
+  if (absl::Status status = write(); !status.ok()) return status;
+  return OnHandled(payload_bytes);
+}
+
 absl::Status PushSession::WriteChunk(const DecodedChunk& chunk, const ReceivedMessage& message) {
-  if (absl::Status status = CheckChunk(chunk.header, chunk.payload_bytes); !status.ok()) return status;
   // Borrowed for this chunk alone: the same block serves the next one, of any stream, while it is still in the cache.
   const absl::StatusOr<std::shared_ptr<Buffer>> scratch = state_.scratch.Get(state_.store.options().chunk_bytes);
   if (!scratch.ok()) return scratch.status();
@@ -258,7 +286,6 @@ absl::Status PushSession::WriteChunk(const DecodedChunk& chunk, const ReceivedMe
 
 absl::Status PushSession::WriteChunk(const v1::Chunk& chunk) {
   const ChunkHeader header = HeaderOf(chunk);
-  if (absl::Status status = CheckChunk(header, chunk.payload().size()); !status.ok()) return status;
   const auto payload =
       absl::MakeConstSpan(reinterpret_cast<const std::byte*>(chunk.payload().data()), chunk.payload().size());
   return AppendVerified(header, DigestBytes(payload), payload);

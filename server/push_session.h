@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
@@ -27,7 +28,8 @@ class PushSession {
   ~PushSession();
 
   // Handles a message; the answer, if there is one, is to be sent. A status that is not OK ends the stream, and the
-  // version has been aborted unless it was committed before.
+  // version has been aborted unless it was committed before. If lacks_memory() afterwards, the message was not handled,
+  // and is to be given again.
   using Answer = std::optional<v1::PushResponse>;
   absl::StatusOr<Answer> Handle(const ReceivedMessage& message);
 
@@ -38,12 +40,21 @@ class PushSession {
   uint64_t Wait(std::function<void()> wake);
   bool is_open() const { return builder_ != nullptr && !finished_ && !abandoned_; }
 
-  // This rank has said its part, and waits for others to declare or to commit.
-  bool waits_for_ranks() const { return is_open() && (!opened_ || committing_); }
+  // The last message waits for workers to take what was pushed before it, of a streamed version.
+  bool lacks_memory() const { return lacks_memory_since_.has_value(); }
+  // Registers `wake` for when there may be memory; false if there may be already. See TensorMemory::Wait.
+  bool WaitForMemory(std::function<void()> wake) { return state_.store.memory().Wait(releases_, std::move(wake)); }
+
+  // The trainer waits for us, not we for it: this rank has said its part, and others are to declare or to commit; or
+  // there is no memory.
+  bool keeps_trainer_waiting() const { return is_open() && (!opened_ || committing_ || lacks_memory()); }
   bool committing() const { return committing_; }
   v1::PushResponse WaitingMessage() const;
-  // DEADLINE_EXCEEDED, naming them, if other ranks have not declared for longer than they may take.
+  // DEADLINE_EXCEEDED, saying for whom, if the trainer waits for longer than those may take.
   absl::Status CheckPatience() const;
+
+  // Payload bytes that the trainer may have under way.
+  uint64_t window_bytes() const { return window_bytes_; }
 
   // Committed or aborted as the trainer asked: nothing more may come.
   bool finished() const { return finished_; }
@@ -56,6 +67,10 @@ class PushSession {
 
  private:
   absl::StatusOr<Answer> Dispatch(const ReceivedMessage& message);
+  // Checks a chunk, and has it written if there is memory for it.
+  absl::StatusOr<Answer> HandleChunk(const ChunkHeader& header, uint64_t payload_bytes,
+                                     absl::FunctionRef<absl::Status()> write);
+  absl::Status CheckRanksPatience() const;
   absl::StatusOr<Answer> Open(const v1::OpenVersion& open);
   absl::StatusOr<Answer> Declare(const v1::DeclareTensors& declare);
   absl::Status Commit();
@@ -84,8 +99,10 @@ class PushSession {
   uint64_t window_bytes_ = 0;
   uint64_t handled_bytes_ = 0;  // of payload
   uint64_t acknowledged_bytes_ = 0;
-  bool opened_ = false;                                   // the trainer was told so
-  bool committing_ = false;                               // the trainer has asked for it
+  uint64_t releases_ = 0;  // of the store's memory, before it was asked last
+  std::optional<absl::Time> lacks_memory_since_;
+  bool opened_ = false;      // the trainer was told so
+  bool committing_ = false;  // the trainer has asked for it
   bool finished_ = false;
   bool abandoned_ = false;
 };

@@ -34,8 +34,6 @@ absl::Status Validate(const ServerOptions& options) {
                                                    " to ", max_message - kChunkOverheadBytes, " (message size less ",
                                                    kChunkOverheadBytes, ") bytes, got ", chunk));
   }
-  if (options.store.retain_versions == 0)
-    return absl::InvalidArgumentError("at least 1 committed version must be retained, got 0");
   return absl::OkStatus();
 }
 

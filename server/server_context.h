@@ -36,6 +36,8 @@ struct Limits {
   std::chrono::milliseconds push_idle_timeout = std::chrono::seconds(60);
   // A sharded push whose ranks have not all declared so long after the first is aborted.
   std::chrono::milliseconds rank_join_timeout = std::chrono::seconds(60);
+  // A streamed version of which workers take nothing for so long, while the trainer waits for them, is aborted.
+  std::chrono::milliseconds worker_timeout = std::chrono::seconds(60);
   // A worker that waits for the trainer, and a rank that waits for others, hears from the service this often.
   std::chrono::milliseconds waiting_interval = std::chrono::seconds(5);
 };

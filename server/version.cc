@@ -9,11 +9,11 @@
 
 namespace refit {
 
-Version::Version(VersionIdentity identity, VersionPlan plan, uint64_t chunk_bytes, std::shared_ptr<BufferPool> pool)
+Version::Version(VersionIdentity identity, VersionPlan plan, uint64_t chunk_bytes, std::shared_ptr<TensorMemory> memory)
     : identity_(std::move(identity)),
       plan_(std::move(plan)),
       chunk_bytes_(chunk_bytes),
-      pool_(std::move(pool)),
+      memory_(std::move(memory)),
       assembly_(plan_.native, identity_.world) {
   absl::MutexLock lock(&mutex_);
   opened_at_ns_ = absl::GetCurrentTimeNanos();
@@ -21,7 +21,7 @@ Version::Version(VersionIdentity identity, VersionPlan plan, uint64_t chunk_byte
   tensors_.reserve(size());
   for (size_t i = 0; i < size(); ++i) {
     bytes_ += spec(i).ByteSize();
-    tensors_.push_back({nullptr, ChunkProgress(spec(i).ByteSize(), chunk_bytes_)});
+    tensors_.push_back({nullptr, 0, ChunkProgress(spec(i).ByteSize(), chunk_bytes_)});
     tensors_.back().chunk_digests.resize(chunk_count(i));
   }
   for (size_t i = 0; i < plan_.native.size(); ++i) {
@@ -94,9 +94,26 @@ absl::Status Version::DataStatus() const {
   return absl::OkStatus();
 }
 
+uint64_t Version::reserved_bytes() const {
+  absl::MutexLock lock(&mutex_);
+  if (!holds_data_) return 0;
+  if (!is_streamed()) return bytes_;
+  uint64_t bytes = 0;
+  for (const Tensor& tensor : tensors_) bytes += tensor.data == nullptr ? 0 : tensor.data->size();
+  return bytes;
+}
+
+absl::Status Version::CheckKept(size_t tensor) const {
+  if (tensor >= kept_from_) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat("version ", Label(), " is streamed to ", identity_.stream_to,
+                                                    identity_.stream_to == 1 ? " worker" : " workers", ", and its ",
+                                                    kept_from_, " first tensors are gone; pull the next version"));
+}
+
 absl::StatusOr<std::optional<Version::Chunk>> Version::GetChunk(size_t tensor, uint64_t chunk) const {
   absl::MutexLock lock(&mutex_);
   if (absl::Status status = DataStatus(); !status.ok()) return status;
+  if (absl::Status status = CheckKept(tensor); !status.ok()) return status;
   const Tensor& t = tensors_[tensor];
   if (!t.chunk_digests[chunk].has_value()) return std::nullopt;
   // The last chunk carries the digest of all, and shards may end before others that come first.
@@ -113,6 +130,7 @@ absl::StatusOr<std::optional<Version::Chunk>> Version::GetChunk(size_t tensor, u
 absl::StatusOr<std::optional<Version::Bytes>> Version::GetBytes(size_t tensor, uint64_t begin, uint64_t end) const {
   absl::MutexLock lock(&mutex_);
   if (absl::Status status = DataStatus(); !status.ok()) return status;
+  if (absl::Status status = CheckKept(tensor); !status.ok()) return status;
   const uint64_t end_chunk = begin == end ? 0 : (end - 1) / chunk_bytes_ + 1;
   if (!AreReady(tensor, begin / chunk_bytes_, end_chunk)) return std::nullopt;
   const std::shared_ptr<Buffer>& data = tensors_[tensor].data;
@@ -123,6 +141,7 @@ absl::StatusOr<std::optional<Version::Bytes>> Version::GetBytes(size_t tensor, u
 absl::StatusOr<std::shared_ptr<const Buffer>> Version::GetTensor(size_t tensor) const {
   absl::MutexLock lock(&mutex_);
   if (absl::Status status = DataStatus(); !status.ok()) return status;
+  if (absl::Status status = CheckKept(tensor); !status.ok()) return status;
   const Tensor& t = tensors_[tensor];
   if (!t.digest.has_value()) {
     return absl::UnavailableError(absl::StrCat("tensor ", spec(tensor).name, " of version ", Label(), ": ",
@@ -198,12 +217,13 @@ void Version::WakeReady() {
   for (const auto& wake : wakes) wake();
 }
 
-absl::StatusOr<std::shared_ptr<Buffer>> Version::DataFor(size_t tensor) {
+absl::StatusOr<std::shared_ptr<Buffer>> Version::DataFor(size_t tensor, bool within) {
   absl::MutexLock lock(&mutex_);
   if (absl::Status status = DataStatus(); !status.ok()) return status;
   Tensor& t = tensors_[tensor];
   if (t.data == nullptr) {
-    absl::StatusOr<std::shared_ptr<Buffer>> data = pool_->Get(spec(tensor).ByteSize());
+    const uint64_t bytes = spec(tensor).ByteSize();
+    absl::StatusOr<std::shared_ptr<Buffer>> data = within ? memory_->TryGet(bytes) : memory_->Get(bytes);
     if (!data.ok()) return data.status();
     t.data = *std::move(data);
   }
@@ -230,8 +250,10 @@ void Version::Publish(size_t tensor, const ChunkCounts& written) {
   std::vector<uint64_t> digests;
   for (const uint64_t chunk : whole) digests.push_back(DigestBytes(ChunkBytes(tensor, chunk, *data)));
   {
+    Dropped dropped;
     absl::MutexLock lock(&mutex_);
     for (size_t i = 0; i < whole.size(); ++i) SetReady(tensor, whole[i], digests[i]);
+    DropPassed(dropped);  // every worker may have left this tensor out
   }
   WakeReady();
 }
@@ -279,7 +301,7 @@ absl::Status Version::SetCommitted() {
 }
 
 bool Version::SetAborted(std::string reason) {
-  std::vector<std::shared_ptr<Buffer>> dropped;
+  Dropped dropped;
   absl::MutexLock lock(&mutex_);
   if (state_ != v1::VERSION_STATE_OPEN) return false;
   state_ = v1::VERSION_STATE_ABORTED;
@@ -290,19 +312,19 @@ bool Version::SetAborted(std::string reason) {
 }
 
 void Version::SetRetired() {
-  std::vector<std::shared_ptr<Buffer>> dropped;
+  Dropped dropped;
   absl::MutexLock lock(&mutex_);
   state_ = v1::VERSION_STATE_RETIRED;
-  if (readers_ == 0) DropDataLocked(dropped);
+  if (readers_.empty()) DropDataLocked(dropped);
 }
 
 void Version::DropData() {
-  std::vector<std::shared_ptr<Buffer>> dropped;
+  Dropped dropped;
   absl::MutexLock lock(&mutex_);
   DropDataLocked(dropped);
 }
 
-void Version::DropDataLocked(std::vector<std::shared_ptr<Buffer>>& dropped) {
+void Version::DropDataLocked(Dropped& dropped) {
   if (!holds_data_) return;
   holds_data_ = false;
   for (Tensor& t : tensors_) dropped.push_back(std::move(t.data));
@@ -313,16 +335,41 @@ bool Version::HoldsData() const {
   return holds_data_;
 }
 
+void Version::DropPassed(Dropped& dropped) {
+  if (!is_streamed()) return;
+  size_t lacked = size();  // by any reader
+  for (const size_t position : readers_) lacked = std::min(lacked, position);
+  for (; kept_from_ < lacked; ++kept_from_) {
+    Tensor& tensor = tensors_[kept_from_];
+    if (tensor.passes < identity_.stream_to || !tensor.digest.has_value()) return;
+    dropped.push_back(std::move(tensor.data));
+  }
+}
+
 Version::Reader::Reader(std::shared_ptr<Version> version) : version_(std::move(version)) {
   absl::MutexLock lock(&version_->mutex_);
-  ++version_->readers_;
+  position_ = version_->readers_.insert(version_->readers_.end(), 0);
+}
+
+void Version::Reader::StartAt(size_t tensor) {
+  absl::MutexLock lock(&version_->mutex_);
+  *position_ = tensor;
+}
+
+void Version::Reader::Pass(size_t tensor) {
+  Dropped dropped;
+  absl::MutexLock lock(&version_->mutex_);
+  for (; *position_ < tensor; ++*position_) ++version_->tensors_[*position_].passes;
+  version_->DropPassed(dropped);
 }
 
 Version::Reader::~Reader() {
   if (version_ == nullptr) return;  // moved from
-  std::vector<std::shared_ptr<Buffer>> dropped;
+  Dropped dropped;
   absl::MutexLock lock(&version_->mutex_);
-  if (--version_->readers_ == 0 && version_->state_ == v1::VERSION_STATE_RETIRED) version_->DropDataLocked(dropped);
+  version_->readers_.erase(position_);
+  version_->DropPassed(dropped);
+  if (version_->readers_.empty() && version_->state_ == v1::VERSION_STATE_RETIRED) version_->DropDataLocked(dropped);
 }
 
 }  // namespace refit

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -15,10 +16,10 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 #include "common/adapters/plan.h"
-#include "common/tensor/buffer.h"
 #include "refit/v1/types.pb.h"
 #include "server/assembly.h"
 #include "server/chunk_progress.h"
+#include "server/tensor_memory.h"
 
 namespace refit {
 
@@ -29,6 +30,9 @@ struct VersionIdentity {
   std::string adapter;
   std::string publisher;
   uint32_t world = 1;  // ranks that push it together
+  // Not 0: the version is streamed. Tensors get memory when their bytes come, and give it up once so many workers have
+  // them and no worker that pulls still lacks them.
+  uint32_t stream_to = 0;
 };
 
 // A version's tensors are filled by one VersionBuilder a rank and read by any number of workers at the same time: a
@@ -36,7 +40,7 @@ struct VersionIdentity {
 // VersionStore. Thread-safe.
 class Version : public std::enable_shared_from_this<Version> {
  public:
-  Version(VersionIdentity identity, VersionPlan plan, uint64_t chunk_bytes, std::shared_ptr<BufferPool> pool);
+  Version(VersionIdentity identity, VersionPlan plan, uint64_t chunk_bytes, std::shared_ptr<TensorMemory> memory);
 
   const VersionIdentity& identity() const { return identity_; }
   const std::string& model() const { return identity_.model; }
@@ -49,6 +53,9 @@ class Version : public std::enable_shared_from_this<Version> {
   uint64_t chunk_count(size_t tensor) const;
   // Sum of all tensors, in bytes.
   uint64_t bytes() const { return bytes_; }
+  bool is_streamed() const { return identity_.stream_to > 0; }
+  // Of the memory budget: all of it, or, of a streamed version, what has memory now.
+  uint64_t reserved_bytes() const;
   // The ranks that push it, and their shards.
   Assembly& assembly() { return assembly_; }
   const Assembly& assembly() const { return assembly_; }
@@ -95,20 +102,25 @@ class Version : public std::enable_shared_from_this<Version> {
   // After it returned, `wake` may still be running but is not called any more.
   void CancelWait(uint64_t id);
 
-  // Held by whoever streams the version: a retired version keeps its data for its readers as long as the memory is not
-  // needed.
+  // Held by whoever pulls the version: a retired version keeps its data for its readers as long as the memory is not
+  // needed, a streamed one what they still lack.
   class Reader {
    public:
     explicit Reader(std::shared_ptr<Version> version);
     ~Reader();
     Reader(Reader&& other) noexcept = default;
     Reader& operator=(Reader&&) = delete;
+    // Begins at `tensor`; what lies before it was had in an earlier pull.
+    void StartAt(size_t tensor);
+    // Has all tensors before `tensor`, or does not want them.
+    void Pass(size_t tensor);
     Version* operator->() const { return version_.get(); }
     Version& operator*() const { return *version_; }
     const std::shared_ptr<Version>& version() const { return version_; }
 
    private:
     std::shared_ptr<Version> version_;
+    std::list<size_t>::iterator position_;  // in the version's list
   };
 
  private:
@@ -117,6 +129,7 @@ class Version : public std::enable_shared_from_this<Version> {
 
   struct Tensor {
     std::shared_ptr<Buffer> data;  // null until the first byte comes, and after the data were dropped
+    uint32_t passes = 0;           // pulls that have passed it
     ChunkProgress progress;
     uint64_t ready_chunks = 0;
     std::vector<std::optional<uint64_t>> chunk_digests;  // of chunks that are ready: whole, final and digested
@@ -130,8 +143,9 @@ class Version : public std::enable_shared_from_this<Version> {
     std::function<void()> wake;
   };
 
-  // For VersionBuilder: the memory of an output, allocated at its first use.
-  absl::StatusOr<std::shared_ptr<Buffer>> DataFor(size_t tensor);
+  // For VersionBuilder: the memory of an output, allocated at its first use. Null if it is to be `within` the budget,
+  // and that has no room now.
+  absl::StatusOr<std::shared_ptr<Buffer>> DataFor(size_t tensor, bool within = false);
   // For VersionBuilder: to count what is written to an output.
   ChunkCounts NoChunks(size_t tensor) const;
   // For VersionBuilder: these bytes were written, and are final. Digests the chunks that are whole now.
@@ -154,12 +168,16 @@ class Version : public std::enable_shared_from_this<Version> {
   void SetReady(size_t tensor, uint64_t chunk, uint64_t digest) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Span<const std::byte> ChunkBytes(size_t tensor, uint64_t chunk, const Buffer& data) const;
   absl::Status DataStatus() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void DropDataLocked(std::vector<std::shared_ptr<Buffer>>& dropped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckKept(size_t tensor) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What is dropped is freed by the caller, without the lock.
+  using Dropped = std::vector<std::shared_ptr<Buffer>>;
+  void DropDataLocked(Dropped& dropped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DropPassed(Dropped& dropped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const VersionIdentity identity_;
   const VersionPlan plan_;
   const uint64_t chunk_bytes_;
-  const std::shared_ptr<BufferPool> pool_;
+  const std::shared_ptr<TensorMemory> memory_;
   Assembly assembly_;
   uint64_t bytes_ = 0;
   uint64_t declared_bytes_ = 0;
@@ -170,7 +188,8 @@ class Version : public std::enable_shared_from_this<Version> {
   std::vector<Tensor> tensors_ ABSL_GUARDED_BY(mutex_);
   size_t incomplete_tensors_ ABSL_GUARDED_BY(mutex_) = 0;
   bool holds_data_ ABSL_GUARDED_BY(mutex_) = true;
-  int readers_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::list<size_t> readers_ ABSL_GUARDED_BY(mutex_);  // the first tensor that each still lacks
+  size_t kept_from_ ABSL_GUARDED_BY(mutex_) = 0;       // tensors before it were streamed, and given up
   uint64_t received_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t converted_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t manifest_digest_ ABSL_GUARDED_BY(mutex_) = 0;

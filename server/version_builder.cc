@@ -188,13 +188,35 @@ absl::Status VersionBuilder::Append(size_t index, uint64_t offset, absl::Span<co
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::shared_ptr<Buffer>> VersionBuilder::DataFor(size_t output) {
+  return version_->DataFor(output, /*within=*/version_->is_streamed());
+}
+
+absl::StatusOr<bool> VersionBuilder::HasRoom(size_t index) {
+  if (!version_->is_streamed() || index >= shards_.size() || is_digest_only(index)) return true;
+  if (received_[index] == shards_[index].ByteSize()) return true;
+  const VersionPlan& plan = version_->plan();
+  for (const size_t output : plan.outputs_of_native[index]) {
+    if (plan.outputs[output].planned.transform == Transform::kOnes) continue;
+    const absl::StatusOr<std::shared_ptr<Buffer>> data = DataFor(output);
+    if (!data.ok()) return data.status();
+    if (*data == nullptr) return false;
+  }
+  return true;
+}
+
 absl::Status VersionBuilder::Write(size_t index, uint64_t offset, absl::Span<const std::byte> bytes) {
   const VersionPlan& plan = version_->plan();
   for (const size_t output : plan.outputs_of_native[index]) {
     const PlannedOutput& planned = plan.outputs[output].planned;
     if (planned.transform == Transform::kOnes) continue;
-    absl::StatusOr<std::shared_ptr<Buffer>> data = version_->DataFor(output);
+    absl::StatusOr<std::shared_ptr<Buffer>> data = DataFor(output);
     if (!data.ok()) return data.status();
+    if (*data == nullptr) {
+      return absl::UnavailableError(absl::StrCat("version ", version_->Label(), ": no memory for tensor ",
+                                                 version_->spec(output).ToString(),
+                                                 " until workers have taken what was pushed before"));
+    }
     ChunkCounts written = version_->NoChunks(output);
     WriteNativeRange(shards_[index], planned, offset, bytes, (*data)->data(),
                      [&written](const StridedRuns& runs) { written.Add(runs); });

@@ -64,9 +64,14 @@ class VersionBuilder {
   // Whether the shard's bytes are sent by another rank that holds the same box. Once the assembly is complete.
   bool is_digest_only(size_t index) const;
 
+  // Makes sure that the shard's bytes have a place to go to. False while the memory has no room, which happens only to
+  // streamed versions: workers must take something first (see VersionStore::memory). Errors as Append's.
+  absl::StatusOr<bool> HasRoom(size_t index);
+
   // The shard's bytes from `offset` on, which must be where the last ones ended (OUT_OF_RANGE for a gap, an overlap or
   // an end beyond the shard); whole elements (INVALID_ARGUMENT). Those of a digest-only or unneeded shard are dropped.
-  // FAILED_PRECONDITION while ranks are missing. ABORTED if the version was aborted meanwhile.
+  // FAILED_PRECONDITION while ranks are missing. UNAVAILABLE while !HasRoom(index). ABORTED if the version was aborted
+  // meanwhile.
   absl::Status Append(size_t index, uint64_t offset, absl::Span<const std::byte> bytes);
 
   // The tensor digest of a shard that is whole, or digest-only: to be told for shards that several ranks may hold.
@@ -85,6 +90,8 @@ class VersionBuilder {
   VersionBuilder(VersionStore& store, std::shared_ptr<Version> version, uint32_t rank);
   absl::Status Join(std::vector<TensorPart> shards);
   absl::Status Write(size_t index, uint64_t offset, absl::Span<const std::byte> bytes);
+  // The memory of an output; null while a streamed version has no room for it.
+  absl::StatusOr<std::shared_ptr<Buffer>> DataFor(size_t output);
   absl::Status CheckRange(size_t index, uint64_t offset, uint64_t size) const;
   absl::Status PublishWithoutData();
   // "rank 3: it went away", of a version that several push together.

@@ -44,7 +44,7 @@ std::string DescribeKnown(const std::map<uint64_t, std::shared_ptr<Version>>& ve
 }  // namespace
 
 VersionStore::VersionStore(StoreOptions options)
-    : options_(options), pool_(std::make_shared<BufferPool>(options.memory_budget_bytes)) {}
+    : options_(options), memory_(std::make_shared<TensorMemory>(options.memory_budget_bytes)) {}
 
 absl::StatusOr<std::shared_ptr<Version>> VersionStore::FindToJoin(const VersionIdentity& identity, uint32_t rank) {
   const auto model = models_.find(identity.model);
@@ -102,7 +102,7 @@ uint64_t VersionStore::ReservedLocked() const {
   uint64_t reserved = 0;
   for (const auto& [model, versions] : models_) {
     for (const auto& [number, version] : versions) {
-      if (version->HoldsData()) reserved += version->bytes();
+      reserved += version->reserved_bytes();
     }
   }
   return reserved;
@@ -130,7 +130,20 @@ absl::Status VersionStore::MakeRoom(const std::string& label, uint64_t bytes, Ch
         "version ", label, " needs ", bytes, " bytes of tensor memory, but ", reserved, " of the budget of ",
         options_.memory_budget_bytes, " are held by versions that must stay; raise --memory"));
   }
-  pool_->TrimTo(options_.memory_budget_bytes - reserved);
+  memory_->TrimIdleTo(options_.memory_budget_bytes - reserved);
+  return absl::OkStatus();
+}
+
+absl::Status VersionStore::MakeRoomToStream(const VersionIdentity& identity, const VersionPlan& plan,
+                                            Changes& changes) {
+  for (const VersionPlan::Output& output : plan.outputs) {
+    const TensorSpec& hf = output.planned.hf;
+    if (hf.ByteSize() <= options_.memory_budget_bytes) continue;
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "version ", identity.model, "/", identity.number, ": tensor ", hf.ToString(), " has ", hf.ByteSize(),
+        " bytes, more than the memory budget of ", options_.memory_budget_bytes, "; raise --memory"));
+  }
+  RetireBeyond(0, models_[identity.model], changes);
   return absl::OkStatus();
 }
 
@@ -143,9 +156,12 @@ absl::StatusOr<std::shared_ptr<Version>> VersionStore::Open(VersionIdentity iden
     const absl::StatusOr<std::shared_ptr<Version>> to_join = FindToJoin(identity, rank);
     if (!to_join.ok() || *to_join != nullptr) return to_join;
     if (absl::Status may = CheckMayOpen(identity); !may.ok()) return may;
-    status = MakeRoom(absl::StrCat(identity.model, "/", identity.number), TotalBytes(plan), changes);
+    const bool streamed = options_.retain_versions == 0;
+    identity.stream_to = streamed ? std::max<uint32_t>(options_.stream_to, 1) : 0;
+    status = streamed ? MakeRoomToStream(identity, plan, changes)
+                      : MakeRoom(absl::StrCat(identity.model, "/", identity.number), TotalBytes(plan), changes);
     if (status.ok()) {
-      version = std::make_shared<Version>(std::move(identity), std::move(plan), options_.chunk_bytes, pool_);
+      version = std::make_shared<Version>(std::move(identity), std::move(plan), options_.chunk_bytes, memory_);
       models_[version->model()][version->number()] = version;
       changes.push_back(version);
     }
@@ -163,7 +179,8 @@ absl::Status VersionStore::Commit(Version& version) {
     newest_committed_[version.model()] = version.number();
     changes.push_back(version.shared_from_this());
     Versions& versions = models_[version.model()];
-    RetireBeyondRetained(versions, changes);
+    // A streamed version stays until the next one.
+    RetireBeyond(std::max<uint32_t>(options_.retain_versions, 1), versions, changes);
     ForgetOld(versions);
   }
   version.WakeReady();
@@ -182,11 +199,11 @@ bool VersionStore::Abort(Version& version, std::string reason) {
   return true;
 }
 
-void VersionStore::RetireBeyondRetained(Versions& versions, Changes& changes) {
+void VersionStore::RetireBeyond(uint32_t retained, Versions& versions, Changes& changes) {
   uint32_t committed = 0;
   for (auto it = versions.rbegin(); it != versions.rend(); ++it) {
     if (it->second->state() != v1::VERSION_STATE_COMMITTED) continue;
-    if (++committed <= std::max<uint32_t>(options_.retain_versions, 1)) continue;
+    if (++committed <= retained) continue;
     it->second->SetRetired();
     changes.push_back(it->second);
   }

@@ -13,9 +13,9 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "common/adapters/plan.h"
-#include "common/tensor/buffer.h"
 #include "common/wire/digest.h"
 #include "refit/v1/pull.pb.h"
+#include "server/tensor_memory.h"
 #include "server/version.h"
 
 namespace refit {
@@ -23,8 +23,11 @@ namespace refit {
 struct StoreOptions {
   // Memory for the tensors of all versions together. Bytes.
   uint64_t memory_budget_bytes = uint64_t{8} << 30;
-  // Committed versions that each model keeps, at least 1. Older ones are retired, earlier still if the budget needs it.
+  // Committed versions that each model keeps. Older ones are retired, earlier still if the budget needs it. 0: none;
+  // versions are streamed, and may be larger than the memory.
   uint32_t retain_versions = 2;
+  // Of a streamed version: how many workers must have a tensor before its memory is given up; at least 1.
+  uint32_t stream_to = 1;
   uint64_t chunk_bytes = kDefaultChunkBytes;
   uint32_t max_models = 64;
   // Retired and aborted versions that each model still lists.
@@ -38,12 +41,12 @@ class VersionStore {
   explicit VersionStore(StoreOptions options);
 
   // Opens a version for one of the identity's ranks and reserves memory for all of it, retiring older ones where that
-  // is needed; or, if another rank has opened it and this one is still missing, gives that one. The caller is to make
-  // the rank join. ALREADY_EXISTS: the number is open (and this rank has joined) or was committed. FAILED_PRECONDITION:
-  // it lies below a committed one, or another version of the model is open. RESOURCE_EXHAUSTED: the budget has no room,
-  // or too many models. INVALID_ARGUMENT: an empty or overlong model name, number 0, another world than the open
-  // version's. ABORTED: the version was aborted while this rank was on its way to it; told once, and then the number is
-  // free again.
+  // is needed (or, to stream it, all older ones); or, if another rank has opened it and this one is still missing,
+  // gives that one. The caller is to make the rank join. ALREADY_EXISTS: the number is open (and this rank has joined)
+  // or was committed. FAILED_PRECONDITION: it lies below a committed one, or another version of the model is open.
+  // RESOURCE_EXHAUSTED: the budget has no room, or too many models. INVALID_ARGUMENT: an empty or overlong model name,
+  // number 0, another world than the open version's. ABORTED: the version was aborted while this rank was on its way to
+  // it; told once, and then the number is free again.
   absl::StatusOr<std::shared_ptr<Version>> Open(VersionIdentity identity, uint32_t rank, VersionPlan plan)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -68,7 +71,7 @@ class VersionStore {
 
   // Bytes reserved by versions that hold data.
   uint64_t reserved_bytes() const ABSL_LOCKS_EXCLUDED(mutex_);
-  const BufferPool& pool() const { return *pool_; }
+  TensorMemory& memory() const { return *memory_; }
   const StoreOptions& options() const { return options_; }
 
  private:
@@ -79,15 +82,18 @@ class VersionStore {
   absl::StatusOr<std::shared_ptr<Version>> FindToJoin(const VersionIdentity& identity, uint32_t rank)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckMayOpen(const VersionIdentity& identity) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Room for the largest tensor, and all older versions retired.
+  absl::Status MakeRoomToStream(const VersionIdentity& identity, const VersionPlan& plan, Changes& changes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status MakeRoom(const std::string& label, uint64_t bytes, Changes& changes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   uint64_t ReservedLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void RetireBeyondRetained(Versions& versions, Changes& changes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RetireBeyond(uint32_t retained, Versions& versions, Changes& changes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetOld(Versions& versions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Tell(const Changes& changes) ABSL_LOCKS_EXCLUDED(mutex_);
 
   const StoreOptions options_;
-  const std::shared_ptr<BufferPool> pool_;
+  const std::shared_ptr<TensorMemory> memory_;
 
   mutable absl::Mutex mutex_;
   std::map<std::string, Versions> models_ ABSL_GUARDED_BY(mutex_);

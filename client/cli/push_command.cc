@@ -209,9 +209,10 @@ nlohmann::ordered_json ReportJson(const PushReport& report) {
   return json;
 }
 
-// "waiting for ranks 1, 2, 5"; the service names a few of them only.
+// "waiting for ranks 1, 2, 5"; the service names a few of them only, and none if it waits for workers.
 std::string WaitingText(absl::Span<const uint32_t> missing) {
   constexpr size_t kNamed = 16;
+  if (missing.empty()) return "waiting for workers to take what was pushed";
   return absl::StrCat("waiting for ", missing.size() == 1 ? "rank " : "ranks ", absl::StrJoin(missing, ", "),
                       missing.size() >= kNamed ? ", ..." : "");
 }

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <cstdlib>
+#include <functional>
 #include <limits>
 #include <list>
 #include <mutex>
@@ -96,7 +97,23 @@ absl::StatusOr<std::shared_ptr<Buffer>> Buffer::Allocate(size_t size) try {
 
 class BufferPool::State {
  public:
-  State(uint64_t max_idle_bytes, Fit fit) : max_idle_bytes_(max_idle_bytes), largest_fit_(fit == Fit::kLoose ? 4 : 1) {}
+  State(uint64_t max_idle_bytes, Fit fit, std::function<void()> on_release)
+      : max_idle_bytes_(max_idle_bytes), largest_fit_(fit == Fit::kLoose ? 4 : 1), on_release_(std::move(on_release)) {}
+
+  // Counts as handed out; false, and does not, if there were more than `max_bytes` then.
+  bool Count(size_t capacity, uint64_t max_bytes) {
+    const std::lock_guard lock(mutex_);
+    if (capacity > max_bytes || used_bytes_ > max_bytes - capacity) return false;
+    used_bytes_ += capacity;
+    return true;
+  }
+
+  // One of `capacity` that was counted is not there after all, or is another one.
+  void Recount(size_t capacity, size_t instead) {
+    const std::lock_guard lock(mutex_);
+    used_bytes_ += instead;
+    used_bytes_ -= capacity;
+  }
 
   // An idle block, or none: of those that fit the smallest, and of these the newest, which is the warmest.
   std::optional<Blocks> Take(size_t capacity) {
@@ -108,24 +125,28 @@ class BufferPool::State {
     }
     if (best == idle_.end()) return std::nullopt;
     idle_bytes_ -= best->capacity;
-    used_bytes_ += best->capacity;
     Blocks taken;
     taken.splice(taken.begin(), idle_, best);
     return taken;
   }
 
-  void CountNew(size_t capacity) {
-    const std::lock_guard lock(mutex_);
-    used_bytes_ += capacity;
-  }
-
   void GiveBack(Blocks block) {
     Blocks freed;  // after the lock is released: unmapping takes long
+    {
+      const std::lock_guard lock(mutex_);
+      used_bytes_ -= block.front().capacity;
+      idle_bytes_ += block.front().capacity;
+      idle_.splice(idle_.end(), block);
+      freed = Trim(max_idle_bytes_);
+    }
+    if (on_release_) on_release_();
+  }
+
+  // So that what is handed out and what is idle are no more than `bytes` together.
+  void TrimToTotal(uint64_t bytes) {
+    Blocks freed;
     const std::lock_guard lock(mutex_);
-    used_bytes_ -= block.front().capacity;
-    idle_bytes_ += block.front().capacity;
-    idle_.splice(idle_.end(), block);
-    freed = Trim(max_idle_bytes_);
+    freed = Trim(bytes > used_bytes_ ? bytes - used_bytes_ : 0);
   }
 
   void TrimTo(uint64_t bytes) {
@@ -157,6 +178,7 @@ class BufferPool::State {
 
   const uint64_t max_idle_bytes_;
   const size_t largest_fit_;  // times what is asked for
+  const std::function<void()> on_release_;
   // Guards all below. ThreadSanitizer knows it, while it cannot see into an abseil that was built without.
   mutable std::mutex mutex_;
   Blocks idle_;  // oldest first
@@ -164,11 +186,24 @@ class BufferPool::State {
   uint64_t used_bytes_ = 0;
 };
 
-BufferPool::BufferPool(uint64_t max_idle_bytes, Fit fit) : state_(std::make_shared<State>(max_idle_bytes, fit)) {}
+BufferPool::BufferPool(uint64_t max_idle_bytes, Fit fit, std::function<void()> on_release)
+    : state_(std::make_shared<State>(max_idle_bytes, fit, std::move(on_release))) {}
 
 BufferPool::~BufferPool() = default;
 
-absl::StatusOr<std::shared_ptr<Buffer>> BufferPool::Get(size_t size) try {
+absl::StatusOr<std::shared_ptr<Buffer>> BufferPool::Get(size_t size) {
+  return Take(size, std::numeric_limits<uint64_t>::max());
+}
+
+absl::StatusOr<std::shared_ptr<Buffer>> BufferPool::GetWithin(size_t size, uint64_t max_bytes) {
+  absl::StatusOr<std::shared_ptr<Buffer>> buffer = Take(size, max_bytes);
+  // Afterwards: an idle block that serves needs no room. What is new is not touched yet.
+  if (buffer.ok() && *buffer != nullptr) state_->TrimToTotal(max_bytes);
+  return buffer;
+}
+
+// Null if more than `max_bytes` were handed out then.
+absl::StatusOr<std::shared_ptr<Buffer>> BufferPool::Take(size_t size, uint64_t max_bytes) try {
   class PooledBuffer final : public Buffer {
    public:
     PooledBuffer(Blocks block, size_t size, std::weak_ptr<State> pool)
@@ -184,16 +219,15 @@ absl::StatusOr<std::shared_ptr<Buffer>> BufferPool::Get(size_t size) try {
 
   if (size > kMaxSize) return OutOfMemory(size);
   const size_t capacity = CapacityFor(size);
+  if (!state_->Count(capacity, max_bytes)) return nullptr;
   std::optional<Blocks> block = state_->Take(capacity);
+  if (!block.has_value()) block = AllocateBlocks(capacity);
   if (!block.has_value()) {
+    state_->TrimTo(0);
     block = AllocateBlocks(capacity);
-    if (!block.has_value()) {
-      state_->TrimTo(0);
-      block = AllocateBlocks(capacity);
-    }
-    if (!block.has_value()) return OutOfMemory(size);
-    state_->CountNew(capacity);
   }
+  state_->Recount(capacity, block.has_value() ? block->front().capacity : 0);
+  if (!block.has_value()) return OutOfMemory(size);
   return std::make_shared<PooledBuffer>(*std::move(block), size, state_);
 } catch (const std::bad_alloc&) {
   return OutOfMemory(size);

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "absl/status/statusor.h"
@@ -44,12 +45,17 @@ class BufferPool {
   // failing that, also the smallest one of up to four times that, for a user with few buffers at a time.
   enum class Fit { kExact, kLoose };
 
-  // Keeps at most `max_idle_bytes` of free memory.
-  explicit BufferPool(uint64_t max_idle_bytes, Fit fit = Fit::kExact);
+  // Keeps at most `max_idle_bytes` of free memory. `on_release` is called after each buffer that came back, from the
+  // thread that let go of it, which may hold any locks.
+  explicit BufferPool(uint64_t max_idle_bytes, Fit fit = Fit::kExact, std::function<void()> on_release = nullptr);
   ~BufferPool();
 
   // A buffer of exactly `size` usable bytes, in a free block that fits if there is one.
   absl::StatusOr<std::shared_ptr<Buffer>> Get(size_t size);
+
+  // The same, as long as no more than `max_bytes` are handed out then, and with idle memory freed so that both together
+  // are no more either. Null otherwise.
+  absl::StatusOr<std::shared_ptr<Buffer>> GetWithin(size_t size, uint64_t max_bytes);
 
   // Frees idle memory down to `bytes`.
   void TrimTo(uint64_t bytes);
@@ -60,6 +66,7 @@ class BufferPool {
 
  private:
   class State;
+  absl::StatusOr<std::shared_ptr<Buffer>> Take(size_t size, uint64_t max_bytes);
   std::shared_ptr<State> state_;
 };
 
