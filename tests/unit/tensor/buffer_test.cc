@@ -131,6 +131,27 @@ TEST(BufferPoolTest, BuffersOutliveThePool) {
   EXPECT_EQ(buffer->data()[kHugePage - 1], std::byte{1});
 }
 
+TEST(BufferPoolTest, GetWithinHandsOutNoMoreThanItMay) {
+  int released = 0;
+  BufferPool pool(1 << 30, BufferPool::Fit::kExact, [&released] { ++released; });
+  auto first = pool.GetWithin(2 * kHugePage, 3 * kHugePage).value();
+  ASSERT_NE(first, nullptr);
+  EXPECT_EQ(pool.GetWithin(2 * kHugePage, 3 * kHugePage).value(), nullptr);
+  EXPECT_EQ(pool.GetWithin(4 * kHugePage, 3 * kHugePage).value(), nullptr);
+  EXPECT_EQ(pool.used_bytes(), 2 * kHugePage);
+  const std::byte* address = first->data();
+  first.reset();
+  EXPECT_EQ(released, 1);
+  // An idle block that fits stays; others make room.
+  auto again = pool.GetWithin(2 * kHugePage, 3 * kHugePage).value();
+  EXPECT_EQ(again->data(), address);
+  again.reset();
+  auto other = pool.GetWithin(kHugePage, 2 * kHugePage).value();
+  EXPECT_EQ(pool.used_bytes(), kHugePage);
+  EXPECT_EQ(pool.idle_bytes(), 0U);
+  EXPECT_EQ(released, 2);
+}
+
 TEST(BufferPoolTest, ManyThreads) {
   BufferPool pool(8 * kHugePage);
   std::vector<std::thread> threads;
