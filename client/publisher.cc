@@ -9,9 +9,11 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "client/shared_ring.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/messages.h"
 #include "common/net/raw_call.h"
+#include "common/net/shared_segment.h"
 #include "common/net/status.h"
 #include "common/wire/chunk_codec.h"
 #include "common/wire/digest.h"
@@ -27,6 +29,14 @@ constexpr std::chrono::seconds kAbortTimeout{60};
 constexpr size_t kDeclareBytes = 1 << 20;
 // What a message may hold besides its payload.
 constexpr uint64_t kMessageOverhead = 1 << 10;
+// Chunks shorter than this travel together while others are on their way, in messages of about so many bytes.
+constexpr uint64_t kShortChunkBytes = 32 << 10;
+constexpr uint64_t kBatchBytes = 512 << 10;
+
+// A few chunks, so that payloads are still in the cache when the service reads them. Shorter ones than this go over the
+// connection, and so do those that would soon fill it.
+constexpr uint64_t kRingBytes = 16 << 20;
+constexpr uint64_t kMinSharedBytes = kShortChunkBytes;
 // Chunks are cut at multiples of the largest element.
 constexpr uint64_t kElementBytes = 8;
 
@@ -75,6 +85,7 @@ struct VersionPush::State {
   };
 
   PublishOptions options;
+  Transport transport = Transport::kAuto;
   std::string context;  // "push of default/3 (rank 2 of 8) to 127.0.0.1:50051"
   std::vector<TensorPart> shards;
   std::unordered_map<std::string, size_t> index;  // by name
@@ -83,19 +94,26 @@ struct VersionPush::State {
   std::vector<bool> digest_only;
   std::vector<bool> unneeded;
   uint64_t chunk_limit = 0;
-  uint64_t sent_bytes = 0;      // of payload
-  uint64_t received_bytes = 0;  // of those, what the service has acknowledged
+  uint64_t sent_bytes = 0;           // of payload
+  uint64_t received_bytes = 0;       // of those, what the service has acknowledged
+  std::unique_ptr<SharedRing> ring;  // null: payloads go over the connection
+  v1::PushRequest batch;             // short chunks that are still to be sent
+  uint64_t batch_bytes = 0;
   std::unique_ptr<RawCall> call;
   absl::Status over;  // not OK: nothing more can be pushed
   bool committed = false;
 
   absl::Status TakeShards(std::vector<TensorPart> declared);
+  absl::Status MakeRing(const std::string& address);
   absl::Status Open();
   absl::Status Declare();
   absl::Status OnOpened();
   absl::Status Mark(const google::protobuf::RepeatedField<uint64_t>& tensors, std::vector<bool>& marks);
   absl::Status CheckAppend(size_t tensor, uint64_t bytes) const;
   absl::Status WaitForWindow(uint64_t payload_bytes);
+  absl::Status WaitForReceived();
+  absl::Status SendShort(const ChunkHeader& header, absl::Span<const std::byte> payload);
+  absl::Status SendShared(ChunkHeader header, absl::Span<const std::byte> payload);
   absl::Status AppendDigest(size_t tensor, absl::Span<const std::byte> bytes);
   absl::Status AppendChunk(size_t tensor, absl::Span<const std::byte> payload, std::shared_ptr<const void> owner);
   TensorDigester& DigesterOf(size_t tensor);
@@ -174,6 +192,18 @@ absl::Status VersionPush::State::TakeShards(std::vector<TensorPart> declared) {
   return absl::OkStatus();
 }
 
+// Where there is none, or the service is elsewhere, all goes over the connection.
+absl::Status VersionPush::State::MakeRing(const std::string& address) {
+  if (transport == Transport::kWire || (transport == Transport::kAuto && !IsLocal(address))) return absl::OkStatus();
+  absl::StatusOr<std::unique_ptr<SharedRing>> made = SharedRing::Create(kRingBytes);
+  if (made.ok()) {
+    ring = *std::move(made);
+  } else if (transport == Transport::kSharedMemory) {
+    return Annotate(made.status(), context);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status VersionPush::State::Declare() {
   v1::PushRequest request;
   size_t bytes = 0;
@@ -192,7 +222,9 @@ absl::Status VersionPush::State::Declare() {
 }
 
 absl::Status VersionPush::State::Open() {
-  if (absl::Status status = Send(Serialize(OpenRequest(options))); !status.ok()) return status;
+  v1::PushRequest request = OpenRequest(options);
+  if (ring != nullptr) *request.mutable_open()->mutable_segment() = ring->announcement();
+  if (absl::Status status = Send(Serialize(request)); !status.ok()) return status;
   if (absl::Status status = Declare(); !status.ok()) return status;
   v1::PushResponse response;
   if (absl::Status status = Receive(v1::PushResponse::kOpened, response); !status.ok()) return status;
@@ -219,6 +251,12 @@ absl::Status VersionPush::State::OnOpened() {
   }
   if (absl::Status status = Mark(opened.digest_only(), digest_only); !status.ok()) return status;
   if (absl::Status status = Mark(opened.unneeded(), unneeded); !status.ok()) return status;
+  if (!opened.shared_memory()) {
+    if (transport == Transport::kSharedMemory) {
+      return Fail(absl::UnavailableError("the service does not take this process's shared memory"));
+    }
+    ring.reset();
+  }
   chunk_limit = ChunkLimit(opened);
   if (chunk_limit > 0) return absl::OkStatus();
   return Fail(absl::InternalError(absl::StrCat("the service wants chunks of ", opened.summary().chunk_bytes(),
@@ -267,18 +305,52 @@ absl::Status VersionPush::State::AppendDigest(size_t tensor, absl::Span<const st
   header.digest = DigestBytes({});
   header.tensor_digest = Advance(tensor, bytes.size());
   if (!header.tensor_digest.has_value()) return absl::OkStatus();
-  return Send(CopyChunkMessage(header, {}), absl::StrCat("tensor ", Printable(shards[tensor].tensor.name)));
+  return SendShort(header, {});
 }
 
 // Until `payload_bytes` more may be under way.
 absl::Status VersionPush::State::WaitForWindow(uint64_t payload_bytes) {
   if (opened.window_bytes() == 0) return absl::OkStatus();
-  v1::PushResponse response;
   while (sent_bytes != received_bytes && sent_bytes + payload_bytes - received_bytes > opened.window_bytes()) {
-    if (absl::Status status = Receive(v1::PushResponse::kReceived, response); !status.ok()) return status;
-    received_bytes = std::clamp(response.received().bytes(), received_bytes, sent_bytes);
+    if (absl::Status status = WaitForReceived(); !status.ok()) return status;
   }
   return absl::OkStatus();
+}
+
+absl::Status VersionPush::State::WaitForReceived() {
+  v1::PushResponse response;
+  if (absl::Status status = Receive(v1::PushResponse::kReceived, response); !status.ok()) return status;
+  received_bytes = std::clamp(response.received().bytes(), received_bytes, sent_bytes);
+  if (ring != nullptr) ring->Release(received_bytes);
+  return absl::OkStatus();
+}
+
+absl::Status VersionPush::State::SendShort(const ChunkHeader& header, absl::Span<const std::byte> payload) {
+  v1::PushRequest request;
+  v1::Chunk& chunk = *request.mutable_chunks()->add_chunks();
+  ToProto(header, chunk);
+  chunk.set_payload(payload.data(), payload.size());
+  const absl::Status status = call->WriteTogether(request.SerializeAsString(), kBatchBytes, options.timeout);
+  return status.ok() ? status
+                     : FailAsServiceSays(absl::StrCat("tensor ", Printable(shards[header.tensor].tensor.name)));
+}
+
+// Puts the payload into the ring and sends where it lies.
+absl::Status VersionPush::State::SendShared(ChunkHeader header, absl::Span<const std::byte> payload) {
+  std::optional<uint64_t> place;
+  while (!(place = ring->Reserve(payload.size(), sent_bytes)).has_value()) {
+    if (absl::Status status = WaitForReceived(); !status.ok()) return status;
+  }
+  header.digest = CopyAndDigest(payload, ring->at(*place));
+  const bool ends = header.offset + payload.size() == shards[header.tensor].ByteSize();
+  DigesterOf(header.tensor).UpdateChunk(payload, header.digest, ends);
+  header.tensor_digest = Advance(header.tensor, payload.size());
+  v1::PushRequest request;
+  v1::SharedChunk& shared = *request.mutable_shared_chunk();
+  ToProto(header, *shared.mutable_chunk());
+  shared.set_begin(*place);
+  shared.set_bytes(payload.size());
+  return Send(Serialize(request), absl::StrCat("tensor ", Printable(shards[header.tensor].tensor.name)));
 }
 
 absl::Status VersionPush::State::AppendChunk(size_t tensor, absl::Span<const std::byte> payload,
@@ -289,10 +361,13 @@ absl::Status VersionPush::State::AppendChunk(size_t tensor, absl::Span<const std
   ChunkHeader header;
   header.tensor = tensor;
   header.offset = progress[tensor].sent;
+  if (ring != nullptr && payload.size() >= kMinSharedBytes && payload.size() <= kRingBytes / 4)
+    return SendShared(header, payload);
   header.digest = DigestBytes(payload);
   const bool ends = header.offset + payload.size() == shard.ByteSize();
   DigesterOf(tensor).UpdateChunk(payload, header.digest, ends);
   header.tensor_digest = Advance(tensor, payload.size());
+  if (payload.size() < kShortChunkBytes) return SendShort(header, payload);
   return Send(
       owner == nullptr ? CopyChunkMessage(header, payload) : MakeChunkMessage(header, payload, std::move(owner)),
       absl::StrCat("tensor ", Printable(shard.tensor.name)));
@@ -377,6 +452,7 @@ absl::Status VersionPush::Abort(absl::string_view reason) {
 
 struct Publisher::State {
   std::string address;
+  Transport transport = Transport::kAuto;
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<v1::PushService::Stub> stub;
 };
@@ -389,6 +465,7 @@ absl::StatusOr<std::unique_ptr<Publisher>> Publisher::Connect(const ChannelOptio
   if (!channel.ok()) return channel.status();
   auto state = std::make_unique<State>();
   state->address = options.address;
+  state->transport = options.transport;
   state->stub = v1::PushService::NewStub(*channel);
   state->channel = *std::move(channel);
   return absl::WrapUnique(new Publisher(std::move(state)));
@@ -405,6 +482,8 @@ absl::StatusOr<std::unique_ptr<VersionPush>> Publisher::OpenShards(const Publish
   push->options = options;
   push->context = ContextOf(options, state_->address);
   if (absl::Status status = push->TakeShards(std::move(shards)); !status.ok()) return status;
+  push->transport = state_->transport;
+  if (absl::Status status = push->MakeRing(state_->address); !status.ok()) return status;
   push->call = RawCall::Start(state_->channel, kPushMethod);
   if (absl::Status status = push->Open(); !status.ok()) return status;
   return absl::WrapUnique(new VersionPush(std::move(push)));

@@ -54,21 +54,32 @@ absl::Status PullReceiver::OnResponse(const v1::PullResponse& response) {
     case v1::PullResponse::kCommitted:
       return OnCommitted(response.committed());
     case v1::PullResponse::kWaiting:
-      return absl::OkStatus();  // it has shown that the service lives
-    case v1::PullResponse::kChunk: {
-      // From an encoder that orders fields otherwise.
-      const v1::Chunk& chunk = response.chunk();
-      const std::string& payload = chunk.payload();
-      return OnChunk(HeaderOf(chunk), payload.size(), [&payload](std::byte* dst) {
-        // An empty tensor may have no memory at all.
-        if (!payload.empty()) std::memcpy(dst, payload.data(), payload.size());
-        return DigestBytes({dst, payload.size()});
-      });
-    }
+      return absl::OkStatus();      // it has shown that the service lives
+    case v1::PullResponse::kChunk:  // from an encoder that orders fields otherwise
+      return OnChunk(response.chunk());
+    case v1::PullResponse::kChunks:
+      return OnBatch(response.chunks());
+    case v1::PullResponse::kSharedChunk:
     case v1::PullResponse::RESPONSE_NOT_SET:
       break;
   }
   return Breach("a message of no known kind");
+}
+
+absl::Status PullReceiver::OnChunk(const v1::Chunk& chunk) {
+  const std::string& payload = chunk.payload();
+  return OnChunk(HeaderOf(chunk), payload.size(), [&payload](std::byte* dst) {
+    // An empty tensor may have no memory at all.
+    if (!payload.empty()) std::memcpy(dst, payload.data(), payload.size());
+    return DigestBytes({dst, payload.size()});
+  });
+}
+
+absl::Status PullReceiver::OnBatch(const v1::ChunkBatch& batch) {
+  for (const v1::Chunk& chunk : batch.chunks()) {
+    if (absl::Status status = OnChunk(chunk); !status.ok()) return status;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status PullReceiver::OnHeader(const v1::VersionSummary& header) {

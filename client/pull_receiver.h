@@ -52,6 +52,8 @@ class PullReceiver {
   absl::Status CheckAskedFor(const TensorPart& part) const;
   absl::Status CheckManifest() const;
   absl::Status OnManifestEnd();
+  absl::Status OnChunk(const v1::Chunk& chunk);
+  absl::Status OnBatch(const v1::ChunkBatch& batch);
   absl::Status OnChunk(const ChunkHeader& chunk, uint64_t payload_bytes, const Copy& copy);
   absl::Status OnCommitted(const v1::PullCommitted& committed);
 

@@ -37,6 +37,7 @@ v1::PullRequest MakeRequest(const PullOptions& options) {
     request.mutable_version()->set_latest_committed(true);
   }
   request.set_worker(options.worker);
+  request.set_batches(true);
   request.set_filter(options.filter);
   request.mutable_names()->Assign(options.names.begin(), options.names.end());
   for (const LayoutRule& rule : options.rules) ToProto(rule, *request.add_rules());

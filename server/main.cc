@@ -59,6 +59,8 @@ void AddOptions(CLI::App& app, Flags& flags) {
   option("--max-name-bytes", limits.max_name_bytes, "N", "Longest tensor name [1024]");
   option("--max-pulls", limits.max_pulls, "N", "Most pulls served at a time [1024]");
   option("--max-pushes", limits.max_pushes, "N", "Most push streams open at a time [256]");
+  app.add_flag("!--no-shared-memory", store.shared_memory,
+               "Exchange bytes over connections only, also with trainers and workers on this host");
   option("--push-window", limits.push_window_bytes, "SIZE",
          "Bytes that the ranks of a version may send ahead of the conversion, all together [64MiB]")
       ->transform(size);

@@ -5,10 +5,18 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "common/net/byte_buffer.h"
+#include "common/net/messages.h"
 #include "common/wire/digest.h"
 #include "server/selection.h"
 
 namespace refit {
+namespace {
+
+// Chunks shorter than this travel together, in messages of about so many bytes.
+constexpr uint64_t kShortChunkBytes = 32 << 10;
+constexpr uint64_t kBatchBytes = 512 << 10;
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<PullSession>> PullSession::Start(ServerState& state, const v1::PullRequest& request,
                                                                 const std::string& worker, const std::string& peer) {
@@ -30,6 +38,7 @@ absl::StatusOr<std::unique_ptr<PullSession>> PullSession::Start(ServerState& sta
   if (request.has_resume()) session->reader_.StartAt(session->PresentTensor());
   session->reader_.Pass(session->PresentTensor());
   session->skip_manifest_ = request.skip_manifest();
+  session->batches_ = request.batches();
   session->fleet_ = state.workers.StartPull(request.model(), worker, peer, number, session->SelectedBytes());
   return session;
 }
@@ -116,26 +125,55 @@ absl::StatusOr<std::optional<Version::Chunk>> PullSession::GetChunk() {
   return selected.whole ? reader_->GetChunk(selected.tensor, chunk_) : PresentPart().GetChunk(chunk_);
 }
 
+ChunkHeader PullSession::HeaderOf(const Version::Chunk& chunk) const {
+  ChunkHeader header;
+  header.tensor = tensor_;
+  header.offset = chunk_ * reader_->chunk_bytes();
+  header.digest = chunk.digest;
+  header.tensor_digest = chunk.tensor_digest;
+  return header;
+}
+
+// To the place after a chunk that is sent.
+void PullSession::Advance(uint64_t sent) {
+  sent_bytes_ += sent;
+  ++sent_chunks_;
+  fleet_->Sent(sent);
+  if (++chunk_ < ChunkCount(SizeOf(selection_[tensor_]), reader_->chunk_bytes())) return;
+  ++tensor_;
+  chunk_ = 0;
+  part_.reset();
+}
+
 absl::StatusOr<std::optional<grpc::ByteBuffer>> PullSession::NextChunk() {
   absl::StatusOr<std::optional<Version::Chunk>> chunk = GetChunk();
   if (!chunk.ok()) return chunk.status();
   if (!chunk->has_value()) return std::nullopt;
   Version::Chunk& ready = **chunk;
-  ChunkHeader header;
-  header.tensor = tensor_;
-  header.offset = chunk_ * reader_->chunk_bytes();
-  header.digest = ready.digest;
-  header.tensor_digest = ready.tensor_digest;
-  sent_bytes_ += ready.bytes.size();
-  ++sent_chunks_;
-  fleet_->Sent(ready.bytes.size());
-  if (++chunk_ == ChunkCount(SizeOf(selection_[tensor_]), reader_->chunk_bytes())) {
-    ++tensor_;
-    chunk_ = 0;
-    part_.reset();
-    reader_.Pass(PresentTensor());
-  }
+  if (batches_ && ready.bytes.size() < kShortChunkBytes) return NextBatch(std::move(ready));
+  const ChunkHeader header = HeaderOf(ready);
+  Advance(ready.bytes.size());
+  reader_.Pass(PresentTensor());
   return MakeChunkMessage(header, ready.bytes, std::move(ready.owner));
+}
+
+// Short chunks that are ready, from `first` on.
+grpc::ByteBuffer PullSession::NextBatch(Version::Chunk first) {
+  v1::PullResponse response;
+  uint64_t bytes = 0;
+  for (std::optional<Version::Chunk> chunk = std::move(first); chunk.has_value();) {
+    v1::Chunk& added = *response.mutable_chunks()->add_chunks();
+    ToProto(HeaderOf(*chunk), added);
+    added.set_payload(chunk->bytes.data(), chunk->bytes.size());
+    bytes += added.ByteSizeLong();
+    Advance(chunk->bytes.size());
+    chunk.reset();
+    if (bytes >= kBatchBytes || tensor_ == selection_.size()) break;
+    absl::StatusOr<std::optional<Version::Chunk>> next = GetChunk();  // an error is found again by the next message
+    if (next.ok() && next->has_value() && (*next)->bytes.size() < kShortChunkBytes) chunk = *std::move(next);
+  }
+  reader_.Pass(PresentTensor());
+  return Serialize(response);
 }
 
 absl::StatusOr<std::optional<grpc::ByteBuffer>> PullSession::Committed() {

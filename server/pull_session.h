@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/wire/chunk_codec.h"
 #include "refit/v1/pull.pb.h"
 #include "server/selection.h"
 #include "server/server_context.h"
@@ -60,6 +61,10 @@ class PullSession {
   grpc::ByteBuffer Header();
   grpc::ByteBuffer Manifest();
   absl::StatusOr<std::optional<grpc::ByteBuffer>> NextChunk();
+  grpc::ByteBuffer NextBatch(Version::Chunk first);
+  // Of the chunk at the present place.
+  ChunkHeader HeaderOf(const Version::Chunk& chunk) const;
+  void Advance(uint64_t sent);
   absl::StatusOr<std::optional<Version::Chunk>> GetChunk();
   uint64_t SizeOf(const Selected& selected) const;
   // The part that is being sent; the present tensor is not sent whole.
@@ -74,6 +79,7 @@ class PullSession {
   std::unique_ptr<WorkerRegistry::Pull> fleet_;
   Phase phase_ = Phase::kHeader;
   bool skip_manifest_ = false;
+  bool batches_ = false;  // the worker takes them
   size_t manifest_next_ = 0;
   size_t tensor_ = 0;                  // index into selection_
   uint64_t chunk_ = 0;                 // within what is selected of that tensor

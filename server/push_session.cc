@@ -65,6 +65,10 @@ absl::StatusOr<PushSession::Answer> PushSession::Dispatch(const ReceivedMessage&
     case v1::PushRequest::kChunk:
       return HandleChunk(HeaderOf(request.chunk()), request.chunk().payload().size(),
                          [&] { return WriteChunk(request.chunk()); });
+    case v1::PushRequest::kSharedChunk:
+      return HandleSharedChunk(request.shared_chunk());
+    case v1::PushRequest::kChunks:
+      return HandleBatch(request.chunks());
     case v1::PushRequest::kOpen:
       return Open(request.open());
     case v1::PushRequest::kDeclare:
@@ -111,7 +115,19 @@ absl::StatusOr<PushSession::Answer> PushSession::Open(const v1::OpenVersion& ope
   options.max_tensors = state_.limits.max_tensors_per_version;
   options.max_name_bytes = state_.limits.max_name_bytes;
   options_ = std::move(options);
+  if (open.has_segment()) MapSegment(open.segment());
   return std::nullopt;
+}
+
+void PushSession::MapSegment(const v1::SharedSegment& announced) {
+  if (!state_.store.options().shared_memory || !IsLocal(peer_)) return;
+  absl::StatusOr<std::shared_ptr<MappedSegment>> segment = MappedSegment::Open(announced);
+  if (segment.ok()) {
+    segment_ = *std::move(segment);
+  } else {
+    state_.log.Info("a trainer's memory cannot be shared",
+                    {{"push", Label()}, {"peer", peer_}, {"error", std::string(segment.status().message())}});
+  }
 }
 
 absl::StatusOr<PushSession::Answer> PushSession::Declare(const v1::DeclareTensors& declare) {
@@ -135,6 +151,8 @@ absl::StatusOr<PushSession::Answer> PushSession::Declare(const v1::DeclareTensor
   builder_ = *std::move(builder);
   declared_at_ = absl::Now();
   window_bytes_ = std::max(state_.limits.push_window_bytes / options_->world, 2 * state_.store.options().chunk_bytes);
+  // What lies in the trainer's memory must be acknowledged before that is full.
+  if (segment_ != nullptr) window_bytes_ = std::min<uint64_t>(window_bytes_, segment_->span().size());
   digesters_.resize(builder_->shards().size());
   const v1::VersionSummary summary = builder_->version()->Summary();
   state_.log.Info("version opened", {{"model", options_->model},
@@ -183,6 +201,7 @@ v1::PushResponse PushSession::OpenedMessage() const {
   *opened.mutable_summary() = builder_->version()->Summary();
   opened.set_max_chunk_bytes(state_.store.options().chunk_bytes);
   opened.set_window_bytes(window_bytes_);
+  opened.set_shared_memory(segment_ != nullptr);
   for (size_t i = 0; i < builder_->shards().size(); ++i) {
     if (builder_->is_unneeded(i)) {
       opened.add_unneeded(i);
@@ -274,6 +293,35 @@ absl::StatusOr<PushSession::Answer> PushSession::HandleChunk(const ChunkHeader& 
   lacks_memory_since_.reset();
   if (absl::Status status = write(); !status.ok()) return status;
   return OnHandled(payload_bytes);
+}
+
+absl::StatusOr<PushSession::Answer> PushSession::HandleBatch(const v1::ChunkBatch& batch) {
+  Answer last;
+  for (; batch_next_ < batch.chunks_size(); ++batch_next_) {
+    const v1::Chunk& chunk = batch.chunks(batch_next_);
+    absl::StatusOr<Answer> answer =
+        HandleChunk(HeaderOf(chunk), chunk.payload().size(), [&] { return WriteChunk(chunk); });
+    if (!answer.ok()) return answer;
+    if (answer->has_value()) last = *std::move(answer);
+    if (lacks_memory()) return last;  // and goes on here
+  }
+  batch_next_ = 0;
+  return last;
+}
+
+absl::StatusOr<PushSession::Answer> PushSession::HandleSharedChunk(const v1::SharedChunk& shared) {
+  if (segment_ == nullptr) return OutOfOrder("a chunk in shared memory that the service has not mapped");
+  const uint64_t size = segment_->span().size();
+  if (shared.begin() > size || shared.bytes() > size - shared.begin() || !shared.chunk().payload().empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(Label(), ": a chunk of ", shared.bytes(), " bytes at ",
+                                                   shared.begin(), " of shared memory that has ", size,
+                                                   shared.chunk().payload().empty() ? "" : ", with a payload besides"));
+  }
+  const ChunkHeader header = HeaderOf(shared.chunk());
+  return HandleChunk(header, shared.bytes(), [&] {
+    const absl::Span<const std::byte> payload = segment_->span().subspan(shared.begin(), shared.bytes());
+    return AppendVerified(header, DigestBytes(payload), payload);
+  });
 }
 
 absl::Status PushSession::WriteChunk(const DecodedChunk& chunk, const ReceivedMessage& message) {

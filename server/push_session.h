@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "common/net/byte_buffer.h"
+#include "common/net/shared_segment.h"
 #include "common/tensor/box.h"
 #include "common/wire/digest.h"
 #include "refit/v1/push.pb.h"
@@ -72,6 +73,8 @@ class PushSession {
                                      absl::FunctionRef<absl::Status()> write);
   absl::Status CheckRanksPatience() const;
   absl::StatusOr<Answer> Open(const v1::OpenVersion& open);
+  // All goes over the connection if it cannot be mapped.
+  void MapSegment(const v1::SharedSegment& announced);
   absl::StatusOr<Answer> Declare(const v1::DeclareTensors& declare);
   absl::Status Commit();
   v1::PushResponse OpenedMessage() const;
@@ -83,6 +86,9 @@ class PushSession {
   absl::Status WriteChunk(const v1::Chunk& chunk);
   // Tells the trainer, now and then, how much has been handled.
   Answer OnHandled(uint64_t payload_bytes);
+  absl::StatusOr<Answer> HandleBatch(const v1::ChunkBatch& batch);
+  // A chunk whose payload lies in the trainer's memory.
+  absl::StatusOr<Answer> HandleSharedChunk(const v1::SharedChunk& shared);
   absl::Status CheckChunk(const ChunkHeader& header, uint64_t payload_bytes) const;
   absl::Status AppendVerified(const ChunkHeader& header, uint64_t got_digest, absl::Span<const std::byte> payload);
   // A chunk that tells the digest of a shard which another rank sends.
@@ -91,14 +97,16 @@ class PushSession {
 
   ServerState& state_;
   const std::string peer_;
-  std::optional<BuildOptions> options_;  // after `open`
-  std::vector<TensorPart> declared_;     // until the last `declare`
+  std::optional<BuildOptions> options_;           // after `open`
+  std::shared_ptr<const MappedSegment> segment_;  // the trainer's, if it offers one that can be mapped
+  std::vector<TensorPart> declared_;              // until the last `declare`
   absl::Time declared_at_;
   std::unique_ptr<VersionBuilder> builder_;
   std::vector<std::optional<TensorDigester>> digesters_;  // of shards under way
   uint64_t window_bytes_ = 0;
   uint64_t handled_bytes_ = 0;  // of payload
   uint64_t acknowledged_bytes_ = 0;
+  int batch_next_ = 0;     // of a batch that waits for memory, the first chunk that was not handled
   uint64_t releases_ = 0;  // of the store's memory, before it was asked last
   std::optional<absl::Time> lacks_memory_since_;
   bool opened_ = false;      // the trainer was told so

@@ -4,9 +4,10 @@
 
 namespace refit {
 
-TensorMemory::TensorMemory(uint64_t budget_bytes)
+TensorMemory::TensorMemory(uint64_t budget_bytes, Backing backing)
     : budget_bytes_(budget_bytes),
-      pool_(budget_bytes, BufferPool::Fit::kExact, [waiters = waiters_] { waiters->OnRelease(); }) {}
+      pool_(
+          budget_bytes, BufferPool::Fit::kExact, [waiters = waiters_] { waiters->OnRelease(); }, backing) {}
 
 uint64_t TensorMemory::releases() const {
   absl::MutexLock lock(&waiters_->mutex);

@@ -17,7 +17,7 @@ namespace refit {
 class TensorMemory {
  public:
   // `budget_bytes` binds TryGet alone, and how much idle memory is kept.
-  explicit TensorMemory(uint64_t budget_bytes);
+  explicit TensorMemory(uint64_t budget_bytes, Backing backing = Backing::kPrivate);
 
   uint64_t budget_bytes() const { return budget_bytes_; }
 

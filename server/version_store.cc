@@ -44,7 +44,9 @@ std::string DescribeKnown(const std::map<uint64_t, std::shared_ptr<Version>>& ve
 }  // namespace
 
 VersionStore::VersionStore(StoreOptions options)
-    : options_(options), memory_(std::make_shared<TensorMemory>(options.memory_budget_bytes)) {}
+    : options_(options),
+      memory_(std::make_shared<TensorMemory>(options.memory_budget_bytes,
+                                             options.shared_memory ? Backing::kShared : Backing::kPrivate)) {}
 
 absl::StatusOr<std::shared_ptr<Version>> VersionStore::FindToJoin(const VersionIdentity& identity, uint32_t rank) {
   const auto model = models_.find(identity.model);

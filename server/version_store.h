@@ -29,6 +29,8 @@ struct StoreOptions {
   // Of a streamed version: how many workers must have a tensor before its memory is given up; at least 1.
   uint32_t stream_to = 1;
   uint64_t chunk_bytes = kDefaultChunkBytes;
+  // Trainers and workers on this host may exchange bytes with the service through memory.
+  bool shared_memory = true;
   uint32_t max_models = 64;
   // Retired and aborted versions that each model still lists.
   uint32_t remembered_versions = 32;

@@ -16,9 +16,14 @@ namespace refit {
 // Largest message that is sent or accepted by default, whatever a tensor's size. Bytes.
 inline constexpr int kMaxMessageBytes = 4 << 20;
 
+// How payloads travel. kAuto: through shared memory where both ends are on one host, of one user, and the service
+// allows it; over the connection otherwise. kSharedMemory: an error instead.
+enum class Transport { kAuto, kWire, kSharedMemory };
+
 struct ChannelOptions {
   // "host:port", "ipv6:[::1]:port" or "unix:/path". Plain text; only for loopback until TLS comes.
   std::string address;
+  Transport transport = Transport::kAuto;
   // How long to wait for the connection before UNAVAILABLE.
   std::chrono::milliseconds connect_timeout = std::chrono::seconds(10);
   // Interval and patience of HTTP/2 pings: a peer that is gone is noticed after their sum.

@@ -57,4 +57,13 @@ ChunkHeader HeaderOf(const v1::Chunk& chunk) {
   return header;
 }
 
+void ToProto(const ChunkHeader& header, v1::Chunk& proto) {
+  proto.set_tensor(header.tensor);
+  proto.set_offset(header.offset);
+  proto.set_encoding(static_cast<v1::ChunkEncoding>(header.encoding));
+  proto.set_decoded_bytes(header.decoded_bytes);
+  proto.set_digest(header.digest);
+  if (header.tensor_digest.has_value()) proto.set_tensor_digest(*header.tensor_digest);
+}
+
 }  // namespace refit

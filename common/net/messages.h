@@ -26,5 +26,6 @@ absl::StatusOr<LayoutRule> FromProto(const v1::LayoutRule& proto);
 
 // All of the chunk but its payload.
 ChunkHeader HeaderOf(const v1::Chunk& chunk);
+void ToProto(const ChunkHeader& header, v1::Chunk& proto);
 
 }  // namespace refit

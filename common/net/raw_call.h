@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 namespace refit {
 
@@ -25,6 +26,11 @@ class RawCall {
   // Hands a message to gRPC; returns once the one before it was taken (so at most one is in flight here). Non-OK once
   // the call has ended: the reason is what Finish says. DEADLINE_EXCEEDED cancels the call.
   absl::Status Write(grpc::ByteBuffer message, std::chrono::milliseconds timeout);
+
+  // Adds to a message that is sent as soon as gRPC has taken the one before it: at once if there is none. Protobuf
+  // encodings of one kind of message can be put together like that. Waits while `limit` bytes or more are to be sent.
+  // Otherwise as Write.
+  absl::Status WriteTogether(absl::string_view encoding, size_t limit, std::chrono::milliseconds timeout);
 
   // No more writes.
   absl::Status WritesDone(std::chrono::milliseconds timeout);

@@ -1,11 +1,15 @@
 #include "common/tensor/buffer.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <functional>
 #include <limits>
 #include <list>
+#include <map>
 #include <mutex>
 #include <new>
 #include <optional>
@@ -27,7 +31,9 @@ absl::Status OutOfMemory(size_t size) {
 
 struct Release {
   size_t mapped = 0;  // bytes to unmap; 0: from the heap
+  int fd = -1;        // of the memory, if it is shared
   void operator()(std::byte* data) const {
+    if (fd >= 0) close(fd);
     if (mapped > 0) {
       munmap(data, mapped);
     } else {
@@ -39,6 +45,9 @@ struct Release {
 struct Block {
   std::unique_ptr<std::byte, Release> data;
   size_t capacity = 0;
+  uint64_t given_back = 0;  // in which order, while idle
+
+  int fd() const { return data.get_deleter().fd; }
 };
 
 size_t CapacityFor(size_t size) {
@@ -46,39 +55,61 @@ size_t CapacityFor(size_t size) {
   return size == 0 ? unit : (size + unit - 1) / unit * unit;
 }
 
-// The kernel aligns to 4 KiB pages only: map one huge page more than needed, then cut both ends.
-std::byte* MapHugePages(size_t capacity) {
-  void* mapped = mmap(nullptr, capacity + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+// Memory that others may map through /proc/<pid>/fd/<fd>, and that never shrinks under them. -1 if the system has none.
+int MakeSharedMemory(size_t capacity) {
+  const int fd = memfd_create("refit-tensor", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (fd < 0) return -1;
+  const bool made = fchmod(fd, S_IRUSR | S_IWUSR) == 0 && ftruncate(fd, static_cast<off_t>(capacity)) == 0 &&
+                    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0;
+  if (made) return fd;
+  close(fd);
+  return -1;
+}
+
+// The kernel aligns to 4 KiB pages only: reserve one huge page more than needed, and use what is aligned.
+std::byte* MapHugePages(size_t capacity, int fd) {
+  const int reserve = fd < 0 ? PROT_READ | PROT_WRITE : PROT_NONE;
+  void* mapped = mmap(nullptr, capacity + kHugePage, reserve, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapped == MAP_FAILED) return nullptr;
   auto* begin = static_cast<std::byte*>(mapped);
   const size_t head = (kHugePage - reinterpret_cast<uintptr_t>(begin) % kHugePage) % kHugePage;
   if (head > 0) munmap(begin, head);
   std::byte* data = begin + head;
   munmap(data + capacity, kHugePage - head);
+  if (fd >= 0 && mmap(data, capacity, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
+    munmap(data, capacity);
+    return nullptr;
+  }
   madvise(data, capacity, MADV_HUGEPAGE);  // a wish: without it all works, slower
   return data;
 }
 
 // Null data if the system has no memory.
-Block AllocateBlock(size_t capacity) {
-  const bool huge = capacity >= kHugePage;
-  auto* data = huge ? MapHugePages(capacity) : static_cast<std::byte*>(std::aligned_alloc(kLine, capacity));
-  return {std::unique_ptr<std::byte, Release>(data, Release{huge ? capacity : 0}), capacity};
+Block AllocateBlock(size_t capacity, Backing backing) {
+  if (capacity < kHugePage) {
+    auto* data = static_cast<std::byte*>(std::aligned_alloc(kLine, capacity));
+    return {std::unique_ptr<std::byte, Release>(data), capacity};
+  }
+  // Private memory where there is none to share, such as when descriptors have run out.
+  const int fd = backing == Backing::kShared ? MakeSharedMemory(capacity) : -1;
+  std::byte* data = MapHugePages(capacity, fd);
+  if (data == nullptr && fd >= 0) close(fd);
+  return {std::unique_ptr<std::byte, Release>(data, Release{capacity, fd}), capacity};
 }
 
 // A list of one block: it moves to and from the pool without an allocation, which a destructor could not afford.
 using Blocks = std::list<Block>;
 
-std::optional<Blocks> AllocateBlocks(size_t capacity) {
+std::optional<Blocks> AllocateBlocks(size_t capacity, Backing backing) {
   Blocks blocks;
-  blocks.push_back(AllocateBlock(capacity));
+  blocks.push_back(AllocateBlock(capacity, backing));
   if (blocks.front().data == nullptr) return std::nullopt;
   return blocks;
 }
 
 class OwnBuffer final : public Buffer {
  public:
-  OwnBuffer(Block block, size_t size) : Buffer(block.data.get(), size), block_(std::move(block)) {}
+  OwnBuffer(Block block, size_t size) : Buffer(block.data.get(), size, block.fd()), block_(std::move(block)) {}
 
  private:
   Block block_;
@@ -86,9 +117,9 @@ class OwnBuffer final : public Buffer {
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<Buffer>> Buffer::Allocate(size_t size) try {
+absl::StatusOr<std::shared_ptr<Buffer>> Buffer::Allocate(size_t size, Backing backing) try {
   if (size > kMaxSize) return OutOfMemory(size);
-  Block block = AllocateBlock(CapacityFor(size));
+  Block block = AllocateBlock(CapacityFor(size), backing);
   if (block.data == nullptr) return OutOfMemory(size);
   return std::make_shared<OwnBuffer>(std::move(block), size);
 } catch (const std::bad_alloc&) {
@@ -97,8 +128,13 @@ absl::StatusOr<std::shared_ptr<Buffer>> Buffer::Allocate(size_t size) try {
 
 class BufferPool::State {
  public:
-  State(uint64_t max_idle_bytes, Fit fit, std::function<void()> on_release)
-      : max_idle_bytes_(max_idle_bytes), largest_fit_(fit == Fit::kLoose ? 4 : 1), on_release_(std::move(on_release)) {}
+  State(uint64_t max_idle_bytes, Fit fit, std::function<void()> on_release, Backing backing)
+      : max_idle_bytes_(max_idle_bytes),
+        largest_fit_(fit == Fit::kLoose ? 4 : 1),
+        on_release_(std::move(on_release)),
+        backing_(backing) {}
+
+  Backing backing() const { return backing_; }
 
   // Counts as handed out; false, and does not, if there were more than `max_bytes` then.
   bool Count(size_t capacity, uint64_t max_bytes) {
@@ -113,32 +149,38 @@ class BufferPool::State {
     const std::lock_guard lock(mutex_);
     used_bytes_ += instead;
     used_bytes_ -= capacity;
+    if (instead > 0) idle_.try_emplace(instead);  // now, since giving back must not allocate
   }
 
   // An idle block, or none: of those that fit the smallest, and of these the newest, which is the warmest.
   std::optional<Blocks> Take(size_t capacity) {
     const std::lock_guard lock(mutex_);
-    auto best = idle_.end();
-    for (auto block = idle_.begin(); block != idle_.end(); ++block) {
-      const bool fits = block->capacity >= capacity && block->capacity / largest_fit_ <= capacity;
-      if (fits && (best == idle_.end() || block->capacity <= best->capacity)) best = block;
+    for (auto fits = idle_.lower_bound(capacity); fits != idle_.end(); ++fits) {
+      if (fits->first / largest_fit_ > capacity) break;
+      Blocks& blocks = fits->second;
+      if (blocks.empty()) continue;
+      idle_bytes_ -= fits->first;
+      Blocks taken;
+      taken.splice(taken.begin(), blocks, std::prev(blocks.end()));
+      return taken;
     }
-    if (best == idle_.end()) return std::nullopt;
-    idle_bytes_ -= best->capacity;
-    Blocks taken;
-    taken.splice(taken.begin(), idle_, best);
-    return taken;
+    return std::nullopt;
   }
 
-  void GiveBack(Blocks block) {
+  void GiveBack(Blocks block, bool reusable) {
     Blocks freed;  // after the lock is released: unmapping takes long
     {
       const std::lock_guard lock(mutex_);
       used_bytes_ -= block.front().capacity;
-      idle_bytes_ += block.front().capacity;
-      idle_.splice(idle_.end(), block);
-      freed = Trim(max_idle_bytes_);
+      if (reusable) {
+        idle_bytes_ += block.front().capacity;
+        block.front().given_back = ++given_back_;
+        Blocks& alike = idle_.find(block.front().capacity)->second;
+        alike.splice(alike.end(), block);
+        freed = Trim(max_idle_bytes_);
+      }
     }
+    block.clear();
     if (on_release_) on_release_();
   }
 
@@ -170,8 +212,13 @@ class BufferPool::State {
   Blocks Trim(uint64_t bytes) {
     Blocks trimmed;
     while (idle_bytes_ > bytes) {
-      idle_bytes_ -= idle_.front().capacity;
-      trimmed.splice(trimmed.end(), idle_, idle_.begin());
+      Blocks* oldest = nullptr;
+      for (auto& [capacity, blocks] : idle_) {
+        if (blocks.empty()) continue;
+        if (oldest == nullptr || blocks.front().given_back < oldest->front().given_back) oldest = &blocks;
+      }
+      idle_bytes_ -= oldest->front().capacity;
+      trimmed.splice(trimmed.end(), *oldest, oldest->begin());
     }
     return trimmed;
   }
@@ -179,15 +226,17 @@ class BufferPool::State {
   const uint64_t max_idle_bytes_;
   const size_t largest_fit_;  // times what is asked for
   const std::function<void()> on_release_;
+  const Backing backing_;
   // Guards all below. ThreadSanitizer knows it, while it cannot see into an abseil that was built without.
   mutable std::mutex mutex_;
-  Blocks idle_;  // oldest first
+  std::map<size_t, Blocks> idle_;  // by capacity; oldest first
+  uint64_t given_back_ = 0;
   uint64_t idle_bytes_ = 0;
   uint64_t used_bytes_ = 0;
 };
 
-BufferPool::BufferPool(uint64_t max_idle_bytes, Fit fit, std::function<void()> on_release)
-    : state_(std::make_shared<State>(max_idle_bytes, fit, std::move(on_release))) {}
+BufferPool::BufferPool(uint64_t max_idle_bytes, Fit fit, std::function<void()> on_release, Backing backing)
+    : state_(std::make_shared<State>(max_idle_bytes, fit, std::move(on_release), backing)) {}
 
 BufferPool::~BufferPool() = default;
 
@@ -207,9 +256,11 @@ absl::StatusOr<std::shared_ptr<Buffer>> BufferPool::Take(size_t size, uint64_t m
   class PooledBuffer final : public Buffer {
    public:
     PooledBuffer(Blocks block, size_t size, std::weak_ptr<State> pool)
-        : Buffer(block.front().data.get(), size), block_(std::move(block)), pool_(std::move(pool)) {}
+        : Buffer(block.front().data.get(), size, block.front().fd()),
+          block_(std::move(block)),
+          pool_(std::move(pool)) {}
     ~PooledBuffer() override {
-      if (std::shared_ptr<State> pool = pool_.lock()) pool->GiveBack(std::move(block_));
+      if (std::shared_ptr<State> pool = pool_.lock()) pool->GiveBack(std::move(block_), is_reusable());
     }
 
    private:
@@ -221,10 +272,10 @@ absl::StatusOr<std::shared_ptr<Buffer>> BufferPool::Take(size_t size, uint64_t m
   const size_t capacity = CapacityFor(size);
   if (!state_->Count(capacity, max_bytes)) return nullptr;
   std::optional<Blocks> block = state_->Take(capacity);
-  if (!block.has_value()) block = AllocateBlocks(capacity);
+  if (!block.has_value()) block = AllocateBlocks(capacity, state_->backing());
   if (!block.has_value()) {
     state_->TrimTo(0);
-    block = AllocateBlocks(capacity);
+    block = AllocateBlocks(capacity, state_->backing());
   }
   state_->Recount(capacity, block.has_value() ? block->front().capacity : 0);
   if (!block.has_value()) return OutOfMemory(size);

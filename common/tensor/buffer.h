@@ -1,6 +1,7 @@
 // Memory for tensors: aligned, pooled, counted against a budget.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -10,6 +11,10 @@
 #include "absl/types/span.h"
 
 namespace refit {
+
+// What memory is made of. kShared: from 2 MiB on memory that other processes of the same user may map, as far as the
+// system has it; see common/net/shared_segment.h.
+enum class Backing { kPrivate, kShared };
 
 // A block of memory, freed (or given back to its pool) when the last reference goes. Not resized, not copied.
 // Aligned to 64 bytes; from 2 MiB on to 2 MiB, with huge pages asked for. Contents are undefined at first.
@@ -26,15 +31,24 @@ class Buffer {
   absl::Span<std::byte> span() { return {data_, size_}; }
   absl::Span<const std::byte> span() const { return {data_, size_}; }
 
+  // The memfd that the buffer begins at the beginning of, sealed against shrinking; -1 if it is private.
+  int shared_fd() const { return shared_fd_; }
+
+  // Others may still see the memory when the buffer goes: it is freed then, and never reused. Thread-safe.
+  void NeverReuse() const { reusable_ = false; }
+
   // A buffer of its own, outside of any pool. RESOURCE_EXHAUSTED if the system has no memory for it.
-  static absl::StatusOr<std::shared_ptr<Buffer>> Allocate(size_t size);
+  static absl::StatusOr<std::shared_ptr<Buffer>> Allocate(size_t size, Backing backing = Backing::kPrivate);
 
  protected:
-  Buffer(std::byte* data, size_t size) : data_(data), size_(size) {}
+  Buffer(std::byte* data, size_t size, int shared_fd = -1) : data_(data), size_(size), shared_fd_(shared_fd) {}
+  bool is_reusable() const { return reusable_; }
 
  private:
   std::byte* data_;
   size_t size_;
+  int shared_fd_;
+  mutable std::atomic<bool> reusable_{true};
 };
 
 // Keeps freed buffers warm (their pages stay mapped: a first touch costs more than the copy itself) for the next
@@ -47,7 +61,8 @@ class BufferPool {
 
   // Keeps at most `max_idle_bytes` of free memory. `on_release` is called after each buffer that came back, from the
   // thread that let go of it, which may hold any locks.
-  explicit BufferPool(uint64_t max_idle_bytes, Fit fit = Fit::kExact, std::function<void()> on_release = nullptr);
+  explicit BufferPool(uint64_t max_idle_bytes, Fit fit = Fit::kExact, std::function<void()> on_release = nullptr,
+                      Backing backing = Backing::kPrivate);
   ~BufferPool();
 
   // A buffer of exactly `size` usable bytes, in a free block that fits if there is one.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <string>
 
 #include "absl/strings/string_view.h"
@@ -33,6 +34,20 @@ std::string Join(absl::Span<const int64_t> numbers) {
 }  // namespace
 
 uint64_t DigestBytes(absl::Span<const std::byte> bytes) { return Hasher::Of(bytes.data(), bytes.size()); }
+
+uint64_t CopyAndDigest(absl::Span<const std::byte> bytes, std::byte* dst) {
+  // Piece by piece, so that each is hashed while it is in the cache.
+  constexpr size_t kHotBytes = 64 << 10;
+  thread_local Hasher hasher;  // allocates once
+  hasher.Reset();
+  for (; !bytes.empty(); bytes.remove_prefix(std::min(bytes.size(), kHotBytes))) {
+    const auto piece = bytes.subspan(0, kHotBytes);
+    std::memcpy(dst, piece.data(), piece.size());
+    hasher.Update(dst, piece.size());
+    dst += piece.size();
+  }
+  return hasher.Digest();
+}
 
 uint64_t ChunkCount(uint64_t bytes, uint64_t chunk_bytes) {
   if (bytes == 0) return 1;

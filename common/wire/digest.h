@@ -25,6 +25,9 @@ inline constexpr uint64_t kDefaultChunkBytes = 2 << 20;
 
 uint64_t DigestBytes(absl::Span<const std::byte> bytes);
 
+// The same of bytes that are copied to `dst`, which has room for them, on the way.
+uint64_t CopyAndDigest(absl::Span<const std::byte> bytes, std::byte* dst);
+
 // Number of chunks that a tensor of `bytes` has: at least 1 (an empty tensor is one empty chunk).
 uint64_t ChunkCount(uint64_t bytes, uint64_t chunk_bytes);
 

@@ -483,7 +483,6 @@ TEST(Starting, RefusesBadOptions) {
   EXPECT_THAT(start([](auto& o) { o.store.chunk_bytes = 100; }),
               StatusIs(StatusCode::kInvalidArgument, HasSubstr("chunk size")));
   EXPECT_THAT(start([](auto& o) { o.store.chunk_bytes = 4 << 20; }), StatusIs(StatusCode::kInvalidArgument));
-  EXPECT_THAT(start([](auto& o) { o.store.retain_versions = 0; }), StatusIs(StatusCode::kInvalidArgument));
   EXPECT_THAT(start([](auto& o) { o.limits.max_message_bytes = 1; }), StatusIs(StatusCode::kInvalidArgument));
   EXPECT_THAT(start([](auto& o) { o.listen = "127.0.0.1:notaport"; }),
               StatusIs(StatusCode::kUnavailable, HasSubstr("notaport")));

@@ -77,6 +77,8 @@ class ScriptedPush final : public v1::PushService::Service {
       v1::PushResponse response;
       if (request.has_chunk()) {
         chunks.push_back(request.chunk());
+      } else if (request.has_chunks()) {
+        chunks.insert(chunks.end(), request.chunks().chunks().begin(), request.chunks().chunks().end());
       } else if (request.has_commit()) {
         SayWaiting(stream);
         response.mutable_committed()->mutable_summary()->set_manifest_digest(77);

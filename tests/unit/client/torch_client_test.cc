@@ -35,6 +35,9 @@ class EchoService final {
         } else if (request.has_chunk()) {
           echo_.chunks[request.chunk().tensor()] = request.chunk();
           continue;
+        } else if (request.has_chunks()) {
+          for (const v1::Chunk& chunk : request.chunks().chunks()) echo_.chunks[chunk.tensor()] = chunk;
+          continue;
         } else if (request.has_commit()) {
           response.mutable_committed();
         } else if (request.has_abort()) {
