@@ -8,13 +8,16 @@
 #include "absl/strings/str_format.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/messages.h"
+#include "common/net/status.h"
 
 namespace refit {
 
-PullReceiver::PullReceiver(const PullOptions& options, std::string context, TensorSink& sink)
+PullReceiver::PullReceiver(const PullOptions& options, std::string context, TensorSink& sink,
+                           std::shared_ptr<const Lease> lease)
     : options_(options),
       context_(std::move(context)),
       sink_(sink),
+      lease_(std::move(lease)),
       boxes_(options.boxes.begin(), options.boxes.end()) {}
 
 absl::Status PullReceiver::Breach(absl::string_view what) const {
@@ -60,6 +63,7 @@ absl::Status PullReceiver::OnResponse(const v1::PullResponse& response) {
     case v1::PullResponse::kChunks:
       return OnBatch(response.chunks());
     case v1::PullResponse::kSharedChunk:
+      return OnSharedChunk(response.shared_chunk());
     case v1::PullResponse::RESPONSE_NOT_SET:
       break;
   }
@@ -215,6 +219,47 @@ absl::Status PullReceiver::OnChunk(const ChunkHeader& chunk, uint64_t payload_by
   if (offset_ == 0) {
     if (absl::Status status = BeginTensor(); !status.ok()) return status;
   }
+  return AddChunk(chunk, payload_bytes, copy);
+}
+
+// Makes segment_ the one that the chunk lies in, and checks that it does.
+absl::Status PullReceiver::Map(const v1::SharedChunk& shared) {
+  if (segment_ == nullptr || !segment_->Is(shared.segment())) {
+    absl::StatusOr<std::shared_ptr<MappedSegment>> mapped = MappedSegment::Open(shared.segment());
+    if (!mapped.ok()) return Annotate(mapped.status(), context_);
+    segment_ = *std::move(mapped);
+  }
+  const uint64_t size = segment_->span().size();
+  if (shared.begin() <= size && shared.bytes() <= size - shared.begin()) return absl::OkStatus();
+  return Breach(
+      absl::StrCat("a chunk of ", shared.bytes(), " bytes at ", shared.begin(), " of shared memory that has ", size));
+}
+
+// The tensor begins at `begin` of segment_. Without a sink that adopts it, it is copied as ever.
+absl::Status PullReceiver::BeginSharedTensor(uint64_t begin) {
+  const uint64_t bytes = parts_[tensor_].ByteSize();
+  if (lease_ == nullptr || bytes > segment_->span().size() - begin) return BeginTensor();
+  const auto mapped = std::make_shared<LeasedBuffer>(segment_, begin, bytes, lease_);
+  if (!sink_.Adopt(tensor_, mapped)) return BeginTensor();
+  memory_ = mapped->span();
+  digester_.emplace(version_.chunk_bytes());
+  return absl::OkStatus();
+}
+
+absl::Status PullReceiver::OnSharedChunk(const v1::SharedChunk& shared) {
+  const ChunkHeader chunk = HeaderOf(shared.chunk());
+  if (absl::Status status = CheckChunk(chunk, shared.bytes()); !status.ok()) return status;
+  if (absl::Status status = Map(shared); !status.ok()) return status;
+  if (offset_ == 0) {
+    if (absl::Status status = BeginSharedTensor(shared.begin()); !status.ok()) return status;
+  }
+  const absl::Span<const std::byte> payload = segment_->span().subspan(shared.begin(), shared.bytes());
+  return AddChunk(chunk, payload.size(), [&](std::byte* dst) {
+    return dst == payload.data() ? DigestBytes(payload) : CopyAndDigest(payload, dst);
+  });
+}
+
+absl::Status PullReceiver::AddChunk(const ChunkHeader& chunk, uint64_t payload_bytes, const Copy& copy) {
   const absl::Span<std::byte> payload = memory_.subspan(offset_, payload_bytes);
   const uint64_t digest = copy(payload.data());
   if (digest != chunk.digest) {
@@ -259,6 +304,7 @@ absl::Status PullReceiver::OnCommitted(const v1::PullCommitted& committed) {
     return Mismatch("the manifest", summary.manifest_digest(), digest);
   }
   version_ = summary;
+  lease_number_ = committed.lease();
   phase_ = Phase::kCommitted;
   return absl::OkStatus();
 }

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -16,7 +17,9 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "client/lease.h"
 #include "client/subscriber.h"
+#include "common/net/shared_segment.h"
 #include "common/tensor/box.h"
 #include "common/wire/chunk_codec.h"
 #include "common/wire/digest.h"
@@ -26,14 +29,19 @@ namespace refit {
 
 class PullReceiver {
  public:
-  // `context` begins the messages of errors: "pull of default/3 from 127.0.0.1:50051".
-  PullReceiver(const PullOptions& options, std::string context, TensorSink& sink);
+  // `context` begins the messages of errors: "pull of default/3 from 127.0.0.1:50051". `lease` goes with all memory of
+  // the service that the sink adopts.
+  PullReceiver(const PullOptions& options, std::string context, TensorSink& sink,
+               std::shared_ptr<const Lease> lease = nullptr);
 
   // INTERNAL for a message that breaks the protocol, DATA_LOSS for a digest that does not match, or what the sink said.
   absl::Status OnMessage(const grpc::ByteBuffer& message);
 
   // To be called when the stream has ended with OK; INTERNAL unless the version was committed.
   absl::Status OnEnd() const;
+
+  // Once committed: not 0 if the service waits for its memory to be given back, and the stream does not end before.
+  uint64_t lease() const { return lease_number_; }
 
   // Version, tensors and bytes.
   PullResult result() const;
@@ -55,6 +63,10 @@ class PullReceiver {
   absl::Status OnChunk(const v1::Chunk& chunk);
   absl::Status OnBatch(const v1::ChunkBatch& batch);
   absl::Status OnChunk(const ChunkHeader& chunk, uint64_t payload_bytes, const Copy& copy);
+  absl::Status OnSharedChunk(const v1::SharedChunk& shared);
+  absl::Status Map(const v1::SharedChunk& shared);
+  absl::Status BeginSharedTensor(uint64_t begin);
+  absl::Status AddChunk(const ChunkHeader& chunk, uint64_t payload_bytes, const Copy& copy);
   absl::Status OnCommitted(const v1::PullCommitted& committed);
 
   absl::Status CheckChunk(const ChunkHeader& chunk, uint64_t payload_bytes) const;
@@ -70,6 +82,7 @@ class PullReceiver {
   const PullOptions& options_;
   const std::string context_;
   TensorSink& sink_;
+  const std::shared_ptr<const Lease> lease_;
   const std::unordered_map<std::string, Box> boxes_;  // asked for, by name
 
   Phase phase_ = Phase::kHeader;
@@ -81,8 +94,10 @@ class PullReceiver {
   // The place of the next chunk.
   size_t tensor_ = 0;
   uint64_t offset_ = 0;
-  absl::Span<std::byte> memory_;            // of tensor_, once its first chunk has come
-  std::optional<TensorDigester> digester_;  // likewise
+  absl::Span<std::byte> memory_;                  // of tensor_, once its first chunk has come
+  std::optional<TensorDigester> digester_;        // likewise
+  std::shared_ptr<const MappedSegment> segment_;  // that the last shared chunk was in
+  uint64_t lease_number_ = 0;
   ManifestDigester manifest_digester_;
   uint64_t received_bytes_ = 0;
 };

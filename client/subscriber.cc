@@ -7,11 +7,15 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "client/lease.h"
 #include "client/pull_receiver.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/messages.h"
 #include "common/net/raw_call.h"
+#include "common/net/shared_segment.h"
 #include "common/net/status.h"
+#include "refit/v1/inspect.grpc.pb.h"
+#include "refit/v1/pull.grpc.pb.h"
 
 namespace refit {
 namespace {
@@ -19,6 +23,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr char kPullMethod[] = "/refit.v1.PullService/Pull";
+constexpr std::chrono::seconds kInfoTimeout{10};
+constexpr std::chrono::seconds kEndLeaseTimeout{5};
 constexpr char kWatchMethod[] = "/refit.v1.PullService/WatchVersions";
 
 // Longer than any process lives, short enough for any clock.
@@ -70,6 +76,11 @@ class MemorySink final : public TensorSink {
     return tensor.data->span();
   }
 
+  bool Adopt(size_t index, std::shared_ptr<Buffer> mapped) override {
+    tensors_[index].data = std::move(mapped);
+    return true;
+  }
+
   absl::Status Done(size_t) override { return absl::OkStatus(); }
 
  private:
@@ -81,6 +92,7 @@ class MemorySink final : public TensorSink {
 
 struct Subscriber::State {
   std::string address;
+  Transport transport = Transport::kAuto;
   std::shared_ptr<grpc::Channel> channel;
   BufferPool pool{std::numeric_limits<int64_t>::max()};
 
@@ -89,6 +101,10 @@ struct Subscriber::State {
   bool cancelled = false;
 
   class ActiveCall;
+  class PullLease;
+
+  // Whether this process can map the service's memory. UNAVAILABLE, saying why, if it must and cannot.
+  absl::StatusOr<bool> CanShare() const;
 };
 
 // A call that Cancel reaches, with its only request sent.
@@ -118,14 +134,53 @@ class Subscriber::State::ActiveCall {
   std::unique_ptr<RawCall> call_;
 };
 
-Subscriber::Subscriber(std::unique_ptr<State> state) : state_(std::move(state)) {}
+// A pull's call, which goes on until the memory that was mapped is let go of.
+class Subscriber::State::PullLease final : public Lease {
+ public:
+  explicit PullLease(std::shared_ptr<State> state) : state_(std::move(state)), call_(*state_, kPullMethod) {}
+  // A lease that cannot be given back ends with the call.
+  ~PullLease() override {
+    if (number_ == 0) return;
+    v1::EndLeaseRequest request;
+    request.set_lease(number_);
+    v1::EndLeaseResponse response;
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + kEndLeaseTimeout);
+    (void)v1::PullService::NewStub(state_->channel)->EndLease(&context, request, &response);
+  }
+
+  ActiveCall& call() { return call_; }
+  void set_number(uint64_t number) { number_ = number; }
+
+ private:
+  const std::shared_ptr<State> state_;
+  ActiveCall call_;
+  uint64_t number_ = 0;
+};
+
+absl::StatusOr<bool> Subscriber::State::CanShare() const {
+  if (transport == Transport::kWire || (transport == Transport::kAuto && !IsLocal(address))) return false;
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kInfoTimeout);
+  v1::GetServerInfoResponse info;
+  const grpc::Status asked = v1::InspectService::NewStub(channel)->GetServerInfo(&context, {}, &info);
+  absl::Status status = FromGrpc(asked);
+  if (status.ok() && !info.has_shared_memory()) status = absl::UnavailableError("the service shares no memory");
+  if (status.ok()) status = MappedSegment::Open(info.shared_memory()).status();
+  if (status.ok()) return true;
+  if (transport == Transport::kAuto) return false;
+  return absl::UnavailableError(absl::StrCat("service at ", address, ": ", status.message()));
+}
+
+Subscriber::Subscriber(std::shared_ptr<State> state) : state_(std::move(state)) {}
 Subscriber::~Subscriber() = default;
 
 absl::StatusOr<std::unique_ptr<Subscriber>> Subscriber::Connect(const ChannelOptions& options) {
   absl::StatusOr<std::shared_ptr<grpc::Channel>> channel = refit::Connect(options);
   if (!channel.ok()) return channel.status();
-  auto state = std::make_unique<State>();
+  auto state = std::make_shared<State>();
   state->address = options.address;
+  state->transport = options.transport;
   state->channel = *std::move(channel);
   return absl::WrapUnique(new Subscriber(std::move(state)));
 }
@@ -135,10 +190,15 @@ absl::StatusOr<PullResult> Subscriber::Pull(const PullOptions& options, TensorSi
   const Clock::time_point begin = Clock::now();
   std::chrono::nanoseconds waited{0};
 
-  PullReceiver receiver(options, context, sink);
-  State::ActiveCall call(*state_, kPullMethod);
-  call.Send(MakeRequest(options), options.idle_timeout);
-  while (true) {
+  const absl::StatusOr<bool> can_share = state_->CanShare();
+  if (!can_share.ok()) return can_share.status();
+  v1::PullRequest request = MakeRequest(options);
+  request.set_shared_memory(*can_share);
+  const auto lease = std::make_shared<State::PullLease>(state_);
+  State::ActiveCall& call = lease->call();
+  PullReceiver receiver(options, context, sink, lease);
+  call.Send(request, options.idle_timeout);
+  while (receiver.lease() == 0) {
     const Clock::time_point wait_begin = Clock::now();
     const absl::StatusOr<std::optional<grpc::ByteBuffer>> message = call->Read(options.idle_timeout);
     waited += Clock::now() - wait_begin;
@@ -146,7 +206,11 @@ absl::StatusOr<PullResult> Subscriber::Pull(const PullOptions& options, TensorSi
     if (!message->has_value()) break;
     if (absl::Status status = receiver.OnMessage(**message); !status.ok()) return status;
   }
-  if (absl::Status status = call->Finish(options.idle_timeout); !status.ok()) return Annotate(status, context);
+  if (receiver.lease() != 0) {
+    lease->set_number(receiver.lease());
+  } else if (absl::Status status = call->Finish(options.idle_timeout); !status.ok()) {
+    return Annotate(status, context);
+  }
   if (absl::Status status = receiver.OnEnd(); !status.ok()) return status;
 
   PullResult result = receiver.result();

@@ -55,6 +55,13 @@ class TensorSink {
   // order.
   virtual absl::StatusOr<absl::Span<std::byte>> Place(size_t index) = 0;
 
+  // Offers tensors[index] where the service on this host has it, in place of Place(index): true takes it, and its bytes
+  // are there without a copy. It holds on to the service's memory until it is let go of.
+  virtual bool Adopt(size_t index, std::shared_ptr<Buffer> mapped) {
+    (void)index, (void)mapped;
+    return false;
+  }
+
   // tensors[index] is complete and its digest verified. It is not part of a committed version yet: install nothing
   // before the pull returns OK.
   virtual absl::Status Done(size_t index) = 0;
@@ -96,7 +103,8 @@ class Subscriber {
   absl::StatusOr<PullResult> Pull(const PullOptions& options, TensorSink& sink);
 
   // Pulls into host memory of this subscriber's pool: tensors that are let go of make room, already warm, for a later
-  // version's.
+  // version's. From a service on the same host large tensors are not copied but mapped where it has them (see
+  // Transport); let go of them before long, since it cannot use that memory again meanwhile.
   absl::StatusOr<PulledVersion> Pull(const PullOptions& options);
 
   // Calls `on_event` with the state of each version larger than `after` and with every change, until it returns false
@@ -112,8 +120,8 @@ class Subscriber {
 
  private:
   struct State;
-  explicit Subscriber(std::unique_ptr<State> state);
-  std::unique_ptr<State> state_;
+  explicit Subscriber(std::shared_ptr<State> state);
+  std::shared_ptr<State> state_;  // leases hold it too
 };
 
 }  // namespace refit

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/adapters/plan.h"
+#include "common/net/shared_segment.h"
 #include "common/net/status.h"
 #include "common/net/version_info.h"
 #include "common/tensor/kernels.h"
@@ -129,6 +130,7 @@ grpc::ServerUnaryReactor* InspectService::GetServerInfo(grpc::CallbackServerCont
   response->set_active_pulls(state_.pulls);
   response->set_packed_bytes(state_.parts.packed().packed_bytes());
   response->set_shared_packed_bytes(state_.parts.packed().shared_bytes());
+  if (state_.shared_sample != nullptr) *response->mutable_shared_memory() = Announce(*state_.shared_sample);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(grpc::Status::OK);
   return reactor;

@@ -83,10 +83,11 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   // Writes the next message, or goes to sleep until there is one.
   Step Advance() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     while (true) {
+      if (session_->lends() && lease_ == 0) MakeLease();
       absl::StatusOr<std::optional<grpc::ByteBuffer>> message = session_->Next();
       if (!message.ok()) return End(message.status());
       if (message->has_value()) return Write(**std::move(message));
-      if (session_->done()) return End(absl::OkStatus());
+      if (session_->done()) return lease_ == 0 ? End(absl::OkStatus()) : Lend();
       const uint64_t epoch = ++wait_epoch_;
       waiter_ = session_->Wait([weak = weak_from_this(), epoch] {
         if (const std::shared_ptr<PullReactor> self = weak.lock()) self->OnReady(epoch);
@@ -112,6 +113,26 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                   if (expired && self != nullptr) self->OnStillWaiting(epoch);
                 });
     return Step::kNothing;
+  }
+
+  void MakeLease() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    lease_ = state_.leases.Add([weak = weak_from_this()] {
+      if (const std::shared_ptr<PullReactor> self = weak.lock()) self->OnGivenBack();
+    });
+    session_->SetLease(lease_);
+  }
+
+  // Everything is sent: the stream lives on until the worker gives back what it was lent.
+  Step Lend() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    Report(absl::OkStatus());
+    return Step::kNothing;
+  }
+
+  void OnGivenBack() {
+    Locked([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      given_back_ = true;
+      return End(absl::OkStatus());
+    });
   }
 
   // No longer asleep in `epoch`; false if that sleep ended before.
@@ -141,10 +162,17 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     alarm_.reset();
     if (session_ != nullptr) {
       session_->CancelWait(waiter_);
-      session_->Ended(status);
-      Log(status);
+      if (!given_back_) session_->Forfeit();
+      Report(status);
     }
+    if (lease_ != 0) state_.leases.Remove(lease_);
     return FinishIfIdle();
+  }
+
+  void Report(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (std::exchange(reported_, true)) return;
+    session_->Ended(status);
+    Log(status);
   }
 
   Step FinishIfIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -173,6 +201,9 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+  bool reported_ ABSL_GUARDED_BY(mutex_) = false;
+  uint64_t lease_ ABSL_GUARDED_BY(mutex_) = 0;  // once memory was lent
+  bool given_back_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status status_;  // set once, before finished_
   uint64_t waiter_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t wait_epoch_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -329,6 +360,16 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* PullService::Pull(grpc::CallbackServ
   auto reactor = std::make_shared<PullReactor>(state_);
   reactor->Start(*request, *context);
   return reactor.get();
+}
+
+grpc::ServerUnaryReactor* PullService::EndLease(grpc::CallbackServerContext* context,
+                                                const v1::EndLeaseRequest* request,
+                                                v1::EndLeaseResponse* /*response*/) {
+  const bool ended = state_.leases.End(request->lease());
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(ended ? grpc::Status::OK
+                        : ToGrpc(absl::NotFoundError(absl::StrCat("there is no lease ", request->lease()))));
+  return reactor;
 }
 
 grpc::ServerWriteReactor<v1::VersionEvent>* PullService::WatchVersions(grpc::CallbackServerContext* context,

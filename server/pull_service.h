@@ -7,8 +7,9 @@
 namespace refit {
 
 class PullService final
-    : public v1::PullService::WithCallbackMethod_WatchVersions<v1::PullService::WithCallbackMethod_GetManifest<
-          v1::PullService::WithRawCallbackMethod_Pull<v1::PullService::Service>>> {
+    : public v1::PullService::WithCallbackMethod_WatchVersions<
+          v1::PullService::WithCallbackMethod_GetManifest<v1::PullService::WithCallbackMethod_EndLease<
+              v1::PullService::WithRawCallbackMethod_Pull<v1::PullService::Service>>>> {
  public:
   // `state` must outlive the service.
   explicit PullService(ServerState& state) : state_(state) {}
@@ -19,6 +20,8 @@ class PullService final
                                                           const v1::GetManifestRequest* request) override;
   grpc::ServerWriteReactor<grpc::ByteBuffer>* Pull(grpc::CallbackServerContext* context,
                                                    const grpc::ByteBuffer* request) override;
+  grpc::ServerUnaryReactor* EndLease(grpc::CallbackServerContext* context, const v1::EndLeaseRequest* request,
+                                     v1::EndLeaseResponse* response) override;
 
  private:
   ServerState& state_;

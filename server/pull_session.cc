@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/messages.h"
+#include "common/net/shared_segment.h"
 #include "common/wire/digest.h"
 #include "server/selection.h"
 
@@ -39,6 +40,9 @@ absl::StatusOr<std::unique_ptr<PullSession>> PullSession::Start(ServerState& sta
   session->reader_.Pass(session->PresentTensor());
   session->skip_manifest_ = request.skip_manifest();
   session->batches_ = request.batches();
+  // What is streamed is to be given up as soon as it was sent.
+  session->shares_ =
+      request.shared_memory() && state.shared_sample != nullptr && IsLocal(peer) && !session->reader_->is_streamed();
   session->fleet_ = state.workers.StartPull(request.model(), worker, peer, number, session->SelectedBytes());
   return session;
 }
@@ -151,10 +155,28 @@ absl::StatusOr<std::optional<grpc::ByteBuffer>> PullSession::NextChunk() {
   if (!chunk->has_value()) return std::nullopt;
   Version::Chunk& ready = **chunk;
   if (batches_ && ready.bytes.size() < kShortChunkBytes) return NextBatch(std::move(ready));
+  if (shares_ && ready.owner->shared_fd() >= 0) return SharedMessage(ready);
   const ChunkHeader header = HeaderOf(ready);
   Advance(ready.bytes.size());
   reader_.Pass(PresentTensor());
   return MakeChunkMessage(header, ready.bytes, std::move(ready.owner));
+}
+
+grpc::ByteBuffer PullSession::SharedMessage(const Version::Chunk& chunk) {
+  v1::PullResponse response;
+  v1::SharedChunk& shared = *response.mutable_shared_chunk();
+  ToProto(HeaderOf(chunk), *shared.mutable_chunk());
+  *shared.mutable_segment() = Announce(*chunk.owner);
+  shared.set_begin(chunk.bytes.data() - chunk.owner->data());
+  shared.set_bytes(chunk.bytes.size());
+  if (lent_.empty() || lent_.back() != chunk.owner) lent_.push_back(chunk.owner);
+  Advance(chunk.bytes.size());
+  reader_.Pass(PresentTensor());
+  return Serialize(response);
+}
+
+void PullSession::Forfeit() const {
+  for (const std::shared_ptr<const Buffer>& buffer : lent_) buffer->NeverReuse();
 }
 
 // Short chunks that are ready, from `first` on.
@@ -195,6 +217,7 @@ absl::StatusOr<std::optional<grpc::ByteBuffer>> PullSession::Committed() {
   committed.set_sent_bytes(sent_bytes_);
   committed.set_sent_chunks(sent_chunks_);
   committed.set_selection_digest(digester.Finish());
+  committed.set_lease(lease_);
   return Serialize(response);
 }
 

@@ -32,6 +32,13 @@ class PullSession {
   absl::StatusOr<std::optional<grpc::ByteBuffer>> Next();
   bool done() const { return phase_ == Phase::kDone; }
 
+  // Whether the worker was told of memory that it may have mapped: then the stream is to live until it gives that back.
+  bool lends() const { return !lent_.empty(); }
+  // Before the commit marker is made: the lease that it names.
+  void SetLease(uint64_t lease) { lease_ = lease; }
+  // The worker may still see what it was lent.
+  void Forfeit() const;
+
   // Registers `wake` for when Next would have something; 0 if it has already. See Version::Wait.
   uint64_t Wait(std::function<void()> wake);
   void CancelWait(uint64_t id) { reader_->CancelWait(id); }
@@ -64,6 +71,7 @@ class PullSession {
   grpc::ByteBuffer NextBatch(Version::Chunk first);
   // Of the chunk at the present place.
   ChunkHeader HeaderOf(const Version::Chunk& chunk) const;
+  grpc::ByteBuffer SharedMessage(const Version::Chunk& chunk);
   void Advance(uint64_t sent);
   absl::StatusOr<std::optional<Version::Chunk>> GetChunk();
   uint64_t SizeOf(const Selected& selected) const;
@@ -80,6 +88,9 @@ class PullSession {
   Phase phase_ = Phase::kHeader;
   bool skip_manifest_ = false;
   bool batches_ = false;  // the worker takes them
+  bool shares_ = false;   // the worker maps memory
+  std::vector<std::shared_ptr<const Buffer>> lent_;
+  uint64_t lease_ = 0;
   size_t manifest_next_ = 0;
   size_t tensor_ = 0;                  // index into selection_
   uint64_t chunk_ = 0;                 // within what is selected of that tensor

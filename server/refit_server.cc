@@ -130,6 +130,7 @@ absl::StatusOr<std::unique_ptr<VersionBuilder>> RefitServer::OpenVersion(const B
 
 void RefitServer::Shutdown(std::chrono::milliseconds grace) {
   if (grpc::HealthCheckServiceInterface* health = impl_->server->GetHealthCheckService()) health->Shutdown();
+  impl_->state.leases.EndAll();
   impl_->server->Shutdown(std::chrono::system_clock::now() + grace);
   impl_->server->Wait();
 }

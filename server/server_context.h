@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 #include "common/net/channel.h"
 #include "server/event_log.h"
+#include "server/lease_table.h"
 #include "server/part_table.h"
 #include "server/version_store.h"
 #include "server/work_queue.h"
@@ -42,6 +43,12 @@ struct Limits {
   std::chrono::milliseconds waiting_interval = std::chrono::seconds(5);
 };
 
+inline std::shared_ptr<const Buffer> MakeSharedSample() {
+  constexpr size_t kLeastShared = 2 << 20;
+  absl::StatusOr<std::shared_ptr<Buffer>> sample = Buffer::Allocate(kLeastShared, Backing::kShared);
+  return sample.ok() && (*sample)->shared_fd() >= 0 ? *std::move(sample) : nullptr;
+}
+
 // Members are thread-safe or immutable. Outlives every call.
 struct ServerState {
   ServerState(const StoreOptions& store_options, const Limits& limit_options, int convert_threads, EventLog event_log)
@@ -50,6 +57,7 @@ struct ServerState {
         store(store_options),
         parts(limit_options.packed_bytes),
         scratch(2 * store_options.chunk_bytes * static_cast<uint64_t>(convert_threads)),
+        shared_sample(store_options.shared_memory ? MakeSharedSample() : nullptr),
         convert(convert_threads) {}
 
   const Limits limits;
@@ -57,7 +65,10 @@ struct ServerState {
   VersionStore store;
   PartTable parts;
   BufferPool scratch;  // blocks of a chunk, about one for each thread that converts
+  LeaseTable leases;
   WorkerRegistry workers;
+  // For workers to try whether they can map this service's memory; null if it shares none.
+  const std::shared_ptr<const Buffer> shared_sample;
   std::atomic<uint32_t> pushes{0};  // push streams open
   std::atomic<uint32_t> pulls{0};   // pull streams open
   const absl::Time started_at = absl::Now();
