@@ -3,3 +3,5 @@ refit_test(end_to_end_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/end_to_end_test.cc 
            LABELS integration)
 refit_test(streaming_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/streaming_test.cc DEPS refit::server refit::client
            LABELS integration)
+refit_test(shared_memory_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/shared_memory_test.cc DEPS refit::server refit::client
+           LABELS integration)

@@ -7,3 +7,4 @@ refit_test(inspector_test SOURCES client/inspector_test.cc DEPS refit::client LA
 if(REFIT_WITH_TORCH)
   refit_test(torch_client_test STANDARD 17 SOURCES client/torch_client_test.cc DEPS refit::torch_client LABELS unit)
 endif()
+refit_test(shared_ring_test SOURCES client/shared_ring_test.cc DEPS refit::client LABELS unit)
