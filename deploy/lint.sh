@@ -15,7 +15,7 @@ printf '%s\0' "${files[@]}" | xargs -0 clang-format --dry-run -Werror
 [[ $format_only == no ]] || exit 0
 
 cmake --preset dev >/dev/null
-cmake --build --preset dev --target refit_proto >/dev/null
+cmake --build --preset dev --target refit_proto refit_bench_proto >/dev/null
 # What is not compiled here (the consumer, say) has no entry in the compilation database.
 sources=()
 for file in "${files[@]}"; do

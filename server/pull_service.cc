@@ -42,6 +42,7 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   }
 
   void OnWriteDone(bool ok) override {
+    outgoing_.Clear();  // and with it the tensor, for whose memory others may wait
     Locked([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       writing_ = false;
       if (ended_) return FinishIfIdle();

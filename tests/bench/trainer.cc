@@ -1,7 +1,7 @@
 // One rank of a trainer that has its shards in memory, as a real one has, and pushes a version whenever it is told to.
 //
-// Reads version numbers from stdin, one a line. Prints "ready <shard bytes>", then for each version "<version>
-// <seconds>" from opening to commit.
+// Reads version numbers from stdin, one a line. Prints "ready <shard bytes> <transport>", then for each version
+// "<version> <seconds>" from opening to commit.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
@@ -16,8 +16,11 @@
 #include "client/native_source.h"
 #include "client/publisher.h"
 #include "client/shard_source.h"
+#include "common/adapters/python_regex.h"
 #include "common/net/channel.h"
 #include "common/tensor/buffer.h"
+#include "tests/bench/transport_option.h"
+#include "tests/bench/uniform_source.h"
 
 namespace refit {
 namespace {
@@ -27,6 +30,9 @@ struct Flags {
   SyntheticOptions synthetic;
   PublishOptions publish;
   Mesh mesh;
+  // Instead of synthetic ones, unless 0: so many alike.
+  uint64_t tensors = 0;
+  uint64_t tensor_bytes = 1024;
 };
 
 void AddOptions(CLI::App& app, Flags& flags) {
@@ -34,18 +40,26 @@ void AddOptions(CLI::App& app, Flags& flags) {
   app.add_option("--synthetic", flags.synthetic.model);
   app.add_option("--layers", flags.synthetic.layers);
   app.add_option("--seed", flags.synthetic.seed);
+  app.add_option("--tensors", flags.tensors);
+  app.add_option("--tensor-bytes", flags.tensor_bytes);
   app.add_option("--exclude-key-regex", flags.publish.exclude_key_regex);
   app.add_option("--rank", flags.publish.rank);
   app.add_option("--world", flags.mesh.world);
   app.add_option("--ep-size", flags.mesh.ep_size);
   app.add_option("--ep-shard-size", flags.mesh.ep_shard_size);
   app.add_option("--fsdp-size", flags.mesh.fsdp_size);
+  AddTransportOption(app, flags.channel);
 }
 
 using Values = std::vector<std::shared_ptr<Buffer>>;
 
+absl::StatusOr<std::shared_ptr<const NativeSource>> OpenNative(const Flags& flags) {
+  if (flags.tensors == 0) return OpenSyntheticSource(flags.synthetic);
+  return std::make_shared<UniformSource>(flags.tensors, flags.tensor_bytes);
+}
+
 absl::StatusOr<std::shared_ptr<const ShardSource>> OpenShards(const Flags& flags) {
-  absl::StatusOr<std::shared_ptr<const NativeSource>> native = OpenSyntheticSource(flags.synthetic);
+  absl::StatusOr<std::shared_ptr<const NativeSource>> native = OpenNative(flags);
   if (!native.ok()) return native.status();
   const absl::StatusOr<std::vector<LayoutRule>> rules = RulesOfRank(flags.mesh, flags.publish.rank);
   if (!rules.ok()) return rules.status();
@@ -54,9 +68,16 @@ absl::StatusOr<std::shared_ptr<const ShardSource>> OpenShards(const Flags& flags
   return ShardSource::Cut(*std::move(native), *std::move(shards));
 }
 
-absl::StatusOr<Values> MakeValues(const ShardSource& source) {
+// Null for what is not published: it would only take memory.
+absl::StatusOr<Values> MakeValues(const ShardSource& source, const std::string& exclude_key_regex) {
+  const absl::StatusOr<std::shared_ptr<const PythonRegex>> exclude = PythonRegex::Compile(exclude_key_regex);
+  if (!exclude.ok()) return exclude.status();
   Values values;
   for (size_t i = 0; i < source.shards().size(); ++i) {
+    if (!exclude_key_regex.empty() && (*exclude)->Match(source.shards()[i].tensor.name)) {
+      values.push_back(nullptr);
+      continue;
+    }
     absl::StatusOr<std::shared_ptr<Buffer>> buffer = Buffer::Allocate(source.shards()[i].ByteSize());
     if (!buffer.ok()) return buffer.status();
     const absl::Span<const std::byte> made = source.Read(i, 0, (*buffer)->size(), (*buffer)->span());
@@ -71,6 +92,7 @@ absl::Status PushVersion(Publisher& publisher, const PublishOptions& options, co
   absl::StatusOr<std::unique_ptr<VersionPush>> push = publisher.OpenShards(options, source.shards());
   if (!push.ok()) return push.status();
   for (size_t i = 0; i < values.size(); ++i) {
+    if (values[i] == nullptr) continue;
     if (absl::Status status = (*push)->Append(i, values[i]->span(), values[i]); !status.ok()) return status;
   }
   return (*push)->Commit().status();
@@ -78,15 +100,16 @@ absl::Status PushVersion(Publisher& publisher, const PublishOptions& options, co
 
 absl::Status Run(Flags& flags) {
   flags.publish.world = flags.mesh.world;
+  if (flags.tensors > 0) flags.publish.adapter = "identity";
   const absl::StatusOr<std::shared_ptr<const ShardSource>> source = OpenShards(flags);
   if (!source.ok()) return source.status();
-  const absl::StatusOr<Values> values = MakeValues(**source);
+  const absl::StatusOr<Values> values = MakeValues(**source, flags.publish.exclude_key_regex);
   if (!values.ok()) return values.status();
   const absl::StatusOr<std::unique_ptr<Publisher>> publisher = Publisher::Connect(flags.channel);
   if (!publisher.ok()) return publisher.status();
   uint64_t bytes = 0;
-  for (const std::shared_ptr<Buffer>& buffer : *values) bytes += buffer->size();
-  std::cout << "ready " << bytes << std::endl;
+  for (const std::shared_ptr<Buffer>& buffer : *values) bytes += buffer == nullptr ? 0 : buffer->size();
+  std::cout << "ready " << bytes << " " << TransportName(flags.channel) << std::endl;
   while (std::cin >> flags.publish.version) {
     const auto begin = std::chrono::steady_clock::now();
     if (absl::Status status = PushVersion(**publisher, flags.publish, **source, *values); !status.ok()) return status;

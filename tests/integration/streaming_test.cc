@@ -42,16 +42,17 @@ std::vector<std::byte> Values(size_t tensor) {
 
 class Streaming : public ::testing::Test {
  protected:
-  void Start(uint32_t stream_to, std::chrono::milliseconds worker_timeout = std::chrono::seconds(60)) {
+  void Start(uint32_t stream_to, std::chrono::milliseconds worker_timeout = std::chrono::seconds(60),
+             uint64_t memory = kMemory, std::chrono::milliseconds waiting_interval = std::chrono::milliseconds(50)) {
     ServerOptions options;
     options.listen = "127.0.0.1:0";
     options.store.chunk_bytes = 64 << 10;
-    options.store.memory_budget_bytes = kMemory;
+    options.store.memory_budget_bytes = memory;
     options.store.retain_versions = 0;
     options.store.stream_to = stream_to;
     options.limits.worker_timeout = worker_timeout;
     options.limits.push_window_bytes = 256 << 10;
-    options.limits.waiting_interval = std::chrono::milliseconds(50);
+    options.limits.waiting_interval = waiting_interval;
     auto server = RefitServer::Start(options);
     ASSERT_OK(server);
     server_ = *std::move(server);
@@ -121,6 +122,20 @@ TEST_F(Streaming, AVersionSixTimesTheMemoryPassesThroughIt) {
     EXPECT_LE(ReservedBytes(), kMemory);
   }
   EXPECT_EQ(ReservedBytes(), 0U);
+}
+
+TEST_F(Streaming, ATensorsMemoryIsTheNextOnesAsSoonAsItWasSent) {
+  // Room for one at a time, and no message of any kind that would free it by chance.
+  Start(1, std::chrono::seconds(60), kTensorBytes, std::chrono::seconds(30));
+  auto push = Open(1);
+  ASSERT_OK(push);
+  absl::StatusOr<PulledVersion> pulled;
+  std::thread worker([&] { pulled = Pull(1); });
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_OK(PushAll(**push));
+  worker.join();
+  ExpectWhole(pulled);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(25));
 }
 
 TEST_F(Streaming, TheTrainerWaitsForAWorkerAndHearsSo) {

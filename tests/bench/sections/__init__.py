@@ -1,0 +1,14 @@
+"""What is measured, in order. A section has a TITLE and measure(setup, section), which fills in the rows."""
+
+from sections import fan_out, growth, kernels, pipeline, pull, ranks, small, whole
+
+SECTIONS = {
+    "kernels": kernels,
+    "pull": pull,
+    "pipeline": pipeline,
+    "fan-out": fan_out,
+    "whole": whole,
+    "growth": growth,
+    "small": small,
+    "ranks": ranks,
+}

@@ -1,0 +1,80 @@
+"""Push, conversion and pull of one version at the same time, against each stage alone."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from contextlib import ExitStack
+
+from processes import NotMeasured
+from refit import TRANSPORTS, Service, Setup, Trainer, Worker, start_trainer
+from results import Check, Row, Section
+from rounds import Transfer, interleave, median
+
+TITLE = "Pipeline: push, convert and pull at once, against each stage alone"
+
+
+class Stages:
+    """What is timed over one transport; versions are numbered across all transports."""
+
+    def __init__(self, trainer: Trainer, worker: Worker, versions: itertools.count) -> None:
+        self._trainer = trainer
+        self._worker = worker
+        self._versions = versions
+        self._pushed = 0
+
+    def push(self) -> float:
+        self._pushed = next(self._versions)
+        return self._trainer.push(self._pushed)
+
+    def pull(self) -> float:
+        return self._worker.pull(self._pushed)
+
+    def whole(self) -> float:
+        """From the trainer's start to the worker's end; the worker waits for the version from before."""
+        version = next(self._versions)
+        self._worker.tell(version)
+        begin = time.perf_counter()
+        self._trainer.push(version)
+        self._worker.hear()
+        return time.perf_counter() - begin
+
+    def named(self, transport: str) -> dict[str, Transfer]:
+        return {f"{transport}, push": self.push, f"{transport}, pull": self.pull, f"{transport}, whole": self.whole}
+
+
+def measure(setup: Setup, section: Section) -> None:
+    section.unit = "s"
+    versions = itertools.count(1)
+    contenders: dict[str, Transfer] = {}
+    missing: dict[str, str] = {}
+    with ExitStack() as stack:
+        service = stack.enter_context(Service(setup, "--memory", "16GiB", "--retain", "1"))
+        for transport in TRANSPORTS:
+            try:
+                # First: it says at once whether there is such a transport.
+                worker = stack.enter_context(Worker(setup, service, transport))
+                trainer = start_trainer(stack, setup, service, *setup.synthetic(1), transport=transport)
+            except NotMeasured as reason:
+                missing[transport] = str(reason)
+                continue
+            contenders |= Stages(trainer, worker, versions).named(transport)
+        seconds = interleave(contenders, setup.rounds)
+    for transport in TRANSPORTS:
+        if transport in missing:
+            section.rows.append(Row(transport, not_measured=missing[transport]))
+        else:
+            add_rows(section, transport, seconds)
+
+
+def add_rows(section: Section, transport: str, seconds: dict) -> None:
+    names = {stage: f"{transport}, {stage}" for stage in ("push", "pull", "whole")}
+    medians = {stage: median(seconds[name]) for stage, name in names.items()}
+    details = {"push": "no worker", "pull": "of a committed version", "whole": "at once"}
+    for stage, name in names.items():
+        section.rows.append(Row(name, medians[stage], "s", details[stage], own=True, samples=seconds[name]))
+    slowest = max(("push", "pull"), key=medians.get)
+    checks = section.rows[-1].checks
+    checks.append(Check(f"{slowest} alone", medians["whole"] / medians[slowest], "<=", 1.2))
+    if transport != "tcp" and "tcp, whole" in seconds:
+        checks.append(Check("as fast as tcp", median(seconds["tcp, whole"]) / medians["whole"], ">=", 2.0))

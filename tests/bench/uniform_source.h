@@ -1,0 +1,36 @@
+// Native tensors that are all alike, to measure what a tensor costs whatever its bytes.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/strings/str_format.h"
+#include "client/native_source.h"
+
+namespace refit {
+
+// `count` U8 tensors "t.000001"... of one dimension and `bytes` bytes each.
+class UniformSource final : public NativeSource {
+ public:
+  UniformSource(uint64_t count, uint64_t bytes) {
+    tensors_.reserve(count);
+    for (uint64_t i = 1; i <= count; ++i) {
+      tensors_.push_back({absl::StrFormat("t.%06d", i), DType::kU8, Shape{static_cast<int64_t>(bytes)}});
+    }
+  }
+
+  const std::vector<TensorSpec>& tensors() const override { return tensors_; }
+
+  absl::Span<const std::byte> Read(size_t index, uint64_t offset, uint64_t size,
+                                   absl::Span<std::byte> scratch) const override {
+    for (uint64_t i = 0; i < size; ++i) scratch[i] = static_cast<std::byte>(index * 31 + offset + i);
+    return scratch.first(size);
+  }
+
+  bool is_resident() const override { return false; }
+
+ private:
+  std::vector<TensorSpec> tensors_;
+};
+
+}  // namespace refit
