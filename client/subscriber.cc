@@ -1,5 +1,6 @@
 #include "client/subscriber.h"
 
+#include <algorithm>
 #include <limits>
 #include <mutex>
 #include <set>
@@ -11,7 +12,7 @@
 #include "client/pull_receiver.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/messages.h"
-#include "common/net/raw_call.h"
+#include "common/net/raw_reader.h"
 #include "common/net/shared_segment.h"
 #include "common/net/status.h"
 #include "refit/v1/inspect.grpc.pb.h"
@@ -24,6 +25,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr char kPullMethod[] = "/refit.v1.PullService/Pull";
 constexpr std::chrono::seconds kInfoTimeout{10};
+constexpr std::chrono::milliseconds kStartTimeout = std::chrono::seconds(60);
 constexpr std::chrono::seconds kEndLeaseTimeout{5};
 constexpr char kWatchMethod[] = "/refit.v1.PullService/WatchVersions";
 
@@ -97,7 +99,7 @@ struct Subscriber::State {
   BufferPool pool{std::numeric_limits<int64_t>::max()};
 
   std::mutex mutex;
-  std::set<RawCall*> calls;  // under way
+  std::set<RawReader*> calls;  // under way
   bool cancelled = false;
 
   class ActiveCall;
@@ -107,37 +109,35 @@ struct Subscriber::State {
   absl::StatusOr<bool> CanShare() const;
 };
 
-// A call that Cancel reaches, with its only request sent.
+// A call that Cancel reaches.
 class Subscriber::State::ActiveCall {
  public:
-  ActiveCall(State& state, const std::string& method) : state_(state), call_(RawCall::Start(state.channel, method)) {
+  ActiveCall(State& state, const std::string& method, const google::protobuf::MessageLite& request,
+             std::chrono::milliseconds timeout)
+      : state_(state), reader_(RawReader::Start(state.channel, method, Serialize(request), timeout)) {
     const std::lock_guard lock(state_.mutex);
-    state_.calls.insert(call_.get());
-    if (state_.cancelled) call_->Cancel();
+    state_.calls.insert(reader_.get());
+    if (state_.cancelled) reader_->Cancel();
   }
   ~ActiveCall() {
     const std::lock_guard lock(state_.mutex);
-    state_.calls.erase(call_.get());
+    state_.calls.erase(reader_.get());
   }
   ActiveCall(const ActiveCall&) = delete;
   ActiveCall& operator=(const ActiveCall&) = delete;
 
-  // A failure is left for Finish to explain.
-  void Send(const google::protobuf::MessageLite& request, std::chrono::milliseconds timeout) {
-    if (call_->Write(Serialize(request), timeout).ok()) (void)call_->WritesDone(timeout);
-  }
-
-  RawCall* operator->() { return call_.get(); }
+  RawReader* operator->() { return reader_.get(); }
 
  private:
   State& state_;
-  std::unique_ptr<RawCall> call_;
+  std::unique_ptr<RawReader> reader_;
 };
 
 // A pull's call, which goes on until the memory that was mapped is let go of.
 class Subscriber::State::PullLease final : public Lease {
  public:
-  explicit PullLease(std::shared_ptr<State> state) : state_(std::move(state)), call_(*state_, kPullMethod) {}
+  PullLease(std::shared_ptr<State> state, const v1::PullRequest& request, std::chrono::milliseconds timeout)
+      : state_(std::move(state)), call_(*state_, kPullMethod, request, timeout) {}
   // A lease that cannot be given back ends with the call.
   ~PullLease() override {
     if (number_ == 0) return;
@@ -194,10 +194,9 @@ absl::StatusOr<PullResult> Subscriber::Pull(const PullOptions& options, TensorSi
   if (!can_share.ok()) return can_share.status();
   v1::PullRequest request = MakeRequest(options);
   request.set_shared_memory(*can_share);
-  const auto lease = std::make_shared<State::PullLease>(state_);
+  const auto lease = std::make_shared<State::PullLease>(state_, request, options.idle_timeout);
   State::ActiveCall& call = lease->call();
   PullReceiver receiver(options, context, sink, lease);
-  call.Send(request, options.idle_timeout);
   while (receiver.lease() == 0) {
     const Clock::time_point wait_begin = Clock::now();
     const absl::StatusOr<std::optional<grpc::ByteBuffer>> message = call->Read(options.idle_timeout);
@@ -238,8 +237,7 @@ absl::Status Subscriber::Watch(const std::string& model, std::optional<uint64_t>
   request.set_worker(worker);
   if (after.has_value()) request.set_after(*after);
 
-  State::ActiveCall call(*state_, kWatchMethod);
-  call.Send(request, idle_timeout);
+  State::ActiveCall call(*state_, kWatchMethod, request, std::min(idle_timeout, kStartTimeout));
   while (true) {
     const absl::StatusOr<std::optional<grpc::ByteBuffer>> message = call->Read(idle_timeout);
     if (!message.ok()) return Annotate(message.status(), context);
@@ -257,7 +255,7 @@ absl::Status Subscriber::Watch(const std::string& model, std::optional<uint64_t>
 void Subscriber::Cancel() {
   const std::lock_guard lock(state_->mutex);
   state_->cancelled = true;
-  for (RawCall* call : state_->calls) call->Cancel();
+  for (RawReader* call : state_->calls) call->Cancel();
 }
 
 }  // namespace refit

@@ -1,0 +1,154 @@
+#include "common/net/raw_reader.h"
+
+#include <grpcpp/client_context.h>
+#include <grpcpp/completion_queue.h>
+#include <grpcpp/generic/generic_stub.h>
+
+#include <array>
+#include <cstdint>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/net/status.h"
+
+namespace refit {
+namespace {
+
+// What is asked of gRPC; each at most once at a time.
+enum Operation : uintptr_t { kStart, kWrite, kRead, kFinish, kOperations };
+
+}  // namespace
+
+class RawReader::State {
+ public:
+  State(const std::shared_ptr<grpc::Channel>& channel, std::string method)
+      : method_(std::move(method)), stub_(channel), call_(stub_.PrepareCall(&context_, method_, &completions_)) {}
+
+  ~State() {
+    context_.TryCancel();
+    BeginFinish();
+    // All that is pending comes back, as failed.
+    while (pending_ > 0) (void)TakeCompletion(gpr_inf_future(GPR_CLOCK_REALTIME));
+    completions_.Shutdown();
+    void* tag = nullptr;
+    bool ok = false;
+    while (completions_.Next(&tag, &ok)) continue;
+  }
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+
+  void Start(const grpc::ByteBuffer& request, std::chrono::milliseconds timeout) {
+    call_->StartCall(Begin(kStart));
+    if (!Await(kStart, std::chrono::system_clock::now() + timeout)) {
+      (void)GiveUp("the call did not start", timeout);
+      return;
+    }
+    call_->WriteLast(request, grpc::WriteOptions(), Begin(kWrite));
+    BeginRead();
+  }
+
+  absl::StatusOr<std::optional<grpc::ByteBuffer>> Read(std::chrono::milliseconds timeout) {
+    if (!is_reading_) return std::nullopt;
+    if (!Await(kRead, std::chrono::system_clock::now() + timeout)) return GiveUp("the peer sent nothing", timeout);
+    is_reading_ = false;
+    if (!succeeded_[kRead]) return std::nullopt;
+    std::optional<grpc::ByteBuffer> message = std::move(incoming_);
+    BeginRead();
+    return message;
+  }
+
+  absl::Status Finish(std::chrono::milliseconds timeout) {
+    const auto deadline = std::chrono::system_clock::now() + timeout;
+    BeginFinish();
+    while (!done_[kFinish]) {
+      // The status comes after the last message.
+      if (is_reading_ && done_[kRead]) {
+        is_reading_ = false;
+        if (succeeded_[kRead]) BeginRead();
+      }
+      if (!TakeCompletion(deadline)) return GiveUp("the peer did not end the call", timeout);
+    }
+    return gave_up_.ok() ? FromGrpc(status_) : gave_up_;
+  }
+
+  void Cancel() { context_.TryCancel(); }
+
+ private:
+  void* Begin(Operation operation) {
+    ++pending_;
+    done_[operation] = false;
+    return reinterpret_cast<void*>(static_cast<uintptr_t>(operation));
+  }
+
+  void BeginRead() {
+    incoming_.Clear();
+    is_reading_ = true;
+    call_->Read(&incoming_, Begin(kRead));
+  }
+
+  void BeginFinish() {
+    if (!std::exchange(finishing_, true)) call_->Finish(&status_, Begin(kFinish));
+  }
+
+  // False at the deadline.
+  template <typename Deadline>
+  bool TakeCompletion(const Deadline& deadline) {
+    void* tag = nullptr;
+    bool ok = false;
+    if (completions_.AsyncNext(&tag, &ok, deadline) != grpc::CompletionQueue::GOT_EVENT) return false;
+    const auto operation = reinterpret_cast<uintptr_t>(tag);
+    --pending_;
+    done_[operation] = true;
+    succeeded_[operation] = ok;
+    return true;
+  }
+
+  bool Await(Operation operation, std::chrono::system_clock::time_point deadline) {
+    while (!done_[operation]) {
+      if (!TakeCompletion(deadline)) return false;
+    }
+    return true;
+  }
+
+  absl::Status GiveUp(absl::string_view what, std::chrono::milliseconds timeout) {
+    if (gave_up_.ok()) {
+      gave_up_ = absl::DeadlineExceededError(absl::StrCat(method_, ": ", what, " for ", timeout.count(), " ms"));
+    }
+    Cancel();
+    return gave_up_;
+  }
+
+  const std::string method_;
+  grpc::CompletionQueue completions_;
+  grpc::ClientContext context_;
+  grpc::GenericStub stub_;
+  const std::unique_ptr<grpc::GenericClientAsyncReaderWriter> call_;
+  std::array<bool, kOperations> done_ = {};
+  std::array<bool, kOperations> succeeded_ = {};
+  int pending_ = 0;
+  bool is_reading_ = false;  // a message that was asked for was not given to the caller yet
+  bool finishing_ = false;
+  grpc::ByteBuffer incoming_;
+  grpc::Status status_;
+  absl::Status gave_up_;
+};
+
+std::unique_ptr<RawReader> RawReader::Start(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
+                                            const grpc::ByteBuffer& request, std::chrono::milliseconds timeout) {
+  auto state = std::make_unique<State>(channel, method);
+  state->Start(request, timeout);
+  return std::unique_ptr<RawReader>(new RawReader(std::move(state)));
+}
+
+RawReader::RawReader(std::unique_ptr<State> state) : state_(std::move(state)) {}
+RawReader::~RawReader() = default;
+
+absl::StatusOr<std::optional<grpc::ByteBuffer>> RawReader::Read(std::chrono::milliseconds timeout) {
+  return state_->Read(timeout);
+}
+
+absl::Status RawReader::Finish(std::chrono::milliseconds timeout) { return state_->Finish(timeout); }
+
+void RawReader::Cancel() { state_->Cancel(); }
+
+}  // namespace refit
