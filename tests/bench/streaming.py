@@ -10,7 +10,7 @@ from processes import Program
 from refit import Service, Setup
 
 # The service forgets each version once its workers have it.
-OPTIONS = ("--retain", "0", "--memory", "1GiB")
+OPTIONS = ("--retain", "0", "--memory", "1600MiB")
 
 
 @dataclass(frozen=True)
