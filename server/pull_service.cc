@@ -42,8 +42,9 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   }
 
   void OnWriteDone(bool ok) override {
-    outgoing_.Clear();  // and with it the tensor, for whose memory others may wait
+    grpc::ByteBuffer sent;  // let go of now, with no lock held: others may wait for its tensor's memory
     Locked([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      sent.Swap(&outgoing_);
       writing_ = false;
       if (ended_) return FinishIfIdle();
       if (!ok) return End(absl::CancelledError("the worker's stream was cut"));
