@@ -33,10 +33,9 @@ constexpr uint64_t kMessageOverhead = 1 << 10;
 constexpr uint64_t kShortChunkBytes = 32 << 10;
 constexpr uint64_t kBatchBytes = 512 << 10;
 
-// A few chunks, so that payloads are still in the cache when the service reads them. Shorter ones than this go over the
-// connection, and so do those that would soon fill it.
+// A few chunks, so that payloads are still in the cache when the service reads them. Short chunks go over the
+// connection, and so do those that would soon fill the ring.
 constexpr uint64_t kRingBytes = 16 << 20;
-constexpr uint64_t kMinSharedBytes = kShortChunkBytes;
 // Chunks are cut at multiples of the largest element.
 constexpr uint64_t kElementBytes = 8;
 
@@ -97,8 +96,6 @@ struct VersionPush::State {
   uint64_t sent_bytes = 0;           // of payload
   uint64_t received_bytes = 0;       // of those, what the service has acknowledged
   std::unique_ptr<SharedRing> ring;  // null: payloads go over the connection
-  v1::PushRequest batch;             // short chunks that are still to be sent
-  uint64_t batch_bytes = 0;
   std::unique_ptr<RawCall> call;
   absl::Status over;  // not OK: nothing more can be pushed
   bool committed = false;
@@ -361,7 +358,7 @@ absl::Status VersionPush::State::AppendChunk(size_t tensor, absl::Span<const std
   ChunkHeader header;
   header.tensor = tensor;
   header.offset = progress[tensor].sent;
-  if (ring != nullptr && payload.size() >= kMinSharedBytes && payload.size() <= kRingBytes / 4)
+  if (ring != nullptr && payload.size() >= kShortChunkBytes && payload.size() <= kRingBytes / 4)
     return SendShared(header, payload);
   header.digest = DigestBytes(payload);
   const bool ends = header.offset + payload.size() == shard.ByteSize();

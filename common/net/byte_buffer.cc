@@ -14,9 +14,6 @@
 namespace refit {
 namespace {
 
-// Copied and digested piece by piece, so that a piece is hashed while it is in the cache.
-constexpr size_t kHotBytes = 64 << 10;
-
 absl::Span<const std::byte> Bytes(const grpc::Slice& slice) {
   return {reinterpret_cast<const std::byte*>(slice.begin()), slice.size()};
 }
@@ -90,13 +87,8 @@ uint64_t ReceivedMessage::CopyAndDigest(uint64_t offset, std::byte* dst) const {
   thread_local Hasher hasher;  // allocates once
   hasher.Reset();
   ForEachRun(offset, [&](absl::Span<const std::byte> run) {
-    while (!run.empty()) {
-      const auto piece = run.subspan(0, kHotBytes);
-      std::memcpy(dst, piece.data(), piece.size());
-      hasher.Update(dst, piece.size());
-      dst += piece.size();
-      run.remove_prefix(piece.size());
-    }
+    hasher.CopyAndUpdate(run.data(), run.size(), dst);
+    dst += run.size();
   });
   return hasher.Digest();
 }

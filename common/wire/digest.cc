@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <string>
 
 #include "absl/strings/string_view.h"
@@ -36,16 +35,9 @@ std::string Join(absl::Span<const int64_t> numbers) {
 uint64_t DigestBytes(absl::Span<const std::byte> bytes) { return Hasher::Of(bytes.data(), bytes.size()); }
 
 uint64_t CopyAndDigest(absl::Span<const std::byte> bytes, std::byte* dst) {
-  // Piece by piece, so that each is hashed while it is in the cache.
-  constexpr size_t kHotBytes = 64 << 10;
   thread_local Hasher hasher;  // allocates once
   hasher.Reset();
-  for (; !bytes.empty(); bytes.remove_prefix(std::min(bytes.size(), kHotBytes))) {
-    const auto piece = bytes.subspan(0, kHotBytes);
-    std::memcpy(dst, piece.data(), piece.size());
-    hasher.Update(dst, piece.size());
-    dst += piece.size();
-  }
+  hasher.CopyAndUpdate(bytes.data(), bytes.size(), dst);
   return hasher.Digest();
 }
 

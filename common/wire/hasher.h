@@ -9,8 +9,10 @@
 #include <xxhash.h>
 #endif
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 
 namespace refit {
@@ -21,6 +23,16 @@ class Hasher {
 
   void Reset() { XXH3_64bits_reset(state_.get()); }
   void Update(const void* data, size_t size) { XXH3_64bits_update(state_.get(), data, size); }
+  // Copies the bytes to `dst` on the way: piece by piece, so that each is hashed while it is in the cache.
+  void CopyAndUpdate(const void* data, size_t size, void* dst) {
+    constexpr size_t kHotBytes = 64 << 10;
+    for (size_t at = 0; at < size; at += kHotBytes) {
+      const size_t piece = std::min(kHotBytes, size - at);
+      auto* to = static_cast<std::byte*>(dst) + at;
+      std::memcpy(to, static_cast<const std::byte*>(data) + at, piece);
+      Update(to, piece);
+    }
+  }
   uint64_t Digest() const { return XXH3_64bits_digest(state_.get()); }
 
   // Of bytes that lie in one piece; faster than Update for them.
