@@ -29,10 +29,6 @@ constexpr std::chrono::seconds kAbortTimeout{60};
 constexpr size_t kDeclareBytes = 1 << 20;
 // What a message may hold besides its payload.
 constexpr uint64_t kMessageOverhead = 1 << 10;
-// Chunks shorter than this travel together while others are on their way, in messages of about so many bytes.
-constexpr uint64_t kShortChunkBytes = 32 << 10;
-constexpr uint64_t kBatchBytes = 512 << 10;
-
 // A few chunks, so that payloads are still in the cache when the service reads them. Short chunks go over the
 // connection, and so do those that would soon fill the ring.
 constexpr uint64_t kRingBytes = 16 << 20;

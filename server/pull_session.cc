@@ -11,13 +11,6 @@
 #include "server/selection.h"
 
 namespace refit {
-namespace {
-
-// Chunks shorter than this travel together, in messages of about so many bytes.
-constexpr uint64_t kShortChunkBytes = 32 << 10;
-constexpr uint64_t kBatchBytes = 512 << 10;
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<PullSession>> PullSession::Start(ServerState& state, const v1::PullRequest& request,
                                                                 const std::string& worker, const std::string& peer) {

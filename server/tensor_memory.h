@@ -19,8 +19,6 @@ class TensorMemory {
   // `budget_bytes` binds TryGet alone, and how much idle memory is kept.
   explicit TensorMemory(uint64_t budget_bytes, Backing backing = Backing::kPrivate);
 
-  uint64_t budget_bytes() const { return budget_bytes_; }
-
   // A buffer whose place in the budget was reserved elsewhere.
   absl::StatusOr<std::shared_ptr<Buffer>> Get(size_t size) { return pool_.Get(size); }
 
@@ -36,7 +34,6 @@ class TensorMemory {
 
   // Frees idle memory down to `bytes`.
   void TrimIdleTo(uint64_t bytes) { pool_.TrimTo(bytes); }
-  uint64_t used_bytes() const { return pool_.used_bytes(); }
   uint64_t idle_bytes() const { return pool_.idle_bytes(); }
 
  private:

@@ -29,6 +29,10 @@ struct ChunkHeader {
   }
 };
 
+// Chunks shorter than this travel together (refit.v1.ChunkBatch), in messages of about so many bytes.
+inline constexpr uint64_t kShortChunkBytes = 32 << 10;
+inline constexpr uint64_t kBatchBytes = 512 << 10;
+
 // Upper bound of what EncodeChunkPrefix returns, in bytes.
 inline constexpr size_t kMaxChunkPrefixBytes = 80;
 
