@@ -374,6 +374,21 @@ grpc::ServerUnaryReactor* PullService::EndLease(grpc::CallbackServerContext* con
   return reactor;
 }
 
+grpc::ServerUnaryReactor* PullService::ReportWorker(grpc::CallbackServerContext* context,
+                                                    const v1::ReportWorkerRequest* request,
+                                                    v1::ReportWorkerResponse* /*response*/) {
+  const absl::Status status = state_.workers.Report(*request, context->peer());
+  if (status.ok() && request->phase() == v1::WORKER_PHASE_FAILED) {
+    state_.log.Warning("worker failed", {{"worker", Printable(request->worker())},
+                                         {"model", Printable(request->model())},
+                                         {"version", absl::StrCat(request->version())},
+                                         {"error", Printable(request->error())}});
+  }
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(ToGrpc(status));
+  return reactor;
+}
+
 grpc::ServerWriteReactor<v1::VersionEvent>* PullService::WatchVersions(grpc::CallbackServerContext* context,
                                                                        const v1::WatchVersionsRequest* request) {
   const std::string worker = WorkerName(request->worker(), *context);

@@ -8,8 +8,9 @@ namespace refit {
 
 class PullService final
     : public v1::PullService::WithCallbackMethod_WatchVersions<
-          v1::PullService::WithCallbackMethod_GetManifest<v1::PullService::WithCallbackMethod_EndLease<
-              v1::PullService::WithRawCallbackMethod_Pull<v1::PullService::Service>>>> {
+          v1::PullService::WithCallbackMethod_GetManifest<
+              v1::PullService::WithCallbackMethod_EndLease<v1::PullService::WithCallbackMethod_ReportWorker<
+                  v1::PullService::WithRawCallbackMethod_Pull<v1::PullService::Service>>>>> {
  public:
   // `state` must outlive the service.
   explicit PullService(ServerState& state) : state_(state) {}
@@ -22,6 +23,8 @@ class PullService final
                                                    const grpc::ByteBuffer* request) override;
   grpc::ServerUnaryReactor* EndLease(grpc::CallbackServerContext* context, const v1::EndLeaseRequest* request,
                                      v1::EndLeaseResponse* response) override;
+  grpc::ServerUnaryReactor* ReportWorker(grpc::CallbackServerContext* context, const v1::ReportWorkerRequest* request,
+                                         v1::ReportWorkerResponse* response) override;
 
  private:
   ServerState& state_;

@@ -33,6 +33,7 @@ absl::StatusOr<std::unique_ptr<PullSession>> PullSession::Start(ServerState& sta
   session->reader_.Pass(session->PresentTensor());
   session->skip_manifest_ = request.skip_manifest();
   session->batches_ = request.batches();
+  if (request.has_installed_version()) session->installed_version_ = request.installed_version();
   // What is streamed is to be given up as soon as it was sent.
   session->shares_ =
       request.shared_memory() && state.shared_sample != nullptr && IsLocal(peer) && !session->reader_->is_streamed();
@@ -211,6 +212,11 @@ absl::StatusOr<std::optional<grpc::ByteBuffer>> PullSession::Committed() {
   committed.set_sent_chunks(sent_chunks_);
   committed.set_selection_digest(digester.Finish());
   committed.set_lease(lease_);
+  if (installed_version_.has_value()) {
+    const std::vector<uint64_t> skipped =
+        store_.CommittedBetween(reader_->model(), *installed_version_, reader_->number());
+    committed.mutable_skipped()->Assign(skipped.begin(), skipped.end());
+  }
   return Serialize(response);
 }
 

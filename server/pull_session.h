@@ -57,7 +57,8 @@ class PullSession {
   enum class Phase { kHeader, kManifest, kChunks, kCommit, kDone };
 
   PullSession(ServerState& state, std::shared_ptr<Version> version, std::vector<Selected> selection, std::string worker)
-      : parts_(state.parts),
+      : store_(state.store),
+        parts_(state.parts),
         reader_(std::move(version)),
         selection_(std::move(selection)),
         worker_(std::move(worker)) {}
@@ -80,6 +81,7 @@ class PullSession {
   absl::StatusOr<uint64_t> DigestOf(const Selected& selected) const;
   absl::StatusOr<std::optional<grpc::ByteBuffer>> Committed();
 
+  const VersionStore& store_;
   PartTable& parts_;
   Version::Reader reader_;
   const std::vector<Selected> selection_;
@@ -87,6 +89,7 @@ class PullSession {
   std::unique_ptr<WorkerRegistry::Pull> fleet_;
   Phase phase_ = Phase::kHeader;
   bool skip_manifest_ = false;
+  std::optional<uint64_t> installed_version_;  // that the worker has
   bool batches_ = false;  // the worker takes them
   bool shares_ = false;   // the worker maps memory
   std::vector<std::shared_ptr<const Buffer>> lent_;

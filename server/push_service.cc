@@ -13,6 +13,7 @@
 #include "absl/time/clock.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/status.h"
+#include "server/await_workers.h"
 #include "server/push_session.h"
 
 namespace refit {
@@ -344,6 +345,25 @@ grpc::ServerUnaryReactor* PushService::AbortVersion(grpc::CallbackServerContext*
   *response->mutable_summary() = (*version)->Summary();
   reactor->Finish(grpc::Status::OK);
   return reactor;
+}
+
+grpc::ServerUnaryReactor* PushService::ReleaseInstalls(grpc::CallbackServerContext* context,
+                                                       const v1::ReleaseInstallsRequest* request,
+                                                       v1::ReleaseInstallsResponse* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  v1::VersionSelector selector;
+  selector.set_number(request->version());
+  const absl::StatusOr<std::shared_ptr<Version>> version = state_.store.Find(request->model(), selector);
+  const absl::Status status = version.ok() ? state_.store.ReleaseInstalls(**version) : version.status();
+  if (status.ok()) *response->mutable_summary() = (*version)->Summary();
+  reactor->Finish(ToGrpc(status));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* PushService::AwaitWorkers(grpc::CallbackServerContext* /*context*/,
+                                                    const v1::AwaitWorkersRequest* request,
+                                                    v1::AwaitWorkersResponse* response) {
+  return StartAwaitWorkers(state_, *request, *response);
 }
 
 }  // namespace refit

@@ -112,6 +112,7 @@ absl::StatusOr<PushSession::Answer> PushSession::Open(const v1::OpenVersion& ope
     return absl::ResourceExhaustedError(absl::StrCat("a version of ", options.world, " ranks; at most ",
                                                      state_.limits.max_ranks, " may push one together"));
   }
+  options.hold_installs = open.hold_installs();
   options.max_tensors = state_.limits.max_tensors_per_version;
   options.max_name_bytes = state_.limits.max_name_bytes;
   options_ = std::move(options);

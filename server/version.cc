@@ -17,6 +17,7 @@ Version::Version(VersionIdentity identity, VersionPlan plan, uint64_t chunk_byte
       assembly_(plan_.native, identity_.world) {
   absl::MutexLock lock(&mutex_);
   opened_at_ns_ = absl::GetCurrentTimeNanos();
+  installs_held_ = identity_.hold_installs;
   incomplete_tensors_ = size();
   tensors_.reserve(size());
   for (size_t i = 0; i < size(); ++i) {
@@ -58,6 +59,7 @@ v1::VersionSummary Version::Summary() const {
   summary.set_opened_at_ns(opened_at_ns_);
   summary.set_closed_at_ns(closed_at_ns_);
   summary.set_abort_reason(abort_reason_);
+  summary.set_installs_held(installs_held_);
   summary.set_world(identity_.world);
   summary.set_joined_ranks(assembly_.joined());
   summary.set_committed_ranks(assembly_.committed());
@@ -309,6 +311,17 @@ bool Version::SetAborted(std::string reason) {
   closed_at_ns_ = absl::GetCurrentTimeNanos();
   DropDataLocked(dropped);
   return true;
+}
+
+absl::Status Version::SetReleased() {
+  absl::MutexLock lock(&mutex_);
+  if (state_ == v1::VERSION_STATE_ABORTED || state_ == v1::VERSION_STATE_RETIRED) {
+    return absl::FailedPreconditionError(absl::StrCat("version ", Label(), " is ",
+                                                      state_ == v1::VERSION_STATE_ABORTED ? "aborted" : "retired",
+                                                      ": there is nothing to install"));
+  }
+  installs_held_ = false;
+  return absl::OkStatus();
 }
 
 void Version::SetRetired() {

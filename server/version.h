@@ -33,6 +33,8 @@ struct VersionIdentity {
   // Not 0: the version is streamed. Tensors get memory when their bytes come, and give it up once so many workers have
   // them and no worker that pulls still lacks them.
   uint32_t stream_to = 0;
+  // Workers may stage it and not install it, until the trainer releases it.
+  bool hold_installs = false;
 };
 
 // A version's tensors are filled by one VersionBuilder a rank and read by any number of workers at the same time: a
@@ -157,6 +159,7 @@ class Version : public std::enable_shared_from_this<Version> {
   // For VersionStore, which calls WakeReady once it holds no lock.
   absl::Status SetCommitted();
   bool SetAborted(std::string reason);
+  absl::Status SetReleased();
   void WakeReady() ABSL_LOCKS_EXCLUDED(mutex_);
   void SetRetired();
   void DropData();
@@ -185,6 +188,7 @@ class Version : public std::enable_shared_from_this<Version> {
   mutable absl::Mutex mutex_;
   v1::VersionState state_ ABSL_GUARDED_BY(mutex_) = v1::VERSION_STATE_OPEN;
   std::string abort_reason_ ABSL_GUARDED_BY(mutex_);
+  bool installs_held_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<Tensor> tensors_ ABSL_GUARDED_BY(mutex_);
   size_t incomplete_tensors_ ABSL_GUARDED_BY(mutex_) = 0;
   bool holds_data_ ABSL_GUARDED_BY(mutex_) = true;

@@ -76,6 +76,7 @@ absl::StatusOr<std::unique_ptr<VersionBuilder>> VersionBuilder::Open(VersionStor
   if (!plan.ok()) return plan.status();
   VersionIdentity identity{options.model, options.version, std::string((*adapter)->name()), options.publisher,
                            options.world};
+  identity.hold_installs = options.hold_installs;
   absl::StatusOr<std::shared_ptr<Version>> version = store.Open(identity, options.rank, *plan);
   if (!version.ok()) return version.status();
   std::unique_ptr<VersionBuilder> builder =

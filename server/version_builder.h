@@ -29,6 +29,8 @@ struct BuildOptions {
   // Which rank of how many that push the version together.
   uint32_t rank = 0;
   uint32_t world = 1;
+  // Workers stage the version, and install it only once VersionStore::ReleaseInstalls lets them.
+  bool hold_installs = false;
   // Limits on what is declared.
   uint64_t max_tensors = 1'000'000;
   size_t max_name_bytes = kMaxNameBytes;

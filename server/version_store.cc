@@ -201,6 +201,24 @@ bool VersionStore::Abort(Version& version, std::string reason) {
   return true;
 }
 
+absl::Status VersionStore::ReleaseInstalls(Version& version) {
+  if (absl::Status status = version.SetReleased(); !status.ok()) return status;
+  Tell({version.shared_from_this()});
+  return absl::OkStatus();
+}
+
+std::vector<uint64_t> VersionStore::CommittedBetween(const std::string& model, uint64_t after, uint64_t before) const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<uint64_t> numbers;
+  const auto found = models_.find(model);
+  if (found == models_.end()) return numbers;
+  for (auto it = found->second.upper_bound(after); it != found->second.end() && it->first < before; ++it) {
+    const v1::VersionState state = it->second->state();
+    if (state == v1::VERSION_STATE_COMMITTED || state == v1::VERSION_STATE_RETIRED) numbers.push_back(it->first);
+  }
+  return numbers;
+}
+
 void VersionStore::RetireBeyond(uint32_t retained, Versions& versions, Changes& changes) {
   uint32_t committed = 0;
   for (auto it = versions.rbegin(); it != versions.rend(); ++it) {

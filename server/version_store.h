@@ -58,6 +58,13 @@ class VersionStore {
   // False, and nothing happens, if the version is not open any more.
   bool Abort(Version& version, std::string reason) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Lets workers install a version that holds installs. FAILED_PRECONDITION if it is aborted or retired.
+  absl::Status ReleaseInstalls(Version& version) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Versions that were committed, with numbers between the two, that are still known; ascending.
+  std::vector<uint64_t> CommittedBetween(const std::string& model, uint64_t after, uint64_t before) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
   // NOT_FOUND, saying what there is, otherwise. An unset selector means the newest committed version.
   absl::StatusOr<std::shared_ptr<Version>> Find(const std::string& model, const v1::VersionSelector& selector) const
       ABSL_LOCKS_EXCLUDED(mutex_);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/tensor/tensor_spec.h"
 
@@ -10,6 +11,30 @@ namespace refit {
 namespace {
 
 constexpr absl::Duration kForgetAfter = absl::Hours(1);
+
+void Apply(const v1::ReportWorkerRequest& report, v1::Worker& worker) {
+  worker.set_version(report.version());
+  worker.set_last_error(Printable(report.error()));
+  if (report.stage_ns() != 0) worker.set_stage_ns(report.stage_ns());
+  if (report.install_ns() != 0) worker.set_install_ns(report.install_ns());
+  switch (report.phase()) {
+    case v1::WORKER_PHASE_STAGED:
+      worker.set_state(v1::WORKER_STATE_STAGED);
+      worker.set_staged_version(report.version());
+      break;
+    case v1::WORKER_PHASE_INSTALLED:
+      worker.set_state(v1::WORKER_STATE_INSTALLED);
+      worker.set_installed_version(report.version());
+      break;
+    case v1::WORKER_PHASE_TORN:
+      worker.set_state(v1::WORKER_STATE_TORN);
+      worker.clear_installed_version();
+      break;
+    default:
+      worker.set_state(v1::WORKER_STATE_FAILED);
+      break;
+  }
+}
 
 }  // namespace
 
@@ -28,13 +53,13 @@ std::shared_ptr<WorkerRegistry::Entry> WorkerRegistry::Touch(const std::string& 
 
 void WorkerRegistry::Forget(absl::Time now) {
   for (auto it = workers_.begin(); it != workers_.end();) {
-    const bool forget = it->second->pulls == 0 && now - it->second->last_call > kForgetAfter;
+    const bool forget = it->second->calls == 0 && now - it->second->last_call > kForgetAfter;
     it = forget ? workers_.erase(it) : std::next(it);
   }
   if (workers_.size() < kMaxWorkers) return;
   auto longest_silent = workers_.end();
   for (auto it = workers_.begin(); it != workers_.end(); ++it) {
-    if (it->second->pulls != 0) continue;
+    if (it->second->calls != 0) continue;
     if (longest_silent == workers_.end() || it->second->last_call < longest_silent->second->last_call)
       longest_silent = it;
   }
@@ -44,38 +69,94 @@ void WorkerRegistry::Forget(absl::Time now) {
 std::unique_ptr<WorkerRegistry::Pull> WorkerRegistry::StartPull(const std::string& model, const std::string& name,
                                                                 const std::string& peer, uint64_t version,
                                                                 uint64_t selected_bytes) {
-  absl::MutexLock lock(&mutex_);
-  std::shared_ptr<Entry> entry = Touch(model, name, peer);
-  ++entry->pulls;
-  v1::Worker& worker = entry->worker;
-  worker.set_state(v1::WORKER_STATE_PULLING);
-  worker.set_version(version);
-  worker.set_sent_bytes(0);
-  worker.set_selected_bytes(selected_bytes);
-  worker.set_started_at_ns(absl::ToUnixNanos(entry->last_call));
-  worker.set_ended_at_ns(0);
-  worker.set_waited_ns(0);
-  worker.clear_last_error();
+  std::shared_ptr<Entry> entry;
+  {
+    absl::MutexLock lock(&mutex_);
+    entry = Touch(model, name, peer);
+    ++entry->calls;
+    v1::Worker& worker = entry->worker;
+    worker.set_state(v1::WORKER_STATE_PULLING);
+    worker.set_version(version);
+    worker.set_sent_bytes(0);
+    worker.set_selected_bytes(selected_bytes);
+    worker.set_started_at_ns(absl::ToUnixNanos(entry->last_call));
+    worker.set_ended_at_ns(0);
+    worker.set_waited_ns(0);
+    worker.clear_last_error();
+  }
+  Tell();
   return std::make_unique<Pull>(*this, std::move(entry));
 }
 
 void WorkerRegistry::Watching(const std::string& model, const std::string& name, const std::string& peer) {
-  absl::MutexLock lock(&mutex_);
-  v1::Worker& worker = Touch(model, name, peer)->worker;
-  if (worker.state() == v1::WORKER_STATE_UNSPECIFIED) worker.set_state(v1::WORKER_STATE_WATCHING);
+  {
+    absl::MutexLock lock(&mutex_);
+    const std::shared_ptr<Entry> entry = Touch(model, name, peer);
+    ++entry->calls;
+    v1::Worker& worker = entry->worker;
+    if (worker.state() == v1::WORKER_STATE_UNSPECIFIED) worker.set_state(v1::WORKER_STATE_WATCHING);
+  }
+  Tell();
 }
 
 void WorkerRegistry::WatchEnded(const std::string& model, const std::string& name) {
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto it = workers_.find({model, name});
+    if (it == workers_.end()) return;
+    --it->second->calls;
+    it->second->last_call = absl::Now();
+    if (it->second->calls == 0 && it->second->worker.state() == v1::WORKER_STATE_WATCHING) workers_.erase(it);
+  }
+  Tell();
+}
+
+absl::Status WorkerRegistry::Report(const v1::ReportWorkerRequest& report, const std::string& peer) {
+  if (report.version() == 0 || report.worker().empty()) {
+    return absl::InvalidArgumentError("a worker's report names the worker and a version");
+  }
+  const bool known = report.phase() == v1::WORKER_PHASE_STAGED || report.phase() == v1::WORKER_PHASE_INSTALLED ||
+                     report.phase() == v1::WORKER_PHASE_TORN || report.phase() == v1::WORKER_PHASE_FAILED;
+  if (!known) {
+    return absl::InvalidArgumentError(absl::StrCat("worker ", Printable(report.worker()), " reports phase ",
+                                                   static_cast<int>(report.phase()),
+                                                   "; expected staged, installed, torn or failed"));
+  }
+  {
+    absl::MutexLock lock(&mutex_);
+    Apply(report, Touch(report.model(), Printable(report.worker()), peer)->worker);
+  }
+  Tell();
+  return absl::OkStatus();
+}
+
+uint64_t WorkerRegistry::Observe(std::function<void()> on_change) {
   absl::MutexLock lock(&mutex_);
-  const auto it = workers_.find({model, name});
-  if (it != workers_.end() && it->second->worker.state() == v1::WORKER_STATE_WATCHING) workers_.erase(it);
+  observers_.emplace(next_observer_, std::move(on_change));
+  return next_observer_++;
+}
+
+void WorkerRegistry::StopObserving(uint64_t id) {
+  absl::MutexLock lock(&mutex_);
+  observers_.erase(id);
+}
+
+void WorkerRegistry::Tell() {
+  std::vector<std::function<void()>> observers;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [id, observer] : observers_) observers.push_back(observer);
+  }
+  for (const std::function<void()>& on_change : observers) on_change();
 }
 
 std::vector<v1::Worker> WorkerRegistry::List(const std::string& model) const {
   absl::MutexLock lock(&mutex_);
   std::vector<v1::Worker> list;
   for (const auto& [key, entry] : workers_) {
-    if (model.empty() || key.first == model) list.push_back(entry->worker);
+    if (!model.empty() && key.first != model) continue;
+    list.push_back(entry->worker);
+    list.back().set_connected(entry->calls > 0);
   }
   return list;
 }
@@ -102,14 +183,18 @@ void WorkerRegistry::Pull::Fail(const absl::Status& status) { End(v1::WORKER_STA
 void WorkerRegistry::Pull::End(v1::WorkerState state, const std::string& error) {
   if (ended_) return;
   ended_ = true;
-  absl::MutexLock lock(&registry_.mutex_);
-  --entry_->pulls;
-  entry_->last_call = absl::Now();
-  v1::Worker& worker = entry_->worker;
-  worker.set_state(state);
-  worker.set_ended_at_ns(absl::ToUnixNanos(entry_->last_call));
-  worker.set_last_error(Printable(error));
-  if (state == v1::WORKER_STATE_COMPLETE) worker.set_last_complete_version(worker.version());
+  {
+    absl::MutexLock lock(&registry_.mutex_);
+    --entry_->calls;
+    entry_->last_call = absl::Now();
+    v1::Worker& worker = entry_->worker;
+    // It may have told more since its last byte was sent.
+    if (worker.state() == v1::WORKER_STATE_PULLING) worker.set_state(state);
+    worker.set_ended_at_ns(absl::ToUnixNanos(entry_->last_call));
+    if (!error.empty()) worker.set_last_error(Printable(error));
+    if (state == v1::WORKER_STATE_COMPLETE) worker.set_last_complete_version(worker.version());
+  }
+  registry_.Tell();
 }
 
 }  // namespace refit

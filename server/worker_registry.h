@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -12,6 +13,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "refit/v1/inspect.pb.h"
+#include "refit/v1/pull.pb.h"
 
 namespace refit {
 
@@ -20,7 +22,7 @@ namespace refit {
 class WorkerRegistry {
   struct Entry {
     v1::Worker worker;
-    int pulls = 0;  // under way
+    int calls = 0;  // pulls and watches under way
     absl::Time last_call;
   };
 
@@ -49,8 +51,16 @@ class WorkerRegistry {
   std::unique_ptr<Pull> StartPull(const std::string& model, const std::string& name, const std::string& peer,
                                   uint64_t version, uint64_t selected_bytes);
   // A worker that watches versions, until WatchEnded: one that never pulled is then forgotten.
-  void Watching(const std::string& model, const std::string& name, const std::string& peer);
-  void WatchEnded(const std::string& model, const std::string& name);
+  void Watching(const std::string& model, const std::string& name, const std::string& peer) ABSL_LOCKS_EXCLUDED(mutex_);
+  void WatchEnded(const std::string& model, const std::string& name) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // What a worker says of itself. INVALID_ARGUMENT without a version, or with an unknown phase.
+  absl::Status Report(const v1::ReportWorkerRequest& report, const std::string& peer) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Calls `on_change`, with no lock held, after each report, and whenever a worker comes or goes.
+  uint64_t Observe(std::function<void()> on_change) ABSL_LOCKS_EXCLUDED(mutex_);
+  // After it returned, `on_change` may still be running but is not called any more.
+  void StopObserving(uint64_t id) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Of one model, or of all if it is empty; by model and name.
   std::vector<v1::Worker> List(const std::string& model) const;
@@ -61,9 +71,12 @@ class WorkerRegistry {
   std::shared_ptr<Entry> Touch(const std::string& model, const std::string& name, const std::string& peer)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Forget(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Tell() ABSL_LOCKS_EXCLUDED(mutex_);
 
   mutable absl::Mutex mutex_;
   std::map<Key, std::shared_ptr<Entry>> workers_ ABSL_GUARDED_BY(mutex_);
+  uint64_t next_observer_ ABSL_GUARDED_BY(mutex_) = 1;
+  std::map<uint64_t, std::function<void()>> observers_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace refit

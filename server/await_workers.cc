@@ -1,0 +1,168 @@
+#include "server/await_workers.h"
+
+#include <grpcpp/alarm.h>
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "common/net/status.h"
+
+namespace refit {
+namespace {
+
+constexpr uint64_t kMaxTimeoutMs = 24 * 3600 * 1000;
+constexpr size_t kWorkersNamed = 8;
+
+bool Has(const v1::Worker& worker, const v1::AwaitWorkersRequest& wanted) {
+  if (worker.has_installed_version() && worker.installed_version() >= wanted.version()) return true;
+  return wanted.phase() == v1::WORKER_PHASE_STAGED && worker.has_staged_version() &&
+         worker.staged_version() >= wanted.version();
+}
+
+// Why it is not there yet: "w0 (failed: no room)".
+std::string DescribeBehind(const v1::Worker& worker) {
+  std::string text = Printable(worker.name());
+  if (worker.state() == v1::WORKER_STATE_FAILED || worker.state() == v1::WORKER_STATE_TORN) {
+    absl::StrAppend(&text, " (", worker.state() == v1::WORKER_STATE_TORN ? "torn" : "failed",
+                    worker.last_error().empty() ? "" : ": ", worker.last_error(), ")");
+  }
+  return text;
+}
+
+// Looks at the fleet now, after each change in it, and for the last time when the timeout is over. Owns itself from
+// Start until OnDone.
+class AwaitReactor final : public grpc::ServerUnaryReactor, public std::enable_shared_from_this<AwaitReactor> {
+ public:
+  AwaitReactor(ServerState& state, const v1::AwaitWorkersRequest& request, v1::AwaitWorkersResponse& response)
+      : state_(state), request_(request), response_(response) {}
+
+  void Start() {
+    self_ = shared_from_this();
+    if (absl::Status status = Check(); !status.ok()) return End(status);
+    const auto look = [weak = weak_from_this()] {
+      if (const std::shared_ptr<AwaitReactor> self = weak.lock()) self->Look(/*last=*/false);
+    };
+    const uint64_t workers = state_.workers.Observe(look);
+    const uint64_t versions =
+        state_.store.Observe(request_.model(), [look](const std::shared_ptr<Version>&) { look(); });
+    {
+      absl::MutexLock lock(&mutex_);
+      worker_observer_ = workers;
+      version_observer_ = versions;
+      alarm_ = std::make_unique<grpc::Alarm>();
+      alarm_->Set(absl::ToChronoTime(absl::Now() + absl::Milliseconds(request_.timeout_ms())),
+                  [weak = weak_from_this()](bool expired) {
+                    const std::shared_ptr<AwaitReactor> self = weak.lock();
+                    if (expired && self != nullptr) self->Look(/*last=*/true);
+                  });
+    }
+    Look(/*last=*/false);
+  }
+
+  void OnCancel() override { End(absl::CancelledError("the trainer waits no longer")); }
+
+  void OnDone() override {
+    uint64_t workers = 0;
+    uint64_t versions = 0;
+    {
+      absl::MutexLock lock(&mutex_);
+      alarm_.reset();
+      workers = worker_observer_;
+      versions = version_observer_;
+    }
+    state_.workers.StopObserving(workers);
+    state_.store.StopObserving(versions);
+    self_.reset();
+  }
+
+ private:
+  absl::Status Check() const {
+    if (request_.phase() != v1::WORKER_PHASE_STAGED && request_.phase() != v1::WORKER_PHASE_INSTALLED) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("a trainer waits for phase staged or installed, got ", static_cast<int>(request_.phase())));
+    }
+    if (request_.version() == 0) return absl::InvalidArgumentError("a trainer waits for a version, numbered from 1");
+    if (request_.timeout_ms() > kMaxTimeoutMs) {
+      return absl::InvalidArgumentError(absl::StrCat("a timeout of at most ", kMaxTimeoutMs, " ms, got ",
+                                                     request_.timeout_ms(), "; ask again after it"));
+    }
+    return absl::OkStatus();
+  }
+
+  void Look(bool last) {
+    v1::AwaitWorkersResponse seen;
+    std::vector<std::string> behind;
+    for (const v1::Worker& worker : state_.workers.List(request_.model())) {
+      const bool has = Has(worker, request_);
+      if (worker.connected()) seen.set_connected(seen.connected() + 1);
+      if (has) seen.set_workers(seen.workers() + 1);
+      if (!has && (worker.connected() || worker.state() == v1::WORKER_STATE_TORN)) {
+        behind.push_back(DescribeBehind(worker));
+      }
+    }
+    const bool enough = seen.workers() >= std::max<uint32_t>(request_.workers(), 1);
+    if (enough && (behind.empty() || !request_.all())) return End(absl::OkStatus(), seen);
+    if (absl::Status status = CheckVersion(); !status.ok()) return End(status, seen);
+    if (last) End(TimeUp(seen, behind), seen);
+  }
+
+  // A version that was aborted will not reach anybody.
+  absl::Status CheckVersion() const {
+    v1::VersionSelector selector;
+    selector.set_number(request_.version());
+    const absl::StatusOr<std::shared_ptr<Version>> version = state_.store.Find(request_.model(), selector);
+    if (!version.ok()) return absl::OkStatus();  // it may still come
+    const v1::VersionSummary summary = (*version)->Summary();
+    if (summary.state() != v1::VERSION_STATE_ABORTED) return absl::OkStatus();
+    return absl::AbortedError(absl::StrCat("version ", (*version)->Label(), " was aborted: ", summary.abort_reason()));
+  }
+
+  absl::Status TimeUp(const v1::AwaitWorkersResponse& seen, const std::vector<std::string>& behind) const {
+    const std::string done = request_.phase() == v1::WORKER_PHASE_STAGED ? "staged" : "installed";
+    const auto shown = absl::MakeConstSpan(behind).subspan(0, kWorkersNamed);
+    return absl::DeadlineExceededError(absl::StrCat(
+        seen.workers(), " workers have ", done, " version ", Printable(request_.model()), "/", request_.version(),
+        " within ", request_.timeout_ms(), " ms; expected at least ", std::max<uint32_t>(request_.workers(), 1),
+        request_.all() ? ", and all that are connected" : "", "; ", seen.connected(), " are connected",
+        behind.empty() ? "" : ", behind: ", absl::StrJoin(shown, ", "), behind.size() > shown.size() ? ", ..." : ""));
+  }
+
+  void End(const absl::Status& status, const v1::AwaitWorkersResponse& seen = {}) {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (ended_) return;
+      ended_ = true;
+    }
+    response_ = seen;
+    Finish(ToGrpc(status));
+  }
+
+  ServerState& state_;
+  const v1::AwaitWorkersRequest request_;
+  v1::AwaitWorkersResponse& response_;
+  std::shared_ptr<AwaitReactor> self_;
+
+  absl::Mutex mutex_;
+  std::unique_ptr<grpc::Alarm> alarm_ ABSL_GUARDED_BY(mutex_);
+  uint64_t worker_observer_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t version_observer_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace
+
+grpc::ServerUnaryReactor* StartAwaitWorkers(ServerState& state, const v1::AwaitWorkersRequest& request,
+                                            v1::AwaitWorkersResponse& response) {
+  const auto reactor = std::make_shared<AwaitReactor>(state, request, response);
+  reactor->Start();
+  return reactor.get();
+}
+
+}  // namespace refit
