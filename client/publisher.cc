@@ -24,6 +24,7 @@ namespace {
 
 constexpr char kPushMethod[] = "/refit.v1.PushService/Push";
 constexpr std::chrono::seconds kAbortTimeout{60};
+constexpr std::chrono::seconds kAnswerMargin{10};
 
 // A part of a declaration is sent once it is this large.
 constexpr size_t kDeclareBytes = 1 << 20;
@@ -44,6 +45,7 @@ v1::PushRequest OpenRequest(const PublishOptions& options) {
   if (options.dtype.has_value()) open.set_dtype(static_cast<v1::DType>(*options.dtype));
   open.set_exclude_key_regex(options.exclude_key_regex);
   open.set_publisher(options.publisher);
+  open.set_hold_installs(options.hold_installs);
   if (options.world > 1) {
     open.set_rank(options.rank);
     open.set_world(options.world);
@@ -496,6 +498,40 @@ absl::StatusOr<v1::VersionSummary> Publisher::Abort(const std::string& model, ui
     return Annotate(FromGrpc(status), absl::StrCat("abort of ", model, "/", version, " at ", state_->address));
   }
   return std::move(*response.mutable_summary());
+}
+
+absl::StatusOr<v1::VersionSummary> Publisher::ReleaseInstalls(const std::string& model, uint64_t version) {
+  v1::ReleaseInstallsRequest request;
+  request.set_model(model);
+  request.set_version(version);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kAbortTimeout);
+  v1::ReleaseInstallsResponse response;
+  const grpc::Status status = state_->stub->ReleaseInstalls(&context, request, &response);
+  if (!status.ok()) {
+    return Annotate(FromGrpc(status), absl::StrCat("release of ", model, "/", version, " at ", state_->address));
+  }
+  return std::move(*response.mutable_summary());
+}
+
+absl::StatusOr<uint32_t> Publisher::AwaitWorkers(const Await& await) {
+  v1::AwaitWorkersRequest request;
+  request.set_model(await.model);
+  request.set_version(await.version);
+  request.set_phase(await.phase == Await::Phase::kStaged ? v1::WORKER_PHASE_STAGED : v1::WORKER_PHASE_INSTALLED);
+  request.set_workers(await.workers);
+  request.set_all(await.all);
+  request.set_timeout_ms(static_cast<uint64_t>(std::max<int64_t>(await.timeout.count(), 0)));
+  grpc::ClientContext context;
+  // The service answers at the timeout; this one is for a service that does not.
+  context.set_deadline(std::chrono::system_clock::now() + await.timeout + kAnswerMargin);
+  v1::AwaitWorkersResponse response;
+  const grpc::Status status = state_->stub->AwaitWorkers(&context, request, &response);
+  if (!status.ok()) {
+    return Annotate(FromGrpc(status),
+                    absl::StrCat("waiting for workers of ", await.model, "/", await.version, " at ", state_->address));
+  }
+  return response.workers();
 }
 
 }  // namespace refit

@@ -33,6 +33,9 @@ struct PublishOptions {
   // Of a sharded trainer: which of its ranks this is, below `world`, and how many push the version together.
   uint32_t rank = 0;
   uint32_t world = 1;
+  // Workers stage the version, and install it once ReleaseInstalls is called: a fleet switches together. Of a sharded
+  // push, what the first rank to come says counts.
+  bool hold_installs = false;
   // Called every few seconds, from the thread that waits: in Open or Commit with the ranks that are still missing (the
   // first 16 of them); in Append and Push with none, while a streamed version waits for workers.
   std::function<void(absl::Span<const uint32_t> missing)> on_waiting;
@@ -100,6 +103,23 @@ class Publisher {
 
   // Aborts an open version from outside, whoever pushes it. NOT_FOUND; FAILED_PRECONDITION if it is not open.
   absl::StatusOr<v1::VersionSummary> Abort(const std::string& model, uint64_t version, const std::string& reason);
+
+  // Lets workers install a version that holds installs. NOT_FOUND; FAILED_PRECONDITION if it is aborted or retired.
+  absl::StatusOr<v1::VersionSummary> ReleaseInstalls(const std::string& model, uint64_t version);
+
+  // What to wait for: that at least so many workers have staged (or installed) a version or a later one, and, with
+  // `all`, every worker that is connected.
+  struct Await {
+    std::string model = "default";
+    uint64_t version = 0;
+    enum class Phase { kStaged, kInstalled } phase = Phase::kInstalled;
+    uint32_t workers = 1;
+    bool all = false;
+    std::chrono::milliseconds timeout = std::chrono::seconds(60);
+  };
+  // How many workers have it. DEADLINE_EXCEEDED, naming those that are behind and why, if they do not in time; ABORTED
+  // if the version was aborted.
+  absl::StatusOr<uint32_t> AwaitWorkers(const Await& await);
 
  private:
   struct State;

@@ -12,13 +12,32 @@
 
 namespace refit {
 
-PullReceiver::PullReceiver(const PullOptions& options, std::string context, TensorSink& sink,
-                           std::shared_ptr<const Lease> lease)
+PullReceiver::PullReceiver(const PullOptions& options, std::string context, TensorSink& sink)
     : options_(options),
       context_(std::move(context)),
       sink_(sink),
-      lease_(std::move(lease)),
       boxes_(options.boxes.begin(), options.boxes.end()) {}
+
+void PullReceiver::BeginStream(std::shared_ptr<const Lease> lease) {
+  lease_ = std::move(lease);
+  segment_.reset();
+  chunk_was_damaged_ = false;
+  resumes_ = phase_ == Phase::kChunks;
+  if (resumes_) return;
+  phase_ = Phase::kHeader;
+  parts_.clear();
+  names_.clear();
+  manifest_bytes_ = 0;
+}
+
+std::optional<PullReceiver::Place> PullReceiver::place() const {
+  if (phase_ != Phase::kChunks) return std::nullopt;
+  Place place;
+  place.version = version_.version();
+  place.cursor.set_tensor(tensor_);
+  place.cursor.set_offset(offset_);
+  return place;
+}
 
 absl::Status PullReceiver::Breach(absl::string_view what) const {
   return absl::InternalError(absl::StrCat(context_, ": the service broke the protocol: ", what));
@@ -86,7 +105,21 @@ absl::Status PullReceiver::OnBatch(const v1::ChunkBatch& batch) {
   return absl::OkStatus();
 }
 
+// A number may be pushed anew after the version was aborted, or its service lost it: what is here already is then of no
+// use.
+absl::Status PullReceiver::OnHeaderAgain(const v1::VersionSummary& header) {
+  resumes_ = false;
+  const bool same = header.model() == version_.model() && header.version() == version_.version() &&
+                    header.tensors() == version_.tensors() && header.bytes() == version_.bytes() &&
+                    header.chunk_bytes() == version_.chunk_bytes() &&
+                    header.opened_at_ns() == version_.opened_at_ns();
+  if (same) return absl::OkStatus();
+  return absl::AbortedError(
+      absl::StrCat(context_, ": while the pull was cut, version ", version_.version(), " was replaced by another"));
+}
+
 absl::Status PullReceiver::OnHeader(const v1::VersionSummary& header) {
+  if (resumes_) return OnHeaderAgain(header);
   if (phase_ != Phase::kHeader) return Breach("a second header");
   if (header.model() != options_.model || (options_.version.has_value() && header.version() != *options_.version)) {
     return Breach(absl::StrCat("it sends version ", Printable(header.model()), "/", header.version()));
@@ -177,7 +210,7 @@ absl::Status PullReceiver::OnManifestEnd() {
 }
 
 absl::Status PullReceiver::CheckChunk(const ChunkHeader& chunk, uint64_t payload_bytes) const {
-  if (phase_ != Phase::kChunks) return Breach("a chunk out of place");
+  if (phase_ != Phase::kChunks || resumes_) return Breach("a chunk out of place");
   if (tensor_ == parts_.size()) return Breach("a chunk after the last tensor's end");
   const TensorPart& part = parts_[tensor_];
   if (chunk.tensor != tensor_ || chunk.offset != offset_) {
@@ -263,6 +296,7 @@ absl::Status PullReceiver::AddChunk(const ChunkHeader& chunk, uint64_t payload_b
   const absl::Span<std::byte> payload = memory_.subspan(offset_, payload_bytes);
   const uint64_t digest = copy(payload.data());
   if (digest != chunk.digest) {
+    chunk_was_damaged_ = true;
     return Mismatch(absl::StrCat("tensor ", parts_[tensor_].ToString(), ", chunk at offset ", offset_), chunk.digest,
                     digest);
   }
@@ -284,7 +318,7 @@ absl::Status PullReceiver::EndTensor(uint64_t expected_digest) {
 }
 
 absl::Status PullReceiver::OnCommitted(const v1::PullCommitted& committed) {
-  if (phase_ != Phase::kChunks) return Breach("the commit marker out of place");
+  if (phase_ != Phase::kChunks || resumes_) return Breach("the commit marker out of place");
   if (tensor_ != parts_.size()) {
     return Breach(absl::StrCat("the commit marker came while tensor ", parts_[tensor_].ToString(), " stands at ",
                                offset_, " bytes"));
@@ -305,6 +339,7 @@ absl::Status PullReceiver::OnCommitted(const v1::PullCommitted& committed) {
   }
   version_ = summary;
   lease_number_ = committed.lease();
+  skipped_.assign(committed.skipped().begin(), committed.skipped().end());
   phase_ = Phase::kCommitted;
   return absl::OkStatus();
 }
@@ -320,6 +355,7 @@ PullResult PullReceiver::result() const {
   result.version = version_;
   result.tensors = parts_.size();
   result.bytes = received_bytes_;
+  result.skipped = skipped_;
   return result;
 }
 

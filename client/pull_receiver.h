@@ -29,10 +29,20 @@ namespace refit {
 
 class PullReceiver {
  public:
-  // `context` begins the messages of errors: "pull of default/3 from 127.0.0.1:50051". `lease` goes with all memory of
-  // the service that the sink adopts.
-  PullReceiver(const PullOptions& options, std::string context, TensorSink& sink,
-               std::shared_ptr<const Lease> lease = nullptr);
+  // `context` begins the messages of errors: "pull of default/3 from 127.0.0.1:50051".
+  PullReceiver(const PullOptions& options, std::string context, TensorSink& sink);
+
+  // Before each stream: the first one, and those that resume it. `lease` goes with all memory of the service that the
+  // sink adopts.
+  void BeginStream(std::shared_ptr<const Lease> lease);
+  // What the next stream is to be asked for: the version, and where to begin; nullopt: all from the beginning.
+  struct Place {
+    uint64_t version = 0;
+    v1::Cursor cursor;
+  };
+  std::optional<Place> place() const;
+  // The last message was a damaged chunk, which may come again.
+  bool chunk_was_damaged() const { return chunk_was_damaged_; }
 
   // INTERNAL for a message that breaks the protocol, DATA_LOSS for a digest that does not match, or what the sink said.
   absl::Status OnMessage(const grpc::ByteBuffer& message);
@@ -54,6 +64,7 @@ class PullReceiver {
 
   absl::Status OnResponse(const v1::PullResponse& response);
   absl::Status OnHeader(const v1::VersionSummary& header);
+  absl::Status OnHeaderAgain(const v1::VersionSummary& header);
   absl::Status OnManifest(const v1::ManifestPart& part);
   absl::Status OnManifestEntry(const v1::ManifestEntry& entry);
   absl::StatusOr<TensorPart> PartOf(const v1::ManifestEntry& entry) const;
@@ -82,10 +93,12 @@ class PullReceiver {
   const PullOptions& options_;
   const std::string context_;
   TensorSink& sink_;
-  const std::shared_ptr<const Lease> lease_;
+  std::shared_ptr<const Lease> lease_;
   const std::unordered_map<std::string, Box> boxes_;  // asked for, by name
 
   Phase phase_ = Phase::kHeader;
+  bool resumes_ = false;  // the header comes once more
+  bool chunk_was_damaged_ = false;
   v1::VersionSummary version_;
   std::vector<TensorPart> parts_;
   std::unordered_set<std::string> names_;  // while the manifest comes
@@ -98,6 +111,7 @@ class PullReceiver {
   std::optional<TensorDigester> digester_;        // likewise
   std::shared_ptr<const MappedSegment> segment_;  // that the last shared chunk was in
   uint64_t lease_number_ = 0;
+  std::vector<uint64_t> skipped_;
   ManifestDigester manifest_digester_;
   uint64_t received_bytes_ = 0;
 };

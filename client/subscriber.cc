@@ -7,7 +7,9 @@
 #include <utility>
 
 #include "absl/memory/memory.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "client/backoff.h"
 #include "client/lease.h"
 #include "client/pull_receiver.h"
 #include "common/net/byte_buffer.h"
@@ -27,6 +29,11 @@ constexpr char kPullMethod[] = "/refit.v1.PullService/Pull";
 constexpr std::chrono::seconds kInfoTimeout{10};
 constexpr std::chrono::milliseconds kStartTimeout = std::chrono::seconds(60);
 constexpr std::chrono::seconds kEndLeaseTimeout{5};
+constexpr std::chrono::seconds kReportTimeout{10};
+constexpr std::chrono::milliseconds kFirstPause{100};
+constexpr std::chrono::seconds kLongestPause{2};
+// A chunk that comes damaged this often has not lost its bytes on the way.
+constexpr int kMostDamaged = 3;
 constexpr char kWatchMethod[] = "/refit.v1.PullService/WatchVersions";
 
 // Longer than any process lives, short enough for any clock.
@@ -46,6 +53,7 @@ v1::PullRequest MakeRequest(const PullOptions& options) {
   }
   request.set_worker(options.worker);
   request.set_batches(true);
+  if (options.installed.has_value()) request.set_installed_version(*options.installed);
   request.set_filter(options.filter);
   request.mutable_names()->Assign(options.names.begin(), options.names.end());
   for (const LayoutRule& rule : options.rules) ToProto(rule, *request.add_rules());
@@ -100,10 +108,19 @@ struct Subscriber::State {
 
   std::mutex mutex;
   std::set<RawReader*> calls;  // under way
-  bool cancelled = false;
+  StopFlag cancelled;
 
   class ActiveCall;
   class PullLease;
+  class Watch;
+
+  // One stream of a pull. `cut`: it did not come to its end, for no fault of what was sent.
+  struct StreamEnd {
+    absl::Status status;
+    bool cut = false;
+  };
+  StreamEnd RunStream(const PullOptions& options, const std::shared_ptr<PullLease>& lease, PullReceiver& receiver,
+                      std::chrono::nanoseconds& waited);
 
   // Whether this process can map the service's memory. UNAVAILABLE, saying why, if it must and cannot.
   absl::StatusOr<bool> CanShare() const;
@@ -117,7 +134,7 @@ class Subscriber::State::ActiveCall {
       : state_(state), reader_(RawReader::Start(state.channel, method, Serialize(request), timeout)) {
     const std::lock_guard lock(state_.mutex);
     state_.calls.insert(reader_.get());
-    if (state_.cancelled) reader_->Cancel();
+    if (state_.cancelled.stopped()) reader_->Cancel();
   }
   ~ActiveCall() {
     const std::lock_guard lock(state_.mutex);
@@ -185,37 +202,110 @@ absl::StatusOr<std::unique_ptr<Subscriber>> Subscriber::Connect(const ChannelOpt
   return absl::WrapUnique(new Subscriber(std::move(state)));
 }
 
-absl::StatusOr<PullResult> Subscriber::Pull(const PullOptions& options, TensorSink& sink) {
-  const std::string context = absl::StrCat("pull of ", options.model, "/", Version(options), " from ", state_->address);
-  const Clock::time_point begin = Clock::now();
-  std::chrono::nanoseconds waited{0};
+// What a connection that breaks, or a service that ends, gives a stream.
+bool IsCut(const absl::Status& status) {
+  return status.code() == absl::StatusCode::kUnavailable || status.code() == absl::StatusCode::kInternal ||
+         status.code() == absl::StatusCode::kUnknown || status.code() == absl::StatusCode::kCancelled;
+}
 
-  const absl::StatusOr<bool> can_share = state_->CanShare();
-  if (!can_share.ok()) return can_share.status();
-  v1::PullRequest request = MakeRequest(options);
-  request.set_shared_memory(*can_share);
-  const auto lease = std::make_shared<State::PullLease>(state_, request, options.idle_timeout);
-  State::ActiveCall& call = lease->call();
-  PullReceiver receiver(options, context, sink, lease);
+Subscriber::State::StreamEnd Subscriber::State::RunStream(const PullOptions& options,
+                                                          const std::shared_ptr<PullLease>& lease,
+                                                          PullReceiver& receiver, std::chrono::nanoseconds& waited) {
+  ActiveCall& call = lease->call();
   while (receiver.lease() == 0) {
     const Clock::time_point wait_begin = Clock::now();
     const absl::StatusOr<std::optional<grpc::ByteBuffer>> message = call->Read(options.idle_timeout);
     waited += Clock::now() - wait_begin;
-    if (!message.ok()) return Annotate(message.status(), context);
+    if (!message.ok()) return {message.status()};
     if (!message->has_value()) break;
-    if (absl::Status status = receiver.OnMessage(**message); !status.ok()) return status;
+    if (absl::Status status = receiver.OnMessage(**message); !status.ok()) {
+      return {status, receiver.chunk_was_damaged()};
+    }
   }
   if (receiver.lease() != 0) {
     lease->set_number(receiver.lease());
-  } else if (absl::Status status = call->Finish(options.idle_timeout); !status.ok()) {
-    return Annotate(status, context);
+    return {};
   }
-  if (absl::Status status = receiver.OnEnd(); !status.ok()) return status;
+  const absl::Status status = call->Finish(options.idle_timeout);
+  if (!status.ok()) return {status, IsCut(status) && !cancelled.stopped()};
+  return {receiver.OnEnd()};
+}
 
-  PullResult result = receiver.result();
-  result.elapsed = Clock::now() - begin;
-  result.waited = waited;
-  return result;
+// The streams of one pull: the first, and those that resume it.
+class Subscriber::PullRun {
+ public:
+  PullRun(std::shared_ptr<State> state, const PullOptions& options, TensorSink& sink)
+      : state_(std::move(state)),
+        options_(options),
+        context_(absl::StrCat("pull of ", options.model, "/", Version(options), " from ", state_->address)),
+        receiver_(options, context_, sink) {}
+
+  absl::StatusOr<PullResult> Run() {
+    const Clock::time_point begin = Clock::now();
+    Clock::time_point last_gain = begin;
+    while (true) {
+      const uint64_t before = receiver_.result().bytes;
+      const State::StreamEnd end = RunStream();
+      if (end.status.ok()) break;
+      const bool gained = receiver_.result().bytes > before;
+      if (gained) last_gain = Clock::now();
+      if (!MayResume(end, gained, last_gain)) return Failure(end.status);
+      if (first_cut_.ok() || gained) first_cut_ = end.status;
+      ++resumed_;
+    }
+    PullResult result = receiver_.result();
+    result.elapsed = Clock::now() - begin;
+    result.waited = waited_;
+    result.resumed = resumed_;
+    return result;
+  }
+
+ private:
+  State::StreamEnd RunStream() {
+    const absl::StatusOr<bool> can_share = state_->CanShare();
+    if (!can_share.ok()) return {can_share.status()};
+    v1::PullRequest request = MakeRequest(options_);
+    request.set_shared_memory(*can_share);
+    if (const std::optional<PullReceiver::Place> place = receiver_.place()) {
+      request.mutable_version()->set_number(place->version);
+      *request.mutable_resume() = place->cursor;
+      request.set_skip_manifest(true);
+    }
+    const auto lease = std::make_shared<State::PullLease>(state_, request, options_.idle_timeout);
+    receiver_.BeginStream(lease);
+    return state_->RunStream(options_, lease, receiver_, waited_);
+  }
+
+  bool MayResume(const State::StreamEnd& end, bool gained, Clock::time_point last_gain) {
+    if (gained) {
+      backoff_.Reset();
+      damaged_ = 0;
+    }
+    if (!end.cut || Clock::now() - last_gain >= options_.resume_within) return false;
+    if (receiver_.chunk_was_damaged() && ++damaged_ >= kMostDamaged) return false;
+    return backoff_.Wait(state_->cancelled);
+  }
+
+  // Of a pull that was resumed in vain, what cut it matters as well.
+  absl::Status Failure(const absl::Status& status) const {
+    const absl::Status failure = absl::StartsWith(status.message(), context_) ? status : Annotate(status, context_);
+    if (first_cut_.ok() || first_cut_.message() == status.message()) return failure;
+    return {failure.code(), absl::StrCat(failure.message(), " (resumed in vain after: ", first_cut_.ToString(), ")")};
+  }
+
+  const std::shared_ptr<State> state_;
+  const PullOptions& options_;
+  const std::string context_;
+  PullReceiver receiver_;
+  Backoff backoff_{kFirstPause, kLongestPause};
+  std::chrono::nanoseconds waited_{0};
+  absl::Status first_cut_;
+  uint64_t resumed_ = 0;
+  int damaged_ = 0;
+};
+
+absl::StatusOr<PullResult> Subscriber::Pull(const PullOptions& options, TensorSink& sink) {
+  return PullRun(state_, options, sink).Run();
 }
 
 absl::StatusOr<PulledVersion> Subscriber::Pull(const PullOptions& options) {
@@ -227,34 +317,67 @@ absl::StatusOr<PulledVersion> Subscriber::Pull(const PullOptions& options) {
   return version;
 }
 
-absl::Status Subscriber::Watch(const std::string& model, std::optional<uint64_t> after,
-                               const std::function<bool(const v1::VersionSummary&)>& on_event,
-                               std::chrono::milliseconds idle_timeout, const std::string& worker) {
-  const std::string context = absl::StrCat("watch of ", model, " at ", state_->address);
-  if (idle_timeout == std::chrono::milliseconds::zero()) idle_timeout = kNoTimeout;
+class Subscriber::State::Watch final : public VersionWatch {
+ public:
+  Watch(std::shared_ptr<State> state, const v1::WatchVersionsRequest& request)
+      : state_(std::move(state)),
+        context_(absl::StrCat("watch of ", request.model(), " at ", state_->address)),
+        call_(*state_, kWatchMethod, request, kStartTimeout) {}
+
+  absl::StatusOr<v1::VersionSummary> Next(std::chrono::milliseconds timeout) override {
+    const absl::StatusOr<std::optional<grpc::ByteBuffer>> message = call_->Read(timeout);
+    if (!message.ok()) return Annotate(message.status(), context_);
+    if (!message->has_value()) return Annotate(WhyEnded(), context_);
+    v1::VersionEvent event;
+    if (absl::Status status = Parse(**message, event); !status.ok()) {
+      return absl::InternalError(absl::StrCat(context_, ": ", status.message()));
+    }
+    return std::move(*event.mutable_version());
+  }
+
+ private:
+  absl::Status WhyEnded() {
+    const absl::Status status = call_->Finish(kStartTimeout);
+    return status.ok() ? absl::UnavailableError("the service ended the watch") : status;
+  }
+
+  const std::shared_ptr<State> state_;
+  const std::string context_;
+  ActiveCall call_;
+};
+
+std::unique_ptr<VersionWatch> Subscriber::StartWatch(const std::string& model, std::optional<uint64_t> after,
+                                                     const std::string& worker) {
   v1::WatchVersionsRequest request;
   request.set_model(model);
   request.set_worker(worker);
   if (after.has_value()) request.set_after(*after);
+  return std::make_unique<State::Watch>(state_, request);
+}
 
-  State::ActiveCall call(*state_, kWatchMethod, request, std::min(idle_timeout, kStartTimeout));
+absl::Status Subscriber::Watch(const std::string& model, std::optional<uint64_t> after,
+                               const std::function<bool(const v1::VersionSummary&)>& on_event,
+                               std::chrono::milliseconds idle_timeout, const std::string& worker) {
+  if (idle_timeout == std::chrono::milliseconds::zero()) idle_timeout = kNoTimeout;
+  const std::unique_ptr<VersionWatch> watch = StartWatch(model, after, worker);
   while (true) {
-    const absl::StatusOr<std::optional<grpc::ByteBuffer>> message = call->Read(idle_timeout);
-    if (!message.ok()) return Annotate(message.status(), context);
-    if (!message->has_value()) break;
-    v1::VersionEvent event;
-    if (absl::Status status = Parse(**message, event); !status.ok()) {
-      return absl::InternalError(absl::StrCat(context, ": ", status.message()));
-    }
-    if (!on_event(event.version())) return absl::OkStatus();
+    const absl::StatusOr<v1::VersionSummary> version = watch->Next(idle_timeout);
+    if (!version.ok()) return version.status();
+    if (!on_event(*version)) return absl::OkStatus();
   }
-  const absl::Status status = call->Finish(idle_timeout);
-  return Annotate(status.ok() ? absl::UnavailableError("the service ended the watch") : status, context);
+}
+
+absl::Status Subscriber::Report(const v1::ReportWorkerRequest& report) {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kReportTimeout);
+  v1::ReportWorkerResponse response;
+  const grpc::Status status = v1::PullService::NewStub(state_->channel)->ReportWorker(&context, report, &response);
+  return Annotate(FromGrpc(status), absl::StrCat("report of worker ", report.worker(), " to ", state_->address));
 }
 
 void Subscriber::Cancel() {
+  state_->cancelled.Stop();
   const std::lock_guard lock(state_->mutex);
-  state_->cancelled = true;
   for (RawReader* call : state_->calls) call->Cancel();
 }
 

@@ -40,6 +40,11 @@ struct PullOptions {
   // A pull that hears nothing for so long ends with DEADLINE_EXCEEDED (a service that waits for its trainer says so
   // every few seconds).
   std::chrono::milliseconds idle_timeout = std::chrono::seconds(60);
+  // A pull that is cut, or one of whose chunks came damaged, is resumed where it was: nothing that was verified comes
+  // again. It is given up once nothing new has come for so long; zero: at once.
+  std::chrono::milliseconds resume_within = std::chrono::seconds(30);
+  // The version that is in use: PullResult then tells which ones are skipped.
+  std::optional<uint64_t> installed;
 };
 
 // Where a pull puts tensors, and what it tells on the way. Called from the thread that pulls; a non-OK answer ends the
@@ -78,6 +83,10 @@ struct PullResult {
   // Wall time of the whole pull, and the part of it that waited for the service (wire, conversion, trainer).
   std::chrono::nanoseconds elapsed{0};
   std::chrono::nanoseconds waited{0};
+  // How often it was resumed.
+  uint64_t resumed = 0;
+  // Versions committed between PullOptions::installed and this one, as far as the service remembers them; ascending.
+  std::vector<uint64_t> skipped;
 };
 
 // A pulled tensor that owns its memory.
@@ -89,6 +98,16 @@ struct PulledTensor {
 struct PulledVersion {
   PullResult result;
   std::vector<PulledTensor> tensors;  // in manifest order
+};
+
+// The states of a model's versions, as they change. One thread at a time.
+class VersionWatch {
+ public:
+  virtual ~VersionWatch() = default;
+  // The next change; first the present state of each version. A slow reader may miss states, never a version's last
+  // one. DEADLINE_EXCEEDED, and the watch is over, if nothing changes for so long; UNAVAILABLE when the service ends it
+  // or is gone.
+  virtual absl::StatusOr<v1::VersionSummary> Next(std::chrono::milliseconds timeout) = 0;
 };
 
 // A connection to a service. Thread-safe; pulls may run concurrently.
@@ -115,11 +134,19 @@ class Subscriber {
                      std::chrono::milliseconds idle_timeout = std::chrono::milliseconds::zero(),
                      const std::string& worker = "");
 
+  // The same, to be asked. The service counts this worker as connected as long as it lives.
+  std::unique_ptr<VersionWatch> StartWatch(const std::string& model, std::optional<uint64_t> after,
+                                           const std::string& worker);
+
+  // Tells the service how far this worker is; see pull.proto.
+  absl::Status Report(const v1::ReportWorkerRequest& report);
+
   // Ends all pulls and watches of this subscriber with CANCELLED, and every one that is begun later. From any thread.
   void Cancel();
 
  private:
   struct State;
+  class PullRun;
   explicit Subscriber(std::shared_ptr<State> state);
   std::shared_ptr<State> state_;  // leases hold it too
 };

@@ -1,0 +1,1 @@
+refit_test(worker_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/worker_test.cc DEPS refit::server refit::client LABELS integration)
