@@ -114,14 +114,6 @@ struct Subscriber::State {
   class PullLease;
   class Watch;
 
-  // One stream of a pull. `cut`: it did not come to its end, for no fault of what was sent.
-  struct StreamEnd {
-    absl::Status status;
-    bool cut = false;
-  };
-  StreamEnd RunStream(const PullOptions& options, const std::shared_ptr<PullLease>& lease, PullReceiver& receiver,
-                      std::chrono::nanoseconds& waited);
-
   // Whether this process can map the service's memory. UNAVAILABLE, saying why, if it must and cannot.
   absl::StatusOr<bool> CanShare() const;
 };
@@ -208,29 +200,6 @@ bool IsCut(const absl::Status& status) {
          status.code() == absl::StatusCode::kUnknown || status.code() == absl::StatusCode::kCancelled;
 }
 
-Subscriber::State::StreamEnd Subscriber::State::RunStream(const PullOptions& options,
-                                                          const std::shared_ptr<PullLease>& lease,
-                                                          PullReceiver& receiver, std::chrono::nanoseconds& waited) {
-  ActiveCall& call = lease->call();
-  while (receiver.lease() == 0) {
-    const Clock::time_point wait_begin = Clock::now();
-    const absl::StatusOr<std::optional<grpc::ByteBuffer>> message = call->Read(options.idle_timeout);
-    waited += Clock::now() - wait_begin;
-    if (!message.ok()) return {message.status()};
-    if (!message->has_value()) break;
-    if (absl::Status status = receiver.OnMessage(**message); !status.ok()) {
-      return {status, receiver.chunk_was_damaged()};
-    }
-  }
-  if (receiver.lease() != 0) {
-    lease->set_number(receiver.lease());
-    return {};
-  }
-  const absl::Status status = call->Finish(options.idle_timeout);
-  if (!status.ok()) return {status, IsCut(status) && !cancelled.stopped()};
-  return {receiver.OnEnd()};
-}
-
 // The streams of one pull: the first, and those that resume it.
 class Subscriber::PullRun {
  public:
@@ -245,12 +214,12 @@ class Subscriber::PullRun {
     Clock::time_point last_gain = begin;
     while (true) {
       const uint64_t before = receiver_.result().bytes;
-      const State::StreamEnd end = RunStream();
+      const StreamEnd end = RunStream();
       if (end.status.ok()) break;
       const bool gained = receiver_.result().bytes > before;
       if (gained) last_gain = Clock::now();
+      if (cut_.ok() || gained) cut_ = end.status;
       if (!MayResume(end, gained, last_gain)) return Failure(end.status);
-      if (first_cut_.ok() || gained) first_cut_ = end.status;
       ++resumed_;
     }
     PullResult result = receiver_.result();
@@ -261,7 +230,13 @@ class Subscriber::PullRun {
   }
 
  private:
-  State::StreamEnd RunStream() {
+  // `cut`: the stream did not come to its end, for no fault of what the service sent.
+  struct StreamEnd {
+    absl::Status status;
+    bool cut = false;
+  };
+
+  StreamEnd RunStream() {
     const absl::StatusOr<bool> can_share = state_->CanShare();
     if (!can_share.ok()) return {can_share.status()};
     v1::PullRequest request = MakeRequest(options_);
@@ -273,10 +248,32 @@ class Subscriber::PullRun {
     }
     const auto lease = std::make_shared<State::PullLease>(state_, request, options_.idle_timeout);
     receiver_.BeginStream(lease);
-    return state_->RunStream(options_, lease, receiver_, waited_);
+    StreamEnd end = Receive(lease->call());
+    if (end.status.ok()) lease->set_number(receiver_.lease());
+    return end;
   }
 
-  bool MayResume(const State::StreamEnd& end, bool gained, Clock::time_point last_gain) {
+  StreamEnd Receive(State::ActiveCall& call) {
+    while (receiver_.lease() == 0) {
+      const Clock::time_point wait_begin = Clock::now();
+      const absl::StatusOr<std::optional<grpc::ByteBuffer>> message = call->Read(options_.idle_timeout);
+      waited_ += Clock::now() - wait_begin;
+      if (!message.ok()) return {Annotate(message.status(), context_)};
+      if (!message->has_value()) return End(call);
+      const absl::Status status = receiver_.OnMessage(**message);
+      if (!status.ok()) return {status, receiver_.chunk_was_damaged()};
+    }
+    return {};
+  }
+
+  StreamEnd End(State::ActiveCall& call) {
+    const absl::Status status = call->Finish(options_.idle_timeout);
+    if (status.ok()) return {receiver_.OnEnd()};
+    const bool cut = IsCut(status) && !receiver_.OnEnd().ok() && !state_->cancelled.stopped();
+    return {Annotate(status, context_), cut};
+  }
+
+  bool MayResume(const StreamEnd& end, bool gained, Clock::time_point last_gain) {
     if (gained) {
       backoff_.Reset();
       damaged_ = 0;
@@ -286,11 +283,13 @@ class Subscriber::PullRun {
     return backoff_.Wait(state_->cancelled);
   }
 
-  // Of a pull that was resumed in vain, what cut it matters as well.
+  // Of a pull that was resumed in vain, what cut it matters at least as much.
   absl::Status Failure(const absl::Status& status) const {
-    const absl::Status failure = absl::StartsWith(status.message(), context_) ? status : Annotate(status, context_);
-    if (first_cut_.ok() || first_cut_.message() == status.message()) return failure;
-    return {failure.code(), absl::StrCat(failure.message(), " (resumed in vain after: ", first_cut_.ToString(), ")")};
+    if (cut_ == status) return status;
+    if (absl::IsDataLoss(cut_)) {
+      return absl::DataLossError(absl::StrCat(cut_.message(), " (and when it was to come again: ", status.message(), ")"));
+    }
+    return {status.code(), absl::StrCat(status.message(), " (when it was resumed after: ", cut_.ToString(), ")")};
   }
 
   const std::shared_ptr<State> state_;
@@ -299,7 +298,7 @@ class Subscriber::PullRun {
   PullReceiver receiver_;
   Backoff backoff_{kFirstPause, kLongestPause};
   std::chrono::nanoseconds waited_{0};
-  absl::Status first_cut_;
+  absl::Status cut_;  // the first since something came
   uint64_t resumed_ = 0;
   int damaged_ = 0;
 };

@@ -53,17 +53,18 @@ std::shared_ptr<WorkerRegistry::Entry> WorkerRegistry::Touch(const std::string& 
 
 void WorkerRegistry::Forget(absl::Time now) {
   for (auto it = workers_.begin(); it != workers_.end();) {
-    const bool forget = it->second->calls == 0 && now - it->second->last_call > kForgetAfter;
+    const bool forget = !it->second->connected() && now - it->second->last_call > kForgetAfter;
     it = forget ? workers_.erase(it) : std::next(it);
   }
   if (workers_.size() < kMaxWorkers) return;
-  auto longest_silent = workers_.end();
+  // Of those that do not pull: rather one that is gone than one that watches, rather one that was silent for long.
+  auto least = workers_.end();
+  const auto rank = [](const Entry& entry) { return std::make_pair(entry.watches > 0, entry.last_call); };
   for (auto it = workers_.begin(); it != workers_.end(); ++it) {
-    if (it->second->calls != 0) continue;
-    if (longest_silent == workers_.end() || it->second->last_call < longest_silent->second->last_call)
-      longest_silent = it;
+    if (it->second->pulls != 0) continue;
+    if (least == workers_.end() || rank(*it->second) < rank(*least->second)) least = it;
   }
-  if (longest_silent != workers_.end()) workers_.erase(longest_silent);
+  if (least != workers_.end()) workers_.erase(least);
 }
 
 std::unique_ptr<WorkerRegistry::Pull> WorkerRegistry::StartPull(const std::string& model, const std::string& name,
@@ -73,7 +74,7 @@ std::unique_ptr<WorkerRegistry::Pull> WorkerRegistry::StartPull(const std::strin
   {
     absl::MutexLock lock(&mutex_);
     entry = Touch(model, name, peer);
-    ++entry->calls;
+    ++entry->pulls;
     v1::Worker& worker = entry->worker;
     worker.set_state(v1::WORKER_STATE_PULLING);
     worker.set_version(version);
@@ -92,7 +93,7 @@ void WorkerRegistry::Watching(const std::string& model, const std::string& name,
   {
     absl::MutexLock lock(&mutex_);
     const std::shared_ptr<Entry> entry = Touch(model, name, peer);
-    ++entry->calls;
+    ++entry->watches;
     v1::Worker& worker = entry->worker;
     if (worker.state() == v1::WORKER_STATE_UNSPECIFIED) worker.set_state(v1::WORKER_STATE_WATCHING);
   }
@@ -103,10 +104,10 @@ void WorkerRegistry::WatchEnded(const std::string& model, const std::string& nam
   {
     absl::MutexLock lock(&mutex_);
     const auto it = workers_.find({model, name});
-    if (it == workers_.end()) return;
-    --it->second->calls;
+    if (it == workers_.end() || it->second->watches == 0) return;
+    --it->second->watches;
     it->second->last_call = absl::Now();
-    if (it->second->calls == 0 && it->second->worker.state() == v1::WORKER_STATE_WATCHING) workers_.erase(it);
+    if (!it->second->connected() && it->second->worker.state() == v1::WORKER_STATE_WATCHING) workers_.erase(it);
   }
   Tell();
 }
@@ -156,7 +157,7 @@ std::vector<v1::Worker> WorkerRegistry::List(const std::string& model) const {
   for (const auto& [key, entry] : workers_) {
     if (!model.empty() && key.first != model) continue;
     list.push_back(entry->worker);
-    list.back().set_connected(entry->calls > 0);
+    list.back().set_connected(entry->connected());
   }
   return list;
 }
@@ -185,7 +186,7 @@ void WorkerRegistry::Pull::End(v1::WorkerState state, const std::string& error) 
   ended_ = true;
   {
     absl::MutexLock lock(&registry_.mutex_);
-    --entry_->calls;
+    --entry_->pulls;
     entry_->last_call = absl::Now();
     v1::Worker& worker = entry_->worker;
     // It may have told more since its last byte was sent.

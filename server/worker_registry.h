@@ -22,7 +22,9 @@ namespace refit {
 class WorkerRegistry {
   struct Entry {
     v1::Worker worker;
-    int calls = 0;  // pulls and watches under way
+    int pulls = 0;  // under way
+    int watches = 0;
+    bool connected() const { return pulls + watches > 0; }
     absl::Time last_call;
   };
 

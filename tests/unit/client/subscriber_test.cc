@@ -652,7 +652,9 @@ TEST_F(SubscriberTest, SilenceEndsAPull) {
 TEST_F(SubscriberTest, AServiceThatDiesEndsAPull) {
   service_.Say({{}, grpc::Status::OK, true});
   std::thread killer([&] { server_.Stop(); });
-  const absl::Status status = Pull().status();
+  PullOptions options;
+  options.resume_within = milliseconds(300);
+  const absl::Status status = Pull(options).status();
   killer.join();
   EXPECT_FALSE(status.ok());
   EXPECT_NE(status.code(), absl::StatusCode::kDeadlineExceeded);
