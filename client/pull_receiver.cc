@@ -111,8 +111,7 @@ absl::Status PullReceiver::OnHeaderAgain(const v1::VersionSummary& header) {
   resumes_ = false;
   const bool same = header.model() == version_.model() && header.version() == version_.version() &&
                     header.tensors() == version_.tensors() && header.bytes() == version_.bytes() &&
-                    header.chunk_bytes() == version_.chunk_bytes() &&
-                    header.opened_at_ns() == version_.opened_at_ns();
+                    header.chunk_bytes() == version_.chunk_bytes() && header.opened_at_ns() == version_.opened_at_ns();
   if (same) return absl::OkStatus();
   return absl::AbortedError(
       absl::StrCat(context_, ": while the pull was cut, version ", version_.version(), " was replaced by another"));

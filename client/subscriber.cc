@@ -287,7 +287,8 @@ class Subscriber::PullRun {
   absl::Status Failure(const absl::Status& status) const {
     if (cut_ == status) return status;
     if (absl::IsDataLoss(cut_)) {
-      return absl::DataLossError(absl::StrCat(cut_.message(), " (and when it was to come again: ", status.message(), ")"));
+      return absl::DataLossError(
+          absl::StrCat(cut_.message(), " (and when it was to come again: ", status.message(), ")"));
     }
     return {status.code(), absl::StrCat(status.message(), " (when it was resumed after: ", cut_.ToString(), ")")};
   }

@@ -133,11 +133,11 @@ absl::Status Worker::WaitForVersion(uint64_t version, std::chrono::milliseconds 
       installed_.has_value() ? absl::StrCat("version ", installed_->version()) : std::string("none"), " is in use"));
 }
 
-absl::Status Worker::Follow() {
+absl::Status Worker::Follow(const std::function<bool()>& done) {
   Backoff backoff(options_.first_pause, options_.longest_pause);
   while (true) {
-    const absl::Status status = FollowStream(backoff);
-    if (stop_.stopped()) return absl::OkStatus();
+    const absl::Status status = FollowStream(backoff, done);
+    if (status.ok() || stop_.stopped()) return absl::OkStatus();
     Tell(status);
     if (!backoff.Wait(stop_)) return absl::OkStatus();
   }
@@ -148,7 +148,7 @@ void Worker::Tell(const absl::Status& status) const {
 }
 
 // As long as the watch lasts. A new one begins with the state of every version, so that nothing is missed.
-absl::Status Worker::FollowStream(Backoff& backoff) {
+absl::Status Worker::FollowStream(Backoff& backoff, const std::function<bool()>& done) {
   const std::unique_ptr<VersionWatch> watch =
       subscriber_->StartWatch(options_.pull.model, std::nullopt, options_.pull.worker);
   ReportAgain();
@@ -158,6 +158,7 @@ absl::Status Worker::FollowStream(Backoff& backoff) {
     if (!IsDue(*version)) continue;
     if (absl::Status status = RefitFollowing(*watch, *std::move(version)); !status.ok()) return status;
     backoff.Reset();
+    if (done && done()) return absl::OkStatus();
   }
 }
 
@@ -277,8 +278,8 @@ absl::Status Worker::Install(StagedVersion& staged) {
   const std::chrono::nanoseconds stage_time = staged.stage_time;
   const Clock::time_point begin = Clock::now();
   if (absl::Status status = options_.install(staged); !status.ok()) {
-    return Failed(version.version(), Annotate(status, absl::StrCat("worker ", name(), ": install of version ",
-                                                                   version.version())));
+    return Failed(version.version(),
+                  Annotate(status, absl::StrCat("worker ", name(), ": install of version ", version.version())));
   }
   SetInstalled(version);
   Report(version.version(), v1::WORKER_PHASE_INSTALLED, absl::OkStatus(), stage_time, Clock::now() - begin);
@@ -340,8 +341,8 @@ void Worker::SetInstalled(const v1::VersionSummary& version) {
 }
 
 // A report that does not arrive changes nothing here: the next one says more, and a new watch says all.
-void Worker::Report(uint64_t version, v1::WorkerPhase phase, const absl::Status& status,
-                    std::chrono::nanoseconds stage, std::chrono::nanoseconds install) {
+void Worker::Report(uint64_t version, v1::WorkerPhase phase, const absl::Status& status, std::chrono::nanoseconds stage,
+                    std::chrono::nanoseconds install) {
   v1::ReportWorkerRequest report;
   report.set_model(options_.pull.model);
   report.set_worker(options_.pull.worker);

@@ -67,10 +67,12 @@ class Worker {
   static absl::StatusOr<std::unique_ptr<Worker>> Create(const ChannelOptions& channel, WorkerOptions options);
   ~Worker();
 
-  // Stages each new version while it is pushed, and installs it once it is committed, until Stop: then OK. A worker that
-  // was busy goes to the newest one, and learns which it skipped. Survives the service's restarts. A version that holds installs (PublishOptions::hold_installs) is staged, and installed once the trainer
-  // releases it, unless a newer one comes before. One whose install failed is not tried again.
-  absl::Status Follow();
+  // Stages each new version while it is pushed, and installs it once it is committed, until Stop: then OK. A worker
+  // that was busy goes to the newest one, and learns which it skipped. Survives the service's restarts. A version that
+  // holds installs (PublishOptions::hold_installs) is staged, and installed once the trainer releases it, unless a
+  // newer one comes before. One whose install failed is not tried again. Or until `done`, asked after each install,
+  // says so.
+  absl::Status Follow(const std::function<bool()>& done = nullptr);
 
   // Stages and installs the newest committed version, or this one, now; it must not hold installs. What is installed
   // already is not pulled again. FAILED_PRECONDITION if it is older than the one in use: see RollBack. Otherwise errors
@@ -102,7 +104,7 @@ class Worker {
   // What a refit may install: Follow goes forward only, and may wait for a release; a call may go where it is told.
   enum class Way { kFollow, kForward, kBack };
 
-  absl::Status FollowStream(Backoff& backoff);
+  absl::Status FollowStream(Backoff& backoff, const std::function<bool()>& done);
   bool IsDue(const v1::VersionSummary& version) const;
   absl::Status RefitFollowing(VersionWatch& watch, v1::VersionSummary version);
   static absl::StatusOr<v1::VersionSummary> AwaitRelease(VersionWatch& watch, uint64_t version);

@@ -7,10 +7,9 @@
 namespace refit {
 
 class PullService final
-    : public v1::PullService::WithCallbackMethod_WatchVersions<
-          v1::PullService::WithCallbackMethod_GetManifest<
-              v1::PullService::WithCallbackMethod_EndLease<v1::PullService::WithCallbackMethod_ReportWorker<
-                  v1::PullService::WithRawCallbackMethod_Pull<v1::PullService::Service>>>>> {
+    : public v1::PullService::WithCallbackMethod_WatchVersions<v1::PullService::WithCallbackMethod_GetManifest<
+          v1::PullService::WithCallbackMethod_EndLease<v1::PullService::WithCallbackMethod_ReportWorker<
+              v1::PullService::WithRawCallbackMethod_Pull<v1::PullService::Service>>>>> {
  public:
   // `state` must outlive the service.
   explicit PullService(ServerState& state) : state_(state) {}

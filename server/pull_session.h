@@ -90,8 +90,8 @@ class PullSession {
   Phase phase_ = Phase::kHeader;
   bool skip_manifest_ = false;
   std::optional<uint64_t> installed_version_;  // that the worker has
-  bool batches_ = false;  // the worker takes them
-  bool shares_ = false;   // the worker maps memory
+  bool batches_ = false;                       // the worker takes them
+  bool shares_ = false;                        // the worker maps memory
   std::vector<std::shared_ptr<const Buffer>> lent_;
   uint64_t lease_ = 0;
   size_t manifest_next_ = 0;

@@ -7,8 +7,8 @@
 namespace refit {
 
 class PushService final
-    : public v1::PushService::WithRawCallbackMethod_Push<v1::PushService::WithCallbackMethod_AbortVersion<
-          v1::PushService::WithCallbackMethod_ReleaseInstalls<
+    : public v1::PushService::WithRawCallbackMethod_Push<
+          v1::PushService::WithCallbackMethod_AbortVersion<v1::PushService::WithCallbackMethod_ReleaseInstalls<
               v1::PushService::WithCallbackMethod_AwaitWorkers<v1::PushService::Service>>>> {
  public:
   // `state` must outlive the service.

@@ -33,6 +33,12 @@ std::string StateName(v1::WorkerState state) {
       return "complete";
     case v1::WORKER_STATE_FAILED:
       return "failed";
+    case v1::WORKER_STATE_STAGED:
+      return "staged";
+    case v1::WORKER_STATE_INSTALLED:
+      return "installed";
+    case v1::WORKER_STATE_TORN:
+      return "torn";
     default:
       return absl::StrCat("state ", static_cast<int>(state));
   }
@@ -68,29 +74,53 @@ Table VersionTable(const google::protobuf::RepeatedPtrField<v1::VersionSummary>&
                   RanksText(version), absl::StrCat(version.tensors()),
                   FormatPart(version.converted_bytes(), version.bytes()), FormatDuration(Seconds(version)),
                   FormatRate(version.converted_bytes(), Seconds(version)), FormatShortTime(version.opened_at_ns()),
-                  Printable(version.abort_reason())});
+                  version.installs_held() ? "holds installs" : Printable(version.abort_reason())});
   }
   return table;
 }
 
-Table WorkerTable(const google::protobuf::RepeatedPtrField<v1::Worker>& workers) {
+namespace {
+
+// How many committed versions are newer than what the worker has in use; "-" if it says nothing about that.
+std::string Behind(const v1::Worker& worker, const google::protobuf::RepeatedPtrField<v1::VersionSummary>& versions) {
+  if (!worker.has_installed_version()) return "-";
+  size_t newer = 0;
+  for (const v1::VersionSummary& version : versions) {
+    const bool was_committed =
+        version.state() == v1::VERSION_STATE_COMMITTED || version.state() == v1::VERSION_STATE_RETIRED;
+    if (version.model() == worker.model() && was_committed && version.version() > worker.installed_version()) ++newer;
+  }
+  return newer == 0 ? "0" : absl::StrCat(newer, newer == 1 ? " version" : " versions");
+}
+
+}  // namespace
+
+Table WorkerTable(const google::protobuf::RepeatedPtrField<v1::Worker>& workers,
+                  const google::protobuf::RepeatedPtrField<v1::VersionSummary>& versions) {
   Table table({{"worker"},
                {"state"},
                {"model"},
                {"version", Align::kRight},
+               {"in use", Align::kRight},
+               {"behind", Align::kRight},
                {"sent", Align::kRight},
                {"took", Align::kRight},
                {"rate", Align::kRight},
                {"waited", Align::kRight},
+               {"stage", Align::kRight},
+               {"install", Align::kRight},
                {"note"}});
+  const auto took = [](uint64_t ns) { return ns == 0 ? "-" : FormatDuration(static_cast<double>(ns) / 1e9); };
   for (const v1::Worker& worker : workers) {
     const bool pulled = worker.started_at_ns() != 0;
     const auto if_pulled = [&](const std::string& text) { return pulled ? text : "-"; };
-    table.AddRow(
-        {Printable(worker.name()), StateName(worker.state()), Printable(worker.model()),
-         if_pulled(absl::StrCat(worker.version())), if_pulled(FormatPart(worker.sent_bytes(), worker.selected_bytes())),
-         if_pulled(FormatDuration(Seconds(worker))), FormatRate(worker.sent_bytes(), Seconds(worker)),
-         if_pulled(FormatDuration(static_cast<double>(worker.waited_ns()) / 1e9)), Printable(worker.last_error())});
+    table.AddRow({Printable(worker.name()), absl::StrCat(StateName(worker.state()), worker.connected() ? "" : ", gone"),
+                  Printable(worker.model()), if_pulled(absl::StrCat(worker.version())),
+                  worker.has_installed_version() ? absl::StrCat(worker.installed_version()) : "-",
+                  Behind(worker, versions), if_pulled(FormatPart(worker.sent_bytes(), worker.selected_bytes())),
+                  if_pulled(FormatDuration(Seconds(worker))), FormatRate(worker.sent_bytes(), Seconds(worker)),
+                  if_pulled(FormatDuration(static_cast<double>(worker.waited_ns()) / 1e9)), took(worker.stage_ns()),
+                  took(worker.install_ns()), Printable(worker.last_error())});
   }
   return table;
 }

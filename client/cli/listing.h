@@ -23,7 +23,8 @@ double Seconds(const v1::Worker& worker);
 std::string RanksText(const v1::VersionSummary& version);
 
 Table VersionTable(const google::protobuf::RepeatedPtrField<v1::VersionSummary>& versions);
-Table WorkerTable(const google::protobuf::RepeatedPtrField<v1::Worker>& workers);
+Table WorkerTable(const google::protobuf::RepeatedPtrField<v1::Worker>& workers,
+                  const google::protobuf::RepeatedPtrField<v1::VersionSummary>& versions);
 
 // One line for one change of a version: "version 3 committed: 1014 tensors, 5.10 GB in 3.20 s (1.59 GB/s)",
 // with ", ranks 8" behind the tensors if several ranks push it.

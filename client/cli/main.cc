@@ -22,6 +22,7 @@ const char kExamples[] =
     "  refit push --version 1 checkpoint/               a trainer's weights become version 1\n"
     "  refit push --synthetic gemma4_26b_a4b --layers 2 values made on the fly, next version\n"
     "  refit pull --version latest --out hf.safetensors the newest version, verified, as a file\n"
+    "  refit follow --out policy.safetensors            each version as it comes, installed as a file\n"
     "  refit watch --fleet                              versions and workers, live\n"
     "  refit describe latest                            its manifest\n"
     "\n"
@@ -53,6 +54,9 @@ int Main(int argc, char** argv) {
   Invocation invocation;
   AddPushCommand(app, invocation);
   AddPullCommand(app, invocation);
+  AddFollowCommand(app, invocation);
+  AddAwaitCommand(app, invocation);
+  AddReleaseCommand(app, invocation);
   AddWatchCommand(app, invocation);
   AddStatusCommand(app, invocation);
   AddVersionsCommand(app, invocation);

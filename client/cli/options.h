@@ -62,6 +62,9 @@ void AddStatusCommand(CLI::App& app, Invocation& invocation);
 void AddVersionsCommand(CLI::App& app, Invocation& invocation);
 void AddDescribeCommand(CLI::App& app, Invocation& invocation);
 void AddConvertCommand(CLI::App& app, Invocation& invocation);
+void AddFollowCommand(CLI::App& app, Invocation& invocation);
+void AddAwaitCommand(CLI::App& app, Invocation& invocation);
+void AddReleaseCommand(CLI::App& app, Invocation& invocation);
 void AddAbortCommand(CLI::App& app, Invocation& invocation);
 
 }  // namespace refit::cli

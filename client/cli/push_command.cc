@@ -41,6 +41,7 @@ struct PushFlags {
   RankOptions rank;
   uint64_t version = 0;
   std::string publisher;
+  bool hold_installs = false;
 };
 
 // A run of one shard's bytes, and what keeps them alive.
@@ -243,6 +244,7 @@ absl::StatusOr<PublishOptions> OptionsOf(const PushFlags& flags) {
   options.dtype = flags.native.dtype;
   options.exclude_key_regex = flags.native.exclude_key_regex;
   options.publisher = flags.publisher;
+  options.hold_installs = flags.hold_installs;
   if (flags.rank.given()) {
     options.rank = flags.rank.rank;
     options.world = flags.rank.mesh.world;
@@ -379,6 +381,8 @@ void AddPushCommand(CLI::App& app, Invocation& invocation) {
       ->type_name("N");
   command->add_option("--publisher", flags->publisher, "Name of this trainer, shown in logs and status")
       ->type_name("NAME");
+  command->add_flag("--hold-installs", flags->hold_installs,
+                    "Workers stage the version, and install it when `refit release` says so");
   AddRankOptions(command, flags->rank);
   AddModelOption(command, flags->common);
   AddServerOptions(command, flags->common);

@@ -2,13 +2,12 @@
 
 #include <algorithm>
 #include <cassert>
-#include <map>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "client/cli/format.h"
-#include "common/safetensors/shard_metadata.h"
+#include "client/cli/tensor_file.h"
 
 namespace refit::cli {
 namespace {
@@ -16,20 +15,6 @@ namespace {
 constexpr uint64_t kStagedBytes = 1 << 30;
 // Memory that was used before is kept: touching fresh pages can cost more than receiving into them.
 constexpr uint64_t kIdleBytes = 4ull << 30;
-
-// Tensors shaped as their parts; where these are not the whole, the metadata says what they are parts of.
-absl::StatusOr<std::unique_ptr<SafetensorsWriter>> CreateFile(const std::string& path,
-                                                              const std::vector<TensorPart>& tensors) {
-  std::map<std::string, std::string> metadata = {{"format", "pt"}};
-  if (!std::all_of(tensors.begin(), tensors.end(), [](const TensorPart& part) { return part.is_whole(); })) {
-    absl::StatusOr<std::string> shards = FormatShardMetadata(tensors);
-    if (!shards.ok()) return shards.status();
-    metadata[kShardsKey] = *std::move(shards);
-  }
-  std::vector<TensorSpec> specs;
-  for (const TensorPart& part : tensors) specs.push_back(part.spec());
-  return SafetensorsWriter::Create(path, std::move(specs), metadata);
-}
 
 }  // namespace
 
@@ -63,7 +48,7 @@ absl::Status StagingSink::Begin(const v1::VersionSummary& version, const std::ve
     if (!status.ok()) return status;
   }
   if (out_path_.empty()) return absl::OkStatus();
-  absl::StatusOr<std::unique_ptr<SafetensorsWriter>> writer = CreateFile(out_path_, tensors);
+  absl::StatusOr<std::unique_ptr<SafetensorsWriter>> writer = CreateTensorFile(out_path_, tensors);
   if (!writer.ok()) return writer.status();
   writer_ = *std::move(writer);
   return absl::OkStatus();

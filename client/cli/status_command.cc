@@ -61,7 +61,7 @@ absl::Status RunStatus(const CommonOptions& common) {
   }
   PrintServer(common.server, *info);
   PrintSection("versions yet", VersionTable(versions->versions()));
-  PrintSection("workers yet", WorkerTable(workers->workers()));
+  PrintSection("workers yet", WorkerTable(workers->workers(), versions->versions()));
   return absl::OkStatus();
 }
 

@@ -142,8 +142,8 @@ void FaultProxy::Move(Connection& connection, bool towards_client, short from_ev
   }
   if (connection.dead || way.stalled || std::chrono::steady_clock::now() < way.not_before) return;
   if (!way.held.empty() && (to_events & POLLOUT) != 0) {
-    const ssize_t sent = send(to, way.held.data() + way.written, way.held.size() - way.written,
-                              MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t sent =
+        send(to, way.held.data() + way.written, way.held.size() - way.written, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent < 0 && errno != EAGAIN) connection.dead = connection.reset = true;
     if (sent > 0) {
       way.written += static_cast<size_t>(sent);

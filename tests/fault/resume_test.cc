@@ -105,7 +105,8 @@ TEST_F(ResumeTest, WithoutAServiceItEndsInTime) {
   options.resume_within = std::chrono::milliseconds(1500);
   proxy_->SetTarget(1);  // the present connection goes on; new ones are refused
   const auto begin = std::chrono::steady_clock::now();
-  EXPECT_THAT(subscriber_->Pull(options), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("pull of default/latest")));
+  EXPECT_THAT(subscriber_->Pull(options),
+              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("pull of default/latest")));
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
 }
 

@@ -1,0 +1,103 @@
+// `refit await` and `refit release`: what a trainer does with its workers, from the command line.
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "client/cli/format.h"
+#include "client/cli/json.h"
+#include "client/cli/options.h"
+#include "client/publisher.h"
+
+namespace refit::cli {
+namespace {
+
+struct AwaitFlags {
+  CommonOptions common;
+  uint64_t version = 0;
+  uint32_t workers = 1;
+  bool all = false;
+  bool staged = false;
+  double timeout_seconds = 60;
+};
+
+absl::Status RunAwait(const AwaitFlags& flags) {
+  absl::StatusOr<std::unique_ptr<Publisher>> publisher = Publisher::Connect(flags.common.Channel());
+  if (!publisher.ok()) return publisher.status();
+  Publisher::Await await;
+  await.model = flags.common.model;
+  await.version = flags.version;
+  await.phase = flags.staged ? Publisher::Await::Phase::kStaged : Publisher::Await::Phase::kInstalled;
+  await.workers = flags.workers;
+  await.all = flags.all;
+  await.timeout = std::chrono::milliseconds(static_cast<int64_t>(flags.timeout_seconds * 1000));
+  const absl::StatusOr<uint32_t> workers = (*publisher)->AwaitWorkers(await);
+  if (!workers.ok()) return workers.status();
+  if (flags.common.json) {
+    PrintJson({{"version", flags.version}, {"workers", *workers}});
+  } else if (!flags.common.quiet) {
+    std::printf("%s %s version %s\n", FormatCount(*workers, "worker").c_str(), flags.staged ? "staged" : "installed",
+                absl::StrCat(flags.version).c_str());
+  }
+  return absl::OkStatus();
+}
+
+struct ReleaseFlags {
+  CommonOptions common;
+  uint64_t version = 0;
+};
+
+absl::Status RunRelease(const ReleaseFlags& flags) {
+  absl::StatusOr<std::unique_ptr<Publisher>> publisher = Publisher::Connect(flags.common.Channel());
+  if (!publisher.ok()) return publisher.status();
+  const absl::StatusOr<v1::VersionSummary> version = (*publisher)->ReleaseInstalls(flags.common.model, flags.version);
+  if (!version.ok()) return version.status();
+  if (flags.common.json) {
+    PrintJson(ToJson(*version));
+  } else if (!flags.common.quiet) {
+    std::printf("Workers may install version %s\n", absl::StrCat(flags.version).c_str());
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddAwaitCommand(CLI::App& app, Invocation& invocation) {
+  const auto flags = std::make_shared<AwaitFlags>();
+  CLI::App* command = AddCommand(app, invocation, "await", "Wait until workers have installed a version",
+                                 "A later version counts as well. Names the workers that are behind, and why, if the "
+                                 "time is over.\n\n"
+                                 "Examples:\n"
+                                 "  refit await 7 --workers 8\n"
+                                 "  refit await 7 --all --staged --timeout 120 && refit release 7\n",
+                                 [flags] { return RunAwait(*flags); });
+  command->add_option("VERSION", flags->version, "Number of the version")->required()->check(AtLeast(1))->type_name("");
+  command->add_option("--workers", flags->workers, "At least so many workers")
+      ->check(AtLeast(1))
+      ->type_name("K")
+      ->capture_default_str();
+  command->add_flag("--all", flags->all, "And all workers that are connected");
+  command->add_flag("--staged", flags->staged, "It is enough that they have it staged");
+  command->add_option("--timeout", flags->timeout_seconds, "How long to wait")
+      ->check(Seconds())
+      ->type_name("SECONDS")
+      ->capture_default_str();
+  AddModelOption(command, flags->common);
+  AddServerOptions(command, flags->common);
+}
+
+void AddReleaseCommand(CLI::App& app, Invocation& invocation) {
+  const auto flags = std::make_shared<ReleaseFlags>();
+  CLI::App* command = AddCommand(app, invocation, "release", "Let workers install a version that holds installs",
+                                 "Of a version pushed with --hold-installs: workers have staged it, and now switch "
+                                 "together.\n\n"
+                                 "Examples:\n"
+                                 "  refit release 7\n",
+                                 [flags] { return RunRelease(*flags); });
+  command->add_option("VERSION", flags->version, "Number of the version")->required()->check(AtLeast(1))->type_name("");
+  AddModelOption(command, flags->common);
+  AddServerOptions(command, flags->common);
+}
+
+}  // namespace refit::cli

@@ -1,0 +1,155 @@
+// `refit follow`: a worker that stages and installs each version as it comes.
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "client/cli/format.h"
+#include "client/cli/interrupt.h"
+#include "client/cli/json.h"
+#include "client/cli/options.h"
+#include "client/cli/shard_options.h"
+#include "client/cli/tensor_file.h"
+#include "client/cli/timer.h"
+#include "client/worker.h"
+
+namespace refit::cli {
+namespace {
+
+struct FollowFlags {
+  CommonOptions common;
+  PartOptions part;
+  std::string filter;
+  std::string worker;
+  std::string out;
+  uint64_t count = 0;
+  uint64_t max_step = 0;
+  double timeout_seconds = 0;
+};
+
+double InSeconds(std::chrono::nanoseconds time) { return std::chrono::duration<double>(time).count(); }
+
+// "Installed" is a file here: the old one is in its place until the new one is whole.
+class FileEngine {
+ public:
+  explicit FileEngine(const FollowFlags& flags) : flags_(flags) {}
+
+  absl::Status Install(StagedVersion& staged) {
+    const auto begin = std::chrono::steady_clock::now();
+    if (!flags_.out.empty()) {
+      if (absl::Status status = Write(staged); !status.ok()) return status;
+    }
+    ++installed_;
+    Say(staged, std::chrono::steady_clock::now() - begin);
+    return absl::OkStatus();
+  }
+
+  bool is_done() const { return flags_.count != 0 && installed_ >= flags_.count; }
+
+ private:
+  absl::Status Write(const StagedVersion& staged) const {
+    std::vector<TensorPart> parts;
+    for (const StagedVersion::Tensor& tensor : staged.tensors) parts.push_back(tensor.part);
+    absl::StatusOr<std::unique_ptr<SafetensorsWriter>> writer = CreateTensorFile(flags_.out, parts);
+    if (!writer.ok()) return writer.status();
+    for (size_t i = 0; i < staged.tensors.size(); ++i) {
+      if (absl::Status status = (*writer)->WriteAt(i, 0, staged.tensors[i].bytes); !status.ok()) return status;
+    }
+    return (*writer)->Commit();
+  }
+
+  void Say(const StagedVersion& staged, std::chrono::nanoseconds install_time) const {
+    uint64_t bytes = 0;
+    for (const StagedVersion::Tensor& tensor : staged.tensors) bytes += tensor.part.ByteSize();
+    if (flags_.common.json) {
+      PrintJson({{"version", ToJson(staged.version)},
+                 {"tensors", staged.tensors.size()},
+                 {"bytes", bytes},
+                 {"skipped", staged.skipped},
+                 {"seconds", {{"stage", InSeconds(staged.stage_time)}, {"install", InSeconds(install_time)}}}},
+                /*compact=*/true);
+    } else if (!flags_.common.quiet) {
+      const double seconds = InSeconds(staged.stage_time);
+      std::printf(
+          "Installed version %s: %s, %s, staged in %s (%s)%s%s%s\n", absl::StrCat(staged.version.version()).c_str(),
+          FormatCount(staged.tensors.size(), "tensor").c_str(), FormatBytes(bytes).c_str(),
+          FormatDuration(seconds).c_str(), FormatRate(bytes, seconds).c_str(),
+          flags_.out.empty() ? "" : absl::StrCat(", written in ", FormatDuration(InSeconds(install_time))).c_str(),
+          staged.skipped.empty() ? "" : ", skipped ", absl::StrJoin(staged.skipped, ", ").c_str());
+      std::fflush(stdout);
+    }
+  }
+
+  const FollowFlags& flags_;
+  std::atomic<uint64_t> installed_ = 0;
+};
+
+absl::Status RunFollow(const FollowFlags& flags) {
+  absl::StatusOr<std::vector<LayoutRule>> rules = flags.part.Rules();
+  if (!rules.ok()) return rules.status();
+  Interrupt interrupt;
+  FileEngine engine(flags);
+  WorkerOptions options;
+  options.pull.model = flags.common.model;
+  options.pull.filter = flags.filter;
+  options.pull.worker = flags.worker;
+  options.pull.rules = *std::move(rules);
+  options.max_version_step = flags.max_step;
+  options.install = [&](StagedVersion& staged) { return engine.Install(staged); };
+  options.on_error = [&](const absl::Status& status) {
+    std::fprintf(stderr, "refit: follow: %s; trying on\n", std::string(status.message()).c_str());
+  };
+  absl::StatusOr<std::unique_ptr<Worker>> worker = Worker::Create(flags.common.Channel(), std::move(options));
+  if (!worker.ok()) return worker.status();
+  const std::unique_ptr<Timer> timer =
+      flags.timeout_seconds > 0
+          ? std::make_unique<Timer>(std::chrono::duration<double>(flags.timeout_seconds), [&] { (*worker)->Stop(); })
+          : nullptr;
+  interrupt.SetReaction([&] { (*worker)->Stop(); });
+  const absl::Status status = (*worker)->Follow([&] { return engine.is_done(); });
+  interrupt.SetReaction(nullptr);
+  if (timer != nullptr && timer->expired() && flags.count != 0 && !engine.is_done()) {
+    return absl::DeadlineExceededError(
+        absl::StrCat("not ", FormatCount(flags.count, "version"), " within ", FormatDuration(flags.timeout_seconds)));
+  }
+  return status;
+}
+
+}  // namespace
+
+void AddFollowCommand(CLI::App& app, Invocation& invocation) {
+  const auto flags = std::make_shared<FollowFlags>();
+  CLI::App* command = AddCommand(
+      app, invocation, "follow", "Follow versions as a worker does: stage, verify, install",
+      "Each version is staged while it is pushed, verified, and installed in one step: with --out that file is\n"
+      "replaced, and holds a whole version at any time. A version that holds installs waits for `refit release`.\n"
+      "Survives restarts of the service; ends with Ctrl-C, --count or --timeout.\n\n"
+      "Examples:\n"
+      "  refit follow\n"
+      "  refit follow --worker w0 --out policy.safetensors\n"
+      "  refit follow --count 1 --timeout 600\n",
+      [flags] { return RunFollow(*flags); });
+  command->add_option("-o,--out", flags->out, "Keep the version in use in this file")->type_name("F.safetensors");
+  command->add_option("--filter", flags->filter, "Only tensors in whose name this RE2 pattern is found")
+      ->type_name("RX");
+  command->add_option("--worker", flags->worker, "Name of this worker, shown in status (default: host and process)")
+      ->type_name("NAME");
+  command->add_option("--count", flags->count, "End after N installs")->check(AtLeast(1))->type_name("N");
+  command->add_option("--timeout", flags->timeout_seconds, "End after so long; fail if --count was not reached")
+      ->check(Seconds())
+      ->type_name("SECONDS");
+  command->add_option("--max-version-step", flags->max_step, "Refuse versions whose number is further from the last")
+      ->check(AtLeast(1))
+      ->type_name("N");
+  AddPartOptions(command, flags->part);
+  AddModelOption(command, flags->common);
+  AddServerOptions(command, flags->common);
+  command->parse_complete_callback([flags] { CheckPartOptions(flags->part); });
+}
+
+}  // namespace refit::cli
