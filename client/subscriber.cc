@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/lease.h"
 #include "client/pull_receiver.h"
+#include "common/net/address.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/messages.h"
 #include "common/net/raw_reader.h"
