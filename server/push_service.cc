@@ -14,6 +14,7 @@
 #include "common/net/byte_buffer.h"
 #include "common/net/status.h"
 #include "server/push_session.h"
+#include "server/refused_call.h"
 
 namespace refit {
 namespace {
@@ -315,6 +316,9 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
 }  // namespace
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* PushService::Push(grpc::CallbackServerContext* context) {
+  using Reactor = grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;
+  if (absl::Status status = Authorize(state_, *context, Role::kTrainer); !status.ok())
+    return RefusedCall<Reactor>::Start(status);
   auto reactor = std::make_shared<PushReactor>(state_, context->peer());
   reactor->Start();
   return reactor.get();
@@ -323,6 +327,7 @@ grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* PushService::Push(g
 grpc::ServerUnaryReactor* PushService::AbortVersion(grpc::CallbackServerContext* context,
                                                     const v1::AbortVersionRequest* request,
                                                     v1::AbortVersionResponse* response) {
+  if (absl::Status status = Authorize(state_, *context, Role::kTrainer); !status.ok()) return Refuse(context, status);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   v1::VersionSelector selector;
   selector.set_number(request->version());

@@ -18,6 +18,12 @@ absl::Status CheckRegular(const struct stat& file, const std::string& path) {
   return absl::InvalidArgumentError(absl::StrCat("'", path, "' is not a regular file"));
 }
 
+absl::Status CheckNotForEveryone(const struct stat& file, const std::string& path) {
+  if ((file.st_mode & S_IWOTH) == 0) return absl::OkStatus();
+  return absl::PermissionDeniedError(absl::StrCat(
+      "'", path, "' decides whom to trust and anyone may write it; close it with: chmod o-w '", path, "'"));
+}
+
 absl::Status CheckSecret(const struct stat& file, const std::string& path) {
   const bool group_is_others = file.st_uid == geteuid();
   if ((file.st_mode & (group_is_others ? S_IRWXG | S_IRWXO : S_IRWXO)) == 0) return absl::OkStatus();
@@ -61,7 +67,9 @@ FileStamp StampOf(const std::string& path) {
   return {file.st_dev, file.st_ino, file.st_size, file.st_mtim.tv_sec, file.st_mtim.tv_nsec};
 }
 
-absl::StatusOr<std::string> ReadSmallFile(const std::string& path) { return ReadChecked(path, {CheckRegular}); }
+absl::StatusOr<std::string> ReadSmallFile(const std::string& path) {
+  return ReadChecked(path, {CheckRegular, CheckNotForEveryone});
+}
 
 absl::StatusOr<std::string> ReadSecretFile(const std::string& path) {
   return ReadChecked(path, {CheckRegular, CheckSecret});

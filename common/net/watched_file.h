@@ -25,7 +25,8 @@ using ReloadReport = std::function<void(const absl::Status&)>;
 using FileStamp = std::tuple<dev_t, ino_t, off_t, int64_t, int64_t>;
 FileStamp StampOf(const std::string& path);
 
-// A regular file of at most 1 MiB. NOT_FOUND, PERMISSION_DENIED and so on, naming it.
+// A regular file of at most 1 MiB. NOT_FOUND, PERMISSION_DENIED and so on, naming it; the latter also if anyone may
+// write it: what decides about trust is not for everyone to change.
 absl::StatusOr<std::string> ReadSmallFile(const std::string& path);
 
 // The same, and PERMISSION_DENIED, saying what to do, if others may read it: anyone, or the group of a file of our own.
