@@ -16,7 +16,7 @@ for group in "$@"; do
     lint) packages+=(clang-format clang-tidy) ;;
     coverage) packages+=(gcovr) ;;
     bench) packages+=(python3-matplotlib python3-torch python3-grpcio python3-grpc-tools python3-protobuf python3-venv
-                      nginx-light curl openssl) ;;
+                      nginx-light curl) ;;
     *) echo "$0: unknown group '$group': expected lint, coverage or bench" >&2; exit 2 ;;
   esac
 done

@@ -59,11 +59,15 @@ std::string WhyNotConnected(const std::shared_ptr<grpc::Channel>& channel) {
   return absl::IsUnavailable(status) ? absl::StrCat(" (", status.message(), ")") : "";
 }
 
+const char* Hint(const ClientSecurity& security) {
+  if (!security.tls()) return "does the service run there, without TLS?";
+  if (security.certificate.empty()) return "does the service run there, with TLS that asks for no certificate of ours?";
+  return "does the service run there, with TLS, and do both sides trust each other?";
+}
+
 absl::Status NotConnected(const std::shared_ptr<grpc::Channel>& channel, const ChannelOptions& options) {
-  const char* hint = options.security.tls() ? "does the service run there, with TLS, and do both sides trust each other?"
-                                            : "does the service run there, without TLS?";
   return absl::UnavailableError(absl::StrCat("no connection to ", options.address, " within ",
-                                             options.connect_timeout.count(), " ms; ", hint,
+                                             options.connect_timeout.count(), " ms; ", Hint(options.security),
                                              WhyNotConnected(channel)));
 }
 
