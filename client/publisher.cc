@@ -10,6 +10,7 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "client/shared_ring.h"
+#include "common/net/address.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/messages.h"
 #include "common/net/raw_call.h"

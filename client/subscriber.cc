@@ -12,6 +12,7 @@
 #include "client/backoff.h"
 #include "client/lease.h"
 #include "client/pull_receiver.h"
+#include "common/net/address.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/messages.h"
 #include "common/net/raw_reader.h"

@@ -8,7 +8,7 @@ set -euo pipefail
 
 packages=(
   g++ cmake ninja-build ccache pkg-config git ca-certificates python3
-  libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev libtorch-dev
+  libgrpc++-dev libssl-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev libtorch-dev
   libgtest-dev libgmock-dev libbenchmark-dev libre2-dev libxxhash-dev libhwy-dev libcli11-dev libspdlog-dev nlohmann-json3-dev
 )
 for group in "$@"; do
@@ -16,7 +16,7 @@ for group in "$@"; do
     lint) packages+=(clang-format clang-tidy) ;;
     coverage) packages+=(gcovr) ;;
     bench) packages+=(python3-matplotlib python3-torch python3-grpcio python3-grpc-tools python3-protobuf python3-venv
-                      nginx-light curl openssl) ;;
+                      nginx-light curl) ;;
     *) echo "$0: unknown group '$group': expected lint, coverage or bench" >&2; exit 2 ;;
   esac
 done

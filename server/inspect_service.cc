@@ -18,6 +18,7 @@
 #include "common/net/version_info.h"
 #include "common/tensor/kernels.h"
 #include "common/tensor/statistics.h"
+#include "server/refused_call.h"
 #include "server/selection.h"
 
 namespace refit {
@@ -108,6 +109,7 @@ absl::Status FillTensor(ServerState& state, const v1::DescribeTensorRequest& req
 grpc::ServerUnaryReactor* InspectService::GetServerInfo(grpc::CallbackServerContext* context,
                                                         const v1::GetServerInfoRequest* /*request*/,
                                                         v1::GetServerInfoResponse* response) {
+  if (absl::Status status = Authorize(state_, *context, Role::kViewer); !status.ok()) return Refuse(context, status);
   response->set_software_version(SoftwareVersion());
   response->add_libraries(absl::StrCat("gRPC ", grpc::Version()));
   response->add_libraries(
@@ -139,6 +141,7 @@ grpc::ServerUnaryReactor* InspectService::GetServerInfo(grpc::CallbackServerCont
 grpc::ServerUnaryReactor* InspectService::ListVersions(grpc::CallbackServerContext* context,
                                                        const v1::ListVersionsRequest* request,
                                                        v1::ListVersionsResponse* response) {
+  if (absl::Status status = Authorize(state_, *context, Role::kViewer); !status.ok()) return Refuse(context, status);
   for (const std::shared_ptr<Version>& version : state_.store.List(request->model())) {
     *response->add_versions() = version->Summary();
   }
@@ -150,6 +153,7 @@ grpc::ServerUnaryReactor* InspectService::ListVersions(grpc::CallbackServerConte
 grpc::ServerUnaryReactor* InspectService::ListWorkers(grpc::CallbackServerContext* context,
                                                       const v1::ListWorkersRequest* request,
                                                       v1::ListWorkersResponse* response) {
+  if (absl::Status status = Authorize(state_, *context, Role::kViewer); !status.ok()) return Refuse(context, status);
   for (v1::Worker& worker : state_.workers.List(request->model())) *response->add_workers() = std::move(worker);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(grpc::Status::OK);
@@ -159,6 +163,7 @@ grpc::ServerUnaryReactor* InspectService::ListWorkers(grpc::CallbackServerContex
 grpc::ServerUnaryReactor* InspectService::DescribeVersion(grpc::CallbackServerContext* context,
                                                           const v1::DescribeVersionRequest* request,
                                                           v1::DescribeVersionResponse* response) {
+  if (absl::Status status = Authorize(state_, *context, Role::kViewer); !status.ok()) return Refuse(context, status);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(ToGrpc(FillPage(state_, *request, *response)));
   return reactor;
@@ -167,6 +172,7 @@ grpc::ServerUnaryReactor* InspectService::DescribeVersion(grpc::CallbackServerCo
 grpc::ServerUnaryReactor* InspectService::DescribeTensor(grpc::CallbackServerContext* context,
                                                          const v1::DescribeTensorRequest* request,
                                                          v1::DescribeTensorResponse* response) {
+  if (absl::Status status = Authorize(state_, *context, Role::kViewer); !status.ok()) return Refuse(context, status);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   // Statistics read the whole tensor: not on gRPC's threads.
   state_.convert.Submit(

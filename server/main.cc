@@ -37,6 +37,19 @@ void AddOptions(CLI::App& app, Flags& flags) {
          "Address to serve on: HOST:PORT (port 0: any free one) or unix:/path [127.0.0.1:50051]");
   app.add_flag("--allow-plaintext", flags.server.allow_plaintext,
                "Listen beyond loopback although nothing is encrypted and nobody is authenticated");
+  option("--tls-cert", flags.server.security.certificate, "FILE",
+         "Serve over TLS with this certificate (PEM, with what leads up to the authority); read again when it changes");
+  option("--tls-key", flags.server.security.key, "FILE", "Its key, without a passphrase; closed to others (chmod 600)");
+  option("--tls-client-ca", flags.server.security.client_ca, "FILE",
+         "Mutual TLS: only clients with a certificate that this authority has signed may connect");
+  option("--roles", flags.server.authorization.roles, "FILE",
+         "Who may do what, by the names in clients' certificates: a line each, 'trainer|worker|viewer NAME'.\n"
+         "Trainers push and abort, workers pull, viewers look; each may do what those behind it may.\n"
+         "Without --roles and --tokens everyone who can connect may do everything");
+  option(
+      "--tokens", flags.server.authorization.tokens, "FILE",
+      "Who may do what, by the bearer token of a call: a line each, 'trainer|worker|viewer TOKEN', the token at least\n"
+      "16 characters; closed to others (chmod 600), read again when it changes");
   option("--port-file", flags.port_file, "FILE", "Write the port that is listened on to this file");
   option("--memory", store.memory_budget_bytes, "SIZE", "Memory for the tensors of all versions, such as 16GiB [8GiB]")
       ->transform(size);

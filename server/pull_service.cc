@@ -15,6 +15,7 @@
 #include "common/net/byte_buffer.h"
 #include "common/net/status.h"
 #include "server/pull_session.h"
+#include "server/refused_call.h"
 #include "server/selection.h"
 
 namespace refit {
@@ -359,6 +360,8 @@ class ManifestReactor final : public grpc::ServerWriteReactor<v1::ManifestPart> 
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* PullService::Pull(grpc::CallbackServerContext* context,
                                                               const grpc::ByteBuffer* request) {
+  if (absl::Status status = Authorize(state_, *context, Role::kWorker); !status.ok())
+    return RefusedCall<grpc::ServerWriteReactor<grpc::ByteBuffer>>::Start(status);
   auto reactor = std::make_shared<PullReactor>(state_);
   reactor->Start(*request, *context);
   return reactor.get();
@@ -367,6 +370,7 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* PullService::Pull(grpc::CallbackServ
 grpc::ServerUnaryReactor* PullService::EndLease(grpc::CallbackServerContext* context,
                                                 const v1::EndLeaseRequest* request,
                                                 v1::EndLeaseResponse* /*response*/) {
+  if (absl::Status status = Authorize(state_, *context, Role::kWorker); !status.ok()) return Refuse(context, status);
   const bool ended = state_.leases.End(request->lease());
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(ended ? grpc::Status::OK
@@ -377,6 +381,7 @@ grpc::ServerUnaryReactor* PullService::EndLease(grpc::CallbackServerContext* con
 grpc::ServerUnaryReactor* PullService::ReportWorker(grpc::CallbackServerContext* context,
                                                     const v1::ReportWorkerRequest* request,
                                                     v1::ReportWorkerResponse* /*response*/) {
+  if (absl::Status status = Authorize(state_, *context, Role::kWorker); !status.ok()) return Refuse(context, status);
   const absl::Status status = state_.workers.Report(*request, context->peer());
   if (status.ok() && request->phase() == v1::WORKER_PHASE_FAILED) {
     state_.log.Warning("worker failed", {{"worker", Printable(request->worker())},
@@ -391,6 +396,8 @@ grpc::ServerUnaryReactor* PullService::ReportWorker(grpc::CallbackServerContext*
 
 grpc::ServerWriteReactor<v1::VersionEvent>* PullService::WatchVersions(grpc::CallbackServerContext* context,
                                                                        const v1::WatchVersionsRequest* request) {
+  if (absl::Status status = Authorize(state_, *context, Role::kWorker); !status.ok())
+    return RefusedCall<grpc::ServerWriteReactor<v1::VersionEvent>>::Start(status);
   const std::string worker = WorkerName(request->worker(), *context);
   state_.workers.Watching(request->model(), worker, context->peer());
   auto reactor = std::make_shared<WatchReactor>(state_, *request, worker);
@@ -398,8 +405,10 @@ grpc::ServerWriteReactor<v1::VersionEvent>* PullService::WatchVersions(grpc::Cal
   return reactor.get();
 }
 
-grpc::ServerWriteReactor<v1::ManifestPart>* PullService::GetManifest(grpc::CallbackServerContext* /*context*/,
+grpc::ServerWriteReactor<v1::ManifestPart>* PullService::GetManifest(grpc::CallbackServerContext* context,
                                                                      const v1::GetManifestRequest* request) {
+  if (absl::Status status = Authorize(state_, *context, Role::kWorker); !status.ok())
+    return RefusedCall<grpc::ServerWriteReactor<v1::ManifestPart>>::Start(status);
   auto reactor = std::make_unique<ManifestReactor>();
   ManifestReactor& started = *reactor;
   started.Start(std::move(reactor), state_, *request);

@@ -4,6 +4,7 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "common/net/address.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/messages.h"
 #include "common/net/shared_segment.h"

@@ -15,6 +15,7 @@
 #include "common/net/status.h"
 #include "server/await_workers.h"
 #include "server/push_session.h"
+#include "server/refused_call.h"
 
 namespace refit {
 namespace {
@@ -316,6 +317,9 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
 }  // namespace
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* PushService::Push(grpc::CallbackServerContext* context) {
+  using Reactor = grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;
+  if (absl::Status status = Authorize(state_, *context, Role::kTrainer); !status.ok())
+    return RefusedCall<Reactor>::Start(status);
   auto reactor = std::make_shared<PushReactor>(state_, context->peer());
   reactor->Start();
   return reactor.get();
@@ -324,6 +328,7 @@ grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* PushService::Push(g
 grpc::ServerUnaryReactor* PushService::AbortVersion(grpc::CallbackServerContext* context,
                                                     const v1::AbortVersionRequest* request,
                                                     v1::AbortVersionResponse* response) {
+  if (absl::Status status = Authorize(state_, *context, Role::kTrainer); !status.ok()) return Refuse(context, status);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   v1::VersionSelector selector;
   selector.set_number(request->version());
@@ -350,6 +355,7 @@ grpc::ServerUnaryReactor* PushService::AbortVersion(grpc::CallbackServerContext*
 grpc::ServerUnaryReactor* PushService::ReleaseInstalls(grpc::CallbackServerContext* context,
                                                        const v1::ReleaseInstallsRequest* request,
                                                        v1::ReleaseInstallsResponse* response) {
+  if (absl::Status status = Authorize(state_, *context, Role::kTrainer); !status.ok()) return Refuse(context, status);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   v1::VersionSelector selector;
   selector.set_number(request->version());
@@ -360,9 +366,10 @@ grpc::ServerUnaryReactor* PushService::ReleaseInstalls(grpc::CallbackServerConte
   return reactor;
 }
 
-grpc::ServerUnaryReactor* PushService::AwaitWorkers(grpc::CallbackServerContext* /*context*/,
+grpc::ServerUnaryReactor* PushService::AwaitWorkers(grpc::CallbackServerContext* context,
                                                     const v1::AwaitWorkersRequest* request,
                                                     v1::AwaitWorkersResponse* response) {
+  if (absl::Status status = Authorize(state_, *context, Role::kTrainer); !status.ok()) return Refuse(context, status);
   return StartAwaitWorkers(state_, *request, *response);
 }
 

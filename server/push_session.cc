@@ -7,6 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "common/net/address.h"
 #include "common/net/messages.h"
 #include "common/net/status.h"
 

@@ -10,7 +10,9 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/net/address.h"
 #include "common/net/channel.h"
+#include "common/net/credentials.h"
 #include "common/net/version_info.h"
 #include "server/inspect_service.h"
 #include "server/pull_service.h"
@@ -37,12 +39,39 @@ absl::Status Validate(const ServerOptions& options) {
   return absl::OkStatus();
 }
 
-// Plain text only where nobody else can listen in.
-bool IsLoopback(absl::string_view listen) {
-  for (const absl::string_view prefix : {"127.", "localhost:", "[::1]:", "ipv4:127.", "ipv6:[::1]:", "unix:"}) {
-    if (absl::StartsWith(listen, prefix)) return true;
+// Plain text only where nobody else can listen in, unless told so in so many words; roles only for names that are
+// proven.
+absl::Status ValidateSecurity(const ServerOptions& options) {
+  if (!options.security.tls() && !IsLocal(options.listen) && !options.allow_plaintext) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "refusing to listen in plain text on '", options.listen,
+        "', which is not loopback: anyone who reaches it could read and replace the weights; use TLS (--tls-cert, "
+        "--tls-key), or 127.0.0.1, [::1], localhost or unix:, or allow it with --allow-plaintext"));
   }
-  return false;
+  if (!options.authorization.roles.empty() && options.security.client_ca.empty()) {
+    return absl::InvalidArgumentError(
+        "roles belong to names in clients' certificates, so they need the authority that signs those "
+        "(--tls-client-ca)");
+  }
+  return absl::OkStatus();
+}
+
+const char* DescribeSecurity(const ServerOptions& options) {
+  if (!options.security.tls()) return options.authorization.any() ? "plain text, roles" : "plain text";
+  if (options.security.client_ca.empty()) return options.authorization.any() ? "TLS, roles" : "TLS";
+  return options.authorization.any() ? "mutual TLS, roles" : "mutual TLS";
+}
+
+// For files that are read again while the service runs.
+ReloadReport ReportTo(const EventLog& log, const char* what) {
+  return [log, what](const absl::Status& status) {
+    if (status.ok()) {
+      log.Info("files read again", {{"files", what}});
+    } else {
+      log.Warning("changed files cannot be used; the old contents stay",
+                  {{"files", what}, {"error", status.ToString()}});
+    }
+  };
 }
 
 std::string WithPort(const std::string& listen, int port) {
@@ -59,12 +88,14 @@ int ThreadCount(int asked) {
 
 // Members are destroyed in reverse order: gRPC first, then the services, then what they share.
 struct RefitServer::Impl {
-  explicit Impl(const ServerOptions& options)
-      : state(options.store, options.limits, ThreadCount(options.convert_threads), options.log),
+  Impl(const ServerOptions& options, std::shared_ptr<const Authorizer> authorizer, ServerCredentials made)
+      : credentials(std::move(made)),
+        state(options.store, options.limits, ThreadCount(options.convert_threads), options.log, std::move(authorizer)),
         push(state),
         pull(state),
         inspect(state) {}
 
+  const ServerCredentials credentials;
   ServerState state;
   PushService push;
   PullService pull;
@@ -74,20 +105,21 @@ struct RefitServer::Impl {
 
 absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOptions& options) {
   if (absl::Status status = Validate(options); !status.ok()) return status;
-  if (!IsLoopback(options.listen) && !options.allow_plaintext) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("refusing to listen in plain text on '", options.listen,
-                     "', which is not loopback: anyone who reaches it could read and replace the weights; "
-                     "use 127.0.0.1, [::1], localhost or unix:, or allow it with --allow-plaintext"));
-  }
+  if (absl::Status status = ValidateSecurity(options); !status.ok()) return status;
+  absl::StatusOr<std::shared_ptr<const Authorizer>> authorizer =
+      Authorizer::Load(options.authorization, ReportTo(options.log, "tokens and roles"));
+  if (!authorizer.ok()) return authorizer.status();
+  absl::StatusOr<ServerCredentials> credentials =
+      MakeServerCredentials(options.security, ReportTo(options.log, "certificates"));
+  if (!credentials.ok()) return credentials.status();
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
 
-  auto impl = std::make_unique<Impl>(options);
+  auto impl = std::make_unique<Impl>(options, *std::move(authorizer), *std::move(credentials));
   grpc::ServerBuilder builder;
   ConfigureServer(builder, options.limits.max_message_bytes);
   int port = 0;
-  builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &port);
+  builder.AddListeningPort(options.listen, impl->credentials.server, &port);
   builder.RegisterService(&impl->push);
   builder.RegisterService(&impl->pull);
   builder.RegisterService(&impl->inspect);
@@ -105,6 +137,7 @@ absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOpti
   server->port_ = port;
   server->address_ = WithPort(options.listen, port);
   options.log.Info("listening", {{"address", server->address_},
+                                 {"security", DescribeSecurity(options)},
                                  {"version", SoftwareVersion()},
                                  {"memory_bytes", absl::StrCat(options.store.memory_budget_bytes)},
                                  {"retain", absl::StrCat(options.store.retain_versions)},

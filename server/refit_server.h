@@ -10,6 +10,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/net/credentials.h"
+#include "server/authorizer.h"
 #include "server/event_log.h"
 #include "server/server_context.h"
 #include "server/version_builder.h"
@@ -18,10 +20,13 @@
 namespace refit {
 
 struct ServerOptions {
-  // "host:port" (port 0: any free one), or "unix:/path". Plain text; a host that is not loopback is refused unless
+  // "host:port" (port 0: any free one), or "unix:/path". A host that is not loopback is refused without TLS unless
   // allow_plaintext.
   std::string listen = "127.0.0.1:50051";
   bool allow_plaintext = false;
+  ServerSecurity security;
+  // Without: everyone may do everything.
+  AuthorizationFiles authorization;
   StoreOptions store;
   Limits limits;
   // Threads that convert; 0: one for each two cores, at least one.

@@ -12,6 +12,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "common/net/channel.h"
+#include "server/authorizer.h"
 #include "server/event_log.h"
 #include "server/lease_table.h"
 #include "server/part_table.h"
@@ -51,9 +52,11 @@ inline std::shared_ptr<const Buffer> MakeSharedSample() {
 
 // Members are thread-safe or immutable. Outlives every call.
 struct ServerState {
-  ServerState(const StoreOptions& store_options, const Limits& limit_options, int convert_threads, EventLog event_log)
+  ServerState(const StoreOptions& store_options, const Limits& limit_options, int convert_threads, EventLog event_log,
+              std::shared_ptr<const Authorizer> call_authorizer)
       : limits(limit_options),
         log(std::move(event_log)),
+        authorizer(std::move(call_authorizer)),
         store(store_options),
         parts(limit_options.packed_bytes),
         scratch(2 * store_options.chunk_bytes * static_cast<uint64_t>(convert_threads)),
@@ -62,6 +65,7 @@ struct ServerState {
 
   const Limits limits;
   const EventLog log;
+  const std::shared_ptr<const Authorizer> authorizer;
   VersionStore store;
   PartTable parts;
   BufferPool scratch;  // blocks of a chunk, about one for each thread that converts
@@ -74,6 +78,13 @@ struct ServerState {
   const absl::Time started_at = absl::Now();
   WorkQueue convert;  // last: its threads end first
 };
+
+// Comes first in every call: see Authorizer::Check. Refusals are logged.
+inline absl::Status Authorize(const ServerState& state, const grpc::CallbackServerContext& context, Role needed) {
+  absl::Status status = state.authorizer->Check(context, needed);
+  if (!status.ok()) state.log.Warning("call refused", {{"peer", context.peer()}, {"error", status.ToString()}});
+  return status;
+}
 
 // The name that a worker gave itself, or its address.
 inline std::string WorkerName(const std::string& given, const grpc::CallbackServerContext& context) {

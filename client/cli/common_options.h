@@ -9,9 +9,13 @@
 
 namespace refit::cli {
 
+// Says on stderr if changed certificates or tokens cannot be used.
+void WarnOfReload(const absl::Status& status);
+
 struct CommonOptions {
   std::string server = "127.0.0.1:50051";
   double connect_timeout_seconds = 10;
+  ClientSecurity security;
   std::string model = "default";
   bool json = false;
   bool quiet = false;
@@ -20,6 +24,8 @@ struct CommonOptions {
     ChannelOptions channel;
     channel.address = server;
     channel.connect_timeout = std::chrono::milliseconds(static_cast<int64_t>(connect_timeout_seconds * 1000));
+    channel.security = security;
+    channel.on_reload = WarnOfReload;
     return channel;
   }
 };

@@ -27,7 +27,9 @@ const char kExamples[] =
     "  refit describe latest                            its manifest\n"
     "\n"
     "`refit COMMAND --help` explains a command. Sizes are decimal (1 GB = 10^9 bytes).\n"
-    "REFIT_SERVER names the service for all commands; NO_COLOR switches colours and bars off.\n\n";
+    "REFIT_SERVER names the service for all commands, REFIT_TLS_CA, REFIT_TLS_CERT, REFIT_TLS_KEY, "
+    "REFIT_TLS_SERVER_NAME\n"
+    "and REFIT_TOKEN_FILE say how to prove who is who; NO_COLOR switches colours and bars off.\n\n";
 
 void PrintUsage(const std::string& message) {
   std::fprintf(stderr, "refit: usage: %s\n", message.c_str());
@@ -63,6 +65,7 @@ int Main(int argc, char** argv) {
   AddDescribeCommand(app, invocation);
   AddAbortCommand(app, invocation);
   AddConvertCommand(app, invocation);
+  AddCertsCommand(app, invocation);
   app.require_subcommand(1);
   app.set_version_flag("--version", absl::StrCat("refit ", SoftwareVersion()));
   app.footer(absl::StrCat(kExamples, kExitCodeHelp));

@@ -1,6 +1,7 @@
 #include "client/cli/options.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <memory>
 #include <string>
 #include <utility>
@@ -14,6 +15,7 @@ namespace {
 
 const char kOutputGroup[] = "Output";
 const char kServiceGroup[] = "Service";
+const char kSecurityGroup[] = "Security (files are read again when they change)";
 constexpr double kTenYears = 10 * 365.25 * 86400;
 
 // A validator without a say in the help text.
@@ -25,7 +27,41 @@ CLI::Validator Check(const std::string& expected, std::function<bool(const std::
       "");
 }
 
+struct SecurityOption {
+  const char* name;
+  const char* variable;
+  std::string ClientSecurity::*value;
+  const char* type;
+  const char* help;
+};
+
+constexpr SecurityOption kSecurityOptions[] = {
+    {"--tls-ca", "REFIT_TLS_CA", &ClientSecurity::ca, "FILE",
+     "Connect over TLS to services whose certificate this authority has signed"},
+    {"--tls-cert", "REFIT_TLS_CERT", &ClientSecurity::certificate, "FILE", "Mutual TLS: our certificate"},
+    {"--tls-key", "REFIT_TLS_KEY", &ClientSecurity::key, "FILE", "Its key; closed to others (chmod 600)"},
+    {"--tls-server-name", "REFIT_TLS_SERVER_NAME", &ClientSecurity::server_name, "NAME",
+     "Name that the service's certificate must carry, if it is not the address's host"},
+    {"--token-file", "REFIT_TOKEN_FILE", &ClientSecurity::token_file, "FILE",
+     "File with a bearer token that every call carries; closed to others"},
+};
+
+void AddSecurityOptions(CLI::App* command, ClientSecurity& security) {
+  for (const SecurityOption& option : kSecurityOptions) {
+    command
+        ->add_option(option.name, security.*option.value, absl::StrCat(option.help, " (or from ", option.variable, ")"))
+        ->envname(option.variable)
+        ->type_name(option.type)
+        ->group(kSecurityGroup);
+  }
+}
+
 }  // namespace
+
+void WarnOfReload(const absl::Status& status) {
+  if (status.ok()) return;
+  std::fprintf(stderr, "refit: warning: the old credentials stay in use: %s\n", std::string(status.message()).c_str());
+}
 
 CLI::App* AddCommand(CLI::App& app, Invocation& invocation, const std::string& name, const std::string& summary,
                      const std::string& footer, std::function<absl::Status()> run,
@@ -51,6 +87,7 @@ void AddServerOptions(CLI::App* command, CommonOptions& options) {
       ->type_name("ADDR")
       ->capture_default_str()
       ->group(kServiceGroup);
+  AddSecurityOptions(command, options.security);
   command->add_option("--connect-timeout", options.connect_timeout_seconds, "How long to try to reach it")
       ->check(Seconds())
       ->type_name("SECONDS")

@@ -32,7 +32,7 @@ CLI::App* AddCommand(CLI::App& app, Invocation& invocation, const std::string& n
 
 // --json and --quiet.
 void AddOutputOptions(CLI::App* command, CommonOptions& options);
-// --server, --connect-timeout; these, and --json and --quiet.
+// --server, --connect-timeout, TLS and token; these, and --json and --quiet.
 void AddServerOptions(CLI::App* command, CommonOptions& options);
 // --model, for one model.
 void AddModelOption(CLI::App* command, CommonOptions& options);
@@ -66,5 +66,6 @@ void AddFollowCommand(CLI::App& app, Invocation& invocation);
 void AddAwaitCommand(CLI::App& app, Invocation& invocation);
 void AddReleaseCommand(CLI::App& app, Invocation& invocation);
 void AddAbortCommand(CLI::App& app, Invocation& invocation);
+void AddCertsCommand(CLI::App& app, Invocation& invocation);
 
 }  // namespace refit::cli

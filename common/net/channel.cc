@@ -2,13 +2,15 @@
 
 #include <grpc/grpc.h>
 #include <grpcpp/create_channel.h>
-#include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
 
 #include <algorithm>
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "common/net/byte_buffer.h"
+#include "common/net/raw_reader.h"
+#include "common/net/status.h"
 #include "common/net/version_info.h"
 
 #ifdef __GLIBC__
@@ -18,6 +20,8 @@
 namespace refit {
 namespace {
 
+// For a call that is not expected to come far.
+constexpr std::chrono::milliseconds kReasonTimeout{200};
 constexpr int kMaxMetadataBytes = 16 << 10;
 constexpr int kMaxStreamsPerConnection = 1024;
 // A service that was restarted is found again soon.
@@ -50,8 +54,34 @@ grpc::ChannelArguments ClientArguments(const ChannelOptions& options) {
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kFirstReconnectMs);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kLongestReconnectMs);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kLongestReconnectMs);
+  if (!options.security.server_name.empty()) arguments.SetSslTargetNameOverride(options.security.server_name);
   return arguments;
 }
+
+// Whatever is asked of a channel that cannot connect fails at once, and says why it cannot.
+std::string WhyNotConnected(const std::shared_ptr<grpc::Channel>& channel) {
+  const auto call = RawReader::Start(channel, "/grpc.health.v1.Health/Check", grpc::ByteBuffer(), kReasonTimeout);
+  const absl::Status status = call->Finish(kReasonTimeout);
+  return absl::IsUnavailable(status) ? absl::StrCat(" (", status.message(), ")") : "";
+}
+
+const char* Hint(const ClientSecurity& security) {
+  if (!security.tls()) return "does the service run there, without TLS?";
+  if (security.certificate.empty()) return "does the service run there, with TLS that asks for no certificate of ours?";
+  return "does the service run there, with TLS, and do both sides trust each other?";
+}
+
+absl::Status NotConnected(const std::shared_ptr<grpc::Channel>& channel, const ChannelOptions& options) {
+  return absl::UnavailableError(absl::StrCat("no connection to ", options.address, " within ",
+                                             options.connect_timeout.count(), " ms; ", Hint(options.security),
+                                             WhyNotConnected(channel)));
+}
+
+// As long as anyone has the channel.
+struct SecuredChannel {
+  std::shared_ptr<const void> files;  // let go of last
+  std::shared_ptr<grpc::Channel> channel;
+};
 
 }  // namespace
 
@@ -62,13 +92,16 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const ChannelOptions& opt
     grpc_init();
     return true;
   }();
-  std::shared_ptr<grpc::Channel> channel =
-      grpc::CreateCustomChannel(options.address, grpc::InsecureChannelCredentials(), ClientArguments(options));
-  if (!channel->WaitForConnected(std::chrono::system_clock::now() + options.connect_timeout)) {
-    return absl::UnavailableError(absl::StrCat("no connection to ", options.address, " within ",
-                                               options.connect_timeout.count(), " ms; does the service run there?"));
+  absl::StatusOr<ClientCredentials> credentials =
+      MakeClientCredentials(options.security, options.address, options.on_reload);
+  if (!credentials.ok()) return credentials.status();
+  const auto secured = std::make_shared<SecuredChannel>();
+  secured->files = std::move(credentials->files);
+  secured->channel = grpc::CreateCustomChannel(options.address, credentials->channel, ClientArguments(options));
+  if (!secured->channel->WaitForConnected(std::chrono::system_clock::now() + options.connect_timeout)) {
+    return NotConnected(secured->channel, options);
   }
-  return channel;
+  return std::shared_ptr<grpc::Channel>(secured, secured->channel.get());
 }
 
 void ConfigureServer(grpc::ServerBuilder& builder, int max_message_bytes) {

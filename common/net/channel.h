@@ -10,6 +10,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "common/net/credentials.h"
 
 namespace refit {
 
@@ -21,7 +22,7 @@ inline constexpr int kMaxMessageBytes = 4 << 20;
 enum class Transport { kAuto, kWire, kSharedMemory };
 
 struct ChannelOptions {
-  // "host:port", "ipv6:[::1]:port" or "unix:/path". Plain text; only for loopback until TLS comes.
+  // "host:port", "ipv6:[::1]:port" or "unix:/path".
   std::string address;
   Transport transport = Transport::kAuto;
   // How long to wait for the connection before UNAVAILABLE.
@@ -29,10 +30,14 @@ struct ChannelOptions {
   // Interval and patience of HTTP/2 pings: a peer that is gone is noticed after their sum.
   std::chrono::milliseconds keepalive_interval = std::chrono::seconds(10);
   std::chrono::milliseconds keepalive_timeout = std::chrono::seconds(10);
+  // Plain text unless it says otherwise.
+  ClientSecurity security;
+  // Called from threads of the channel's when files of `security` have changed.
+  ReloadReport on_reload;
 };
 
-// A connected channel. UNAVAILABLE, naming the address, if it does not connect in time; INVALID_ARGUMENT for an empty
-// address.
+// A connected channel. UNAVAILABLE, naming the address and the reason that is known (such as a certificate that is not
+// trusted), if it does not connect in time; INVALID_ARGUMENT for an empty address; as MakeClientCredentials.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const ChannelOptions& options);
 
 // Sets message size, keepalive policy and flow control of a server.

@@ -10,7 +10,6 @@
 #include <utility>
 
 #include "absl/memory/memory.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 namespace refit {
@@ -63,16 +62,6 @@ v1::SharedSegment Announce(const Buffer& buffer) {
   segment.set_inode(file.st_ino);
   segment.set_bytes(buffer.size());
   return segment;
-}
-
-bool IsLocal(absl::string_view address) {
-  for (const absl::string_view prefix : {"ipv4:", "ipv6:", "dns:///"}) {
-    if (absl::StartsWith(address, prefix)) address.remove_prefix(prefix.size());
-  }
-  for (const absl::string_view local : {"127.", "localhost:", "[::1]:", "%5B::1%5D:", "unix:"}) {
-    if (absl::StartsWith(address, local)) return true;
-  }
-  return false;
 }
 
 absl::StatusOr<std::shared_ptr<MappedSegment>> MappedSegment::Open(const v1::SharedSegment& announced) {

@@ -7,7 +7,6 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "common/tensor/buffer.h"
 #include "refit/v1/types.pb.h"
@@ -16,9 +15,6 @@ namespace refit {
 
 // How others may open this buffer; bytes 0 if it is private (see Buffer::shared_fd).
 v1::SharedSegment Announce(const Buffer& buffer);
-
-// Whether an address, or a gRPC peer ("ipv4:127.0.0.1:1234"), is on this host for certain: loopback or a Unix socket.
-bool IsLocal(absl::string_view address);
 
 // Another process's memory, mapped for reading; what is written to it stays with the writer. Immutable, thread-safe.
 class MappedSegment {

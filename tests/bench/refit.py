@@ -91,9 +91,10 @@ class Trainer(Program):
 class Worker(Program):
     """bench-worker: pulls into memory that it reuses."""
 
-    def __init__(self, setup: Setup, service: Service, transport: str = "tcp") -> None:
+    def __init__(self, setup: Setup, service: Service, *options: str, transport: str = "tcp") -> None:
         super().__init__(
-            "bench-worker", [setup.binaries / "bench-worker", "--server", service.address, "--transport", transport]
+            "bench-worker",
+            [setup.binaries / "bench-worker", "--server", service.address, "--transport", transport, *options],
         )
         try:
             _check_transport(transport, self.wait_ready()[0])

@@ -19,6 +19,7 @@
 #include "common/adapters/python_regex.h"
 #include "common/net/channel.h"
 #include "common/tensor/buffer.h"
+#include "tests/bench/security_options.h"
 #include "tests/bench/transport_option.h"
 #include "tests/bench/uniform_source.h"
 
@@ -49,6 +50,7 @@ void AddOptions(CLI::App& app, Flags& flags) {
   app.add_option("--ep-shard-size", flags.mesh.ep_shard_size);
   app.add_option("--fsdp-size", flags.mesh.fsdp_size);
   AddTransportOption(app, flags.channel);
+  AddSecurityOptions(app, flags.channel.security);
 }
 
 using Values = std::vector<std::shared_ptr<Buffer>>;

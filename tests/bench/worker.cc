@@ -13,6 +13,7 @@
 #include "absl/strings/str_format.h"
 #include "client/subscriber.h"
 #include "common/net/channel.h"
+#include "tests/bench/security_options.h"
 #include "tests/bench/transport_option.h"
 
 namespace refit {
@@ -68,6 +69,7 @@ int Main(int argc, char** argv) {
   app.add_option("--server", flags.channel.address)->required();
   app.add_option("--model", flags.pull.model)->capture_default_str();
   AddTransportOption(app, flags.channel);
+  AddSecurityOptions(app, flags.channel.security);
   CLI11_PARSE(app, argc, argv);
   const absl::Status status = Run(flags);
   if (!status.ok()) std::cerr << "bench-worker: " << status.ToString() << "\n";

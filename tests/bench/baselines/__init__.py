@@ -13,7 +13,8 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from baselines import certificates, nginx
+import certificates
+from baselines import nginx
 from processes import NotMeasured, Program, run
 from refit import REPOSITORY, Setup
 from rounds import Transfer
@@ -58,7 +59,7 @@ def start_grpc_tuned(stack: ExitStack, setup: Setup, directory: Path, total: int
 
 
 def start_grpc_tls(stack: ExitStack, setup: Setup, directory: Path, total: int) -> Transfer:
-    argv = [setup.binaries / "bench-grpc-plain", "--tls-dir", certificates.make(directory / "tls")]
+    argv = [setup.binaries / "bench-grpc-plain", "--tls-dir", certificates.make(setup.binaries, directory / "tls")]
     return _start_pair(stack, "plain gRPC, mutual TLS", argv, total, TUNED_ALLOCATOR)
 
 

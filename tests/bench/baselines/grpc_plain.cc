@@ -2,7 +2,7 @@
 //
 //   bench-grpc-plain --bytes N --serve     prints "ready <port>"
 //   bench-grpc-plain --bytes N --port P    prints "ready"; for each line of stdin receives N bytes, prints the seconds
-// With --tls-dir both sides authenticate: ca.pem, server.pem, server.key, client.pem, client.key.
+// With --tls-dir both sides authenticate: ca.pem, server.pem, server.key, worker.pem, worker.key, as `refit certs` makes them.
 #include <grpcpp/grpcpp.h>
 
 #include <CLI/CLI.hpp>
@@ -47,7 +47,7 @@ std::shared_ptr<grpc::ServerCredentials> ServerCredentials(const std::string& di
 std::shared_ptr<grpc::ChannelCredentials> ChannelCredentials(const std::string& dir) {
   if (dir.empty()) return grpc::InsecureChannelCredentials();
   return grpc::SslCredentials(
-      {ReadFile(dir + "/ca.pem"), ReadFile(dir + "/client.key"), ReadFile(dir + "/client.pem")});
+      {ReadFile(dir + "/ca.pem"), ReadFile(dir + "/worker.key"), ReadFile(dir + "/worker.pem")});
 }
 
 class PlainService final : public Plain::Service {

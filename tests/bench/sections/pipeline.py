@@ -53,7 +53,7 @@ def measure(setup: Setup, section: Section) -> None:
         for transport in TRANSPORTS:
             try:
                 # First: it says at once whether there is such a transport.
-                worker = stack.enter_context(Worker(setup, service, transport))
+                worker = stack.enter_context(Worker(setup, service, transport=transport))
                 trainer = start_trainer(stack, setup, service, *setup.synthetic(1), transport=transport)
             except NotMeasured as reason:
                 missing[transport] = str(reason)

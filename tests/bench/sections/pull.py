@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import baselines
+import certificates
 from processes import NotMeasured
 from refit import TRANSPORTS, Service, Setup, Worker, start_trainer
 from results import Check, Row, Section, format_bytes
@@ -15,6 +16,8 @@ from rounds import Transfer, interleave, median
 
 TITLE = "Pull: one worker, one committed version; shm: mapped, all others: copied into its own memory"
 RAW = "raw TCP"
+SECURED = "refit, tcp, mTLS, verified"
+SECURED_BASELINE = "plain gRPC, C++, tuned malloc, mTLS"
 
 
 def measure(setup: Setup, section: Section) -> None:
@@ -23,8 +26,9 @@ def measure(setup: Setup, section: Section) -> None:
         with ExitStack() as pushing:
             start_trainer(pushing, setup, service, *setup.synthetic(2)).push(1)
         contenders, missing, total = start_workers(stack, setup, service)
-        ours = list(contenders)
-        for name, start in baselines.ALL.items():
+        ours = [*contenders, SECURED]
+        # One after the other, each by itself.
+        for name, start in {SECURED: start_secured, **baselines.ALL}.items():
             contenders[name] = lambda start=start: transfer_once(start, setup, total)
         # All warm up by themselves; the first round makes the last pages of our programs warm.
         results = interleave(contenders, setup.rounds, frozenset(baselines.ALL), warm_up=not setup.smoke)
@@ -42,13 +46,25 @@ def pull_twice(worker: Worker) -> float:
 
 
 def transfer_once(start: Callable[..., Transfer], setup: Setup, total: int) -> float:
-    """Of a baseline that is started for it and ended after it: all at once would not fit into memory. The first
+    """Of a contender that is started for it and ended after it: all at once would not fit into memory. The first
     transfer warms up."""
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory())
         transfer = start(stack, setup, Path(directory), total)
         transfer()
         return transfer()
+
+
+def start_secured(stack: ExitStack, setup: Setup, directory: Path, total: int) -> Transfer:
+    """Our own under mutual TLS, with a service and a version of its own."""
+    folder = certificates.make(setup.binaries, directory / "tls")
+    options = ["--memory", "16GiB", "--retain", "1", *certificates.server_options(folder)]
+    service = stack.enter_context(Service(setup, *options, "--roles", str(folder / "roles")))
+    with ExitStack() as pushing:
+        as_trainer = certificates.client_options(folder, "trainer")
+        start_trainer(pushing, setup, service, *setup.synthetic(2), *as_trainer).push(1)
+    worker = stack.enter_context(Worker(setup, service, *certificates.client_options(folder, "worker")))
+    return lambda: worker.pull(1)
 
 
 def start_workers(
@@ -61,7 +77,7 @@ def start_workers(
     for transport in TRANSPORTS:
         name = f"refit, {transport}, verified"
         try:
-            worker = stack.enter_context(Worker(setup, service, transport))
+            worker = stack.enter_context(Worker(setup, service, transport=transport))
         except NotMeasured as reason:
             missing[name] = str(reason)
             continue
@@ -83,6 +99,9 @@ def add_rows(section: Section, results: dict, missing: dict, ours: list[str], to
 
 def checks_of(name: str, rates: dict, ours: list[str]) -> list[Check]:
     rate = median(rates[name])
+    if name == SECURED:
+        baseline = rates.get(SECURED_BASELINE)
+        return [Check(SECURED_BASELINE, rate / median(baseline), ">=", 0.9)] if baseline else []
     checks = []
     if RAW in rates:
         checks.append(Check(RAW, rate / median(rates[RAW]), ">=", 0.9))

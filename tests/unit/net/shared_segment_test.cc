@@ -1,12 +1,17 @@
 #include "common/net/shared_segment.h"
 
 #include <fcntl.h>
+#include <grp.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstring>
+#include <functional>
+#include <string>
 
 #include "tests/support/status_matchers.h"
 
@@ -85,14 +90,46 @@ TEST(MappedSegmentTest, RefusesMemoryThatMayShrink) {
   close(fd);
 }
 
-TEST(IsLocalTest, KnowsThisHost) {
-  for (const char* local : {"127.0.0.1:1", "ipv4:127.0.0.1:44", "localhost:1", "[::1]:5", "ipv6:[::1]:5",
-                            "ipv6:%5B::1%5D:5", "unix:/tmp/x", "unix:"}) {
-    EXPECT_TRUE(IsLocal(local)) << local;
+// Runs in a process of its own, as a user who owns nothing.
+int AsNobody(const std::function<int()>& work) {
+  constexpr uid_t kNobody = 65534;
+  const pid_t child = fork();
+  if (child == 0) {
+    if (setgroups(0, nullptr) != 0 || setgid(kNobody) != 0 || setuid(kNobody) != 0) _exit(100);
+    _exit(work());
   }
-  for (const char* remote : {"10.0.0.1:1", "ipv4:192.168.1.1:127", "example.org:1", "ipv6:[fe80::1]:5", ""}) {
-    EXPECT_FALSE(IsLocal(remote)) << remote;
-  }
+  int ended = 0;
+  EXPECT_EQ(waitpid(child, &ended, 0), child);
+  return WIFEXITED(ended) ? WEXITSTATUS(ended) : 128 + WTERMSIG(ended);
+}
+
+TEST(MappedSegmentTest, AnotherUserCannotReadIt) {
+  if (geteuid() != 0) GTEST_SKIP() << "not root, so it cannot become another user";
+  const auto buffer = Shared();
+  const v1::SharedSegment announced = Announce(*buffer);
+  const std::string path = "/proc/" + std::to_string(announced.pid()) + "/fd/" + std::to_string(announced.fd());
+  const int outcome = AsNobody([&] {
+    if (open(path.c_str(), O_RDONLY) >= 0) return 1;
+    if (errno != EACCES && errno != EPERM) return 2;
+    return MappedSegment::Open(announced).ok() ? 3 : 0;
+  });
+  EXPECT_EQ(outcome, 0) << "1: opened by hand, 2: failed for another reason, 3: mapped, 100: could not become nobody";
+}
+
+TEST(MappedSegmentTest, AnotherUsersIsNotTaken) {
+  if (geteuid() != 0) GTEST_SKIP() << "not root, so there is no memory of another user to open";
+  const auto buffer = Shared();
+  ASSERT_EQ(fchown(buffer->shared_fd(), 65534, 65534), 0);
+  // Root could read it: it is refused all the same.
+  EXPECT_THAT(MappedSegment::Open(Announce(*buffer)),
+              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("belongs to user 65534")));
+}
+
+TEST(MappedSegmentTest, IsClosedToOthersByItsOwnModeToo) {
+  const auto buffer = Shared();
+  struct stat file = {};
+  ASSERT_EQ(fstat(buffer->shared_fd(), &file), 0);
+  EXPECT_EQ(file.st_mode & (S_IRWXG | S_IRWXO), 0U);
 }
 
 }  // namespace

@@ -1,0 +1,79 @@
+// Small files that are read again when they change.
+#pragma once
+
+#include <sys/stat.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+
+namespace refit {
+
+// Told of each time that changed files were read again: OK if they are in use now, otherwise why the old contents stay.
+// Messages name the file, never what is in it.
+using ReloadReport = std::function<void(const absl::Status&)>;
+
+// Changes with a file's contents. All zero for a file that is not there.
+using FileStamp = std::tuple<dev_t, ino_t, off_t, int64_t, int64_t>;
+FileStamp StampOf(const std::string& path);
+
+// A regular file of at most 1 MiB. NOT_FOUND, PERMISSION_DENIED and so on, naming it; the latter also if anyone may
+// write it: what decides about trust is not for everyone to change.
+absl::StatusOr<std::string> ReadSmallFile(const std::string& path);
+
+// The same, and PERMISSION_DENIED, saying what to do, if others may read it: anyone, or the group of a file of our own.
+// (Mounted secrets often belong to root and to a group that the process is in.)
+absl::StatusOr<std::string> ReadSecretFile(const std::string& path);
+
+// What a file means, read again when the file has changed. Thread-safe.
+template <typename T>
+class WatchedFile {
+ public:
+  // Reads and checks the file; errors name it.
+  using Read = std::function<absl::StatusOr<T>(const std::string& path)>;
+
+  static absl::StatusOr<std::shared_ptr<WatchedFile>> Load(std::string path, Read read, ReloadReport report) {
+    const FileStamp stamp = StampOf(path);
+    absl::StatusOr<T> value = read(path);
+    if (!value.ok()) return value.status();
+    return std::shared_ptr<WatchedFile>(
+        new WatchedFile(std::move(path), std::move(read), std::move(report), stamp, *std::move(value)));
+  }
+
+  // Costs a stat. What cannot be used is reported once and leaves the old.
+  std::shared_ptr<const T> Get() ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    const FileStamp stamp = StampOf(path_);
+    if (stamp == stamp_) return value_;
+    stamp_ = stamp;
+    absl::StatusOr<T> value = read_(path_);
+    if (value.ok()) value_ = std::make_shared<const T>(*std::move(value));
+    if (report_) report_(value.status());
+    return value_;
+  }
+
+ private:
+  WatchedFile(std::string path, Read read, ReloadReport report, const FileStamp& stamp, T value)
+      : path_(std::move(path)),
+        read_(std::move(read)),
+        report_(std::move(report)),
+        stamp_(stamp),
+        value_(std::make_shared<const T>(std::move(value))) {}
+
+  const std::string path_;
+  const Read read_;
+  const ReloadReport report_;
+  absl::Mutex mutex_;
+  FileStamp stamp_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<const T> value_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace refit

@@ -1,0 +1,38 @@
+// Calls that end before they begin.
+#pragma once
+
+#include <grpcpp/support/server_callback.h>
+
+#include <memory>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "common/net/status.h"
+
+namespace refit {
+
+// A streaming call that ends at once with `status`. Owns itself until gRPC is done with it.
+template <typename Reactor>
+class RefusedCall final : public Reactor {
+ public:
+  static Reactor* Start(const absl::Status& status) {
+    auto call = std::make_unique<RefusedCall>();
+    RefusedCall& started = *call;
+    started.self_ = std::move(call);
+    started.Finish(ToGrpc(status));
+    return &started;
+  }
+
+  void OnDone() override { const std::unique_ptr<RefusedCall> ends_here = std::move(self_); }
+
+ private:
+  std::unique_ptr<RefusedCall> self_;
+};
+
+inline grpc::ServerUnaryReactor* Refuse(grpc::CallbackServerContext* context, const absl::Status& status) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(ToGrpc(status));
+  return reactor;
+}
+
+}  // namespace refit
