@@ -131,6 +131,7 @@ grpc::ServerUnaryReactor* InspectService::GetServerInfo(grpc::CallbackServerCont
   response->set_packed_bytes(state_.parts.packed().packed_bytes());
   response->set_shared_packed_bytes(state_.parts.packed().shared_bytes());
   if (state_.shared_sample != nullptr) *response->mutable_shared_memory() = Announce(*state_.shared_sample);
+  if (state_.spool != nullptr) *response->mutable_spool() = state_.spool->Info();
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(grpc::Status::OK);
   return reactor;

@@ -45,6 +45,9 @@ void AddOptions(CLI::App& app, Flags& flags) {
          "stream each tensor through to the workers that pull while the trainer pushes, so that a version may be\n"
          "larger than the memory [2]")
       ->check(CLI::Range(0, 1000));
+  option("--spool", flags.server.spool, "DIR",
+         "Keep committed versions in this folder too, and serve them again after a restart. Written in the background:\n"
+         "`refit versions` says which are there. Made if it does not exist; nobody else may write to it [none]");
   option("--stream-to", store.stream_to, "N",
          "With --retain 0: keep each tensor until N workers have it, and all that pull [1]")
       ->check(CLI::Range(1, 100000));
@@ -130,6 +133,7 @@ int Serve(Flags& flags) {
 
 int Main(int argc, char** argv) {
   TuneAllocatorForBulkData();
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that may grow no further is an error to report, no reason to die
   CLI::App app(
       "Takes a trainer's native tensors, converts them to Hugging Face tensors as they arrive, and streams them to\n"
       "inference workers. A version becomes visible to workers whole, or not at all.");

@@ -48,8 +48,15 @@ void PushSession::Abandon(const std::string& reason) {
 absl::StatusOr<PushSession::Answer> PushSession::Handle(const ReceivedMessage& message) {
   if (finished_) return OutOfOrder(absl::StrCat("a message after the end of the push of ", Label()));
   absl::StatusOr<Answer> answer = Dispatch(message);
-  if (!answer.ok()) Abandon(answer.status().ToString());
-  return answer;
+  if (answer.ok()) return answer;
+  Abandon(answer.status().ToString());
+  return Explain(answer.status());
+}
+
+// For its own trainer, a version that a later run has fenced off is not merely aborted: trying again is no use.
+absl::Status PushSession::Explain(const absl::Status& status) const {
+  const bool fenced = absl::IsAborted(status) && builder_ != nullptr && builder_->version()->is_fenced();
+  return fenced ? absl::FailedPreconditionError(status.message()) : status;
 }
 
 absl::StatusOr<PushSession::Answer> PushSession::Dispatch(const ReceivedMessage& message) {
@@ -106,6 +113,7 @@ absl::StatusOr<PushSession::Answer> PushSession::Open(const v1::OpenVersion& ope
   options.adapter = open.adapter();
   options.exclude_key_regex = open.exclude_key_regex();
   options.publisher = open.publisher().empty() ? peer_ : open.publisher();
+  options.trainer_epoch = open.trainer_epoch();
   options.rank = open.rank();
   options.world = std::max<uint32_t>(open.world(), 1);
   if (options.world > state_.limits.max_ranks) {
@@ -169,7 +177,7 @@ absl::StatusOr<PushSession::Answer> PushSession::Poll() {
   if (!is_open()) return std::nullopt;
   v1::VersionSummary summary = builder_->version()->Summary();
   if (summary.state() == v1::VERSION_STATE_ABORTED) {
-    return absl::AbortedError(absl::StrCat(Label(), " was aborted: ", summary.abort_reason()));
+    return Explain(absl::AbortedError(absl::StrCat(Label(), " was aborted: ", summary.abort_reason())));
   }
   if (!opened_) {
     if (!builder_->version()->assembly().is_complete()) return std::nullopt;

@@ -15,6 +15,7 @@
 #include "server/event_log.h"
 #include "server/lease_table.h"
 #include "server/part_table.h"
+#include "server/spool.h"
 #include "server/version_store.h"
 #include "server/work_queue.h"
 #include "server/worker_registry.h"
@@ -63,6 +64,7 @@ struct ServerState {
   const Limits limits;
   const EventLog log;
   VersionStore store;
+  std::unique_ptr<Spool> spool;  // set before the first call; null: nothing is kept on disk
   PartTable parts;
   BufferPool scratch;  // blocks of a chunk, about one for each thread that converts
   LeaseTable leases;

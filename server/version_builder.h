@@ -29,6 +29,8 @@ struct BuildOptions {
   // Which rank of how many that push the version together.
   uint32_t rank = 0;
   uint32_t world = 1;
+  // Of the trainer's runs, which one; see OpenVersion.trainer_epoch.
+  uint64_t trainer_epoch = 0;
   // Limits on what is declared.
   uint64_t max_tensors = 1'000'000;
   size_t max_name_bytes = kMaxNameBytes;
