@@ -44,6 +44,7 @@ v1::PushRequest OpenRequest(const PublishOptions& options) {
   if (options.dtype.has_value()) open.set_dtype(static_cast<v1::DType>(*options.dtype));
   open.set_exclude_key_regex(options.exclude_key_regex);
   open.set_publisher(options.publisher);
+  open.set_trainer_epoch(options.trainer_epoch);
   if (options.world > 1) {
     open.set_rank(options.rank);
     open.set_world(options.world);

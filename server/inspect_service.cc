@@ -18,6 +18,7 @@
 #include "common/net/version_info.h"
 #include "common/tensor/kernels.h"
 #include "common/tensor/statistics.h"
+#include "server/limit_checks.h"
 #include "server/selection.h"
 
 namespace refit {
@@ -42,6 +43,7 @@ absl::Status FillPage(ServerState& state, const v1::DescribeVersionRequest& requ
                       v1::DescribeVersionResponse& response) {
   absl::StatusOr<std::shared_ptr<Version>> version = state.store.Find(request.model(), request.version());
   if (!version.ok()) return version.status();
+  if (absl::Status status = CheckRegex(request.filter(), state.limits); !status.ok()) return status;
   absl::StatusOr<std::vector<Selected>> selection = SelectTensors(**version, {request.filter()});
   if (!selection.ok()) return selection.status();
   uint64_t next = 0;

@@ -14,6 +14,7 @@
 #include "absl/time/clock.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/status.h"
+#include "server/limit_checks.h"
 #include "server/pull_session.h"
 #include "server/selection.h"
 
@@ -28,7 +29,9 @@ enum class Step { kNothing, kWrite, kFinish };
 class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                           public std::enable_shared_from_this<PullReactor> {
  public:
-  explicit PullReactor(ServerState& state) : state_(state) { ++state_.pulls; }
+  PullReactor(ServerState& state, absl::string_view peer) : state_(state), stream_(state.peer_streams.Enter(peer)) {
+    ++state_.pulls;
+  }
   ~PullReactor() override { --state_.pulls; }
 
   void Start(const grpc::ByteBuffer& request_bytes, const grpc::CallbackServerContext& context) {
@@ -73,9 +76,11 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
 
   absl::StatusOr<std::unique_ptr<PullSession>> OpenSession(const grpc::ByteBuffer& request_bytes,
                                                            const grpc::CallbackServerContext& context) {
+    if (!stream_.ok()) return stream_.status();
     if (state_.pulls > state_.limits.max_pulls) {
       return absl::ResourceExhaustedError(absl::StrCat("the service serves ", state_.limits.max_pulls,
-                                                       " pulls at a time, which is the limit; try again later"));
+                                                       " pulls at a time, which is the limit (--max-pulls); try again "
+                                                       "later"));
     }
     v1::PullRequest request;
     if (absl::Status status = Parse(request_bytes, request); !status.ok()) return status;
@@ -195,6 +200,7 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   }
 
   ServerState& state_;
+  const absl::StatusOr<PeerStreams::Stream> stream_;
   std::shared_ptr<PullReactor> self_;
   grpc::ByteBuffer outgoing_;
 
@@ -217,8 +223,10 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
 class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
                            public std::enable_shared_from_this<WatchReactor> {
  public:
-  WatchReactor(ServerState& state, const v1::WatchVersionsRequest& request, std::string worker)
+  WatchReactor(ServerState& state, PeerStreams::Stream stream, const v1::WatchVersionsRequest& request,
+               std::string worker)
       : state_(state),
+        stream_(std::move(stream)),
         model_(request.model()),
         worker_(std::move(worker)),
         after_(request.has_after() ? request.after() : 0) {}
@@ -295,6 +303,7 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
   }
 
   ServerState& state_;
+  const PeerStreams::Stream stream_;
   const std::string model_;
   const std::string worker_;
   const uint64_t after_;
@@ -312,8 +321,11 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
 // Sends a manifest part by part. gRPC calls one reaction at a time here, so no lock.
 class ManifestReactor final : public grpc::ServerWriteReactor<v1::ManifestPart> {
  public:
+  explicit ManifestReactor(absl::StatusOr<PeerStreams::Stream> stream) : stream_(std::move(stream)) {}
+
   void Start(std::unique_ptr<ManifestReactor> self, ServerState& state, const v1::GetManifestRequest& request) {
     self_ = std::move(self);
+    if (!stream_.ok()) return Finish(ToGrpc(stream_.status()));
     if (absl::Status status = Select(state, request); !status.ok()) return Finish(ToGrpc(status));
     WritePart();
   }
@@ -328,6 +340,7 @@ class ManifestReactor final : public grpc::ServerWriteReactor<v1::ManifestPart> 
 
  private:
   absl::Status Select(ServerState& state, const v1::GetManifestRequest& request) {
+    if (absl::Status status = CheckSelection(request, state.limits); !status.ok()) return status;
     absl::StatusOr<std::shared_ptr<Version>> version = state.store.Find(request.model(), request.version());
     if (!version.ok()) return version.status();
     version_ = *std::move(version);
@@ -347,6 +360,7 @@ class ManifestReactor final : public grpc::ServerWriteReactor<v1::ManifestPart> 
     StartWrite(&part_);
   }
 
+  const absl::StatusOr<PeerStreams::Stream> stream_;
   std::unique_ptr<ManifestReactor> self_;
   std::shared_ptr<Version> version_;
   std::vector<Selected> selection_;
@@ -355,11 +369,31 @@ class ManifestReactor final : public grpc::ServerWriteReactor<v1::ManifestPart> 
   size_t next_ = 0;
 };
 
+// Only says why not.
+class RefusedWatch final : public grpc::ServerWriteReactor<v1::VersionEvent> {
+ public:
+  void Start(std::unique_ptr<RefusedWatch> self, const absl::Status& status) {
+    self_ = std::move(self);
+    Finish(ToGrpc(status));
+  }
+  void OnDone() override { const std::unique_ptr<RefusedWatch> ends_here = std::move(self_); }
+
+ private:
+  std::unique_ptr<RefusedWatch> self_;
+};
+
+grpc::ServerWriteReactor<v1::VersionEvent>* Refuse(const absl::Status& status) {
+  auto reactor = std::make_unique<RefusedWatch>();
+  RefusedWatch& started = *reactor;
+  started.Start(std::move(reactor), status);
+  return &started;
+}
+
 }  // namespace
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* PullService::Pull(grpc::CallbackServerContext* context,
                                                               const grpc::ByteBuffer* request) {
-  auto reactor = std::make_shared<PullReactor>(state_);
+  auto reactor = std::make_shared<PullReactor>(state_, context->peer());
   reactor->Start(*request, *context);
   return reactor.get();
 }
@@ -377,15 +411,18 @@ grpc::ServerUnaryReactor* PullService::EndLease(grpc::CallbackServerContext* con
 grpc::ServerWriteReactor<v1::VersionEvent>* PullService::WatchVersions(grpc::CallbackServerContext* context,
                                                                        const v1::WatchVersionsRequest* request) {
   const std::string worker = WorkerName(request->worker(), *context);
+  absl::StatusOr<PeerStreams::Stream> stream = state_.peer_streams.Enter(context->peer());
+  if (!stream.ok()) return Refuse(stream.status());
+  if (absl::Status status = state_.workers.CheckRoom(request->model(), worker); !status.ok()) return Refuse(status);
   state_.workers.Watching(request->model(), worker, context->peer());
-  auto reactor = std::make_shared<WatchReactor>(state_, *request, worker);
+  auto reactor = std::make_shared<WatchReactor>(state_, *std::move(stream), *request, worker);
   reactor->Start();
   return reactor.get();
 }
 
-grpc::ServerWriteReactor<v1::ManifestPart>* PullService::GetManifest(grpc::CallbackServerContext* /*context*/,
+grpc::ServerWriteReactor<v1::ManifestPart>* PullService::GetManifest(grpc::CallbackServerContext* context,
                                                                      const v1::GetManifestRequest* request) {
-  auto reactor = std::make_unique<ManifestReactor>();
+  auto reactor = std::make_unique<ManifestReactor>(state_.peer_streams.Enter(context->peer()));
   ManifestReactor& started = *reactor;
   started.Start(std::move(reactor), state_, *request);
   return &started;

@@ -9,6 +9,7 @@
 #include "absl/time/clock.h"
 #include "common/net/messages.h"
 #include "common/net/status.h"
+#include "server/limit_checks.h"
 
 namespace refit {
 namespace {
@@ -111,6 +112,7 @@ absl::StatusOr<PushSession::Answer> PushSession::Open(const v1::OpenVersion& ope
   options.model = open.model();
   options.version = open.version();
   options.adapter = open.adapter();
+  if (absl::Status status = CheckRegex(open.exclude_key_regex(), state_.limits); !status.ok()) return status;
   options.exclude_key_regex = open.exclude_key_regex();
   options.publisher = open.publisher().empty() ? peer_ : open.publisher();
   options.trainer_epoch = open.trainer_epoch();
@@ -118,7 +120,8 @@ absl::StatusOr<PushSession::Answer> PushSession::Open(const v1::OpenVersion& ope
   options.world = std::max<uint32_t>(open.world(), 1);
   if (options.world > state_.limits.max_ranks) {
     return absl::ResourceExhaustedError(absl::StrCat("a version of ", options.world, " ranks; at most ",
-                                                     state_.limits.max_ranks, " may push one together"));
+                                                     state_.limits.max_ranks,
+                                                     " may push one together, which is the limit (--max-ranks)"));
   }
   options.max_tensors = state_.limits.max_tensors_per_version;
   options.max_name_bytes = state_.limits.max_name_bytes;
@@ -143,9 +146,12 @@ absl::StatusOr<PushSession::Answer> PushSession::Declare(const v1::DeclareTensor
   if (builder_ != nullptr) return OutOfOrder("declare after the last declare");
   if (declared_.size() + declare.tensors_size() > options_->max_tensors) {
     return absl::ResourceExhaustedError(absl::StrCat(Label(), ": more than ", options_->max_tensors,
-                                                     " native tensors were declared, which is the limit"));
+                                                     " native tensors were declared, which is the limit (--max-tensors)"));
   }
   for (const v1::DeclaredTensor& tensor : declare.tensors()) {
+    if (absl::Status status = CheckTensor(tensor.tensor(), state_.limits); !status.ok()) {
+      return Annotate(status, Label());
+    }
     absl::StatusOr<TensorSpec> spec = FromProto(tensor.tensor(), options_->max_name_bytes);
     if (!spec.ok()) return Annotate(spec.status(), Label());
     Box box = tensor.has_box() ? FromProto(tensor.box()) : WholeBox(spec->shape);

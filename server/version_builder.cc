@@ -26,7 +26,7 @@ absl::StatusOr<VersionPlan> Plan(const Adapter& adapter, const BuildOptions& opt
 absl::Status CheckOptions(const BuildOptions& options, size_t tensors) {
   if (tensors > options.max_tensors) {
     return absl::ResourceExhaustedError(
-        absl::StrCat("a version has at most ", options.max_tensors, " native tensors, got ", tensors));
+        absl::StrCat("a version has at most ", options.max_tensors, " native tensors (--max-tensors), got ", tensors));
   }
   if (options.rank < options.world) return absl::OkStatus();
   return absl::InvalidArgumentError(

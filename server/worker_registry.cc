@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/tensor/tensor_spec.h"
 
@@ -28,17 +29,26 @@ std::shared_ptr<WorkerRegistry::Entry> WorkerRegistry::Touch(const std::string& 
 
 void WorkerRegistry::Forget(absl::Time now) {
   for (auto it = workers_.begin(); it != workers_.end();) {
-    const bool forget = it->second->pulls == 0 && now - it->second->last_call > kForgetAfter;
+    const bool forget = it->second->IsIdle() && now - it->second->last_call > kForgetAfter;
     it = forget ? workers_.erase(it) : std::next(it);
   }
-  if (workers_.size() < kMaxWorkers) return;
+  if (workers_.size() < max_workers_) return;
   auto longest_silent = workers_.end();
   for (auto it = workers_.begin(); it != workers_.end(); ++it) {
-    if (it->second->pulls != 0) continue;
+    if (!it->second->IsIdle()) continue;
     if (longest_silent == workers_.end() || it->second->last_call < longest_silent->second->last_call)
       longest_silent = it;
   }
   if (longest_silent != workers_.end()) workers_.erase(longest_silent);
+}
+
+absl::Status WorkerRegistry::CheckRoom(const std::string& model, const std::string& name) {
+  absl::MutexLock lock(&mutex_);
+  if (workers_.count({model, name}) != 0) return absl::OkStatus();
+  Forget(absl::Now());
+  if (workers_.size() < max_workers_) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat("no room for worker '", Printable(name), "': ", max_workers_,
+                                                   " pull or watch, which is the limit (--max-workers)"));
 }
 
 std::unique_ptr<WorkerRegistry::Pull> WorkerRegistry::StartPull(const std::string& model, const std::string& name,
@@ -61,14 +71,18 @@ std::unique_ptr<WorkerRegistry::Pull> WorkerRegistry::StartPull(const std::strin
 
 void WorkerRegistry::Watching(const std::string& model, const std::string& name, const std::string& peer) {
   absl::MutexLock lock(&mutex_);
-  v1::Worker& worker = Touch(model, name, peer)->worker;
+  const std::shared_ptr<Entry> entry = Touch(model, name, peer);
+  ++entry->watches;
+  v1::Worker& worker = entry->worker;
   if (worker.state() == v1::WORKER_STATE_UNSPECIFIED) worker.set_state(v1::WORKER_STATE_WATCHING);
 }
 
 void WorkerRegistry::WatchEnded(const std::string& model, const std::string& name) {
   absl::MutexLock lock(&mutex_);
   const auto it = workers_.find({model, name});
-  if (it != workers_.end() && it->second->worker.state() == v1::WORKER_STATE_WATCHING) workers_.erase(it);
+  if (it == workers_.end()) return;
+  const bool watches = --it->second->watches > 0;
+  if (!watches && it->second->worker.state() == v1::WORKER_STATE_WATCHING) workers_.erase(it);
 }
 
 std::vector<v1::Worker> WorkerRegistry::List(const std::string& model) const {

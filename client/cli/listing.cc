@@ -68,7 +68,7 @@ Table VersionTable(const google::protobuf::RepeatedPtrField<v1::VersionSummary>&
                   RanksText(version), absl::StrCat(version.tensors()),
                   FormatPart(version.converted_bytes(), version.bytes()), FormatDuration(Seconds(version)),
                   FormatRate(version.converted_bytes(), Seconds(version)), FormatShortTime(version.opened_at_ns()),
-                  Printable(version.abort_reason())});
+                  version.spooled() ? "on disk" : Printable(version.abort_reason())});
   }
   return table;
 }

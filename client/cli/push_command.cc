@@ -41,6 +41,7 @@ struct PushFlags {
   RankOptions rank;
   uint64_t version = 0;
   std::string publisher;
+  uint64_t epoch = 0;
 };
 
 // A run of one shard's bytes, and what keeps them alive.
@@ -243,6 +244,7 @@ absl::StatusOr<PublishOptions> OptionsOf(const PushFlags& flags) {
   options.dtype = flags.native.dtype;
   options.exclude_key_regex = flags.native.exclude_key_regex;
   options.publisher = flags.publisher;
+  options.trainer_epoch = flags.epoch;
   if (flags.rank.given()) {
     options.rank = flags.rank.rank;
     options.world = flags.rank.mesh.world;
@@ -379,6 +381,11 @@ void AddPushCommand(CLI::App& app, Invocation& invocation) {
       ->type_name("N");
   command->add_option("--publisher", flags->publisher, "Name of this trainer, shown in logs and status")
       ->type_name("NAME");
+  command->add_option("--epoch", flags->epoch,
+                      "Which run of the trainer this is, such as its restart count: aborts the version that a run with "
+                      "a smaller one still has open, and is refused after a run with a larger one")
+      ->check(AtLeast(0))
+      ->type_name("N");
   AddRankOptions(command, flags->rank);
   AddModelOption(command, flags->common);
   AddServerOptions(command, flags->common);
