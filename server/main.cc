@@ -45,9 +45,10 @@ void AddOptions(CLI::App& app, Flags& flags) {
          "stream each tensor through to the workers that pull while the trainer pushes, so that a version may be\n"
          "larger than the memory [2]")
       ->check(CLI::Range(0, 1000));
-  option("--spool", flags.server.spool, "DIR",
-         "Keep committed versions in this folder too, and serve them again after a restart. Written in the background:\n"
-         "`refit versions` says which are there. Made if it does not exist; nobody else may write to it [none]");
+  option(
+      "--spool", flags.server.spool, "DIR",
+      "Keep committed versions in this folder too, and serve them again after a restart. Written in the background:\n"
+      "`refit versions` says which are there. Made if it does not exist; nobody else may write to it [none]");
   option("--stream-to", store.stream_to, "N",
          "With --retain 0: keep each tensor until N workers have it, and all that pull [1]")
       ->check(CLI::Range(1, 100000));

@@ -28,7 +28,10 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
                           public std::enable_shared_from_this<PushReactor> {
  public:
   PushReactor(ServerState& state, std::string peer)
-      : state_(state), stream_(state.peer_streams.Enter(peer)), session_(state, std::move(peer)), strand_(std::make_shared<Strand>(state.convert)) {
+      : state_(state),
+        stream_(state.peer_streams.Enter(peer)),
+        session_(state, std::move(peer)),
+        strand_(std::make_shared<Strand>(state.convert)) {
     ++state_.pushes;
   }
   ~PushReactor() override { --state_.pushes; }

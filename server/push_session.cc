@@ -145,8 +145,9 @@ absl::StatusOr<PushSession::Answer> PushSession::Declare(const v1::DeclareTensor
   if (!options_.has_value()) return OutOfOrder("declare before open");
   if (builder_ != nullptr) return OutOfOrder("declare after the last declare");
   if (declared_.size() + declare.tensors_size() > options_->max_tensors) {
-    return absl::ResourceExhaustedError(absl::StrCat(Label(), ": more than ", options_->max_tensors,
-                                                     " native tensors were declared, which is the limit (--max-tensors)"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat(Label(), ": more than ", options_->max_tensors,
+                     " native tensors were declared, which is the limit (--max-tensors)"));
   }
   for (const v1::DeclaredTensor& tensor : declare.tensors()) {
     if (absl::Status status = CheckTensor(tensor.tensor(), state_.limits); !status.ok()) {

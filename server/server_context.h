@@ -28,11 +28,11 @@ namespace refit {
 struct Limits {
   uint64_t max_tensors_per_version = 1'000'000;
   uint64_t max_name_bytes = kMaxNameBytes;
-  uint32_t max_dimensions = kMaxRank;  // of a tensor; at most kMaxRank
+  uint32_t max_dimensions = kMaxRank;                        // of a tensor; at most kMaxRank
   uint64_t max_regex_bytes = PythonRegex::kMaxPatternBytes;  // at most that
-  uint32_t max_rules = 1024;  // layout rules of a request
-  uint32_t max_streams_per_peer = 4096;  // of all kinds, see PeerStreams
-  uint32_t max_workers = WorkerRegistry::kMaxWorkers;  // that pull or watch; at most that
+  uint32_t max_rules = 1024;                                 // layout rules of a request
+  uint32_t max_streams_per_peer = 4096;                      // of all kinds, see PeerStreams
+  uint32_t max_workers = WorkerRegistry::kMaxWorkers;        // that pull or watch; at most that
   uint32_t max_pulls = 1024;
   uint32_t max_pushes = 256;
   uint32_t max_ranks = 1024;  // that push a version together

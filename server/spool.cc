@@ -171,9 +171,8 @@ absl::Status Spool::Update(const std::string& model) {
   const std::vector<std::shared_ptr<Version>> versions = store_.List(model);
   RemoveRetired(model, versions);  // which may make the room that the rest needs
   if (absl::Status status = SaveRecords(); !status.ok()) return status;
-  const auto newest = std::find_if(versions.rbegin(), versions.rend(), [](const auto& version) {
-    return version->state() == v1::VERSION_STATE_COMMITTED;
-  });
+  const auto newest = std::find_if(versions.rbegin(), versions.rend(),
+                                   [](const auto& version) { return version->state() == v1::VERSION_STATE_COMMITTED; });
   if (newest == versions.rend() || (*newest)->is_spooled()) return absl::OkStatus();
   if (absl::Status status = Write(*newest); !status.ok()) return status;
   RemoveRetired(model, versions);
@@ -185,8 +184,10 @@ absl::Status Spool::Write(const std::shared_ptr<Version>& version) {
   const std::string name = SpoolFolder::NameOf(version->model(), version->number());
   const absl::Status status = WriteSpooledVersion(version, folder_.PathOf(name), [this] { return MayGoOn(); });
   if (!status.ok()) {
-    return absl::Status(status.code(), absl::StrCat("version ", version->Label(), " is not on disk, and would not "
-                                                    "outlive the service: ", status.message()));
+    return absl::Status(status.code(), absl::StrCat("version ", version->Label(),
+                                                    " is not on disk, and would not "
+                                                    "outlive the service: ",
+                                                    status.message()));
   }
   {
     absl::MutexLock lock(&mutex_);

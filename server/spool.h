@@ -77,7 +77,7 @@ class Spool {
 
   mutable absl::Mutex mutex_;
   std::map<std::string, Files> files_ ABSL_GUARDED_BY(mutex_);
-  std::set<std::string> changed_ ABSL_GUARDED_BY(mutex_);        // models to look at
+  std::set<std::string> changed_ ABSL_GUARDED_BY(mutex_);              // models to look at
   std::map<std::string, std::string> errors_ ABSL_GUARDED_BY(mutex_);  // of models whose last write failed
   absl::Time last_error_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;

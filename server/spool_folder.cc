@@ -170,14 +170,13 @@ absl::StatusOr<SpoolFolder::Records> SpoolFolder::ReadRecords() const try {
 absl::Status SpoolFolder::WriteRecords(const Records& records) const try {
   nlohmann::json models = nlohmann::json::array();
   for (const auto& [model, record] : records) {
-    models.push_back({{"model", model},
-                      {"newest_committed", record.newest_committed},
-                      {"trainer_epoch", record.trainer_epoch}});
+    models.push_back(
+        {{"model", model}, {"newest_committed", record.newest_committed}, {"trainer_epoch", record.trainer_epoch}});
   }
   const std::string text = nlohmann::json{{"models", models}}.dump(2) + "\n";
   const std::string path = PathOf(kRecordsName);
-  const FileDescriptor file(openat(folder_.get(), kNewRecordsName,
-                                   O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, S_IRUSR | S_IWUSR));
+  const FileDescriptor file(
+      openat(folder_.get(), kNewRecordsName, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, S_IRUSR | S_IWUSR));
   if (!file.valid()) return FileError(errno, "create", PathOf(kNewRecordsName));
   if (absl::Status status = WriteAndFlush(file.get(), text, path); !status.ok()) return status;
   if (renameat(folder_.get(), kNewRecordsName, folder_.get(), kRecordsName) != 0) {
@@ -185,8 +184,8 @@ absl::Status SpoolFolder::WriteRecords(const Records& records) const try {
   }
   return fsync(folder_.get()) == 0 ? absl::OkStatus() : FileError(errno, "flush", path_);
 } catch (const nlohmann::json::exception&) {
-  return absl::InvalidArgumentError(absl::StrCat("a model's name is no valid UTF-8; ", PathOf(kRecordsName),
-                                                 " cannot be written"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("a model's name is no valid UTF-8; ", PathOf(kRecordsName), " cannot be written"));
 }
 
 }  // namespace refit

@@ -122,9 +122,9 @@ absl::Status SpooledFile::ReadMetadata() {
   const uint64_t chunk = summary_.chunk_bytes();
   if (summary_.model().empty() || summary_.version() == 0 || !summary_.has_manifest_digest() || chunk == 0 ||
       chunk % 64 != 0 || summary_.tensors() != file_->tensors().size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("its metadata's ", kSummaryKey, " is not that of a committed version of ",
-                     file_->tensors().size(), " tensors"));
+    return absl::InvalidArgumentError(absl::StrCat("its metadata's ", kSummaryKey,
+                                                   " is not that of a committed version of ", file_->tensors().size(),
+                                                   " tensors"));
   }
   publisher_ = *Find(kPublisherKey);
   if (absl::Status status = ReadDigests(*Find(kDigestsKey)); !status.ok()) return status;
@@ -148,8 +148,8 @@ absl::Status SpooledFile::ReadExperts(const std::string& text) {
   for (const absl::string_view index : absl::StrSplit(text, ',', absl::SkipEmpty())) {
     size_t tensor = 0;
     if (!absl::SimpleAtoi(index, &tensor) || tensor >= experts_.size()) {
-      return absl::InvalidArgumentError(absl::StrCat("its metadata's ", kExpertsKey, " names tensor '",
-                                                     Printable(index), "' of ", experts_.size()));
+      return absl::InvalidArgumentError(
+          absl::StrCat("its metadata's ", kExpertsKey, " names tensor '", Printable(index), "' of ", experts_.size()));
     }
     experts_[tensor] = true;
   }
@@ -165,9 +165,8 @@ absl::StatusOr<std::shared_ptr<Version>> SpooledFile::Load() const {
     StoredTensor tensor{Buffer::Borrow(bytes, file_), DigestChunks(bytes, summary_.chunk_bytes())};
     const uint64_t digest = TensorDigest(bytes.empty() ? absl::Span<const uint64_t>() : tensor.chunk_digests);
     if (digest != digests_[i]) {
-      return absl::DataLossError(
-          absl::StrFormat("%s: tensor %s is damaged: its digest was %016x, its bytes give %016x", file_->path(),
-                          spec.ToString(), digests_[i], digest));
+      return absl::DataLossError(absl::StrFormat("%s: tensor %s is damaged: its digest was %016x, its bytes give %016x",
+                                                 file_->path(), spec.ToString(), digests_[i], digest));
     }
     plan.outputs.push_back({{spec, Transform::kPass, experts_[i]}, 0});
     stored.push_back(std::move(tensor));

@@ -45,8 +45,7 @@ absl::StatusOr<std::shared_ptr<Version>> Version::Restore(VersionIdentity identi
   if (absl::Status status = version->SetCommittedLocked(); !status.ok()) return status;
   if (version->manifest_digest_ != summary.manifest_digest()) {
     return absl::DataLossError(absl::StrFormat("version %s: its manifest digest was %016x, but its bytes give %016x",
-                                               version->Label(), summary.manifest_digest(),
-                                               version->manifest_digest_));
+                                               version->Label(), summary.manifest_digest(), version->manifest_digest_));
   }
   version->restored_ = summary;
   version->spooled_ = true;

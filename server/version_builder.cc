@@ -74,8 +74,9 @@ absl::StatusOr<std::unique_ptr<VersionBuilder>> VersionBuilder::Open(VersionStor
   for (const TensorPart& shard : shards) native.push_back(shard.tensor);
   absl::StatusOr<VersionPlan> plan = Plan(**adapter, options, std::move(native));
   if (!plan.ok()) return plan.status();
-  VersionIdentity identity{options.model, options.version, std::string((*adapter)->name()), options.publisher,
-                           options.world, /*stream_to=*/0, options.trainer_epoch};
+  VersionIdentity identity{options.model,        options.version, std::string((*adapter)->name()),
+                           options.publisher,    options.world,   /*stream_to=*/0,
+                           options.trainer_epoch};
   absl::StatusOr<std::shared_ptr<Version>> version = store.Open(identity, options.rank, *plan);
   if (!version.ok()) return version.status();
   std::unique_ptr<VersionBuilder> builder =

@@ -381,9 +381,10 @@ void AddPushCommand(CLI::App& app, Invocation& invocation) {
       ->type_name("N");
   command->add_option("--publisher", flags->publisher, "Name of this trainer, shown in logs and status")
       ->type_name("NAME");
-  command->add_option("--epoch", flags->epoch,
-                      "Which run of the trainer this is, such as its restart count: aborts the version that a run with "
-                      "a smaller one still has open, and is refused after a run with a larger one")
+  command
+      ->add_option("--epoch", flags->epoch,
+                   "Which run of the trainer this is, such as its restart count: aborts the version that a run with "
+                   "a smaller one still has open, and is refused after a run with a larger one")
       ->check(AtLeast(0))
       ->type_name("N");
   AddRankOptions(command, flags->rank);
