@@ -47,6 +47,7 @@ v1::PushRequest OpenRequest(const PublishOptions& options) {
   open.set_exclude_key_regex(options.exclude_key_regex);
   open.set_publisher(options.publisher);
   open.set_hold_installs(options.hold_installs);
+  open.set_trainer_epoch(options.trainer_epoch);
   if (options.world > 1) {
     open.set_rank(options.rank);
     open.set_world(options.world);

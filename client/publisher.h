@@ -36,6 +36,10 @@ struct PublishOptions {
   // Workers stage the version, and install it once ReleaseInstalls is called: a fleet switches together. Of a sharded
   // push, what the first rank to come says counts.
   bool hold_installs = false;
+  // Which run of the trainer this is: larger than all before it, such as a restart count, the same on all its ranks. A
+  // larger one than the service has seen of the model aborts what an older run still has open, whose push ends with
+  // FAILED_PRECONDITION; an older run is refused likewise from then on. 0: no runs are told apart.
+  uint64_t trainer_epoch = 0;
   // Called every few seconds, from the thread that waits: in Open or Commit with the ranks that are still missing (the
   // first 16 of them); in Append and Push with none, while a streamed version waits for workers.
   std::function<void(absl::Span<const uint32_t> missing)> on_waiting;

@@ -18,6 +18,7 @@
 #include "common/net/version_info.h"
 #include "common/tensor/kernels.h"
 #include "common/tensor/statistics.h"
+#include "server/limit_checks.h"
 #include "server/refused_call.h"
 #include "server/selection.h"
 
@@ -43,6 +44,7 @@ absl::Status FillPage(ServerState& state, const v1::DescribeVersionRequest& requ
                       v1::DescribeVersionResponse& response) {
   absl::StatusOr<std::shared_ptr<Version>> version = state.store.Find(request.model(), request.version());
   if (!version.ok()) return version.status();
+  if (absl::Status status = CheckRegex(request.filter(), state.limits); !status.ok()) return status;
   absl::StatusOr<std::vector<Selected>> selection = SelectTensors(**version, {request.filter()});
   if (!selection.ok()) return selection.status();
   uint64_t next = 0;
@@ -133,6 +135,7 @@ grpc::ServerUnaryReactor* InspectService::GetServerInfo(grpc::CallbackServerCont
   response->set_packed_bytes(state_.parts.packed().packed_bytes());
   response->set_shared_packed_bytes(state_.parts.packed().shared_bytes());
   if (state_.shared_sample != nullptr) *response->mutable_shared_memory() = Announce(*state_.shared_sample);
+  if (state_.spool != nullptr) *response->mutable_spool() = state_.spool->Info();
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(grpc::Status::OK);
   return reactor;

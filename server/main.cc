@@ -58,6 +58,10 @@ void AddOptions(CLI::App& app, Flags& flags) {
          "stream each tensor through to the workers that pull while the trainer pushes, so that a version may be\n"
          "larger than the memory [2]")
       ->check(CLI::Range(0, 1000));
+  option(
+      "--spool", flags.server.spool, "DIR",
+      "Keep committed versions in this folder too, and serve them again after a restart. Written in the background:\n"
+      "`refit versions` says which are there. Made if it does not exist; nobody else may write to it [none]");
   option("--stream-to", store.stream_to, "N",
          "With --retain 0: keep each tensor until N workers have it, and all that pull [1]")
       ->check(CLI::Range(1, 100000));
@@ -69,6 +73,21 @@ void AddOptions(CLI::App& app, Flags& flags) {
   option("--max-message-bytes", limits.max_message_bytes, "SIZE", "Largest message sent or accepted [4MiB]")
       ->transform(size);
   option("--max-tensors", limits.max_tensors_per_version, "N", "Most native tensors in one version [1000000]");
+  option("--max-models", store.max_models, "N", "Most models [64]")->check(CLI::PositiveNumber);
+  option("--max-open-versions", store.max_open_versions, "N", "Most versions pushed at a time, of all models [64]")
+      ->check(CLI::PositiveNumber);
+  option("--max-ranks", limits.max_ranks, "N", "Most ranks that push a version together [1024]")
+      ->check(CLI::PositiveNumber);
+  option("--max-dimensions", limits.max_dimensions, "N", "Most dimensions of a tensor [16]")
+      ->check(CLI::Range(static_cast<size_t>(1), kMaxRank));
+  option("--max-regex-bytes", limits.max_regex_bytes, "N", "Longest regular expression in a request [4096]")
+      ->check(CLI::Range(static_cast<size_t>(1), PythonRegex::kMaxPatternBytes));
+  option("--max-rules", limits.max_rules, "N", "Most layout rules in a request [1024]");
+  option("--max-streams-per-peer", limits.max_streams_per_peer, "N",
+         "Most streams (pushes, pulls, watches, manifests) that one host has open, or that Unix sockets have [4096]")
+      ->check(CLI::PositiveNumber);
+  option("--max-workers", limits.max_workers, "N", "Most workers that pull or watch at a time [4000]")
+      ->check(CLI::Range(1U, WorkerRegistry::kMaxWorkers));
   option("--max-name-bytes", limits.max_name_bytes, "N", "Longest tensor name [1024]");
   option("--max-pulls", limits.max_pulls, "N", "Most pulls served at a time [1024]");
   option("--max-pushes", limits.max_pushes, "N", "Most push streams open at a time [256]");
@@ -143,6 +162,7 @@ int Serve(Flags& flags) {
 
 int Main(int argc, char** argv) {
   TuneAllocatorForBulkData();
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that may grow no further is an error to report, no reason to die
   CLI::App app(
       "Takes a trainer's native tensors, converts them to Hugging Face tensors as they arrive, and streams them to\n"
       "inference workers. A version becomes visible to workers whole, or not at all.");

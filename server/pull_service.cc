@@ -14,6 +14,7 @@
 #include "absl/time/clock.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/status.h"
+#include "server/limit_checks.h"
 #include "server/pull_session.h"
 #include "server/refused_call.h"
 #include "server/selection.h"
@@ -29,7 +30,9 @@ enum class Step { kNothing, kWrite, kFinish };
 class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                           public std::enable_shared_from_this<PullReactor> {
  public:
-  explicit PullReactor(ServerState& state) : state_(state) { ++state_.pulls; }
+  PullReactor(ServerState& state, absl::string_view peer) : state_(state), stream_(state.peer_streams.Enter(peer)) {
+    ++state_.pulls;
+  }
   ~PullReactor() override { --state_.pulls; }
 
   void Start(const grpc::ByteBuffer& request_bytes, const grpc::CallbackServerContext& context) {
@@ -74,9 +77,11 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
 
   absl::StatusOr<std::unique_ptr<PullSession>> OpenSession(const grpc::ByteBuffer& request_bytes,
                                                            const grpc::CallbackServerContext& context) {
+    if (!stream_.ok()) return stream_.status();
     if (state_.pulls > state_.limits.max_pulls) {
       return absl::ResourceExhaustedError(absl::StrCat("the service serves ", state_.limits.max_pulls,
-                                                       " pulls at a time, which is the limit; try again later"));
+                                                       " pulls at a time, which is the limit (--max-pulls); try again "
+                                                       "later"));
     }
     v1::PullRequest request;
     if (absl::Status status = Parse(request_bytes, request); !status.ok()) return status;
@@ -196,6 +201,7 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   }
 
   ServerState& state_;
+  const absl::StatusOr<PeerStreams::Stream> stream_;
   std::shared_ptr<PullReactor> self_;
   grpc::ByteBuffer outgoing_;
 
@@ -218,8 +224,10 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
 class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
                            public std::enable_shared_from_this<WatchReactor> {
  public:
-  WatchReactor(ServerState& state, const v1::WatchVersionsRequest& request, std::string worker)
+  WatchReactor(ServerState& state, PeerStreams::Stream stream, const v1::WatchVersionsRequest& request,
+               std::string worker)
       : state_(state),
+        stream_(std::move(stream)),
         model_(request.model()),
         worker_(std::move(worker)),
         after_(request.has_after() ? request.after() : 0) {}
@@ -296,6 +304,7 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
   }
 
   ServerState& state_;
+  const PeerStreams::Stream stream_;
   const std::string model_;
   const std::string worker_;
   const uint64_t after_;
@@ -313,8 +322,11 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
 // Sends a manifest part by part. gRPC calls one reaction at a time here, so no lock.
 class ManifestReactor final : public grpc::ServerWriteReactor<v1::ManifestPart> {
  public:
+  explicit ManifestReactor(absl::StatusOr<PeerStreams::Stream> stream) : stream_(std::move(stream)) {}
+
   void Start(std::unique_ptr<ManifestReactor> self, ServerState& state, const v1::GetManifestRequest& request) {
     self_ = std::move(self);
+    if (!stream_.ok()) return Finish(ToGrpc(stream_.status()));
     if (absl::Status status = Select(state, request); !status.ok()) return Finish(ToGrpc(status));
     WritePart();
   }
@@ -329,6 +341,7 @@ class ManifestReactor final : public grpc::ServerWriteReactor<v1::ManifestPart> 
 
  private:
   absl::Status Select(ServerState& state, const v1::GetManifestRequest& request) {
+    if (absl::Status status = CheckSelection(request, state.limits); !status.ok()) return status;
     absl::StatusOr<std::shared_ptr<Version>> version = state.store.Find(request.model(), request.version());
     if (!version.ok()) return version.status();
     version_ = *std::move(version);
@@ -348,6 +361,7 @@ class ManifestReactor final : public grpc::ServerWriteReactor<v1::ManifestPart> 
     StartWrite(&part_);
   }
 
+  const absl::StatusOr<PeerStreams::Stream> stream_;
   std::unique_ptr<ManifestReactor> self_;
   std::shared_ptr<Version> version_;
   std::vector<Selected> selection_;
@@ -362,7 +376,7 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* PullService::Pull(grpc::CallbackServ
                                                               const grpc::ByteBuffer* request) {
   if (absl::Status status = Authorize(state_, *context, Role::kWorker); !status.ok())
     return RefusedCall<grpc::ServerWriteReactor<grpc::ByteBuffer>>::Start(status);
-  auto reactor = std::make_shared<PullReactor>(state_);
+  auto reactor = std::make_shared<PullReactor>(state_, context->peer());
   reactor->Start(*request, *context);
   return reactor.get();
 }
@@ -382,7 +396,8 @@ grpc::ServerUnaryReactor* PullService::ReportWorker(grpc::CallbackServerContext*
                                                     const v1::ReportWorkerRequest* request,
                                                     v1::ReportWorkerResponse* /*response*/) {
   if (absl::Status status = Authorize(state_, *context, Role::kWorker); !status.ok()) return Refuse(context, status);
-  const absl::Status status = state_.workers.Report(*request, context->peer());
+  absl::Status status = state_.workers.CheckRoom(request->model(), Printable(request->worker()));
+  if (status.ok()) status = state_.workers.Report(*request, context->peer());
   if (status.ok() && request->phase() == v1::WORKER_PHASE_FAILED) {
     state_.log.Warning("worker failed", {{"worker", Printable(request->worker())},
                                          {"model", Printable(request->model())},
@@ -399,8 +414,12 @@ grpc::ServerWriteReactor<v1::VersionEvent>* PullService::WatchVersions(grpc::Cal
   if (absl::Status status = Authorize(state_, *context, Role::kWorker); !status.ok())
     return RefusedCall<grpc::ServerWriteReactor<v1::VersionEvent>>::Start(status);
   const std::string worker = WorkerName(request->worker(), *context);
+  absl::StatusOr<PeerStreams::Stream> stream = state_.peer_streams.Enter(context->peer());
+  if (!stream.ok()) return RefusedCall<grpc::ServerWriteReactor<v1::VersionEvent>>::Start(stream.status());
+  if (absl::Status status = state_.workers.CheckRoom(request->model(), worker); !status.ok())
+    return RefusedCall<grpc::ServerWriteReactor<v1::VersionEvent>>::Start(status);
   state_.workers.Watching(request->model(), worker, context->peer());
-  auto reactor = std::make_shared<WatchReactor>(state_, *request, worker);
+  auto reactor = std::make_shared<WatchReactor>(state_, *std::move(stream), *request, worker);
   reactor->Start();
   return reactor.get();
 }
@@ -409,7 +428,7 @@ grpc::ServerWriteReactor<v1::ManifestPart>* PullService::GetManifest(grpc::Callb
                                                                      const v1::GetManifestRequest* request) {
   if (absl::Status status = Authorize(state_, *context, Role::kWorker); !status.ok())
     return RefusedCall<grpc::ServerWriteReactor<v1::ManifestPart>>::Start(status);
-  auto reactor = std::make_unique<ManifestReactor>();
+  auto reactor = std::make_unique<ManifestReactor>(state_.peer_streams.Enter(context->peer()));
   ManifestReactor& started = *reactor;
   started.Start(std::move(reactor), state_, *request);
   return &started;

@@ -9,6 +9,7 @@
 #include "common/net/messages.h"
 #include "common/net/shared_segment.h"
 #include "common/wire/digest.h"
+#include "server/limit_checks.h"
 #include "server/selection.h"
 
 namespace refit {
@@ -19,6 +20,7 @@ absl::StatusOr<std::unique_ptr<PullSession>> PullSession::Start(ServerState& sta
     return absl::InvalidArgumentError(
         absl::StrCat("layout ", request.layout(), " is not supported; expected LAYOUT_WHOLE"));
   }
+  if (absl::Status status = CheckSelection(request, state.limits); !status.ok()) return status;
   absl::StatusOr<std::shared_ptr<Version>> version = state.store.Find(request.model(), request.version());
   if (!version.ok()) return version.status();
   if (absl::Status status = (*version)->CheckPullable(); !status.ok()) return status;
@@ -26,6 +28,7 @@ absl::StatusOr<std::unique_ptr<PullSession>> PullSession::Start(ServerState& sta
   if (!wanted.ok()) return wanted.status();
   absl::StatusOr<std::vector<Selected>> selection = SelectTensors(**version, *wanted);
   if (!selection.ok()) return selection.status();
+  if (absl::Status status = state.workers.CheckRoom(request.model(), worker); !status.ok()) return status;
   const uint64_t number = (*version)->number();
   std::unique_ptr<PullSession> session =
       absl::WrapUnique(new PullSession(state, *std::move(version), *std::move(selection), worker));

@@ -30,16 +30,21 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
                           public std::enable_shared_from_this<PushReactor> {
  public:
   PushReactor(ServerState& state, std::string peer)
-      : state_(state), session_(state, std::move(peer)), strand_(std::make_shared<Strand>(state.convert)) {
+      : state_(state),
+        stream_(state.peer_streams.Enter(peer)),
+        session_(state, std::move(peer)),
+        strand_(std::make_shared<Strand>(state.convert)) {
     ++state_.pushes;
   }
   ~PushReactor() override { --state_.pushes; }
 
   void Start() {
     self_ = shared_from_this();
+    if (!stream_.ok()) return End(stream_.status());
     if (state_.pushes > state_.limits.max_pushes) {
       return End(absl::ResourceExhaustedError(absl::StrCat("the service has ", state_.limits.max_pushes,
-                                                           " push streams open, which is the limit; try again later")));
+                                                           " push streams open, which is the limit (--max-pushes); "
+                                                           "try again later")));
     }
     {
       absl::MutexLock lock(&mutex_);
@@ -291,6 +296,7 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   }
 
   ServerState& state_;
+  const absl::StatusOr<PeerStreams::Stream> stream_;
   PushSession session_;  // only on the strand
   const std::shared_ptr<Strand> strand_;
   // Only on the strand.

@@ -10,6 +10,7 @@
 #include "common/net/address.h"
 #include "common/net/messages.h"
 #include "common/net/status.h"
+#include "server/limit_checks.h"
 
 namespace refit {
 namespace {
@@ -49,8 +50,15 @@ void PushSession::Abandon(const std::string& reason) {
 absl::StatusOr<PushSession::Answer> PushSession::Handle(const ReceivedMessage& message) {
   if (finished_) return OutOfOrder(absl::StrCat("a message after the end of the push of ", Label()));
   absl::StatusOr<Answer> answer = Dispatch(message);
-  if (!answer.ok()) Abandon(answer.status().ToString());
-  return answer;
+  if (answer.ok()) return answer;
+  Abandon(answer.status().ToString());
+  return Explain(answer.status());
+}
+
+// For its own trainer, a version that a later run has fenced off is not merely aborted: trying again is no use.
+absl::Status PushSession::Explain(const absl::Status& status) const {
+  const bool fenced = absl::IsAborted(status) && builder_ != nullptr && builder_->version()->is_fenced();
+  return fenced ? absl::FailedPreconditionError(status.message()) : status;
 }
 
 absl::StatusOr<PushSession::Answer> PushSession::Dispatch(const ReceivedMessage& message) {
@@ -105,13 +113,16 @@ absl::StatusOr<PushSession::Answer> PushSession::Open(const v1::OpenVersion& ope
   options.model = open.model();
   options.version = open.version();
   options.adapter = open.adapter();
+  if (absl::Status status = CheckRegex(open.exclude_key_regex(), state_.limits); !status.ok()) return status;
   options.exclude_key_regex = open.exclude_key_regex();
   options.publisher = open.publisher().empty() ? peer_ : open.publisher();
+  options.trainer_epoch = open.trainer_epoch();
   options.rank = open.rank();
   options.world = std::max<uint32_t>(open.world(), 1);
   if (options.world > state_.limits.max_ranks) {
     return absl::ResourceExhaustedError(absl::StrCat("a version of ", options.world, " ranks; at most ",
-                                                     state_.limits.max_ranks, " may push one together"));
+                                                     state_.limits.max_ranks,
+                                                     " may push one together, which is the limit (--max-ranks)"));
   }
   options.hold_installs = open.hold_installs();
   options.max_tensors = state_.limits.max_tensors_per_version;
@@ -136,10 +147,14 @@ absl::StatusOr<PushSession::Answer> PushSession::Declare(const v1::DeclareTensor
   if (!options_.has_value()) return OutOfOrder("declare before open");
   if (builder_ != nullptr) return OutOfOrder("declare after the last declare");
   if (declared_.size() + declare.tensors_size() > options_->max_tensors) {
-    return absl::ResourceExhaustedError(absl::StrCat(Label(), ": more than ", options_->max_tensors,
-                                                     " native tensors were declared, which is the limit"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat(Label(), ": more than ", options_->max_tensors,
+                     " native tensors were declared, which is the limit (--max-tensors)"));
   }
   for (const v1::DeclaredTensor& tensor : declare.tensors()) {
+    if (absl::Status status = CheckTensor(tensor.tensor(), state_.limits); !status.ok()) {
+      return Annotate(status, Label());
+    }
     absl::StatusOr<TensorSpec> spec = FromProto(tensor.tensor(), options_->max_name_bytes);
     if (!spec.ok()) return Annotate(spec.status(), Label());
     Box box = tensor.has_box() ? FromProto(tensor.box()) : WholeBox(spec->shape);
@@ -171,7 +186,7 @@ absl::StatusOr<PushSession::Answer> PushSession::Poll() {
   if (!is_open()) return std::nullopt;
   v1::VersionSummary summary = builder_->version()->Summary();
   if (summary.state() == v1::VERSION_STATE_ABORTED) {
-    return absl::AbortedError(absl::StrCat(Label(), " was aborted: ", summary.abort_reason()));
+    return Explain(absl::AbortedError(absl::StrCat(Label(), " was aborted: ", summary.abort_reason())));
   }
   if (!opened_) {
     if (!builder_->version()->assembly().is_complete()) return std::nullopt;

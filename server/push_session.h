@@ -67,6 +67,7 @@ class PushSession {
   std::string Label() const;
 
  private:
+  absl::Status Explain(const absl::Status& status) const;
   absl::StatusOr<Answer> Dispatch(const ReceivedMessage& message);
   // Checks a chunk, and has it written if there is memory for it.
   absl::StatusOr<Answer> HandleChunk(const ChunkHeader& header, uint64_t payload_bytes,

@@ -13,6 +13,7 @@
 #include "common/net/address.h"
 #include "common/net/channel.h"
 #include "common/net/credentials.h"
+#include "common/net/status.h"
 #include "common/net/version_info.h"
 #include "server/inspect_service.h"
 #include "server/pull_service.h"
@@ -35,6 +36,11 @@ absl::Status Validate(const ServerOptions& options) {
     return absl::InvalidArgumentError(absl::StrCat("the chunk size must be a multiple of 64 from ", kMinChunkBytes,
                                                    " to ", max_message - kChunkOverheadBytes, " (message size less ",
                                                    kChunkOverheadBytes, ") bytes, got ", chunk));
+  }
+  if (!options.spool.empty() && options.store.retain_versions == 0) {
+    return absl::InvalidArgumentError(
+        "--spool keeps committed versions, but with --retain 0 there are none: tensors are given up once workers have "
+        "them; leave out one of the two");
   }
   return absl::OkStatus();
 }
@@ -116,6 +122,12 @@ absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOpti
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
 
   auto impl = std::make_unique<Impl>(options, *std::move(authorizer), *std::move(credentials));
+  if (!options.spool.empty()) {
+    absl::StatusOr<std::unique_ptr<Spool>> spool = Spool::Open(
+        options.spool, options.limits.max_message_bytes - kChunkOverheadBytes, impl->state.store, options.log);
+    if (!spool.ok()) return Annotate(spool.status(), "--spool");
+    impl->state.spool = *std::move(spool);
+  }
   grpc::ServerBuilder builder;
   ConfigureServer(builder, options.limits.max_message_bytes);
   int port = 0;
@@ -164,8 +176,10 @@ absl::StatusOr<std::unique_ptr<VersionBuilder>> RefitServer::OpenVersion(const B
 void RefitServer::Shutdown(std::chrono::milliseconds grace) {
   if (grpc::HealthCheckServiceInterface* health = impl_->server->GetHealthCheckService()) health->Shutdown();
   impl_->state.leases.EndAll();
-  impl_->server->Shutdown(std::chrono::system_clock::now() + grace);
+  const auto deadline = std::chrono::system_clock::now() + grace;
+  impl_->server->Shutdown(deadline);
   impl_->server->Wait();
+  if (impl_->state.spool != nullptr) impl_->state.spool->Stop(absl::FromChrono(deadline));
 }
 
 }  // namespace refit

@@ -29,6 +29,9 @@ struct ServerOptions {
   AuthorizationFiles authorization;
   StoreOptions store;
   Limits limits;
+  // Committed versions are kept in this folder too, and served again after a restart; see server/spool.h. Empty: they
+  // are not. Not together with streamed versions (retain_versions 0).
+  std::string spool;
   // Threads that convert; 0: one for each two cores, at least one.
   int convert_threads = 0;
   EventLog log;

@@ -11,11 +11,14 @@
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "common/adapters/python_regex.h"
 #include "common/net/channel.h"
 #include "server/authorizer.h"
 #include "server/event_log.h"
 #include "server/lease_table.h"
 #include "server/part_table.h"
+#include "server/peer_streams.h"
+#include "server/spool.h"
 #include "server/version_store.h"
 #include "server/work_queue.h"
 #include "server/worker_registry.h"
@@ -26,6 +29,11 @@ namespace refit {
 struct Limits {
   uint64_t max_tensors_per_version = 1'000'000;
   uint64_t max_name_bytes = kMaxNameBytes;
+  uint32_t max_dimensions = kMaxRank;                        // of a tensor; at most kMaxRank
+  uint64_t max_regex_bytes = PythonRegex::kMaxPatternBytes;  // at most that
+  uint32_t max_rules = 1024;                                 // layout rules of a request
+  uint32_t max_streams_per_peer = 4096;                      // of all kinds, see PeerStreams
+  uint32_t max_workers = WorkerRegistry::kMaxWorkers;        // that pull or watch; at most that
   uint32_t max_pulls = 1024;
   uint32_t max_pushes = 256;
   uint32_t max_ranks = 1024;  // that push a version together
@@ -60,6 +68,8 @@ struct ServerState {
         store(store_options),
         parts(limit_options.packed_bytes),
         scratch(2 * store_options.chunk_bytes * static_cast<uint64_t>(convert_threads)),
+        workers(limit_options.max_workers),
+        peer_streams(limit_options.max_streams_per_peer),
         shared_sample(store_options.shared_memory ? MakeSharedSample() : nullptr),
         convert(convert_threads) {}
 
@@ -67,10 +77,12 @@ struct ServerState {
   const EventLog log;
   const std::shared_ptr<const Authorizer> authorizer;
   VersionStore store;
+  std::unique_ptr<Spool> spool;  // set before the first call; null: nothing is kept on disk
   PartTable parts;
   BufferPool scratch;  // blocks of a chunk, about one for each thread that converts
   LeaseTable leases;
   WorkerRegistry workers;
+  PeerStreams peer_streams;
   // For workers to try whether they can map this service's memory; null if it shares none.
   const std::shared_ptr<const Buffer> shared_sample;
   std::atomic<uint32_t> pushes{0};  // push streams open

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "common/wire/digest.h"
 
@@ -30,6 +31,28 @@ Version::Version(VersionIdentity identity, VersionPlan plan, uint64_t chunk_byte
   }
 }
 
+absl::StatusOr<std::shared_ptr<Version>> Version::Restore(VersionIdentity identity, VersionPlan plan,
+                                                          const v1::VersionSummary& summary,
+                                                          std::vector<StoredTensor> tensors) {
+  auto version = std::make_shared<Version>(std::move(identity), std::move(plan), summary.chunk_bytes(), nullptr);
+  absl::MutexLock lock(&version->mutex_);
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    // Nobody builds it, so nobody writes.
+    version->tensors_[i].data = std::const_pointer_cast<Buffer>(std::move(tensors[i].data));
+    for (size_t chunk = 0; chunk < tensors[i].chunk_digests.size(); ++chunk) {
+      version->SetReady(i, chunk, tensors[i].chunk_digests[chunk]);
+    }
+  }
+  if (absl::Status status = version->SetCommittedLocked(); !status.ok()) return status;
+  if (version->manifest_digest_ != summary.manifest_digest()) {
+    return absl::DataLossError(absl::StrFormat("version %s: its manifest digest was %016x, but its bytes give %016x",
+                                               version->Label(), summary.manifest_digest(), version->manifest_digest_));
+  }
+  version->restored_ = summary;
+  version->spooled_ = true;
+  return version;
+}
+
 uint64_t Version::chunk_count(size_t tensor) const { return ChunkCount(spec(tensor).ByteSize(), chunk_bytes_); }
 
 std::string Version::Label() const { return absl::StrCat(identity_.model, "/", identity_.number); }
@@ -41,10 +64,14 @@ v1::VersionState Version::state() const {
 
 v1::VersionSummary Version::Summary() const {
   absl::MutexLock lock(&mutex_);
-  v1::VersionSummary summary;
+  v1::VersionSummary summary = restored_.value_or(v1::VersionSummary());
+  summary.set_state(state_);
+  summary.set_spooled(spooled_);
+  summary.set_mapped(restored_.has_value());
+  summary.set_installs_held(installs_held_);  // does not outlive the process that was to be told of the release
+  if (restored_.has_value()) return summary;
   summary.set_model(identity_.model);
   summary.set_version(identity_.number);
-  summary.set_state(state_);
   summary.set_tensors(size());
   summary.set_bytes(bytes_);
   summary.set_chunk_bytes(chunk_bytes_);
@@ -59,11 +86,26 @@ v1::VersionSummary Version::Summary() const {
   summary.set_opened_at_ns(opened_at_ns_);
   summary.set_closed_at_ns(closed_at_ns_);
   summary.set_abort_reason(abort_reason_);
-  summary.set_installs_held(installs_held_);
   summary.set_world(identity_.world);
   summary.set_joined_ranks(assembly_.joined());
   summary.set_committed_ranks(assembly_.committed());
+  summary.set_trainer_epoch(identity_.trainer_epoch);
   return summary;
+}
+
+bool Version::is_fenced() const {
+  absl::MutexLock lock(&mutex_);
+  return fenced_;
+}
+
+bool Version::is_spooled() const {
+  absl::MutexLock lock(&mutex_);
+  return spooled_;
+}
+
+void Version::SetSpooled(bool spooled) {
+  absl::MutexLock lock(&mutex_);
+  spooled_ = spooled;
 }
 
 std::optional<uint64_t> Version::tensor_digest(size_t tensor) const {
@@ -98,7 +140,7 @@ absl::Status Version::DataStatus() const {
 
 uint64_t Version::reserved_bytes() const {
   absl::MutexLock lock(&mutex_);
-  if (!holds_data_) return 0;
+  if (!holds_data_ || restored_.has_value()) return 0;
   if (!is_streamed()) return bytes_;
   uint64_t bytes = 0;
   for (const Tensor& tensor : tensors_) bytes += tensor.data == nullptr ? 0 : tensor.data->size();
@@ -286,6 +328,10 @@ void Version::AddReceived(uint64_t bytes) {
 
 absl::Status Version::SetCommitted() {
   absl::MutexLock lock(&mutex_);
+  return SetCommittedLocked();
+}
+
+absl::Status Version::SetCommittedLocked() {
   if (state_ == v1::VERSION_STATE_ABORTED) return DataStatus();
   if (state_ != v1::VERSION_STATE_OPEN) {
     return absl::FailedPreconditionError(absl::StrCat("version ", Label(), " is committed already"));
@@ -302,12 +348,13 @@ absl::Status Version::SetCommitted() {
   return absl::OkStatus();
 }
 
-bool Version::SetAborted(std::string reason) {
+bool Version::SetAborted(std::string reason, bool fenced) {
   Dropped dropped;
   absl::MutexLock lock(&mutex_);
   if (state_ != v1::VERSION_STATE_OPEN) return false;
   state_ = v1::VERSION_STATE_ABORTED;
   abort_reason_ = std::move(reason);
+  fenced_ = fenced;
   closed_at_ns_ = absl::GetCurrentTimeNanos();
   DropDataLocked(dropped);
   return true;

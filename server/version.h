@@ -35,6 +35,15 @@ struct VersionIdentity {
   uint32_t stream_to = 0;
   // Workers may stage it and not install it, until the trainer releases it.
   bool hold_installs = false;
+  // Of the trainer's runs, which one; see OpenVersion.trainer_epoch.
+  uint64_t trainer_epoch = 0;
+};
+
+// The tensors of a version that was committed in an earlier life of the service: their bytes, of somebody else's
+// memory, and the digests of their chunks.
+struct StoredTensor {
+  std::shared_ptr<const Buffer> data;
+  std::vector<uint64_t> chunk_digests;
 };
 
 // A version's tensors are filled by one VersionBuilder a rank and read by any number of workers at the same time: a
@@ -43,6 +52,12 @@ struct VersionIdentity {
 class Version : public std::enable_shared_from_this<Version> {
  public:
   Version(VersionIdentity identity, VersionPlan plan, uint64_t chunk_bytes, std::shared_ptr<TensorMemory> memory);
+
+  // Committed and spooled, as `summary` tells. One tensor a plan's output; the plan has no native tensors. DATA_LOSS,
+  // naming both, if the manifest's digest is another than the summary's.
+  static absl::StatusOr<std::shared_ptr<Version>> Restore(VersionIdentity identity, VersionPlan plan,
+                                                          const v1::VersionSummary& summary,
+                                                          std::vector<StoredTensor> tensors);
 
   const VersionIdentity& identity() const { return identity_; }
   const std::string& model() const { return identity_.model; }
@@ -66,6 +81,11 @@ class Version : public std::enable_shared_from_this<Version> {
 
   v1::VersionState state() const;
   v1::VersionSummary Summary() const;
+  // Aborted because a later run of its trainer has taken over.
+  bool is_fenced() const;
+  // Its bytes are on disk, and outlive the process.
+  bool is_spooled() const;
+  void SetSpooled(bool spooled);
   std::optional<uint64_t> tensor_digest(size_t tensor) const;
   // FAILED_PRECONDITION unless the version is open or committed: another can no longer be pulled.
   absl::Status CheckPullable() const;
@@ -157,8 +177,9 @@ class Version : public std::enable_shared_from_this<Version> {
   void AddReceived(uint64_t bytes);
 
   // For VersionStore, which calls WakeReady once it holds no lock.
-  absl::Status SetCommitted();
-  bool SetAborted(std::string reason);
+  absl::Status SetCommitted() ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status SetCommittedLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool SetAborted(std::string reason, bool fenced = false);
   absl::Status SetReleased();
   void WakeReady() ABSL_LOCKS_EXCLUDED(mutex_);
   void SetRetired();
@@ -189,6 +210,9 @@ class Version : public std::enable_shared_from_this<Version> {
   v1::VersionState state_ ABSL_GUARDED_BY(mutex_) = v1::VERSION_STATE_OPEN;
   std::string abort_reason_ ABSL_GUARDED_BY(mutex_);
   bool installs_held_ ABSL_GUARDED_BY(mutex_) = false;
+  bool fenced_ ABSL_GUARDED_BY(mutex_) = false;
+  bool spooled_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<v1::VersionSummary> restored_ ABSL_GUARDED_BY(mutex_);  // as it was when it was stored
   std::vector<Tensor> tensors_ ABSL_GUARDED_BY(mutex_);
   size_t incomplete_tensors_ ABSL_GUARDED_BY(mutex_) = 0;
   bool holds_data_ ABSL_GUARDED_BY(mutex_) = true;

@@ -26,7 +26,7 @@ absl::StatusOr<VersionPlan> Plan(const Adapter& adapter, const BuildOptions& opt
 absl::Status CheckOptions(const BuildOptions& options, size_t tensors) {
   if (tensors > options.max_tensors) {
     return absl::ResourceExhaustedError(
-        absl::StrCat("a version has at most ", options.max_tensors, " native tensors, got ", tensors));
+        absl::StrCat("a version has at most ", options.max_tensors, " native tensors (--max-tensors), got ", tensors));
   }
   if (options.rank < options.world) return absl::OkStatus();
   return absl::InvalidArgumentError(
@@ -77,6 +77,7 @@ absl::StatusOr<std::unique_ptr<VersionBuilder>> VersionBuilder::Open(VersionStor
   VersionIdentity identity{options.model, options.version, std::string((*adapter)->name()), options.publisher,
                            options.world};
   identity.hold_installs = options.hold_installs;
+  identity.trainer_epoch = options.trainer_epoch;
   absl::StatusOr<std::shared_ptr<Version>> version = store.Open(identity, options.rank, *plan);
   if (!version.ok()) return version.status();
   std::unique_ptr<VersionBuilder> builder =

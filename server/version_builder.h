@@ -31,6 +31,8 @@ struct BuildOptions {
   uint32_t world = 1;
   // Workers stage the version, and install it only once VersionStore::ReleaseInstalls lets them.
   bool hold_installs = false;
+  // Of the trainer's runs, which one; see OpenVersion.trainer_epoch.
+  uint64_t trainer_epoch = 0;
   // Limits on what is declared.
   uint64_t max_tensors = 1'000'000;
   size_t max_name_bytes = kMaxNameBytes;

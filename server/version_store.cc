@@ -61,26 +61,61 @@ absl::StatusOr<std::shared_ptr<Version>> VersionStore::FindToJoin(const VersionI
                                                    " ranks, but rank ", rank, " says it is one of ", identity.world));
   }
   if (summary.state() == v1::VERSION_STATE_OPEN && !assembly.HasJoined(rank)) return version;
-  if (summary.state() == v1::VERSION_STATE_ABORTED && assembly.world() == identity.world && assembly.Hear(rank)) {
+  const bool is_meant =
+      assembly.world() == identity.world && version->identity().trainer_epoch == identity.trainer_epoch;
+  if (summary.state() == v1::VERSION_STATE_ABORTED && is_meant && assembly.Hear(rank)) {
     return absl::AbortedError(absl::StrCat("version ", version->Label(), " was aborted before rank ", rank,
                                            " came: ", summary.abort_reason()));
   }
   return nullptr;
 }
 
-absl::Status VersionStore::CheckMayOpen(const VersionIdentity& identity) const {
-  const std::string label = absl::StrCat(identity.model, "/", identity.number);
+absl::Status VersionStore::CheckIdentity(const VersionIdentity& identity) const {
   if (identity.model.empty() || identity.model.size() > kMaxModelNameBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("a model name has 1 to ", kMaxModelNameBytes, " bytes, this one has ", identity.model.size()));
   }
   if (identity.number == 0) return absl::InvalidArgumentError("version numbers begin at 1, got 0");
-  const auto model = models_.find(identity.model);
-  if (model == models_.end()) {
-    if (models_.size() < options_.max_models) return absl::OkStatus();
-    return absl::ResourceExhaustedError(
-        absl::StrCat("no room for another model: ", options_.max_models, " are known, which is the limit"));
+  if (models_.count(identity.model) != 0 || models_.size() < options_.max_models) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat("no room for another model: ", options_.max_models,
+                                                   " are known, which is the limit (--max-models)"));
+}
+
+absl::Status VersionStore::Fence(const VersionIdentity& identity, Changes& changes) {
+  const auto record = records_.find(identity.model);
+  if (record == records_.end()) return absl::OkStatus();  // nothing to fence
+  uint64_t& seen = record->second.trainer_epoch;
+  if (identity.trainer_epoch < seen) {
+    return absl::FailedPreconditionError(absl::StrCat("version ", identity.model, "/", identity.number,
+                                                      " comes from trainer epoch ", identity.trainer_epoch,
+                                                      ", but epoch ", seen, " has taken over"));
   }
+  for (const auto& [number, version] : models_[identity.model]) {
+    if (version->identity().trainer_epoch >= identity.trainer_epoch) continue;
+    const bool aborted = version->SetAborted(
+        absl::StrCat("its trainer epoch ", version->identity().trainer_epoch, " was fenced off: epoch ",
+                     identity.trainer_epoch, " has taken over, with version ", identity.number),
+        /*fenced=*/true);
+    if (aborted) changes.push_back(version);
+  }
+  seen = identity.trainer_epoch;
+  return absl::OkStatus();
+}
+
+absl::Status VersionStore::CheckOpenVersions() const {
+  uint32_t open = 0;
+  for (const auto& [model, versions] : models_) {
+    for (const auto& [number, version] : versions) open += version->state() == v1::VERSION_STATE_OPEN ? 1 : 0;
+  }
+  if (open < options_.max_open_versions) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat("no room for another open version: ", options_.max_open_versions,
+                                                   " are being pushed, which is the limit (--max-open-versions)"));
+}
+
+absl::Status VersionStore::CheckMayOpen(const VersionIdentity& identity) const {
+  const std::string label = absl::StrCat(identity.model, "/", identity.number);
+  const auto model = models_.find(identity.model);
+  if (model == models_.end()) return CheckOpenVersions();
   for (const auto& [number, version] : model->second) {
     if (version->state() != v1::VERSION_STATE_OPEN) continue;
     if (number == identity.number) {
@@ -90,13 +125,13 @@ absl::Status VersionStore::CheckMayOpen(const VersionIdentity& identity) const {
     return absl::FailedPreconditionError(absl::StrCat("version ", label, " cannot be opened while version ",
                                                       version->Label(), " is open; commit or abort that one first"));
   }
-  const auto newest = newest_committed_.find(identity.model);
-  if (newest == newest_committed_.end() || identity.number > newest->second) return absl::OkStatus();
+  const uint64_t newest = records_.at(identity.model).newest_committed;
+  if (identity.number > newest) return CheckOpenVersions();
   const auto known = model->second.find(identity.number);
   const bool was_committed = known != model->second.end() && known->second->state() != v1::VERSION_STATE_ABORTED;
   const std::string message = absl::StrCat("version ", label, was_committed ? " was committed before" : " lies below",
                                            was_committed ? "; the newest is " : " the newest committed version ",
-                                           newest->second, "; expected a larger number");
+                                           newest, "; expected a larger number");
   return was_committed ? absl::AlreadyExistsError(message) : absl::FailedPreconditionError(message);
 }
 
@@ -119,8 +154,8 @@ absl::Status VersionStore::MakeRoom(const std::string& label, uint64_t bytes, Ch
       const std::shared_ptr<Version> newest = NewestIn(versions, /*committed_only=*/true);
       for (auto& [number, version] : versions) {
         if (fits()) break;
-        if (version == newest || version->state() != expendable || !version->HoldsData()) continue;
-        reserved -= version->bytes();
+        if (version == newest || version->state() != expendable || version->reserved_bytes() == 0) continue;
+        reserved -= version->reserved_bytes();
         version->SetRetired();
         version->DropData();
         if (expendable == v1::VERSION_STATE_COMMITTED) changes.push_back(version);
@@ -150,26 +185,34 @@ absl::Status VersionStore::MakeRoomToStream(const VersionIdentity& identity, con
 }
 
 absl::StatusOr<std::shared_ptr<Version>> VersionStore::Open(VersionIdentity identity, uint32_t rank, VersionPlan plan) {
-  std::shared_ptr<Version> version;
+  absl::StatusOr<std::shared_ptr<Version>> version;
   Changes changes;
-  absl::Status status;
   {
     absl::MutexLock lock(&mutex_);
-    const absl::StatusOr<std::shared_ptr<Version>> to_join = FindToJoin(identity, rank);
-    if (!to_join.ok() || *to_join != nullptr) return to_join;
-    if (absl::Status may = CheckMayOpen(identity); !may.ok()) return may;
-    const bool streamed = options_.retain_versions == 0;
-    identity.stream_to = streamed ? std::max<uint32_t>(options_.stream_to, 1) : 0;
-    status = streamed ? MakeRoomToStream(identity, plan, changes)
-                      : MakeRoom(absl::StrCat(identity.model, "/", identity.number), TotalBytes(plan), changes);
-    if (status.ok()) {
-      version = std::make_shared<Version>(std::move(identity), std::move(plan), options_.chunk_bytes, memory_);
-      models_[version->model()][version->number()] = version;
-      changes.push_back(version);
-    }
+    version = OpenLocked(std::move(identity), rank, std::move(plan), changes);
   }
+  for (const std::shared_ptr<Version>& changed : changes) changed->WakeReady();
   Tell(changes);
-  if (!status.ok()) return status;
+  return version;
+}
+
+absl::StatusOr<std::shared_ptr<Version>> VersionStore::OpenLocked(VersionIdentity identity, uint32_t rank,
+                                                                  VersionPlan plan, Changes& changes) {
+  if (absl::Status status = CheckIdentity(identity); !status.ok()) return status;
+  if (absl::Status status = Fence(identity, changes); !status.ok()) return status;
+  const absl::StatusOr<std::shared_ptr<Version>> to_join = FindToJoin(identity, rank);
+  if (!to_join.ok() || *to_join != nullptr) return to_join;
+  if (absl::Status status = CheckMayOpen(identity); !status.ok()) return status;
+  const bool streamed = options_.retain_versions == 0;
+  identity.stream_to = streamed ? std::max<uint32_t>(options_.stream_to, 1) : 0;
+  const absl::Status has_room =
+      streamed ? MakeRoomToStream(identity, plan, changes)
+               : MakeRoom(absl::StrCat(identity.model, "/", identity.number), TotalBytes(plan), changes);
+  if (!has_room.ok()) return has_room;
+  auto version = std::make_shared<Version>(std::move(identity), std::move(plan), options_.chunk_bytes, memory_);
+  models_[version->model()][version->number()] = version;
+  records_[version->model()].trainer_epoch = version->identity().trainer_epoch;
+  changes.push_back(version);
   return version;
 }
 
@@ -178,7 +221,7 @@ absl::Status VersionStore::Commit(Version& version) {
   {
     absl::MutexLock lock(&mutex_);
     if (absl::Status status = version.SetCommitted(); !status.ok()) return status;
-    newest_committed_[version.model()] = version.number();
+    records_[version.model()].newest_committed = version.number();
     changes.push_back(version.shared_from_this());
     Versions& versions = models_[version.model()];
     // A streamed version stays until the next one.
@@ -280,9 +323,34 @@ uint64_t VersionStore::Observe(std::string model, Observer on_change) {
   return next_observer_++;
 }
 
+uint64_t VersionStore::ObserveAll(Observer on_change) {
+  absl::MutexLock lock(&mutex_);
+  observers_.emplace(next_observer_, std::make_pair(std::nullopt, std::move(on_change)));
+  return next_observer_++;
+}
+
 void VersionStore::StopObserving(uint64_t id) {
   absl::MutexLock lock(&mutex_);
   observers_.erase(id);
+}
+
+std::map<std::string, VersionStore::ModelRecord> VersionStore::Records() const {
+  absl::MutexLock lock(&mutex_);
+  return records_;
+}
+
+void VersionStore::RestoreRecord(const std::string& model, const ModelRecord& record) {
+  absl::MutexLock lock(&mutex_);
+  models_.try_emplace(model);
+  ModelRecord& known = records_[model];
+  known.newest_committed = std::max(known.newest_committed, record.newest_committed);
+  known.trainer_epoch = std::max(known.trainer_epoch, record.trainer_epoch);
+}
+
+void VersionStore::RestoreVersion(std::shared_ptr<Version> version) {
+  RestoreRecord(version->model(), {version->number(), version->identity().trainer_epoch});
+  absl::MutexLock lock(&mutex_);
+  models_[version->model()][version->number()] = std::move(version);
 }
 
 uint64_t VersionStore::reserved_bytes() const {
@@ -291,14 +359,14 @@ uint64_t VersionStore::reserved_bytes() const {
 }
 
 void VersionStore::Tell(const Changes& changes) {
-  std::vector<std::pair<std::string, Observer>> observers;
+  std::vector<std::pair<std::optional<std::string>, Observer>> observers;
   {
     absl::MutexLock lock(&mutex_);
     for (const auto& [id, observer] : observers_) observers.push_back(observer);
   }
   for (const std::shared_ptr<Version>& version : changes) {
     for (const auto& [model, on_change] : observers) {
-      if (model == version->model()) on_change(version);
+      if (!model.has_value() || *model == version->model()) on_change(version);
     }
   }
 }

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,8 @@ struct StoreOptions {
   // Trainers and workers on this host may exchange bytes with the service through memory.
   bool shared_memory = true;
   uint32_t max_models = 64;
+  // Versions that are pushed at a time, of all models.
+  uint32_t max_open_versions = 64;
   // Retired and aborted versions that each model still lists.
   uint32_t remembered_versions = 32;
 };
@@ -45,8 +48,9 @@ class VersionStore {
   // Opens a version for one of the identity's ranks and reserves memory for all of it, retiring older ones where that
   // is needed (or, to stream it, all older ones); or, if another rank has opened it and this one is still missing,
   // gives that one. The caller is to make the rank join. ALREADY_EXISTS: the number is open (and this rank has joined)
-  // or was committed. FAILED_PRECONDITION: it lies below a committed one, or another version of the model is open.
-  // RESOURCE_EXHAUSTED: the budget has no room, or too many models. INVALID_ARGUMENT: an empty or overlong model name,
+  // or was committed. FAILED_PRECONDITION: it lies below a committed one, another version of the model is open, or a
+  // larger trainer epoch was seen; a larger one than before aborts the model's open version. RESOURCE_EXHAUSTED: the
+  // budget has no room, or too many models or open versions. INVALID_ARGUMENT: an empty or overlong model name,
   // number 0, another world than the open version's. ABORTED: the version was aborted while this rank was on its way to
   // it; told once, and then the number is free again.
   absl::StatusOr<std::shared_ptr<Version>> Open(VersionIdentity identity, uint32_t rank, VersionPlan plan)
@@ -76,7 +80,21 @@ class VersionStore {
   // made the change.
   using Observer = std::function<void(const std::shared_ptr<Version>&)>;
   uint64_t Observe(std::string model, Observer on_change) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Of every model.
+  uint64_t ObserveAll(Observer on_change) ABSL_LOCKS_EXCLUDED(mutex_);
   void StopObserving(uint64_t id) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // What outlives the versions of a model.
+  struct ModelRecord {
+    uint64_t newest_committed = 0;
+    uint64_t trainer_epoch = 0;  // the largest that was seen
+
+    friend bool operator==(const ModelRecord&, const ModelRecord&) = default;
+  };
+  std::map<std::string, ModelRecord> Records() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // At the start, before anybody opens: what an earlier life of the service knew and had.
+  void RestoreRecord(const std::string& model, const ModelRecord& record) ABSL_LOCKS_EXCLUDED(mutex_);
+  void RestoreVersion(std::shared_ptr<Version> version) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Bytes reserved by versions that hold data.
   uint64_t reserved_bytes() const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -87,10 +105,16 @@ class VersionStore {
   using Versions = std::map<uint64_t, std::shared_ptr<Version>>;
   using Changes = std::vector<std::shared_ptr<Version>>;
 
+  absl::StatusOr<std::shared_ptr<Version>> OpenLocked(VersionIdentity identity, uint32_t rank, VersionPlan plan,
+                                                      Changes& changes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The version that other ranks have opened and this one is to join; null if it is to open its own.
   absl::StatusOr<std::shared_ptr<Version>> FindToJoin(const VersionIdentity& identity, uint32_t rank)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckIdentity(const VersionIdentity& identity) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Refuses a run of the trainer that is not the last one, and ends what the run before has open.
+  absl::Status Fence(const VersionIdentity& identity, Changes& changes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckMayOpen(const VersionIdentity& identity) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckOpenVersions() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Room for the largest tensor, and all older versions retired.
   absl::Status MakeRoomToStream(const VersionIdentity& identity, const VersionPlan& plan, Changes& changes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -106,9 +130,10 @@ class VersionStore {
 
   mutable absl::Mutex mutex_;
   std::map<std::string, Versions> models_ ABSL_GUARDED_BY(mutex_);
-  std::map<std::string, uint64_t> newest_committed_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, ModelRecord> records_ ABSL_GUARDED_BY(mutex_);
   uint64_t next_observer_ ABSL_GUARDED_BY(mutex_) = 1;
-  std::map<uint64_t, std::pair<std::string, Observer>> observers_ ABSL_GUARDED_BY(mutex_);
+  // With the model that each looks at; nullopt: all.
+  std::map<uint64_t, std::pair<std::optional<std::string>, Observer>> observers_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace refit

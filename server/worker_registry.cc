@@ -56,15 +56,23 @@ void WorkerRegistry::Forget(absl::Time now) {
     const bool forget = !it->second->connected() && now - it->second->last_call > kForgetAfter;
     it = forget ? workers_.erase(it) : std::next(it);
   }
-  if (workers_.size() < kMaxWorkers) return;
-  // Of those that do not pull: rather one that is gone than one that watches, rather one that was silent for long.
-  auto least = workers_.end();
-  const auto rank = [](const Entry& entry) { return std::make_pair(entry.watches > 0, entry.last_call); };
+  if (workers_.size() < max_workers_) return;
+  auto longest_silent = workers_.end();
   for (auto it = workers_.begin(); it != workers_.end(); ++it) {
-    if (it->second->pulls != 0) continue;
-    if (least == workers_.end() || rank(*it->second) < rank(*least->second)) least = it;
+    if (it->second->connected()) continue;
+    if (longest_silent == workers_.end() || it->second->last_call < longest_silent->second->last_call)
+      longest_silent = it;
   }
-  if (least != workers_.end()) workers_.erase(least);
+  if (longest_silent != workers_.end()) workers_.erase(longest_silent);
+}
+
+absl::Status WorkerRegistry::CheckRoom(const std::string& model, const std::string& name) {
+  absl::MutexLock lock(&mutex_);
+  if (workers_.count({model, name}) != 0) return absl::OkStatus();
+  Forget(absl::Now());
+  if (workers_.size() < max_workers_) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat("no room for worker '", Printable(name), "': ", max_workers_,
+                                                   " pull or watch, which is the limit (--max-workers)"));
 }
 
 std::unique_ptr<WorkerRegistry::Pull> WorkerRegistry::StartPull(const std::string& model, const std::string& name,

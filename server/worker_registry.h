@@ -30,7 +30,12 @@ class WorkerRegistry {
 
  public:
   // So many that a list of them fits into one message, however long their names and errors.
-  static constexpr size_t kMaxWorkers = 4'000;
+  static constexpr uint32_t kMaxWorkers = 4'000;
+
+  explicit WorkerRegistry(uint32_t max_workers = kMaxWorkers) : max_workers_(max_workers) {}
+
+  // RESOURCE_EXHAUSTED if this one is not known, and none of those that are can be forgotten: all pull or watch.
+  absl::Status CheckRoom(const std::string& model, const std::string& name);
 
   // One pull of one worker; reports itself as failed if destroyed before Complete or Fail.
   class Pull {
@@ -75,6 +80,7 @@ class WorkerRegistry {
   void Forget(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Tell() ABSL_LOCKS_EXCLUDED(mutex_);
 
+  const uint32_t max_workers_;
   mutable absl::Mutex mutex_;
   std::map<Key, std::shared_ptr<Entry>> workers_ ABSL_GUARDED_BY(mutex_);
   uint64_t next_observer_ ABSL_GUARDED_BY(mutex_) = 1;

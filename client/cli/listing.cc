@@ -58,6 +58,15 @@ std::string RanksText(const v1::VersionSummary& version) {
                                        : absl::StrCat(version.joined_ranks(), "/", version.world(), " joined");
 }
 
+namespace {
+
+std::string NoteOf(const v1::VersionSummary& version) {
+  if (version.installs_held()) return "holds installs";
+  return version.spooled() ? "on disk" : Printable(version.abort_reason());
+}
+
+}  // namespace
+
 Table VersionTable(const google::protobuf::RepeatedPtrField<v1::VersionSummary>& versions) {
   Table table({{"model"},
                {"version", Align::kRight},
@@ -74,7 +83,7 @@ Table VersionTable(const google::protobuf::RepeatedPtrField<v1::VersionSummary>&
                   RanksText(version), absl::StrCat(version.tensors()),
                   FormatPart(version.converted_bytes(), version.bytes()), FormatDuration(Seconds(version)),
                   FormatRate(version.converted_bytes(), Seconds(version)), FormatShortTime(version.opened_at_ns()),
-                  version.installs_held() ? "holds installs" : Printable(version.abort_reason())});
+                  NoteOf(version)});
   }
   return table;
 }

@@ -42,6 +42,7 @@ struct PushFlags {
   uint64_t version = 0;
   std::string publisher;
   bool hold_installs = false;
+  uint64_t epoch = 0;
 };
 
 // A run of one shard's bytes, and what keeps them alive.
@@ -245,6 +246,7 @@ absl::StatusOr<PublishOptions> OptionsOf(const PushFlags& flags) {
   options.exclude_key_regex = flags.native.exclude_key_regex;
   options.publisher = flags.publisher;
   options.hold_installs = flags.hold_installs;
+  options.trainer_epoch = flags.epoch;
   if (flags.rank.given()) {
     options.rank = flags.rank.rank;
     options.world = flags.rank.mesh.world;
@@ -383,6 +385,12 @@ void AddPushCommand(CLI::App& app, Invocation& invocation) {
       ->type_name("NAME");
   command->add_flag("--hold-installs", flags->hold_installs,
                     "Workers stage the version, and install it when `refit release` says so");
+  command
+      ->add_option("--epoch", flags->epoch,
+                   "Which run of the trainer this is, such as its restart count: aborts the version that a run with "
+                   "a smaller one still has open, and is refused after a run with a larger one")
+      ->check(AtLeast(0))
+      ->type_name("N");
   AddRankOptions(command, flags->rank);
   AddModelOption(command, flags->common);
   AddServerOptions(command, flags->common);

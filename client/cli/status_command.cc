@@ -11,9 +11,20 @@
 #include "client/cli/options.h"
 #include "client/cli/table.h"
 #include "client/inspector.h"
+#include "common/tensor/tensor_spec.h"
 
 namespace refit::cli {
 namespace {
+
+std::string SpoolText(const v1::SpoolInfo& spool) {
+  std::string text = absl::StrCat(FormatCount(spool.versions(), "version"), ", ", FormatBytes(spool.bytes()), " in ",
+                                  Printable(spool.folder()));
+  if (spool.pending() > 0) {
+    absl::StrAppend(&text, "; the newest of ", FormatCount(spool.pending(), "model"), " is not written yet");
+  }
+  if (!spool.last_error().empty()) absl::StrAppend(&text, "; failing: ", Printable(spool.last_error()));
+  return text;
+}
 
 void PrintServer(const std::string& address, const v1::GetServerInfoResponse& info) {
   Facts facts;
@@ -23,6 +34,7 @@ void PrintServer(const std::string& address, const v1::GetServerInfoResponse& in
             absl::StrCat(FormatBytes(info.memory_reserved_bytes()), " of ", FormatBytes(info.memory_budget_bytes()),
                          " reserved by versions, ", FormatBytes(info.memory_pooled_bytes()), " kept warm, ",
                          FormatBytes(info.resident_bytes()), " resident"));
+  if (info.has_spool()) facts.Add("spool", SpoolText(info.spool()));
   facts.Add("activity", absl::StrCat(info.open_pushes(), info.open_pushes() == 1 ? " open push, " : " open pushes, ",
                                      FormatCount(info.active_pulls(), "active pull")));
   facts.Add("limits",

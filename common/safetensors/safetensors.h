@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "common/tensor/tensor_spec.h"
 
@@ -75,9 +76,12 @@ class Checkpoint {
 // thread-safe, but WriteAt on different ranges may be concurrent.
 class SafetensorsWriter {
  public:
+  // `permissions` as for open(2): less what the process's umask takes away.
   static absl::StatusOr<std::unique_ptr<SafetensorsWriter>> Create(
-      const std::string& path, std::vector<TensorSpec> tensors,
-      const std::map<std::string, std::string>& metadata = {});
+      const std::string& path, std::vector<TensorSpec> tensors, const std::map<std::string, std::string>& metadata = {},
+      unsigned permissions = 0666);
+  // Whether a file of this name is one that a writer has left which came to no end.
+  static bool IsTemporary(absl::string_view file_name);
   ~SafetensorsWriter();
 
   // Bytes of tensors[index] from `offset` on. OUT_OF_RANGE beyond its end; RESOURCE_EXHAUSTED on a full disk.

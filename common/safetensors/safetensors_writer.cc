@@ -12,6 +12,7 @@
 #include <set>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/safetensors/posix_file.h"
@@ -22,6 +23,8 @@ namespace {
 
 constexpr size_t kLengthBytes = 8;
 constexpr size_t kHeaderAlignment = 8;
+constexpr absl::string_view kTemporaryPrefix = ".refit-";
+constexpr absl::string_view kTemporarySuffix = ".tmp";
 
 // Throws if `text` is no valid UTF-8.
 std::string JsonString(absl::string_view text) { return nlohmann::json(std::string(text)).dump(); }
@@ -82,12 +85,12 @@ struct TemporaryFile {
 };
 
 // Created with the permissions that the process gives to any new file, which mkostemp would not.
-absl::StatusOr<TemporaryFile> CreateTemporaryFile(const std::filesystem::path& folder) {
+absl::StatusOr<TemporaryFile> CreateTemporaryFile(const std::filesystem::path& folder, unsigned permissions) {
   static std::atomic<uint64_t> counter = 0;
   constexpr int kAttempts = 1000;  // names that a process of the same id, now dead, may have left
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    std::string path = folder / absl::StrCat(".refit-", getpid(), "-", ++counter, ".tmp");
-    FileDescriptor file(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+    std::string path = folder / absl::StrCat(kTemporaryPrefix, getpid(), "-", ++counter, kTemporarySuffix);
+    FileDescriptor file(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, permissions));
     if (file.valid()) return TemporaryFile{std::move(file), std::move(path)};
     if (errno != EEXIST) return FileError(errno, "create", path);
   }
@@ -125,7 +128,8 @@ SafetensorsWriter::~SafetensorsWriter() {
 }
 
 absl::StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(
-    const std::string& path, std::vector<TensorSpec> tensors, const std::map<std::string, std::string>& metadata) try {
+    const std::string& path, std::vector<TensorSpec> tensors, const std::map<std::string, std::string>& metadata,
+    unsigned permissions) try {
   const std::string place = Printable(path);
   const auto refuse = [&](absl::string_view why) {
     return absl::InvalidArgumentError(absl::StrCat("cannot write ", place, ": ", why));
@@ -141,7 +145,7 @@ absl::StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(
   if (!target.has_filename() || std::filesystem::is_directory(target, ignored)) return refuse("it is a folder");
   std::filesystem::path folder = target.has_parent_path() ? target.parent_path() : ".";
 
-  absl::StatusOr<TemporaryFile> temporary = CreateTemporaryFile(folder);
+  absl::StatusOr<TemporaryFile> temporary = CreateTemporaryFile(folder, permissions);
   if (!temporary.ok()) return temporary.status();
   auto state = std::make_unique<State>();
   state->path = path;
@@ -166,6 +170,10 @@ absl::StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(
   return absl::InvalidArgumentError(absl::StrCat("cannot write ", Printable(path), ": metadata is no valid UTF-8"));
 } catch (const std::bad_alloc&) {
   return absl::ResourceExhaustedError(absl::StrCat("cannot write ", Printable(path), ": no memory for its header"));
+}
+
+bool SafetensorsWriter::IsTemporary(absl::string_view file_name) {
+  return absl::StartsWith(file_name, kTemporaryPrefix) && absl::EndsWith(file_name, kTemporarySuffix);
 }
 
 absl::Status SafetensorsWriter::WriteAt(size_t index, uint64_t offset, absl::Span<const std::byte> bytes) {

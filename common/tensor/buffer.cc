@@ -115,7 +115,21 @@ class OwnBuffer final : public Buffer {
   Block block_;
 };
 
+class BorrowedBuffer final : public Buffer {
+ public:
+  // Only ever handed out as const.
+  BorrowedBuffer(absl::Span<const std::byte> bytes, std::shared_ptr<const void> owner)
+      : Buffer(const_cast<std::byte*>(bytes.data()), bytes.size()), owner_(std::move(owner)) {}
+
+ private:
+  std::shared_ptr<const void> owner_;
+};
+
 }  // namespace
+
+std::shared_ptr<const Buffer> Buffer::Borrow(absl::Span<const std::byte> bytes, std::shared_ptr<const void> owner) {
+  return std::make_shared<BorrowedBuffer>(bytes, std::move(owner));
+}
 
 absl::StatusOr<std::shared_ptr<Buffer>> Buffer::Allocate(size_t size, Backing backing) try {
   if (size > kMaxSize) return OutOfMemory(size);

@@ -40,6 +40,9 @@ class Buffer {
   // A buffer of its own, outside of any pool. RESOURCE_EXHAUSTED if the system has no memory for it.
   static absl::StatusOr<std::shared_ptr<Buffer>> Allocate(size_t size, Backing backing = Backing::kPrivate);
 
+  // Memory that is somebody else's, such as a mapped file's, and that `owner` keeps. Of any alignment.
+  static std::shared_ptr<const Buffer> Borrow(absl::Span<const std::byte> bytes, std::shared_ptr<const void> owner);
+
  protected:
   Buffer(std::byte* data, size_t size, int shared_fd = -1) : data_(data), size_(size), shared_fd_(shared_fd) {}
   bool is_reusable() const { return reusable_; }

@@ -309,7 +309,7 @@ std::vector<PushCase> PushCases() {
        {"m/20", "ended before commit"}},
 
       {"EmptyName", tensor([](auto& t) { t.set_name(""); }), StatusCode::kInvalidArgument, {"name"}},
-      {"LongName", tensor([](auto& t) { t.set_name(std::string(101, 'n')); }), StatusCode::kInvalidArgument, {"100"}},
+      {"LongName", tensor([](auto& t) { t.set_name(std::string(101, 'n')); }), StatusCode::kResourceExhausted, {"100"}},
       {"NameWithNewline", tensor([](auto& t) { t.set_name("a\nb"); }), StatusCode::kInvalidArgument, {"a\\x0ab"}},
       {"NoDType",
        tensor([](auto& t) { t.set_dtype(v1::DTYPE_UNSPECIFIED); }),
@@ -332,7 +332,7 @@ std::vector<PushCase> PushCases() {
        tensor([](auto& t) {
          for (int i = 0; i < 20; ++i) t.add_shape(1);
        }),
-       StatusCode::kInvalidArgument,
+       StatusCode::kResourceExhausted,
        {"w", "16"}},
       {"BoxWithoutSizes",
        Script().Open().DeclareWith([](auto& t) { t.mutable_box()->add_offsets(0); }),

@@ -8,23 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/temporary_folder.h"
+
 namespace refit {
-
-// A folder that is gone with its contents at the end.
-class TemporaryFolder {
- public:
-  TemporaryFolder();
-  ~TemporaryFolder();
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-
-  std::string Path(const std::string& name) const { return path_ + "/" + name; }
-  // Names of what is in it, sorted.
-  std::vector<std::string> Names() const;
-
- private:
-  std::string path_;
-};
 
 struct Outcome {
   int code = -1;  // exit code; 128 + signal if one ended it

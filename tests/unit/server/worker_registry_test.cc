@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/net/channel.h"
+#include "tests/support/status_matchers.h"
 
 namespace refit {
 namespace {
@@ -41,12 +42,32 @@ TEST(WorkerRegistry, APullThatVanishesHasFailed) {
 TEST(WorkerRegistry, ForgetsTheLongestSilentButNoneThatPulls) {
   WorkerRegistry registry;
   const auto pull = registry.StartPull("m", "pulling", "peer", 1, 1);
-  for (size_t i = 0; i < WorkerRegistry::kMaxWorkers; ++i) registry.Watching("m", absl::StrCat("w", i), "peer");
+  for (size_t i = 0; i < WorkerRegistry::kMaxWorkers; ++i) {
+    registry.StartPull("m", absl::StrCat("w", i), "peer", 1, 10)->Complete();
+  }
   std::vector<std::string> names;
   for (const v1::Worker& worker : registry.List("m")) names.push_back(worker.name());
   EXPECT_EQ(names.size(), WorkerRegistry::kMaxWorkers);
   EXPECT_THAT(names, ::testing::Contains("pulling"));
   EXPECT_THAT(names, ::testing::Not(::testing::Contains("w0")));
+}
+
+TEST(WorkerRegistry, RefusesOneMoreOnlyWhileAllAreBusy) {
+  WorkerRegistry registry(/*max_workers=*/2);
+  registry.Watching("m", "a", "peer");
+  registry.Watching("m", "a", "peer");
+  const auto pull = registry.StartPull("m", "b", "peer", 1, 1);
+  EXPECT_OK(registry.CheckRoom("m", "a"));
+  EXPECT_OK(registry.CheckRoom("m", "b"));
+  EXPECT_THAT(registry.CheckRoom("m", "c"),
+              StatusIs(absl::StatusCode::kResourceExhausted, ::testing::HasSubstr("--max-workers")));
+  registry.WatchEnded("m", "a");  // one of two
+  EXPECT_THAT(registry.CheckRoom("other", "a"), StatusIs(absl::StatusCode::kResourceExhausted));
+  registry.WatchEnded("m", "a");
+  EXPECT_OK(registry.CheckRoom("m", "c"));
+  registry.Watching("m", "c", "peer");
+  pull->Complete();
+  EXPECT_OK(registry.CheckRoom("m", "d"));  // b is forgotten for it
 }
 
 TEST(WorkerRegistry, AFullListFitsIntoOneMessage) {

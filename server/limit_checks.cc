@@ -1,0 +1,51 @@
+#include "server/limit_checks.h"
+
+#include "absl/strings/str_cat.h"
+#include "common/tensor/tensor_spec.h"
+
+namespace refit {
+namespace {
+
+template <typename Request>
+absl::Status CheckFilterAndRules(const Request& request, const Limits& limits) {
+  if (absl::Status status = CheckRegex(request.filter(), limits); !status.ok()) return status;
+  const absl::Status count =
+      CheckLimit("the request", request.rules_size(), "layout rules", limits.max_rules, "--max-rules");
+  if (!count.ok()) return count;
+  for (const v1::LayoutRule& rule : request.rules()) {
+    if (absl::Status status = CheckRegex(rule.pattern(), limits); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status CheckLimit(absl::string_view what, uint64_t has, absl::string_view unit, uint64_t limit,
+                        absl::string_view flag) {
+  if (has <= limit) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(what, " has ", has, " ", unit, "; at most ", limit,
+                                                   " are accepted, which is the limit (", flag, ")"));
+}
+
+absl::Status CheckTensor(const v1::TensorSpec& tensor, const Limits& limits) {
+  const std::string name = Printable(tensor.name());
+  const absl::Status length = CheckLimit(absl::StrCat("tensor name \"", name, "\""), tensor.name().size(), "bytes",
+                                         limits.max_name_bytes, "--max-name-bytes");
+  if (!length.ok()) return length;
+  return CheckLimit(absl::StrCat("tensor \"", name, "\""), tensor.shape_size(), "dimensions", limits.max_dimensions,
+                    "--max-dimensions");
+}
+
+absl::Status CheckRegex(absl::string_view pattern, const Limits& limits) {
+  return CheckLimit("a regex", pattern.size(), "bytes", limits.max_regex_bytes, "--max-regex-bytes");
+}
+
+absl::Status CheckSelection(const v1::PullRequest& request, const Limits& limits) {
+  return CheckFilterAndRules(request, limits);
+}
+
+absl::Status CheckSelection(const v1::GetManifestRequest& request, const Limits& limits) {
+  return CheckFilterAndRules(request, limits);
+}
+
+}  // namespace refit

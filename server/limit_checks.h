@@ -1,0 +1,28 @@
+// What a peer sends, held against the service's limits. RESOURCE_EXHAUSTED, naming the limit, its value and the flag
+// that sets it, for what is beyond.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "refit/v1/pull.pb.h"
+#include "refit/v1/types.pb.h"
+#include "server/server_context.h"
+
+namespace refit {
+
+// "<what> has 5000 bytes; at most 4096 are accepted, which is the limit (--max-regex-bytes)".
+absl::Status CheckLimit(absl::string_view what, uint64_t has, absl::string_view unit, uint64_t limit,
+                        absl::string_view flag);
+
+// Length of its name, and number of dimensions.
+absl::Status CheckTensor(const v1::TensorSpec& tensor, const Limits& limits);
+
+absl::Status CheckRegex(absl::string_view pattern, const Limits& limits);
+
+// Filter and rules of a request.
+absl::Status CheckSelection(const v1::PullRequest& request, const Limits& limits);
+absl::Status CheckSelection(const v1::GetManifestRequest& request, const Limits& limits);
+
+}  // namespace refit

@@ -1,0 +1,289 @@
+#include "server/spool.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+
+namespace refit {
+namespace {
+
+constexpr absl::Duration kRetryInterval = absl::Seconds(30);
+
+std::string Seconds(absl::Duration duration) { return absl::StrFormat("%.3f", absl::ToDoubleSeconds(duration)); }
+
+}  // namespace
+
+Spool::Spool(SpoolFolder folder, uint64_t max_chunk_bytes, VersionStore& store, EventLog log)
+    : folder_(std::move(folder)), max_chunk_bytes_(max_chunk_bytes), store_(store), log_(std::move(log)) {}
+
+absl::StatusOr<std::unique_ptr<Spool>> Spool::Open(const std::string& folder, uint64_t max_chunk_bytes,
+                                                   VersionStore& store, EventLog log) {
+  absl::StatusOr<SpoolFolder> opened = SpoolFolder::Open(folder);
+  if (!opened.ok()) return opened.status();
+  std::unique_ptr<Spool> spool =
+      absl::WrapUnique(new Spool(*std::move(opened), max_chunk_bytes, store, std::move(log)));
+  if (absl::Status status = spool->Load(); !status.ok()) return status;
+  spool->observer_ = store.ObserveAll([self = spool.get()](const std::shared_ptr<Version>& version) {
+    absl::MutexLock lock(&self->mutex_);
+    self->changed_.insert(version->model());
+  });
+  {
+    absl::MutexLock lock(&spool->mutex_);
+    spool->ended_ = false;
+  }
+  spool->thread_ = std::thread([self = spool.get()] { self->Run(); });
+  return spool;
+}
+
+Spool::~Spool() {
+  Stop(absl::InfinitePast());
+  if (thread_.joinable()) thread_.join();
+  store_.StopObserving(observer_);
+}
+
+void Spool::Stop(absl::Time deadline) {
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+    deadline_ = std::min(deadline_, deadline);
+  }
+  absl::MutexLock lock(&mutex_);
+  mutex_.Await(absl::Condition(&ended_));
+}
+
+// What was there before.
+
+absl::Status Spool::Load() {
+  if (absl::Status status = RestoreRecords(); !status.ok()) return status;
+  const absl::StatusOr<SpoolFolder::Contents> contents = folder_.List();
+  if (!contents.ok()) return contents.status();
+  for (const std::string& name : contents->leftovers) {
+    const absl::Status removed = folder_.Remove(name);
+    log_.Warning("half-written file removed from the spool",
+                 {{"file", Printable(name)}, {"result", removed.ok() ? "removed" : removed.ToString()}});
+  }
+  for (const std::string& name : contents->foreign) {
+    log_.Warning("a file in the spool is none of its own, and left alone", {{"file", Printable(name)}});
+  }
+  std::map<std::string, std::map<uint64_t, SpooledFile>> models;
+  for (const std::string& name : contents->versions) {
+    absl::StatusOr<SpooledFile> file = SpooledFile::Open(folder_.PathOf(name));
+    if (file.ok() && SpoolFolder::NameOf(file->model(), file->number()) != name) {
+      file = absl::InvalidArgumentError(
+          absl::StrCat("it says that it is version ", Printable(file->model()), "/", file->number()));
+    }
+    if (!file.ok()) {
+      Quarantine(name, file.status());
+      continue;
+    }
+    models[file->model()].emplace(file->number(), *std::move(file));
+  }
+  for (auto& [model, files] : models) LoadModel(std::move(files));
+  return absl::OkStatus();
+}
+
+absl::Status Spool::RestoreRecords() {
+  absl::StatusOr<SpoolFolder::Records> records = folder_.ReadRecords();
+  if (!records.ok()) return records.status();
+  for (const auto& [model, record] : *records) store_.RestoreRecord(model, record);
+  saved_ = *std::move(records);
+  return absl::OkStatus();
+}
+
+void Spool::LoadModel(std::map<uint64_t, SpooledFile> files) {
+  uint32_t served = 0;
+  for (auto it = files.rbegin(); it != files.rend(); ++it) {
+    const std::string name = SpoolFolder::NameOf(it->second.model(), it->first);
+    if (served < store_.options().retain_versions) {
+      served += LoadVersion(name, it->second) ? 1 : 0;
+      continue;
+    }
+    const absl::Status removed = folder_.Remove(name);
+    log_.Info("spooled version retired", {{"file", name}, {"result", removed.ok() ? "removed" : removed.ToString()}});
+  }
+}
+
+bool Spool::LoadVersion(const std::string& name, const SpooledFile& file) {
+  const absl::Time begin = absl::Now();
+  if (file.summary().chunk_bytes() > max_chunk_bytes_) {
+    log_.Warning("spooled version cannot be served: its chunks are larger than --max-message-bytes allows",
+                 {{"file", name}, {"chunk_bytes", absl::StrCat(file.summary().chunk_bytes())}});
+    store_.RestoreRecord(file.model(), {file.number(), file.summary().trainer_epoch()});
+    absl::MutexLock lock(&mutex_);
+    files_[file.model()][file.number()] = file.summary().bytes();
+    return false;
+  }
+  absl::StatusOr<std::shared_ptr<Version>> version = file.Load();
+  if (!version.ok()) {
+    Quarantine(name, version.status());
+    return false;
+  }
+  const uint64_t bytes = (*version)->bytes();
+  const double gigabytes = static_cast<double>(bytes) / 1e9;
+  const absl::Duration took = absl::Now() - begin;
+  log_.Info("spooled version checked and served",
+            {{"version", Printable((*version)->Label())},
+             {"bytes", absl::StrCat(bytes)},
+             {"seconds", Seconds(took)},
+             {"gigabytes_per_second", absl::StrFormat("%.2f", gigabytes / absl::ToDoubleSeconds(took))}});
+  store_.RestoreVersion(*std::move(version));
+  absl::MutexLock lock(&mutex_);
+  files_[file.model()][file.number()] = bytes;
+  return true;
+}
+
+void Spool::Quarantine(const std::string& name, const absl::Status& why) {
+  const absl::Status renamed = folder_.Quarantine(name);
+  log_.Warning("spooled version refused",
+               {{"file", Printable(name)},
+                {"error", std::string(why.message())},
+                {"result", renamed.ok() ? absl::StrCat("renamed to ", name, ".bad") : renamed.ToString()}});
+}
+
+// What comes.
+
+void Spool::Run() {
+  while (true) {
+    const std::set<std::string> models = NextModels();
+    if (models.empty()) break;
+    for (const std::string& model : models) Report(model, Update(model));
+  }
+  absl::MutexLock lock(&mutex_);
+  ended_ = true;
+}
+
+// Waits until there are some; none at the end.
+std::set<std::string> Spool::NextModels() {
+  absl::MutexLock lock(&mutex_);
+  const auto has_work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_ || !changed_.empty(); };
+  const absl::Duration patience = errors_.empty() ? absl::InfiniteDuration() : kRetryInterval;
+  if (!mutex_.AwaitWithTimeout(absl::Condition(&has_work), patience)) {
+    for (const auto& [model, error] : errors_) changed_.insert(model);
+  }
+  return std::exchange(changed_, {});
+}
+
+absl::Status Spool::Update(const std::string& model) {
+  const std::vector<std::shared_ptr<Version>> versions = store_.List(model);
+  RemoveRetired(model, versions);  // which may make the room that the rest needs
+  if (absl::Status status = SaveRecords(); !status.ok()) return status;
+  const auto newest = std::find_if(versions.rbegin(), versions.rend(),
+                                   [](const auto& version) { return version->state() == v1::VERSION_STATE_COMMITTED; });
+  if (newest == versions.rend() || (*newest)->is_spooled()) return absl::OkStatus();
+  if (absl::Status status = Write(*newest); !status.ok()) return status;
+  RemoveRetired(model, versions);
+  return SaveRecords();
+}
+
+absl::Status Spool::Write(const std::shared_ptr<Version>& version) {
+  const absl::Time begin = absl::Now();
+  const std::string name = SpoolFolder::NameOf(version->model(), version->number());
+  const absl::Status status = WriteSpooledVersion(version, folder_.PathOf(name), [this] { return MayGoOn(); });
+  if (!status.ok()) {
+    return absl::Status(status.code(), absl::StrCat("version ", version->Label(),
+                                                    " is not on disk, and would not "
+                                                    "outlive the service: ",
+                                                    status.message()));
+  }
+  {
+    absl::MutexLock lock(&mutex_);
+    files_[version->model()][version->number()] = version->bytes();
+  }
+  version->SetSpooled(true);
+  log_.Info("version spooled", {{"version", Printable(version->Label())},
+                                {"bytes", absl::StrCat(version->bytes())},
+                                {"seconds", Seconds(absl::Now() - begin)}});
+  return absl::OkStatus();
+}
+
+// The newest file stays in any case: there is nothing newer yet.
+void Spool::RemoveRetired(const std::string& model, const std::vector<std::shared_ptr<Version>>& versions) {
+  std::set<uint64_t> kept;
+  for (const std::shared_ptr<Version>& version : versions) {
+    if (version->state() == v1::VERSION_STATE_COMMITTED) kept.insert(version->number());
+  }
+  const Files files = FilesOf(model);
+  if (!files.empty()) kept.insert(files.rbegin()->first);
+  std::set<uint64_t> removed;
+  for (const auto& [number, bytes] : files) {
+    if (kept.count(number) != 0) continue;
+    if (folder_.Remove(SpoolFolder::NameOf(model, number)).ok()) removed.insert(number);  // otherwise the next time
+  }
+  for (const std::shared_ptr<Version>& version : versions) {
+    if (removed.count(version->number()) != 0) version->SetSpooled(false);
+  }
+  absl::MutexLock lock(&mutex_);
+  for (const uint64_t number : removed) files_[model].erase(number);
+}
+
+Spool::Files Spool::FilesOf(const std::string& model) const {
+  absl::MutexLock lock(&mutex_);
+  const auto found = files_.find(model);
+  return found == files_.end() ? Files() : found->second;
+}
+
+// Numbers count once they are on disk: what was lost may be pushed again.
+absl::Status Spool::SaveRecords() {
+  SpoolFolder::Records records = store_.Records();
+  for (auto& [model, record] : records) {
+    const Files files = FilesOf(model);
+    record.newest_committed = files.empty() ? 0 : files.rbegin()->first;
+    const auto saved = saved_.find(model);
+    if (saved == saved_.end()) continue;
+    record.newest_committed = std::max(record.newest_committed, saved->second.newest_committed);
+  }
+  if (records == saved_) return absl::OkStatus();
+  if (absl::Status status = folder_.WriteRecords(records); !status.ok()) return status;
+  saved_ = std::move(records);
+  return absl::OkStatus();
+}
+
+void Spool::Report(const std::string& model, const absl::Status& status) {
+  if (absl::IsCancelled(status)) return log_.Warning("spooling ended early", {{"reason", status.ToString()}});
+  const std::string error(status.message());
+  bool is_new = false;
+  bool was_there = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (status.ok()) {
+      was_there = errors_.erase(model) != 0;
+    } else {
+      is_new = std::exchange(errors_[model], error) != error;
+      last_error_at_ = absl::Now();
+    }
+  }
+  if (was_there) log_.Info("the spool can be written again", {{"model", Printable(model)}});
+  if (is_new) {
+    log_.Write(LogLevel::kError, "the spool cannot be written; the service goes on from memory",
+               {{"model", Printable(model)}, {"error", error}});
+  }
+}
+
+bool Spool::MayGoOn() const {
+  absl::MutexLock lock(&mutex_);
+  return !stopping_ || absl::Now() < deadline_;
+}
+
+v1::SpoolInfo Spool::Info() const {
+  v1::SpoolInfo info;
+  info.set_folder(folder_.path());
+  std::map<std::string, bool> newest_is_spooled;
+  for (const std::shared_ptr<Version>& version : store_.List("")) {
+    if (version->state() == v1::VERSION_STATE_COMMITTED) newest_is_spooled[version->model()] = version->is_spooled();
+  }
+  for (const auto& [model, spooled] : newest_is_spooled) info.set_pending(info.pending() + (spooled ? 0 : 1));
+  absl::MutexLock lock(&mutex_);
+  for (const auto& [model, files] : files_) {
+    info.set_versions(info.versions() + static_cast<uint32_t>(files.size()));
+    for (const auto& [number, bytes] : files) info.set_bytes(info.bytes() + bytes);
+  }
+  if (!errors_.empty()) info.set_last_error(errors_.begin()->second);
+  if (last_error_at_ != absl::InfinitePast()) info.set_last_error_at_ns(absl::ToUnixNanos(last_error_at_));
+  return info;
+}
+
+}  // namespace refit

@@ -1,0 +1,89 @@
+// Keeps committed versions on disk, and serves them again after a restart.
+//
+// A thread of its own writes, so that neither a trainer's commit nor any call waits for the disk: a version is durable
+// once its summary says `spooled`, shortly after its commit. Only a model's newest version is written; one that is
+// superseded before its turn is skipped. A retired version's file goes once a newer one is there. When the disk is full
+// or fails, the service goes on from memory, says so, and tries again.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "refit/v1/inspect.pb.h"
+#include "server/event_log.h"
+#include "server/spool_folder.h"
+#include "server/spooled_version.h"
+#include "server/version_store.h"
+
+namespace refit {
+
+// Thread-safe.
+class Spool {
+ public:
+  // Takes hold of the folder, removes what an earlier life left half-written, and gives the store the versions that are
+  // whole, the newest of each model as far as the store retains them. A damaged one is renamed to *.bad. All bytes are
+  // read and checked before it returns. Nobody may use the store yet. `store` must outlive the spool. Errors as
+  // SpoolFolder::Open; DATA_LOSS as SpoolFolder::ReadRecords.
+  static absl::StatusOr<std::unique_ptr<Spool>> Open(const std::string& folder, uint64_t max_chunk_bytes,
+                                                     VersionStore& store, EventLog log);
+  ~Spool();
+  Spool(const Spool&) = delete;
+  Spool& operator=(const Spool&) = delete;
+
+  // Writes what is to be written, until `deadline` at the longest, and ends. The destructor does not wait.
+  void Stop(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  v1::SpoolInfo Info() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  using Files = std::map<uint64_t, uint64_t>;  // bytes of each number's
+
+  Spool(SpoolFolder folder, uint64_t max_chunk_bytes, VersionStore& store, EventLog log);
+
+  // At the start.
+  absl::Status Load();
+  absl::Status RestoreRecords();
+  void LoadModel(std::map<uint64_t, SpooledFile> files);
+  // Whether it is served now.
+  bool LoadVersion(const std::string& name, const SpooledFile& file);
+  void Quarantine(const std::string& name, const absl::Status& why);
+
+  // On the thread.
+  void Run();
+  std::set<std::string> NextModels() ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status Update(const std::string& model);
+  absl::Status Write(const std::shared_ptr<Version>& version);
+  void RemoveRetired(const std::string& model, const std::vector<std::shared_ptr<Version>>& versions);
+  absl::Status SaveRecords();
+  Files FilesOf(const std::string& model) const ABSL_LOCKS_EXCLUDED(mutex_);
+  void Report(const std::string& model, const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
+  bool MayGoOn() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+  const SpoolFolder folder_;
+  const uint64_t max_chunk_bytes_;
+  VersionStore& store_;
+  const EventLog log_;
+  SpoolFolder::Records saved_;  // only on the thread
+  uint64_t observer_ = 0;
+
+  mutable absl::Mutex mutex_;
+  std::map<std::string, Files> files_ ABSL_GUARDED_BY(mutex_);
+  std::set<std::string> changed_ ABSL_GUARDED_BY(mutex_);              // models to look at
+  std::map<std::string, std::string> errors_ ABSL_GUARDED_BY(mutex_);  // of models whose last write failed
+  absl::Time last_error_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  bool ended_ ABSL_GUARDED_BY(mutex_) = true;  // the thread
+  absl::Time deadline_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
+  std::thread thread_;
+};
+
+}  // namespace refit
