@@ -5,3 +5,4 @@ refit_test(worker_registry_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/server/worker_
 refit_test(assembly_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/server/assembly_test.cc DEPS refit::server LABELS unit)
 refit_test(chunk_progress_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/server/chunk_progress_test.cc DEPS refit::server LABELS unit)
 refit_test(packed_chunks_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/server/packed_chunks_test.cc DEPS refit::server LABELS unit)
+refit_test(self_check_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/server/self_check_test.cc DEPS refit::server LABELS unit)

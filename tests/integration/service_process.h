@@ -1,0 +1,38 @@
+// A refit-server of its own process, listening on loopback.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tests/integration/subprocess.h"
+
+namespace refit {
+
+class ServiceProcess {
+ public:
+  // Returns once it listens, on a free port unless one is given. Throws, with what it said, if it does not.
+  explicit ServiceProcess(const std::vector<std::string>& flags = {}, int port = 0);
+
+  int port() const { return port_; }
+  std::string address() const { return "127.0.0.1:" + std::to_string(port_); }
+  Subprocess& process() { return *process_; }
+
+  // Of the process, from /proc.
+  uint64_t ResidentBytes() const;
+  uint64_t OpenDescriptors() const;
+  // Allows it so many more descriptors than it has open.
+  void LeaveDescriptors(uint64_t more);
+
+ private:
+  TemporaryFolder folder_;
+  std::unique_ptr<Subprocess> process_;
+  int port_ = 0;
+};
+
+// Likewise, of any process.
+uint64_t ResidentBytes(pid_t pid);
+uint64_t OpenDescriptors(pid_t pid);
+
+}  // namespace refit
