@@ -35,6 +35,9 @@ class EventLog {
   void Warning(absl::string_view event, std::initializer_list<Field> fields = {}) const {
     Write(LogLevel::kWarning, event, fields);
   }
+  void Error(absl::string_view event, std::initializer_list<Field> fields = {}) const {
+    Write(LogLevel::kError, event, fields);
+  }
 
  private:
   LogFormat format_ = LogFormat::kText;

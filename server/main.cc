@@ -2,14 +2,18 @@
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <iostream>
 #include <map>
+#include <memory>
 #include <string>
 
 #include "common/net/channel.h"
 #include "common/net/version_info.h"
+#include "server/descriptor_limit.h"
 #include "server/refit_server.h"
+#include "server/self_check.h"
 
 namespace refit {
 namespace {
@@ -22,6 +26,7 @@ struct Flags {
   double rank_join_seconds = 60;
   double worker_seconds = 60;
   double grace_seconds = 10;
+  double self_check_seconds = 4;
   std::string port_file;
 };
 
@@ -109,6 +114,9 @@ void AddOptions(CLI::App& app, Flags& flags) {
       ->check(CLI::Range(0, 1024));
   option("--grace", flags.grace_seconds, "SECONDS", "On SIGTERM, time for calls under way to end [10]")
       ->check(CLI::NonNegativeNumber);
+  option("--self-check", flags.self_check_seconds, "SECONDS",
+         "End, for a supervisor to restart it, once it has accepted no connection for so long. 0: never [4]")
+      ->check(CLI::NonNegativeNumber);
   option("--log-format", flags.log_format, "text|json", "Logs on stderr, one event a line: key=value, or JSON [text]")
       ->transform(CLI::CheckedTransformer(
           std::map<std::string, LogFormat>{{"text", LogFormat::kText}, {"json", LogFormat::kJson}}));
@@ -133,9 +141,27 @@ std::chrono::milliseconds Milliseconds(double seconds) {
   return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
 }
 
+constexpr int kUnreachable = 3;
+// Fewer descriptors than this do not serve a fleet.
+constexpr uint64_t kManyDescriptors = 4096;
+
+void CheckDescriptors(const EventLog& log) {
+  const uint64_t limit = RaiseDescriptorLimit();
+  if (limit >= kManyDescriptors) return;
+  log.Warning("few file descriptors: each connection takes one; raise `ulimit -n` or LimitNOFILE",
+              {{"limit", std::to_string(limit)}});
+}
+
+// Ends the program at once: what no longer accepts is not to be trusted with an orderly end.
+void EndUnreachable(const EventLog& log, const absl::Status& status) {
+  log.Error("unreachable, ending so that a supervisor restarts it", {{"reason", std::string(status.message())}});
+  std::_Exit(kUnreachable);
+}
+
 int Serve(Flags& flags) {
   const sigset_t signals = BlockEndSignals();
   flags.server.log = EventLog(flags.log_format, flags.log_level);
+  CheckDescriptors(flags.server.log);
   flags.server.limits.push_idle_timeout = Milliseconds(flags.push_idle_seconds);
   flags.server.limits.worker_timeout = Milliseconds(flags.worker_seconds);
   flags.server.limits.rank_join_timeout = Milliseconds(flags.rank_join_seconds);
@@ -152,8 +178,19 @@ int Serve(Flags& flags) {
       return 1;
     }
   }
+  std::unique_ptr<SelfCheck> self_check;
+  if (flags.self_check_seconds > 0) {
+    auto started = SelfCheck::Start({(*server)->address(), Milliseconds(flags.self_check_seconds)},
+                                    [&](const absl::Status& status) { EndUnreachable(flags.server.log, status); });
+    if (!started.ok()) {
+      std::cerr << "refit-server: " << started.status().message() << "\n";
+      return 1;
+    }
+    self_check = *std::move(started);
+  }
   int signal = 0;
   sigwait(&signals, &signal);
+  self_check.reset();
   flags.server.log.Info("shutting down", {{"signal", signal == SIGTERM ? "SIGTERM" : "SIGINT"}});
   (*server)->Shutdown(Milliseconds(flags.grace_seconds));
   flags.server.log.Info("stopped");
@@ -170,7 +207,8 @@ int Main(int argc, char** argv) {
   app.footer(
       "Trainers push with `refit push` or the Publisher library, workers pull with `refit pull` or the Subscriber\n"
       "library, people look with `refit status` or grpcurl (server reflection is on).\n"
-      "SIGTERM and SIGINT end it gracefully. Exit codes: 0 stopped by a signal, 1 could not start, 2 bad usage.");
+      "SIGTERM and SIGINT end it gracefully. Exit codes: 0 stopped by a signal, 1 could not start, 2 bad usage,\n"
+      "3 it stopped accepting connections (see --self-check): restart it.");
   app.set_version_flag("--version", std::string("refit-server ") + SoftwareVersion());
   Flags flags;
   AddOptions(app, flags);

@@ -28,6 +28,8 @@ constexpr int kMaxStreamsPerConnection = 1024;
 constexpr int kFirstReconnectMs = 100;
 constexpr int kLongestReconnectMs = 2'000;
 constexpr int kServerKeepaliveMs = 10'000;
+// A connection that has not said by then what it wants is closed.
+constexpr int kHandshakeTimeoutMs = 10'000;
 // Clients may ping as often as this.
 constexpr int kMinPingIntervalMs = 1'000;
 
@@ -109,6 +111,7 @@ void ConfigureServer(grpc::ServerBuilder& builder, int max_message_bytes) {
   builder.SetMaxSendMessageSize(max_message_bytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeTimeoutMs);
   // Otherwise two services could listen on one port, each getting some of the connections.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kServerKeepaliveMs);

@@ -1,13 +1,10 @@
-// refit-server as a process of its own.
+// A refit-server in a process of its own, listening on loopback.
 #pragma once
 
-#include <signal.h>
-
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <string>
-#include <thread>
-#include <utility>
 #include <vector>
 
 #include "common/net/channel.h"
@@ -17,43 +14,32 @@ namespace refit {
 
 class ServiceProcess {
  public:
-  // Waits until it listens, or has ended (then address() is empty).
-  explicit ServiceProcess(std::vector<std::string> arguments) {
-    const std::string port_file = folder_.Path("port");
-    arguments.insert(arguments.end(), {"--listen", "127.0.0.1:0", "--port-file", port_file});
-    process_ = Subprocess::Start("refit-server", arguments);
-    std::string port;
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-    while ((port.empty() || port.back() != '\n') && process_->IsRunning()) {
-      if (std::chrono::steady_clock::now() > deadline) return;
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));
-      port = ReadFile(port_file);
-    }
-    if (!port.empty()) address_ = "127.0.0.1:" + port.substr(0, port.size() - 1);
-  }
+  // Returns once it listens, on a free port unless one is given; or once it has ended (then address() is empty).
+  explicit ServiceProcess(const std::vector<std::string>& flags = {}, int port = 0);
 
-  const std::string& address() const { return address_; }
-  ChannelOptions Channel(Transport transport = Transport::kAuto) const {
-    ChannelOptions options;
-    options.address = address_;
-    options.transport = transport;
-    return options;
-  }
+  int port() const { return port_; }
+  std::string address() const { return port_ == 0 ? "" : "127.0.0.1:" + std::to_string(port_); }
+  ChannelOptions Channel(Transport transport = Transport::kAuto) const;
+  Subprocess& process() { return *process_; }
   std::string Err() const { return process_->Err(); }
-  Outcome Kill() {
-    process_->Signal(SIGKILL);
-    return process_->Wait();
-  }
-  Outcome Terminate() {
-    process_->Signal(SIGTERM);
-    return process_->Wait();
-  }
+  Outcome Kill();
+  Outcome Terminate();
   Outcome Wait() { return process_->Wait(); }
+
+  // Of the process, from /proc.
+  uint64_t ResidentBytes() const;
+  uint64_t OpenDescriptors() const;
+  // Allows it so many more descriptors than it has open.
+  void LeaveDescriptors(uint64_t more);
 
  private:
   TemporaryFolder folder_;
   std::unique_ptr<Subprocess> process_;
-  std::string address_;
+  int port_ = 0;
 };
+
+// Likewise, of any process.
+uint64_t ResidentBytes(pid_t pid);
+uint64_t OpenDescriptors(pid_t pid);
 
 }  // namespace refit

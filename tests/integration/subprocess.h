@@ -25,6 +25,7 @@ class Subprocess {
   static std::unique_ptr<Subprocess> Start(const std::string& program, const std::vector<std::string>& arguments);
   ~Subprocess();
 
+  pid_t pid() const { return pid_; }
   void Signal(int signal) const;
   bool IsRunning() const;
   // Kills it and gives code 137 after `patience`.

@@ -1,0 +1,131 @@
+#include "server/self_check.h"
+
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <string>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "server/refit_server.h"
+#include "tests/support/status_matchers.h"
+
+namespace refit {
+namespace {
+
+using absl::StatusCode;
+using std::chrono::milliseconds;
+using ::testing::HasSubstr;
+
+constexpr milliseconds kPatience{200};
+constexpr absl::Duration kLong = absl::Seconds(30);
+constexpr absl::Duration kSeveralTimesThePatience = absl::Seconds(1);
+
+// A socket that listens, on which nobody accepts unless the test does.
+class Listener {
+ public:
+  Listener() : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof(address);
+    EXPECT_EQ(bind(fd_, reinterpret_cast<sockaddr*>(&address), size), 0);
+    EXPECT_EQ(listen(fd_, 16), 0);
+    EXPECT_EQ(getsockname(fd_, reinterpret_cast<sockaddr*>(&address), &size), 0);
+    port_ = ntohs(address.sin_port);
+  }
+  ~Listener() { close(fd_); }
+
+  std::string address() const { return absl::StrCat("127.0.0.1:", port_); }
+  int fd() const { return fd_; }
+
+ private:
+  int fd_;
+  int port_ = 0;
+};
+
+// A check, and what it found.
+struct Checked {
+  explicit Checked(const std::string& address, milliseconds patience = kPatience) {
+    auto started = SelfCheck::Start({address, patience}, [this](const absl::Status& status) {
+      failure = status;
+      failed.Notify();
+    });
+    EXPECT_OK(started);
+    if (started.ok()) check = *std::move(started);
+  }
+
+  absl::Status failure;
+  absl::Notification failed;
+  std::unique_ptr<SelfCheck> check;
+};
+
+TEST(SelfCheck, AConnectionThatNobodyAcceptsIsAFailure) {
+  const Listener listener;
+  Checked checked(listener.address());
+  ASSERT_TRUE(checked.failed.WaitForNotificationWithTimeout(kLong));
+  EXPECT_THAT(checked.failure, StatusIs(StatusCode::kDeadlineExceeded, HasSubstr("nobody has answered")));
+  EXPECT_THAT(std::string(checked.failure.message()), HasSubstr(listener.address()));
+}
+
+TEST(SelfCheck, AnAddressWhereNobodyListensIsAFailure) {
+  std::string address;
+  { address = Listener().address(); }
+  Checked checked(address);
+  ASSERT_TRUE(checked.failed.WaitForNotificationWithTimeout(kLong));
+  EXPECT_THAT(checked.failure, StatusIs(StatusCode::kNotFound, HasSubstr("refused")));
+}
+
+// As a TLS server does that turns the greeting down.
+TEST(SelfCheck, AServerThatHangsUpIsAlive) {
+  const Listener listener;
+  std::thread server([&] {
+    while (true) {
+      const int peer = accept(listener.fd(), nullptr, nullptr);
+      if (peer < 0) return;
+      close(peer);
+    }
+  });
+  {
+    Checked checked(listener.address());
+    EXPECT_FALSE(checked.failed.WaitForNotificationWithTimeout(kSeveralTimesThePatience)) << checked.failure;
+  }
+  shutdown(listener.fd(), SHUT_RDWR);
+  server.join();
+}
+
+TEST(SelfCheck, ARealServerIsAlive) {
+  const std::string socket_path = absl::StrCat(::testing::TempDir(), "/self-check-", getpid(), ".sock");
+  for (const std::string& listen : {std::string("127.0.0.1:0"), std::string("localhost:0"), "unix:" + socket_path}) {
+    ServerOptions options;
+    options.listen = listen;
+    auto server = RefitServer::Start(options);
+    ASSERT_OK(server);
+    Checked checked((*server)->address(), milliseconds(500));
+    EXPECT_FALSE(checked.failed.WaitForNotificationWithTimeout(2 * kSeveralTimesThePatience))
+        << listen << ": " << checked.failure;
+  }
+}
+
+TEST(SelfCheck, StopsAmidAnAttempt) {
+  const Listener listener;
+  const auto begin = std::chrono::steady_clock::now();
+  { Checked checked(listener.address(), std::chrono::minutes(10)); }
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::minutes(1));
+}
+
+TEST(SelfCheck, AnAddressThatDoesNotResolveIsRefused) {
+  for (const std::string& address :
+       {std::string(), std::string("127.0.0.1:no-such-port"), "unix:" + std::string(200, 'p')}) {
+    auto check = SelfCheck::Start({address, kPatience}, [](const absl::Status&) {});
+    EXPECT_THAT(check, StatusIs(StatusCode::kInvalidArgument, HasSubstr("cannot check"))) << address;
+  }
+}
+
+}  // namespace
+}  // namespace refit
