@@ -22,6 +22,7 @@ struct Flags {
   ServerOptions server;
   LogFormat log_format = LogFormat::kText;
   LogLevel log_level = LogLevel::kInfo;
+  double peer_seconds = 10;
   double push_idle_seconds = 60;
   double rank_join_seconds = 60;
   double worker_seconds = 60;
@@ -101,6 +102,9 @@ void AddOptions(CLI::App& app, Flags& flags) {
   option("--push-window", limits.push_window_bytes, "SIZE",
          "Bytes that the ranks of a version may send ahead of the conversion, all together [64MiB]")
       ->transform(size);
+  option("--peer-timeout", flags.peer_seconds, "SECONDS",
+         "Drop a trainer or worker that does not answer for so long (it hangs, or its network is gone) [10]")
+      ->check(CLI::Range(1.0, 3600.0));
   option("--push-idle-timeout", flags.push_idle_seconds, "SECONDS",
          "Abort a version whose trainer sends nothing for so long [60]")
       ->check(CLI::PositiveNumber);
@@ -162,6 +166,7 @@ int Serve(Flags& flags) {
   const sigset_t signals = BlockEndSignals();
   flags.server.log = EventLog(flags.log_format, flags.log_level);
   CheckDescriptors(flags.server.log);
+  flags.server.limits.peer_timeout = Milliseconds(flags.peer_seconds);
   flags.server.limits.push_idle_timeout = Milliseconds(flags.push_idle_seconds);
   flags.server.limits.worker_timeout = Milliseconds(flags.worker_seconds);
   flags.server.limits.rank_join_timeout = Milliseconds(flags.rank_join_seconds);

@@ -238,9 +238,15 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
         state_.store.Observe(model_, [weak = weak_from_this()](const std::shared_ptr<Version>& version) {
           if (const std::shared_ptr<WatchReactor> self = weak.lock()) self->Changed(version);
         });
+    const uint64_t end = state_.watches.Add([weak = weak_from_this()] {
+      if (const std::shared_ptr<WatchReactor> self = weak.lock()) {
+        self->End({grpc::StatusCode::UNAVAILABLE, "the service is shutting down"});
+      }
+    });
     {
       absl::MutexLock lock(&mutex_);
       observer_ = observer;
+      end_ = end;
     }
     for (const std::shared_ptr<Version>& version : state_.store.List(model_)) Changed(version);
   }
@@ -249,26 +255,22 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
     {
       absl::MutexLock lock(&mutex_);
       writing_ = false;
-      if (!ok) ended_ = true;
     }
-    Advance();
+    ok ? Advance() : End(grpc::Status::CANCELLED);
   }
 
-  void OnCancel() override {
-    {
-      absl::MutexLock lock(&mutex_);
-      ended_ = true;
-    }
-    Advance();
-  }
+  void OnCancel() override { End(grpc::Status::CANCELLED); }
 
   void OnDone() override {
     uint64_t observer = 0;
+    uint64_t end = 0;
     {
       absl::MutexLock lock(&mutex_);
       observer = observer_;
+      end = end_;
     }
     state_.store.StopObserving(observer);
+    state_.watches.Remove(end);
     state_.workers.WatchEnded(model_, worker_);
     self_.reset();
   }
@@ -286,7 +288,16 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
   void Advance() ABSL_LOCKS_EXCLUDED(mutex_) {
     const Step step = NextStep();
     if (step == Step::kWrite) StartWrite(&event_);
-    if (step == Step::kFinish) Finish(grpc::Status::CANCELLED);
+    if (step == Step::kFinish) Finish(ending_);
+  }
+
+  void End(const grpc::Status& status) ABSL_LOCKS_EXCLUDED(mutex_) {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (std::exchange(ended_, true)) return;
+      ending_ = status;
+    }
+    Advance();
   }
 
   Step NextStep() ABSL_LOCKS_EXCLUDED(mutex_) {
@@ -313,9 +324,11 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
 
   absl::Mutex mutex_;
   uint64_t observer_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t end_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<uint64_t, std::shared_ptr<Version>> changed_ ABSL_GUARDED_BY(mutex_);
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+  grpc::Status ending_;  // set once, before ended_ is seen
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
 };
 

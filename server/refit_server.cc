@@ -129,7 +129,7 @@ absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOpti
     impl->state.spool = *std::move(spool);
   }
   grpc::ServerBuilder builder;
-  ConfigureServer(builder, options.limits.max_message_bytes);
+  ConfigureServer(builder, options.limits.max_message_bytes, options.limits.peer_timeout);
   int port = 0;
   builder.AddListeningPort(options.listen, impl->credentials.server, &port);
   builder.RegisterService(&impl->push);
@@ -176,6 +176,7 @@ absl::StatusOr<std::unique_ptr<VersionBuilder>> RefitServer::OpenVersion(const B
 void RefitServer::Shutdown(std::chrono::milliseconds grace) {
   if (grpc::HealthCheckServiceInterface* health = impl_->server->GetHealthCheckService()) health->Shutdown();
   impl_->state.leases.EndAll();
+  impl_->state.watches.EndAll();
   const auto deadline = std::chrono::system_clock::now() + grace;
   impl_->server->Shutdown(deadline);
   impl_->server->Wait();

@@ -14,8 +14,8 @@
 #include "common/adapters/python_regex.h"
 #include "common/net/channel.h"
 #include "server/authorizer.h"
+#include "server/end_table.h"
 #include "server/event_log.h"
-#include "server/lease_table.h"
 #include "server/part_table.h"
 #include "server/peer_streams.h"
 #include "server/spool.h"
@@ -42,6 +42,9 @@ struct Limits {
   uint64_t packed_bytes = uint64_t{256} << 20;
   // Bytes that the ranks of a version may have under way, all together; each rank at least two chunks.
   uint64_t push_window_bytes = uint64_t{64} << 20;
+  // A trainer or worker whose process or network does not answer any more is dropped after so long: what it had open is
+  // aborted, and its memory freed. At least a second.
+  std::chrono::milliseconds peer_timeout = std::chrono::seconds(10);
   // A push whose trainer is silent for so long is aborted.
   std::chrono::milliseconds push_idle_timeout = std::chrono::seconds(60);
   // A sharded push whose ranks have not all declared so long after the first is aborted.
@@ -80,7 +83,8 @@ struct ServerState {
   std::unique_ptr<Spool> spool;  // set before the first call; null: nothing is kept on disk
   PartTable parts;
   BufferPool scratch;  // blocks of a chunk, about one for each thread that converts
-  LeaseTable leases;
+  EndTable leases;   // of memory that workers have mapped
+  EndTable watches;  // that would never end by themselves
   WorkerRegistry workers;
   PeerStreams peer_streams;
   // For workers to try whether they can map this service's memory; null if it shares none.

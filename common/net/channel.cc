@@ -27,7 +27,8 @@ constexpr int kMaxStreamsPerConnection = 1024;
 // A service that was restarted is found again soon.
 constexpr int kFirstReconnectMs = 100;
 constexpr int kLongestReconnectMs = 2'000;
-constexpr int kServerKeepaliveMs = 10'000;
+// Of the time that a peer has to answer, the part after which it is asked.
+constexpr double kAskAfter = 0.3;
 // A connection that has not said by then what it wants is closed.
 constexpr int kHandshakeTimeoutMs = 10'000;
 // Clients may ping as often as this.
@@ -106,7 +107,8 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const ChannelOptions& opt
   return std::shared_ptr<grpc::Channel>(secured, secured->channel.get());
 }
 
-void ConfigureServer(grpc::ServerBuilder& builder, int max_message_bytes) {
+void ConfigureServer(grpc::ServerBuilder& builder, int max_message_bytes, std::chrono::milliseconds peer_timeout) {
+  const int ask_after = Milliseconds(std::chrono::duration_cast<std::chrono::milliseconds>(kAskAfter * peer_timeout));
   builder.SetMaxReceiveMessageSize(max_message_bytes);
   builder.SetMaxSendMessageSize(max_message_bytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
@@ -114,8 +116,8 @@ void ConfigureServer(grpc::ServerBuilder& builder, int max_message_bytes) {
   builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeTimeoutMs);
   // Otherwise two services could listen on one port, each getting some of the connections.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kServerKeepaliveMs);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kServerKeepaliveMs);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, ask_after);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Milliseconds(peer_timeout) - ask_after);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, kMinPingIntervalMs);

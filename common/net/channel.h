@@ -40,8 +40,10 @@ struct ChannelOptions {
 // trusted), if it does not connect in time; INVALID_ARGUMENT for an empty address; as MakeClientCredentials.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const ChannelOptions& options);
 
-// Sets message size, keepalive policy and flow control of a server.
-void ConfigureServer(grpc::ServerBuilder& builder, int max_message_bytes);
+// Sets message size, keepalive policy and flow control of a server. A peer that stops answering, though its connection
+// stands, is given up after `peer_timeout`: its calls then end as cancelled.
+void ConfigureServer(grpc::ServerBuilder& builder, int max_message_bytes,
+                     std::chrono::milliseconds peer_timeout = std::chrono::seconds(10));
 
 // Keeps glibc from giving gRPC's receive buffers back to the kernel after each message. Call first in main; libraries
 // do not call it. Does nothing with another allocator.

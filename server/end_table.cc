@@ -1,0 +1,46 @@
+#include "server/end_table.h"
+
+#include <utility>
+
+namespace refit {
+
+uint64_t EndTable::Add(std::function<void()> on_end) {
+  uint64_t number = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    while (number == 0 || calls_.contains(number)) number = absl::Uniform<uint64_t>(random_);
+    if (!over_) calls_.emplace(number, std::exchange(on_end, nullptr));
+  }
+  if (on_end) on_end();
+  return number;
+}
+
+void EndTable::Remove(uint64_t number) {
+  absl::MutexLock lock(&mutex_);
+  calls_.erase(number);
+}
+
+bool EndTable::End(uint64_t number) {
+  std::function<void()> on_end;
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto found = calls_.find(number);
+    if (found == calls_.end()) return false;
+    on_end = std::move(found->second);
+    calls_.erase(found);
+  }
+  on_end();
+  return true;
+}
+
+void EndTable::EndAll() {
+  std::map<uint64_t, std::function<void()>> ended;
+  {
+    absl::MutexLock lock(&mutex_);
+    over_ = true;
+    ended.swap(calls_);
+  }
+  for (const auto& [number, on_end] : ended) on_end();
+}
+
+}  // namespace refit

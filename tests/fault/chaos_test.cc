@@ -1,0 +1,374 @@
+// Rounds of random faults against real processes: a service with a spool, a trainer that pushes and gives up at will,
+// a worker over a network that fails, and one that shares memory with the service. In each round something breaks:
+// a connection is cut, delayed, truncated, stalled, or has its bytes flipped or reordered; a process is killed with
+// SIGKILL, stopped for a while, or asked to end. Then all must come back without help. After each round:
+//
+//   - no worker has ever installed anything but whole, verified versions that were not given up, in rising order
+//   - no committed version that was on disk is lost
+//   - a version that is committed from now on reaches all workers, in time
+//   - the service's memory and descriptors are what they were
+//
+//   chaos_test [--rounds N | --seconds N] [--seed N]
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstdio>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <random>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "client/inspector.h"
+#include "tests/fault/fault_proxy.h"
+#include "tests/integration/service_process.h"
+#include "tests/support/status_matchers.h"
+
+namespace refit {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+struct Settings {
+  uint64_t rounds = 0;  // 0: as many as fit into `seconds`
+  uint64_t seconds = 60;
+  uint64_t seed = 1;
+};
+Settings settings;
+
+constexpr std::chrono::seconds kRecovery{40};
+constexpr uint64_t kMoreDescriptors = 24;  // connections that come and go, a version's memory
+constexpr uint64_t kMostResident = uint64_t{400} << 20;
+
+// What a log says so far.
+struct Log {
+  std::vector<std::pair<std::string, uint64_t>> lines;
+
+  static Log Read(const std::string& path) {
+    Log log;
+    std::ifstream file(path);
+    std::string word;
+    uint64_t number = 0;
+    while (file >> word >> number) log.lines.emplace_back(word, number);
+    return log;
+  }
+  std::set<uint64_t> Numbers(const std::string& word) const {
+    std::set<uint64_t> numbers;
+    for (const auto& [what, number] : lines) {
+      if (what == word) numbers.insert(number);
+    }
+    return numbers;
+  }
+  uint64_t Last(const std::string& word) const {
+    uint64_t last = 0;
+    for (const auto& [what, number] : lines) {
+      if (what == word) last = number;
+      if (what == "start") last = 0;  // another life
+    }
+    return last;
+  }
+};
+
+struct Process {
+  std::string name;
+  std::vector<std::string> arguments;
+  std::string log;
+  std::unique_ptr<Subprocess> running;
+};
+
+class Chaos {
+ public:
+  Chaos()
+      : random_(settings.seed),
+        spool_(folder_.Path("spool")),
+        service_(std::make_unique<ServiceProcess>(Flags())),
+        to_worker_(service_->port()),
+        to_trainer_(service_->port()) {
+    Add("far worker", {"worker", to_worker_.address(), folder_.Path("far"), "far", "wire"}, folder_.Path("far"));
+    Add("near worker", {"worker", service_->address(), folder_.Path("near"), "near", "auto"}, folder_.Path("near"));
+    StartTrainer();
+    for (Process* worker : {&processes_[0], &processes_[1]}) Start(*worker);
+  }
+
+  ~Chaos() {
+    // Before the service: what they say of its end is of no interest.
+    processes_.clear();
+  }
+
+  void Run() {
+    ASSERT_FALSE(service_->address().empty()) << service_->Err();
+    const Clock::time_point begin = Clock::now();
+    AwaitProgress("the start");
+    Baseline();
+    const auto go_on = [&] {
+      return settings.rounds != 0 ? rounds_ < settings.rounds
+                                  : Clock::now() - begin < std::chrono::seconds(settings.seconds);
+    };
+    while (go_on() && !::testing::Test::HasFailure()) Round();
+    Report(std::chrono::duration<double>(Clock::now() - begin).count());
+  }
+
+ private:
+  std::vector<std::string> Flags() const {
+    return {"--spool",       spool_,  "--memory",       "128MiB", "--retain",    "2",
+            "--chunk-bytes", "64KiB", "--peer-timeout", "2",      "--log-level", "warning"};
+  }
+
+  void Add(const std::string& name, std::vector<std::string> arguments, std::string log) {
+    processes_.push_back({name, std::move(arguments), std::move(log), nullptr});
+  }
+  static void Start(Process& process) { process.running = Subprocess::Start("fault-peer", process.arguments); }
+
+  void StartTrainer() {
+    const std::string log = folder_.Path("trainer");
+    if (processes_.size() < 3) Add("trainer", {}, log);
+    processes_[2].arguments = {"trainer", to_trainer_.address(), log, absl::StrCat(++epoch_), absl::StrCat(random_())};
+    Start(processes_[2]);
+  }
+
+  void Sleep(uint64_t most_ms) { std::this_thread::sleep_for(milliseconds(random_() % (most_ms + 1))); }
+
+  void Round() {
+    ++rounds_;
+    Sleep(60);
+    const Clock::time_point struck = Clock::now();
+    const std::string what = Strike();
+    ++faults_[what];
+    to_worker_.Heal();
+    to_trainer_.Heal();
+    AwaitProgress(what);
+    slowest_ = std::max(slowest_, std::chrono::duration<double>(Clock::now() - struck).count());
+    Check(what);
+    if (rounds_ % 100 == 0) std::printf("%d rounds\n", static_cast<int>(rounds_)), std::fflush(stdout);
+  }
+
+  // Breaks something, and mends only what cannot come back by itself: a process that is gone is started again.
+  std::string Strike() {
+    switch (random_() % 8) {
+      case 0:
+      case 1:
+        return BreakNetwork(to_worker_, "worker");
+      case 2:
+      case 3:
+        return BreakNetwork(to_trainer_, "trainer");
+      case 4:
+        return KillService(SIGKILL, "kill service");
+      case 5:
+        return random_() % 2 == 0 ? KillService(SIGTERM, "end service") : Stop();
+      case 6:
+        return KillPeer(2);
+      default:
+        return KillPeer(random_() % 2);
+    }
+  }
+
+  std::string BreakNetwork(FaultProxy& proxy, const std::string& whose) {
+    constexpr std::array<std::pair<Fault::Kind, const char*>, 6> kKinds = {{{Fault::Kind::kCut, "cut"},
+                                                                            {Fault::Kind::kTruncate, "truncate"},
+                                                                            {Fault::Kind::kFlip, "flip"},
+                                                                            {Fault::Kind::kReorder, "reorder"},
+                                                                            {Fault::Kind::kDelay, "delay"},
+                                                                            {Fault::Kind::kStall, "stall"}}};
+    const auto& [kind, name] = kKinds[random_() % kKinds.size()];
+    const uint64_t struck = proxy.struck();
+    // Most bytes go from trainer to service, and from service to worker.
+    const bool towards_client = (whose == "worker") == (random_() % 8 != 0);
+    proxy.Inject({.kind = kind,
+                  .after_bytes = random_() % (towards_client == (whose == "worker") ? 3'000'000 : 300),
+                  .towards_client = towards_client,
+                  .delay = milliseconds(random_() % 300)});
+    const Clock::time_point end = Clock::now() + milliseconds(600);
+    while (proxy.struck() == struck && Clock::now() < end) Sleep(4);
+    if (proxy.struck() == struck) return absl::StrCat(whose, "'s network: nothing moved");
+    Sleep(kind == Fault::Kind::kStall ? 2500 : 20);
+    return absl::StrCat(whose, "'s network: ", name);
+  }
+
+  std::string KillService(int signal, const std::string& what) {
+    const std::set<uint64_t> spooled = Spooled();
+    Sleep(40);
+    service_->process().Signal(signal);
+    const Outcome outcome = service_->Wait();
+    EXPECT_EQ(outcome.code, signal == SIGKILL ? 137 : 0) << outcome.err;
+    Sleep(200);
+    const int port = service_->port();
+    service_ = std::make_unique<ServiceProcess>(Flags(), port);
+    EXPECT_EQ(service_->port(), port) << service_->Err();
+    if (!spooled.empty() && service_->port() != 0) {
+      const std::set<uint64_t> after = Spooled();
+      EXPECT_TRUE(!after.empty() && *after.rbegin() >= *spooled.rbegin())
+          << "version " << *spooled.rbegin() << " was on disk; after " << what << " the newest there is "
+          << (after.empty() ? 0 : *after.rbegin());
+    }
+    has_baseline_ = false;
+    return what;
+  }
+
+  std::string KillPeer(size_t index) {
+    Process& process = processes_[index];
+    Sleep(40);
+    process.running->Signal(SIGKILL);
+    (void)process.running->Wait();
+    Sleep(100);
+    index == 2 ? StartTrainer() : Start(process);
+    return absl::StrCat("kill ", process.name);
+  }
+
+  // A process that hangs for a while, longer or shorter than the service has patience.
+  std::string Stop() {
+    const size_t index = random_() % 4;
+    const Subprocess& process = index < 3 ? *processes_[index].running : service_->process();
+    process.Signal(SIGSTOP);
+    Sleep(3000);
+    process.Signal(SIGCONT);
+    return absl::StrCat("stop ", index < 3 ? processes_[index].name : "service");
+  }
+
+  std::set<uint64_t> Spooled() const {
+    std::set<uint64_t> numbers;
+    auto inspector = Inspector::Connect(service_->Channel());
+    if (!inspector.ok()) return numbers;
+    const auto versions = (*inspector)->Versions();
+    if (!versions.ok()) return numbers;
+    for (const v1::VersionSummary& version : versions->versions()) {
+      if (version.spooled() && version.state() == v1::VERSION_STATE_COMMITTED) numbers.insert(version.version());
+    }
+    return numbers;
+  }
+
+  // A version that is committed after now is installed by all workers.
+  void AwaitProgress(const std::string& after) {
+    const uint64_t before = Log::Read(processes_[2].log).Last("begin");
+    const Clock::time_point end = Clock::now() + kRecovery;
+    uint64_t committed = 0;
+    while (true) {
+      const std::set<uint64_t> commits = Log::Read(processes_[2].log).Numbers("commit");
+      const auto fresh = commits.upper_bound(before);
+      if (fresh != commits.end()) committed = *fresh;
+      const uint64_t far = Log::Read(processes_[0].log).Last("install");
+      const uint64_t near = Log::Read(processes_[1].log).Last("install");
+      if (committed != 0 && std::min(far, near) >= committed) return;
+      if (Clock::now() > end) {
+        ADD_FAILURE() << "no recovery after " << after << " (round " << rounds_ << ", seed " << settings.seed
+                      << "): committed " << committed << ", beyond " << before << " was wanted; the far worker has "
+                      << far << ", the near one " << near << "\nservice: " << service_->Err();
+        return;
+      }
+      std::this_thread::sleep_for(milliseconds(5));
+    }
+  }
+
+  void Baseline() {
+    descriptors_ = service_->OpenDescriptors();
+    has_baseline_ = true;
+  }
+
+  void Check(const std::string& after) {
+    const Log trainer = Log::Read(processes_[2].log);
+    const std::set<uint64_t> begun = trainer.Numbers("begin");
+    const std::set<uint64_t> aborted = trainer.Numbers("abort");
+    for (const Process* worker : {&processes_[0], &processes_[1]}) {
+      const Log log = Log::Read(worker->log);
+      uint64_t last = 0;
+      installs_ = 0;
+      for (const auto& [what, number] : log.lines) {
+        if (what == "start") last = 0;
+        EXPECT_NE(what, "bad") << worker->name << " got wrong bytes of version " << number << " after " << after;
+        if (what != "install") continue;
+        ++installs_;
+        EXPECT_GT(number, last) << worker->name << " went back after " << after;
+        EXPECT_EQ(begun.count(number), 1u) << worker->name << " has version " << number << ", which nobody pushed";
+        EXPECT_EQ(aborted.count(number), 0u) << worker->name << " has version " << number << ", which was given up";
+        last = number;
+      }
+    }
+    commits_ = trainer.Numbers("commit").size();
+    aborts_ = aborted.size();
+    CheckService(after);
+  }
+
+  void CheckService(const std::string& after) {
+    const uint64_t resident = service_->ResidentBytes();
+    most_resident_ = std::max(most_resident_, resident);
+    EXPECT_LT(resident, kMostResident) << "after " << after;
+    if (!has_baseline_) return Baseline();
+    const uint64_t descriptors = service_->OpenDescriptors();
+    most_descriptors_ = std::max(most_descriptors_, descriptors);
+    EXPECT_LE(descriptors, descriptors_ + kMoreDescriptors) << "after " << after << ", round " << rounds_;
+  }
+
+  void Report(double seconds) const {
+    std::printf("%llu rounds in %.1f s with seed %llu, all recovered; the slowest took %.1f s\n",
+                static_cast<unsigned long long>(rounds_), seconds, static_cast<unsigned long long>(settings.seed),
+                slowest_);
+    for (const auto& [what, count] : faults_) {
+      std::printf("  %6llu x %s\n", static_cast<unsigned long long>(count), what.c_str());
+    }
+    std::printf("%llu versions committed, %llu given up, %llu installs by the near worker, none wrong\n",
+                static_cast<unsigned long long>(commits_), static_cast<unsigned long long>(aborts_),
+                static_cast<unsigned long long>(installs_));
+    std::printf("the service: at most %.0f MiB resident, %llu descriptors\n",
+                static_cast<double>(most_resident_) / (1 << 20), static_cast<unsigned long long>(most_descriptors_));
+  }
+
+  std::mt19937_64 random_;
+  TemporaryFolder folder_;
+  const std::string spool_;
+  std::unique_ptr<ServiceProcess> service_;
+  FaultProxy to_worker_;
+  FaultProxy to_trainer_;
+  std::vector<Process> processes_;  // far worker, near worker, trainer
+  uint64_t epoch_ = 0;
+  uint64_t rounds_ = 0;
+  std::map<std::string, uint64_t> faults_;
+  double slowest_ = 0;
+  uint64_t commits_ = 0;
+  uint64_t aborts_ = 0;
+  uint64_t installs_ = 0;
+  bool has_baseline_ = false;
+  uint64_t descriptors_ = 0;
+  uint64_t most_descriptors_ = 0;
+  uint64_t most_resident_ = 0;
+};
+
+TEST(Chaos, EverythingComesBackAndNothingIsWrong) { Chaos().Run(); }
+
+}  // namespace
+
+bool ParseChaosArguments(int argc, char** argv) {
+  for (int i = 1; i + 1 < argc; i += 2) {
+    const std::string name = argv[i];
+    uint64_t value = 0;
+    if (!absl::SimpleAtoi(argv[i + 1], &value)) return false;
+    if (name == "--rounds") {
+      settings.rounds = value;
+    } else if (name == "--seconds") {
+      settings.seconds = value;
+    } else if (name == "--seed") {
+      settings.seed = value;
+    } else {
+      return false;
+    }
+  }
+  return argc % 2 == 1;
+}
+
+}  // namespace refit
+
+int main(int argc, char** argv) {
+  ::testing::InitGoogleTest(&argc, argv);
+  if (!refit::ParseChaosArguments(argc, argv)) {
+    std::fprintf(stderr, "usage: %s [--rounds N | --seconds N] [--seed N]\n", argv[0]);
+    return 2;
+  }
+  return RUN_ALL_TESTS();
+}

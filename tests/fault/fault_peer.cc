@@ -1,0 +1,143 @@
+// A trainer that pushes for ever, or a worker that follows for ever; made to be killed. Each writes to a log what it
+// does, so that whoever kills it can check that all of it was right.
+//
+//   fault-peer trainer ADDRESS LOG EPOCH SEED
+//   fault-peer worker ADDRESS LOG NAME auto|wire
+#include <chrono>
+#include <cstdio>
+#include <fstream>
+#include <memory>
+#include <random>
+#include <string>
+
+#include "absl/strings/numbers.h"
+#include "client/publisher.h"
+#include "client/worker.h"
+#include "tests/fault/peer_log.h"
+#include "tests/support/test_model.h"
+
+namespace refit {
+namespace {
+
+using std::chrono::milliseconds;
+
+// Large enough for shared memory, and for many chunks.
+const TestModel& Model() {
+  static const TestModel model(3, 1100, 512);
+  return model;
+}
+
+ChannelOptions To(const std::string& address, Transport transport) {
+  ChannelOptions channel;
+  channel.address = address;
+  channel.transport = transport;
+  channel.connect_timeout = std::chrono::seconds(2);
+  channel.keepalive_interval = milliseconds(1000);
+  channel.keepalive_timeout = milliseconds(1000);
+  return channel;
+}
+
+// Numbers are never used twice, whatever became of them: another life of this trainer may have begun one.
+uint64_t NextNumber(const std::string& log) {
+  std::ifstream lines(log);
+  std::string word;
+  uint64_t number = 0;
+  uint64_t largest = 0;
+  while (lines >> word >> number) largest = std::max(largest, number);
+  return largest + 1;
+}
+
+class Trainer {
+ public:
+  Trainer(std::string address, std::string log, uint64_t epoch, uint64_t seed)
+      : address_(std::move(address)), log_path_(std::move(log)), log_(log_path_), epoch_(epoch), random_(seed) {}
+
+  [[noreturn]] void Run() {
+    while (true) {
+      auto publisher = Publisher::Connect(To(address_, Transport::kAuto));
+      if (publisher.ok()) {
+        while (PushOne(**publisher)) Pause(30);
+      }
+      Pause(100);
+    }
+  }
+
+ private:
+  void Pause(uint64_t most_ms) { (void)never_.WaitFor(milliseconds(random_() % most_ms)); }
+
+  bool PushOne(Publisher& publisher) {
+    const uint64_t number = NextNumber(log_path_);
+    log_.Write("begin", number);
+    PublishOptions options = Model().Options(number);
+    options.trainer_epoch = epoch_;
+    options.timeout = std::chrono::seconds(10);
+    auto push = publisher.Open(options, Model().specs());
+    if (!push.ok()) return false;
+    const bool gives_up = random_() % 4 == 0;
+    const size_t last = gives_up ? random_() % (Model().specs().size() + 1) : Model().specs().size();
+    for (size_t i = 0; i < last; ++i) {
+      const std::vector<std::byte> bytes = Model().Bytes(number, i);
+      if (!(*push)->Append(i, bytes).ok()) return false;
+    }
+    if (gives_up) {
+      log_.Write("abort", number);
+      return random_() % 2 == 0 ? (*push)->Abort("chaos").ok() : true;  // or just lets go
+    }
+    if (!(*push)->Commit().ok()) return false;
+    log_.Write("commit", number);
+    return true;
+  }
+
+  const std::string address_;
+  const std::string log_path_;
+  const PeerLog log_;
+  const uint64_t epoch_;
+  std::mt19937_64 random_;
+  StopFlag never_;
+};
+
+int RunWorker(const std::string& address, const std::string& log_path, const std::string& name, Transport transport) {
+  const PeerLog log(log_path);
+  log.Write("start");
+  WorkerOptions options;
+  options.pull.worker = name;
+  options.pull.resume_within = std::chrono::seconds(10);
+  options.first_pause = milliseconds(20);
+  options.longest_pause = milliseconds(500);
+  options.install = [&](StagedVersion& staged) {
+    const absl::Status status = Model().Check(staged);
+    log.Write(status.ok() ? "install" : "bad", staged.version.version());
+    return status;
+  };
+  StopFlag never;
+  Backoff backoff(milliseconds(20), milliseconds(500));
+  while (true) {
+    auto worker = Worker::Create(To(address, transport), options);
+    if (worker.ok()) return (*worker)->Follow().ok() ? 0 : 1;
+    (void)backoff.Wait(never);
+  }
+}
+
+int Main(int argc, char** argv) {
+  const std::string role = argc > 1 ? argv[1] : "";
+  uint64_t epoch = 0;
+  uint64_t seed = 0;
+  if (role == "trainer" && argc == 6 && absl::SimpleAtoi(argv[4], &epoch) && absl::SimpleAtoi(argv[5], &seed)) {
+    Trainer(argv[2], argv[3], epoch, seed).Run();
+  }
+  if (role == "worker" && argc == 6) {
+    return RunWorker(argv[2], argv[3], argv[4], std::string(argv[5]) == "wire" ? Transport::kWire : Transport::kAuto);
+  }
+  std::fprintf(
+      stderr,
+      "usage: fault-peer trainer ADDRESS LOG EPOCH SEED\n       fault-peer worker ADDRESS LOG NAME auto|wire\n");
+  return 2;
+}
+
+}  // namespace
+}  // namespace refit
+
+int main(int argc, char** argv) {
+  refit::TuneAllocatorForBulkData();
+  return refit::Main(argc, argv);
+}
