@@ -5,13 +5,11 @@
 namespace refit {
 
 uint64_t EndTable::Add(std::function<void()> on_end) {
+  absl::MutexLock lock(&mutex_);
+  if (over_) return 0;
   uint64_t number = 0;
-  {
-    absl::MutexLock lock(&mutex_);
-    while (number == 0 || calls_.contains(number)) number = absl::Uniform<uint64_t>(random_);
-    if (!over_) calls_.emplace(number, std::exchange(on_end, nullptr));
-  }
-  if (on_end) on_end();
+  while (number == 0 || calls_.contains(number)) number = absl::Uniform<uint64_t>(random_);
+  calls_.emplace(number, std::move(on_end));
   return number;
 }
 

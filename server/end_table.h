@@ -14,14 +14,14 @@ namespace refit {
 // Thread-safe. Callbacks run on the thread that ends the call, with no lock held.
 class EndTable {
  public:
-  // `on_end` is called once, unless the call is removed before; at once if all were ended already. The number is never
-  // 0, and cannot be guessed from others.
+  // `on_end` is called once, unless the call is removed before. The number cannot be guessed from others. 0: all were
+  // ended already, and this one is to end as well.
   uint64_t Add(std::function<void()> on_end) ABSL_LOCKS_EXCLUDED(mutex_);
   void Remove(uint64_t number) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // False if there is no such call.
   bool End(uint64_t number) ABSL_LOCKS_EXCLUDED(mutex_);
-  // When the service goes: these calls, and those that come yet.
+  // When the service goes.
   void EndAll() ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:

@@ -25,6 +25,8 @@ namespace {
 // What to ask of gRPC once the reactor's lock is released: gRPC may call back from within.
 enum class Step { kNothing, kWrite, kFinish };
 
+absl::Status ShuttingDown() { return absl::UnavailableError("the service is shutting down"); }
+
 // Drives a pull session over gRPC: one write in flight, the next message made when it is done; asleep while the version
 // has nothing new. Owns itself from Start until OnDone.
 class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
@@ -91,7 +93,7 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   // Writes the next message, or goes to sleep until there is one.
   Step Advance() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     while (true) {
-      if (session_->lends() && lease_ == 0) MakeLease();
+      if (session_->lends() && lease_ == 0 && !MakeLease()) return End(ShuttingDown());
       absl::StatusOr<std::optional<grpc::ByteBuffer>> message = session_->Next();
       if (!message.ok()) return End(message.status());
       if (message->has_value()) return Write(**std::move(message));
@@ -123,11 +125,13 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     return Step::kNothing;
   }
 
-  void MakeLease() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  // False if the service takes none any more.
+  bool MakeLease() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     lease_ = state_.leases.Add([weak = weak_from_this()] {
       if (const std::shared_ptr<PullReactor> self = weak.lock()) self->OnGivenBack();
     });
     session_->SetLease(lease_);
+    return lease_ != 0;
   }
 
   // Everything is sent: the stream lives on until the worker gives back what it was lent.
@@ -240,9 +244,10 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
         });
     const uint64_t end = state_.watches.Add([weak = weak_from_this()] {
       if (const std::shared_ptr<WatchReactor> self = weak.lock()) {
-        self->End({grpc::StatusCode::UNAVAILABLE, "the service is shutting down"});
+        self->End(ToGrpc(ShuttingDown()));
       }
     });
+    if (end == 0) End(ToGrpc(ShuttingDown()));
     {
       absl::MutexLock lock(&mutex_);
       observer_ = observer;
