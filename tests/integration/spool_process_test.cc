@@ -153,6 +153,16 @@ TEST_F(SpoolProcess, AfterAKillTheSameVersionsAreServed) {
       ExpectIs(*parts, version);
     }
   }
+  // Inspection reads tensors where they lie, which is at any address.
+  auto inspector = Inspector::Connect(service.Channel());
+  ASSERT_OK(inspector);
+  v1::DescribeTensorRequest look;
+  look.set_model("default");
+  look.set_name("middle");
+  auto seen = (*inspector)->DescribeTensor(look);
+  ASSERT_OK(seen);
+  EXPECT_EQ(seen->statistics().elements(), 300u * 400u);
+  EXPECT_EQ(seen->preview_size(), 8);
   EXPECT_THAT(Push(service, 3), StatusIs(StatusCode::kAlreadyExists));
   EXPECT_THAT(Push(service, 1), StatusIs(StatusCode::kFailedPrecondition, HasSubstr("lies below")));
   ASSERT_OK(Push(service, 4));
