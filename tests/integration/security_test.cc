@@ -21,7 +21,7 @@
 #include "common/certificates/certificate_authority.h"
 #include "common/certificates/certificate_folder.h"
 #include "common/net/byte_buffer.h"
-#include "common/net/raw_call.h"
+#include "common/net/raw_reader.h"
 #include "refit/v1/inspect.grpc.pb.h"
 #include "refit/v1/pull.pb.h"
 #include "refit/v1/push.pb.h"
@@ -78,9 +78,7 @@ std::vector<std::string> AllMethods() {
 absl::Status Enter(const std::shared_ptr<grpc::Channel>& channel, const std::string& method) {
   v1::WatchVersionsRequest request;
   if (absl::EndsWith(method, "WatchVersions")) request.set_model("default");
-  const auto call = RawCall::Start(channel, method);
-  (void)call->Write(Serialize(request), seconds(10));
-  (void)call->WritesDone(seconds(10));
+  const auto call = RawReader::Start(channel, method, Serialize(request), seconds(10));
   const auto answer = call->Read(seconds(10));
   if (answer.ok() && answer->has_value()) return absl::OkStatus();
   const absl::Status status = call->Finish(seconds(10));
@@ -417,9 +415,7 @@ TEST_F(SecurityTest, ReflectionAndHealthAnswerUnderTls) {
   ASSERT_OK(channel);
   const auto ask = [&](const char* method, const std::string& request) {
     const grpc::Slice slice(request);
-    const auto call = RawCall::Start(*channel, method);
-    EXPECT_OK(call->Write(grpc::ByteBuffer(&slice, 1), seconds(10)));
-    EXPECT_OK(call->WritesDone(seconds(10)));
+    const auto call = RawReader::Start(*channel, method, grpc::ByteBuffer(&slice, 1), seconds(10));
     const auto answer = call->Read(seconds(10));
     EXPECT_OK(answer);
     grpc::Slice text;
