@@ -150,8 +150,7 @@ absl::StatusOr<std::shared_ptr<CertificateFiles>> CertificateFiles::Load(Certifi
     return absl::InvalidArgumentError(absl::StrCat("a certificate and its key go together; got only ",
                                                    paths.key.empty() ? "the certificate" : "the key"));
   }
-  std::shared_ptr<CertificateFiles> files =
-      absl::WrapUnique(new CertificateFiles(std::move(paths), std::move(report)));
+  std::shared_ptr<CertificateFiles> files = absl::WrapUnique(new CertificateFiles(std::move(paths), std::move(report)));
   if (absl::Status status = files->Read(); !status.ok()) return status;
   files->watcher_ = std::thread([&watched = *files] { watched.Watch(); });
   return files;

@@ -25,8 +25,8 @@ struct CertificatePaths {
 };
 
 // gRPC watches files by itself, but lets go of the certificates in use before it knows whether the new ones are any
-// good. So it is given copies in memory, which only ever hold what was checked: that certificates can be read, that ours
-// is valid now and fits the key. The files are looked at once a second; new connections use what changed about two
+// good. So it is given copies in memory, which only ever hold what was checked: that certificates can be read, that
+// ours is valid now and fits the key. The files are looked at once a second; new connections use what changed about two
 // seconds later. Thread-safe.
 class CertificateFiles {
  public:

@@ -111,7 +111,8 @@ absl::StatusOr<ServerCredentials> MakeServerCredentials(const ServerSecurity& se
     if (security.key.empty() && security.client_ca.empty()) {
       return ServerCredentials{grpc::InsecureServerCredentials(), nullptr};
     }
-    return absl::InvalidArgumentError("TLS needs the service's certificate, besides its key and the clients' authority");
+    return absl::InvalidArgumentError(
+        "TLS needs the service's certificate, besides its key and the clients' authority");
   }
   absl::StatusOr<std::shared_ptr<CertificateFiles>> files =
       CertificateFiles::Load({security.client_ca, security.certificate, security.key}, report);

@@ -2,7 +2,8 @@
 //
 //   bench-grpc-plain --bytes N --serve     prints "ready <port>"
 //   bench-grpc-plain --bytes N --port P    prints "ready"; for each line of stdin receives N bytes, prints the seconds
-// With --tls-dir both sides authenticate: ca.pem, server.pem, server.key, worker.pem, worker.key, as `refit certs` makes them.
+// With --tls-dir both sides authenticate: ca.pem, server.pem, server.key, worker.pem, worker.key, as `refit certs`
+// makes them.
 #include <grpcpp/grpcpp.h>
 
 #include <CLI/CLI.hpp>
