@@ -47,10 +47,13 @@ const std::string kViewerToken = "viewer-token-0123456789abcdef";
 const std::map<std::string, Role> kNeeds = {
     {"/refit.v1.PushService/Push", Role::kTrainer},
     {"/refit.v1.PushService/AbortVersion", Role::kTrainer},
+    {"/refit.v1.PushService/ReleaseInstalls", Role::kTrainer},
+    {"/refit.v1.PushService/AwaitWorkers", Role::kTrainer},
     {"/refit.v1.PullService/WatchVersions", Role::kWorker},
     {"/refit.v1.PullService/GetManifest", Role::kWorker},
     {"/refit.v1.PullService/Pull", Role::kWorker},
     {"/refit.v1.PullService/EndLease", Role::kWorker},
+    {"/refit.v1.PullService/ReportWorker", Role::kWorker},
     {"/refit.v1.InspectService/GetServerInfo", Role::kViewer},
     {"/refit.v1.InspectService/ListVersions", Role::kViewer},
     {"/refit.v1.InspectService/ListWorkers", Role::kViewer},
