@@ -456,6 +456,59 @@ TEST_P(SubscriberBreachTest, IsRefusedAndExplained) {
   ExpectPulled(Pull(), {0, 1, 2, 3, 4});  // nothing is left of it
 }
 
+// Attacks by the names of The Update Framework; tests/integration/worker_test.cc has the others.
+
+TEST_F(SubscriberTest, EndlessDataEndsWithTheManifest) {
+  Messages messages = version_.Stream();
+  messages.pop_back();
+  const v1::PullResponse more = messages.back();
+  for (int i = 0; i < 1000; ++i) messages.push_back(more);
+  Say(messages);
+  RecordingSink sink;
+  const absl::Status status = subscriber_->Pull({}, sink).status();
+  EXPECT_EQ(status.code(), kInternal);
+  EXPECT_NE(status.message().find("a chunk after the last tensor's end"), std::string::npos) << status;
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < version_.specs().size(); ++i) bytes += version_.data(i).size();
+  EXPECT_EQ(sink.received, bytes);
+}
+
+// Each tensor is right in itself, but one is of another version.
+TEST_F(SubscriberTest, MixAndMatchIsNoVersion) {
+  Messages messages = version_.Stream();
+  std::string other;
+  for (const size_t i : {10, 11}) {
+    v1::Chunk& chunk = *messages[i].mutable_chunk();
+    chunk.mutable_payload()->front() ^= 1;
+    chunk.set_digest(DigestBytes({reinterpret_cast<const std::byte*>(chunk.payload().data()), chunk.payload().size()}));
+    other += chunk.payload();
+  }
+  messages[11].mutable_chunk()->set_tensor_digest(
+      DigestTensor({reinterpret_cast<const std::byte*>(other.data()), other.size()}, kChunkBytes));
+  ManifestDigester mixed;
+  for (const v1::PullResponse& message : messages) {
+    const v1::Chunk& chunk = message.chunk();
+    if (chunk.has_tensor_digest()) mixed.Add(version_.specs()[chunk.tensor()], chunk.tensor_digest());
+  }
+  messages[12].mutable_committed()->set_selection_digest(mixed.Finish());
+  Say(messages);
+  const absl::Status status = Pull().status();
+  EXPECT_EQ(status.code(), kDataLoss);
+  EXPECT_NE(status.message().find("the manifest"), std::string::npos) << status;
+}
+
+TEST_F(SubscriberTest, AWrongTargetIsRefused) {
+  Messages messages = version_.Stream();
+  messages[0].mutable_header()->set_model("other");
+  Say(messages);
+  RecordingSink sink;
+  EXPECT_NE(subscriber_->Pull({}, sink).status().message().find("it sends version other/3"), std::string::npos);
+  Say(version_.Stream());
+  EXPECT_NE(subscriber_->Pull({.version = 4}, sink).status().message().find("it sends version default/3"),
+            std::string::npos);
+  EXPECT_EQ(sink.log, "");  // not a byte was placed
+}
+
 INSTANTIATE_TEST_SUITE_P(All, SubscriberBreachTest, ::testing::ValuesIn(kBreaches));
 
 // Rows 2 to 5 of a, nothing of empty's three columns but one, a quarter of exact, none of last.
