@@ -59,8 +59,9 @@ inline bool CheckAgainstProtobuf(const std::string& bytes, const std::vector<siz
     return false;
   }
   if (!decoded->has_value()) {
-    // What protobuf reads as nothing but a chunk in our form must not be left to it.
-    if (!valid_push || !pushed.has_chunk()) return false;
+    // What protobuf reads as nothing but a chunk in our form must not be left to it (numbers of encodings are never
+    // negative, and have no form of ours).
+    if (!valid_push || !pushed.has_chunk() || pushed.chunk().encoding() < 0) return false;
     const std::string& payload = pushed.chunk().payload();
     FUZZ_CHECK(EncodeChunkPrefix(HeaderOf(pushed.chunk()), payload.size()) + payload != bytes);
     return false;
