@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that this project needs, those that are missing only.
 #
-#   deploy/install_dependencies.sh [lint] [coverage] [bench]
+#   deploy/install_dependencies.sh [lint] [coverage] [bench] [fuzz]
 #
 # Works on a bare Debian 12, as root or through sudo. On a system without apt-get it says so and leaves the rest to you.
 set -euo pipefail
@@ -15,9 +15,10 @@ for group in "$@"; do
   case "$group" in
     lint) packages+=(clang-format clang-tidy) ;;
     coverage) packages+=(gcovr) ;;
+    fuzz) packages+=(clang-14 llvm-14 libclang-rt-14-dev) ;;
     bench) packages+=(python3-matplotlib python3-torch python3-grpcio python3-grpc-tools python3-protobuf python3-venv
-                      nginx-light curl) ;;
-    *) echo "$0: unknown group '$group': expected lint, coverage or bench" >&2; exit 2 ;;
+                    nginx-light curl) ;;
+    *) echo "$0: unknown group '$group': expected lint, coverage, bench or fuzz" >&2; exit 2 ;;
   esac
 done
 

@@ -10,7 +10,7 @@ Installs what is missing, configures, builds and runs every test.
 
   --preset NAME   release (default), dev, asan-ubsan, tsan or coverage; see CMakePresets.json
   --filter RX     only tests whose CTest name matches; -L style labels with --label
-  --label RX      only tests with a matching label: unit, golden, integration
+  --label RX      only tests with a matching label: unit, golden, integration, fuzz, load, bench
   --jobs N        parallel compilations; default: one a core
   --no-install    do not look for missing packages
   -h, --help      this text

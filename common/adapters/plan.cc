@@ -85,6 +85,11 @@ absl::StatusOr<VersionPlan> AssemblePlan(
     absl::StatusOr<std::vector<PlannedOutput>> outputs = plan_tensor(native[i]);
     if (!outputs.ok()) return outputs.status();
     for (PlannedOutput& output : *outputs) {
+      // A cast may make more bytes than can be counted.
+      if (absl::StatusOr<uint64_t> bytes = ByteCount(output.hf.dtype, output.hf.shape); !bytes.ok()) {
+        return absl::InvalidArgumentError(absl::StrCat("native tensor ", Printable(native[i].name), " becomes ",
+                                                       Name(output.hf.dtype), ": ", bytes.status().message()));
+      }
       const auto [owner, is_new] = owners.emplace(output.hf.name, i);
       if (!is_new) {
         return absl::InvalidArgumentError(absl::StrCat("native tensors ", Printable(native[owner->second].name),

@@ -77,13 +77,13 @@ struct VersionPlan {
   std::vector<std::vector<size_t>> outputs_of_native;  // indices into `outputs`, one list a native tensor
 };
 
-// Plans every tensor in order. INVALID_ARGUMENT for a bad option, a bad spec, a native name declared twice, or two
-// outputs of one name (both native tensors are named).
+// Plans every tensor in order. INVALID_ARGUMENT for a bad option, a bad spec, a native name declared twice, two outputs
+// of one name (both native tensors are named), or an output of more than 2^63-1 bytes.
 absl::StatusOr<VersionPlan> PlanVersion(const Adapter& adapter, std::vector<TensorSpec> native,
                                         const ConvertOptions& options, size_t max_name_bytes = kMaxNameBytes);
 
-// Makes a plan of what `plan_tensor` gives for each native tensor. INVALID_ARGUMENT for names that collide, as above;
-// names and shapes are not looked into.
+// Makes a plan of what `plan_tensor` gives for each native tensor. INVALID_ARGUMENT for names that collide and outputs
+// that are too large, as above; native names and shapes are not looked into.
 absl::StatusOr<VersionPlan> AssemblePlan(
     std::vector<TensorSpec> native,
     absl::FunctionRef<absl::StatusOr<std::vector<PlannedOutput>>(const TensorSpec&)> plan_tensor);

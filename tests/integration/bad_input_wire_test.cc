@@ -321,6 +321,13 @@ std::vector<PushCase> PushCases() {
        {"w", "77"}},
       {"NegativeDimension", tensor([](auto& t) { t.add_shape(-1); }), StatusCode::kInvalidArgument, {"w", "-1"}},
       {"OverflowingShape", tensor([](auto& t) { t.add_shape(int64_t{1} << 62); }), StatusCode::kInvalidArgument, {"w"}},
+      {"OverflowByTheCast",
+       Script().OpenWith([](auto& o) { o.set_dtype(v1::DTYPE_F64); }).DeclareWith([](v1::DeclaredTensor& t) {
+         t.mutable_tensor()->set_dtype(v1::DTYPE_BF16);
+         t.mutable_tensor()->set_shape(0, (int64_t{1} << 61) + 1);  // as F64 2^64 + 8 bytes
+       }),
+       StatusCode::kInvalidArgument,
+       {"w", "2^63-1 bytes"}},
       {"OverflowHiddenByAZero",
        tensor([](auto& t) {
          t.add_shape(int64_t{1} << 62);

@@ -1,0 +1,31 @@
+// What must hold whatever the input: otherwise the process ends, which is what fuzzers look for.
+#pragma once
+
+#include <cstdio>
+#include <cstdlib>
+#include <sstream>
+
+namespace refit {
+
+class FuzzFailure {
+ public:
+  FuzzFailure(const char* file, int line, const char* condition) { text_ << file << ":" << line << ": " << condition; }
+  [[noreturn]] ~FuzzFailure() {
+    std::fprintf(stderr, "%s\n", text_.str().c_str());
+    std::abort();
+  }
+  template <typename T>
+  FuzzFailure& operator<<(const T& value) {
+    text_ << " " << value;
+    return *this;
+  }
+
+ private:
+  std::ostringstream text_;
+};
+
+}  // namespace refit
+
+// FUZZ_CHECK(condition) << what else to print;
+#define FUZZ_CHECK(condition) \
+  while (!(condition)) ::refit::FuzzFailure(__FILE__, __LINE__, #condition)
