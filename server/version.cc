@@ -223,7 +223,10 @@ absl::StatusOr<std::shared_ptr<Buffer>> Version::DataFor(size_t tensor, bool wit
   Tensor& t = tensors_[tensor];
   if (t.data == nullptr) {
     const uint64_t bytes = spec(tensor).ByteSize();
-    absl::StatusOr<std::shared_ptr<Buffer>> data = within ? memory_->TryGet(bytes) : memory_->Get(bytes);
+    const auto get = [this](size_t size) { return memory_->Get(size); };
+    absl::StatusOr<std::shared_ptr<Buffer>> data = within          ? memory_->TryGet(bytes)
+                                                   : is_streamed() ? get(bytes)  // to be given up tensor by tensor
+                                                                   : small_.Get(bytes, get);
     if (!data.ok()) return data.status();
     t.data = *std::move(data);
   }
@@ -235,7 +238,7 @@ ChunkCounts Version::NoChunks(size_t tensor) const {
 }
 
 void Version::Publish(size_t tensor, const ChunkCounts& written) {
-  std::vector<uint64_t> whole;
+  ChunkProgress::Chunks whole;
   std::shared_ptr<Buffer> data;
   {
     absl::MutexLock lock(&mutex_);
@@ -247,7 +250,7 @@ void Version::Publish(size_t tensor, const ChunkCounts& written) {
   }
   if (whole.empty()) return;
   // Digest outside the lock: all ranks' bytes are in these chunks, and nobody writes there any more.
-  std::vector<uint64_t> digests;
+  absl::InlinedVector<uint64_t, 1> digests;
   for (const uint64_t chunk : whole) digests.push_back(DigestBytes(ChunkBytes(tensor, chunk, *data)));
   {
     Dropped dropped;
@@ -263,7 +266,7 @@ void Version::SetReady(size_t tensor, uint64_t chunk, uint64_t digest) {
   t.chunk_digests[chunk] = digest;
   converted_bytes_ += std::min(chunk_bytes_, spec(tensor).ByteSize() - chunk * chunk_bytes_);
   if (++t.ready_chunks < t.chunk_digests.size()) return;
-  std::vector<uint64_t> blocks;
+  absl::InlinedVector<uint64_t, 1> blocks;
   if (spec(tensor).ByteSize() != 0) {
     for (const std::optional<uint64_t>& block : t.chunk_digests) blocks.push_back(*block);
   }
@@ -328,6 +331,7 @@ void Version::DropDataLocked(Dropped& dropped) {
   if (!holds_data_) return;
   holds_data_ = false;
   for (Tensor& t : tensors_) dropped.push_back(std::move(t.data));
+  small_ = {};
 }
 
 bool Version::HoldsData() const {

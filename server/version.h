@@ -11,11 +11,13 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 #include "common/adapters/plan.h"
+#include "common/tensor/slab.h"
 #include "refit/v1/types.pb.h"
 #include "server/assembly.h"
 #include "server/chunk_progress.h"
@@ -132,8 +134,9 @@ class Version : public std::enable_shared_from_this<Version> {
     uint32_t passes = 0;           // pulls that have passed it
     ChunkProgress progress;
     uint64_t ready_chunks = 0;
-    std::vector<std::optional<uint64_t>> chunk_digests;  // of chunks that are ready: whole, final and digested
-    std::optional<uint64_t> digest;                      // once all are
+    absl::InlinedVector<std::optional<uint64_t>, 1>
+        chunk_digests;               // of chunks that are ready: whole, final and digested
+    std::optional<uint64_t> digest;  // once all are
   };
   struct Waiter {
     enum class For { kChunks, kRanks, kEnd } what;
@@ -186,6 +189,7 @@ class Version : public std::enable_shared_from_this<Version> {
   v1::VersionState state_ ABSL_GUARDED_BY(mutex_) = v1::VERSION_STATE_OPEN;
   std::string abort_reason_ ABSL_GUARDED_BY(mutex_);
   std::vector<Tensor> tensors_ ABSL_GUARDED_BY(mutex_);
+  Slab small_ ABSL_GUARDED_BY(mutex_);  // that the small ones are cut from
   size_t incomplete_tensors_ ABSL_GUARDED_BY(mutex_) = 0;
   bool holds_data_ ABSL_GUARDED_BY(mutex_) = true;
   std::list<size_t> readers_ ABSL_GUARDED_BY(mutex_);  // the first tensor that each still lacks

@@ -100,10 +100,11 @@ absl::Status VersionBuilder::Join(std::vector<TensorPart> shards) {
     if (absl::Status status = Validate(shard.box, shard.tensor.shape); !status.ok()) {
       return Annotate(status, absl::StrCat("tensor ", shard.tensor.ToString()));
     }
-    index_of_.emplace(shard.tensor.name, boxes.size());
     boxes.push_back(shard.box);
   }
   shards_ = std::move(shards);
+  index_of_.reserve(shards_.size());
+  for (size_t i = 0; i < shards_.size(); ++i) index_of_.emplace(shards_[i].tensor.name, i);
   received_.resize(shards_.size(), 0);
   const absl::StatusOr<bool> is_last = version_->Join(rank_, std::move(boxes));
   if (!is_last.ok()) return is_last.status();
@@ -132,7 +133,7 @@ absl::Status VersionBuilder::PublishWithoutData() {
 }
 
 absl::StatusOr<size_t> VersionBuilder::IndexOf(absl::string_view name) const {
-  const auto it = index_of_.find(std::string(name));
+  const auto it = index_of_.find(name);
   if (it != index_of_.end()) return it->second;
   return absl::NotFoundError(
       absl::StrCat("version ", version_->Label(), " has no declared native tensor named '", Printable(name), "'"));
