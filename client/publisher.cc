@@ -61,7 +61,8 @@ std::string ContextOf(const PublishOptions& options, const std::string& address)
 absl::Status CheckShard(const TensorPart& shard) {
   // How long a name may be is for the service to say.
   if (absl::Status status = Validate(shard.tensor, std::numeric_limits<size_t>::max()); !status.ok()) return status;
-  return Annotate(Validate(shard.box, shard.tensor.shape), absl::StrCat("tensor ", Printable(shard.tensor.name)));
+  const absl::Status status = Validate(shard.box, shard.tensor.shape);
+  return status.ok() ? status : Annotate(status, absl::StrCat("tensor ", Printable(shard.tensor.name)));
 }
 
 // The longest chunk that both the version's chunk size and the limits allow; 0 if that is none.

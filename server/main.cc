@@ -61,6 +61,9 @@ void AddOptions(CLI::App& app, Flags& flags) {
   option("--max-pushes", limits.max_pushes, "N", "Most push streams open at a time [256]");
   app.add_flag("!--no-shared-memory", store.shared_memory,
                "Exchange bytes over connections only, also with trainers and workers on this host");
+  app.add_flag("--prefault", store.prefault,
+               "Get memory for a version's tensors from the system ahead of their bytes, on a thread of its own: the\n"
+               "first versions are pushed faster where there are cores to spare. No effect with --retain 0");
   option("--push-window", limits.push_window_bytes, "SIZE",
          "Bytes that the ranks of a version may send ahead of the conversion, all together [64MiB]")
       ->transform(size);
@@ -129,7 +132,7 @@ int Serve(Flags& flags) {
 }
 
 int Main(int argc, char** argv) {
-  TuneAllocatorForBulkData();
+  TuneForBulkData();
   CLI::App app(
       "Takes a trainer's native tensors, converts them to Hugging Face tensors as they arrive, and streams them to\n"
       "inference workers. A version becomes visible to workers whole, or not at all.");

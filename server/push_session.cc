@@ -287,7 +287,7 @@ absl::Status PushSession::CheckChunk(const ChunkHeader& header, uint64_t payload
 absl::StatusOr<PushSession::Answer> PushSession::HandleChunk(const ChunkHeader& header, uint64_t payload_bytes,
                                                              absl::FunctionRef<absl::Status()> write) {
   if (absl::Status status = CheckChunk(header, payload_bytes); !status.ok()) return status;
-  releases_ = state_.store.memory().releases();
+  if (builder_->version()->is_streamed()) releases_ = state_.store.memory().releases();
   const absl::StatusOr<bool> has_room = builder_->HasRoom(header.tensor);
   if (!has_room.ok()) return has_room.status();
   if (!*has_room) {

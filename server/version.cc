@@ -202,19 +202,25 @@ void Version::CancelWait(uint64_t id) {
 }
 
 void Version::WakeReady() {
-  std::vector<std::function<void()>> wakes;
+  Wakes wakes;
   {
     absl::MutexLock lock(&mutex_);
-    for (auto it = waiters_.begin(); it != waiters_.end();) {
-      if (IsOver(it->second)) {
-        wakes.push_back(std::move(it->second.wake));
-        it = waiters_.erase(it);
-      } else {
-        ++it;
-      }
-    }
+    wakes = TakeReadyLocked();
   }
   for (const auto& wake : wakes) wake();
+}
+
+Version::Wakes Version::TakeReadyLocked() {
+  Wakes wakes;
+  for (auto it = waiters_.begin(); it != waiters_.end();) {
+    if (IsOver(it->second)) {
+      wakes.push_back(std::move(it->second.wake));
+      it = waiters_.erase(it);
+    } else {
+      ++it;
+    }
+  }
+  return wakes;
 }
 
 absl::StatusOr<std::shared_ptr<Buffer>> Version::DataFor(size_t tensor, bool within) {
@@ -231,6 +237,18 @@ absl::StatusOr<std::shared_ptr<Buffer>> Version::DataFor(size_t tensor, bool wit
     t.data = *std::move(data);
   }
   return t.data;
+}
+
+void Version::Prefault() {
+  constexpr size_t kStep = 8 << 20;  // between two looks at the state
+  for (size_t tensor = 0; tensor < size(); ++tensor) {
+    const absl::StatusOr<std::shared_ptr<Buffer>> data = DataFor(tensor);
+    if (!data.ok()) return;
+    for (size_t at = 0; at < (*data)->size(); at += kStep) {
+      if (state() != v1::VERSION_STATE_OPEN) return;
+      (*data)->Prefault(at, kStep);
+    }
+  }
 }
 
 ChunkCounts Version::NoChunks(size_t tensor) const {
@@ -252,13 +270,15 @@ void Version::Publish(size_t tensor, const ChunkCounts& written) {
   // Digest outside the lock: all ranks' bytes are in these chunks, and nobody writes there any more.
   absl::InlinedVector<uint64_t, 1> digests;
   for (const uint64_t chunk : whole) digests.push_back(DigestBytes(ChunkBytes(tensor, chunk, *data)));
+  Wakes wakes;
   {
     Dropped dropped;
     absl::MutexLock lock(&mutex_);
     for (size_t i = 0; i < whole.size(); ++i) SetReady(tensor, whole[i], digests[i]);
     DropPassed(dropped);  // every worker may have left this tensor out
+    wakes = TakeReadyLocked();
   }
-  WakeReady();
+  for (const auto& wake : wakes) wake();
 }
 
 void Version::SetReady(size_t tensor, uint64_t chunk, uint64_t digest) {
@@ -280,10 +300,7 @@ absl::StatusOr<bool> Version::Join(uint32_t rank, std::vector<Box> boxes) {
   return is_last;
 }
 
-void Version::AddReceived(uint64_t bytes) {
-  absl::MutexLock lock(&mutex_);
-  received_bytes_ += bytes;
-}
+void Version::AddReceived(uint64_t bytes) { received_bytes_ += bytes; }
 
 absl::Status Version::SetCommitted() {
   absl::MutexLock lock(&mutex_);

@@ -1,6 +1,7 @@
 // One version: its manifest, its bytes, and how far both are.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <list>
@@ -88,6 +89,9 @@ class Version : public std::enable_shared_from_this<Version> {
   // nullopt while one of the bytes [begin, end) is not converted yet; otherwise as GetChunk.
   absl::StatusOr<std::optional<Bytes>> GetBytes(size_t tensor, uint64_t begin, uint64_t end) const;
 
+  // Gets memory for all tensors, ahead of their bytes, as long as the version is open. For a thread of its own.
+  void Prefault();
+
   // The whole tensor's memory. UNAVAILABLE until it is converted whole; otherwise errors as GetChunk.
   absl::StatusOr<std::shared_ptr<const Buffer>> GetTensor(size_t tensor) const;
 
@@ -167,6 +171,9 @@ class Version : public std::enable_shared_from_this<Version> {
 
   uint64_t Wait(Waiter waiter);
   bool AreReady(size_t tensor, uint64_t first_chunk, uint64_t end_chunk) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  using Wakes = std::vector<std::function<void()>>;
+  // Those that wait no longer, for the caller to call without the lock.
+  Wakes TakeReadyLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool IsOver(const Waiter& waiter) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SetReady(size_t tensor, uint64_t chunk, uint64_t digest) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Span<const std::byte> ChunkBytes(size_t tensor, uint64_t chunk, const Buffer& data) const;
@@ -194,7 +201,7 @@ class Version : public std::enable_shared_from_this<Version> {
   bool holds_data_ ABSL_GUARDED_BY(mutex_) = true;
   std::list<size_t> readers_ ABSL_GUARDED_BY(mutex_);  // the first tensor that each still lacks
   size_t kept_from_ ABSL_GUARDED_BY(mutex_) = 0;       // tensors before it were streamed, and given up
-  uint64_t received_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::atomic<uint64_t> received_bytes_{0};
   uint64_t converted_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t manifest_digest_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t opened_at_ns_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -76,11 +76,13 @@ absl::StatusOr<std::unique_ptr<VersionBuilder>> VersionBuilder::Open(VersionStor
   if (!plan.ok()) return plan.status();
   VersionIdentity identity{options.model, options.version, std::string((*adapter)->name()), options.publisher,
                            options.world};
-  absl::StatusOr<std::shared_ptr<Version>> version = store.Open(identity, options.rank, *plan);
+  // Of several ranks each has a plan of its own, to compare with what the first one opened.
+  const std::optional<VersionPlan> own = options.world > 1 ? std::optional(*plan) : std::nullopt;
+  absl::StatusOr<std::shared_ptr<Version>> version = store.Open(identity, options.rank, *std::move(plan));
   if (!version.ok()) return version.status();
   std::unique_ptr<VersionBuilder> builder =
       absl::WrapUnique(new VersionBuilder(store, *std::move(version), options.rank));
-  absl::Status status = CheckAgrees(*builder->version_, identity, *plan);
+  absl::Status status = own.has_value() ? CheckAgrees(*builder->version_, identity, *own) : absl::OkStatus();
   if (status.ok()) status = builder->Join(std::move(shards));
   if (status.ok()) return builder;
   // A second stream of a rank that is there already is no reason to abort.

@@ -17,6 +17,7 @@
 #include "refit/v1/pull.pb.h"
 #include "server/tensor_memory.h"
 #include "server/version.h"
+#include "server/work_queue.h"
 
 namespace refit {
 
@@ -31,6 +32,9 @@ struct StoreOptions {
   uint64_t chunk_bytes = kDefaultChunkBytes;
   // Trainers and workers on this host may exchange bytes with the service through memory.
   bool shared_memory = true;
+  // Memory for the tensors of a version that opens is had ahead of their bytes, on a thread of its own. Not when they
+  // are streamed.
+  bool prefault = false;
   uint32_t max_models = 64;
   // Retired and aborted versions that each model still lists.
   uint32_t remembered_versions = 32;
@@ -102,6 +106,8 @@ class VersionStore {
   std::map<std::string, uint64_t> newest_committed_ ABSL_GUARDED_BY(mutex_);
   uint64_t next_observer_ ABSL_GUARDED_BY(mutex_) = 1;
   std::map<uint64_t, std::pair<std::string, Observer>> observers_ ABSL_GUARDED_BY(mutex_);
+
+  const std::unique_ptr<WorkQueue> prefault_;  // null without it; last: its thread ends first
 };
 
 }  // namespace refit
