@@ -1,12 +1,13 @@
 #include "client/publisher.h"
 
+#include <google/protobuf/arena.h>
 #include <grpcpp/client_context.h>
 
 #include <algorithm>
 #include <limits>
-#include <unordered_map>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "client/shared_ring.h"
@@ -64,7 +65,8 @@ std::string ContextOf(const PublishOptions& options, const std::string& address)
 absl::Status CheckShard(const TensorPart& shard) {
   // How long a name may be is for the service to say.
   if (absl::Status status = Validate(shard.tensor, std::numeric_limits<size_t>::max()); !status.ok()) return status;
-  return Annotate(Validate(shard.box, shard.tensor.shape), absl::StrCat("tensor ", Printable(shard.tensor.name)));
+  const absl::Status status = Validate(shard.box, shard.tensor.shape);
+  return status.ok() ? status : Annotate(status, absl::StrCat("tensor ", Printable(shard.tensor.name)));
 }
 
 // The longest chunk that both the version's chunk size and the limits allow; 0 if that is none.
@@ -87,7 +89,7 @@ struct VersionPush::State {
   Transport transport = Transport::kAuto;
   std::string context;  // "push of default/3 (rank 2 of 8) to 127.0.0.1:50051"
   std::vector<TensorPart> shards;
-  std::unordered_map<std::string, size_t> index;  // by name
+  absl::flat_hash_map<absl::string_view, size_t> index;  // by name
   std::vector<Progress> progress;
   v1::VersionOpened opened;
   std::vector<bool> digest_only;
@@ -96,6 +98,7 @@ struct VersionPush::State {
   uint64_t sent_bytes = 0;           // of payload
   uint64_t received_bytes = 0;       // of those, what the service has acknowledged
   std::unique_ptr<SharedRing> ring;  // null: payloads go over the connection
+  std::string short_chunk;           // a message of it; kept for its memory
   std::unique_ptr<RawCall> call;
   absl::Status over;  // not OK: nothing more can be pushed
   bool committed = false;
@@ -178,14 +181,15 @@ absl::Status VersionPush::State::TakeShards(std::vector<TensorPart> declared) {
     return absl::InvalidArgumentError(
         absl::StrCat(context, ": rank ", options.rank, " is not below world ", options.world));
   }
-  for (size_t i = 0; i < declared.size(); ++i) {
-    if (absl::Status status = CheckShard(declared[i]); !status.ok()) return Annotate(status, context);
-    index.emplace(declared[i].tensor.name, i);
-  }
-  progress.resize(declared.size());
-  digest_only.resize(declared.size());
-  unneeded.resize(declared.size());
   shards = std::move(declared);
+  index.reserve(shards.size());
+  for (size_t i = 0; i < shards.size(); ++i) {
+    if (absl::Status status = CheckShard(shards[i]); !status.ok()) return Annotate(status, context);
+    index.emplace(shards[i].tensor.name, i);
+  }
+  progress.resize(shards.size());
+  digest_only.resize(shards.size());
+  unneeded.resize(shards.size());
   return absl::OkStatus();
 }
 
@@ -202,7 +206,8 @@ absl::Status VersionPush::State::MakeRing(const std::string& address) {
 }
 
 absl::Status VersionPush::State::Declare() {
-  v1::PushRequest request;
+  google::protobuf::Arena arena;  // for very many small parts; those of a message that was sent serve the next
+  v1::PushRequest& request = *google::protobuf::Arena::CreateMessage<v1::PushRequest>(&arena);
   size_t bytes = 0;
   for (const TensorPart& shard : shards) {
     v1::DeclaredTensor& declared = *request.mutable_declare()->add_tensors();
@@ -211,7 +216,7 @@ absl::Status VersionPush::State::Declare() {
     bytes += declared.ByteSizeLong();
     if (bytes < kDeclareBytes) continue;
     if (absl::Status status = Send(Serialize(request)); !status.ok()) return status;
-    request.Clear();
+    request.mutable_declare()->Clear();
     bytes = 0;
   }
   request.mutable_declare()->set_last(true);
@@ -323,11 +328,9 @@ absl::Status VersionPush::State::WaitForReceived() {
 }
 
 absl::Status VersionPush::State::SendShort(const ChunkHeader& header, absl::Span<const std::byte> payload) {
-  v1::PushRequest request;
-  v1::Chunk& chunk = *request.mutable_chunks()->add_chunks();
-  ToProto(header, chunk);
-  chunk.set_payload(payload.data(), payload.size());
-  const absl::Status status = call->WriteTogether(request.SerializeAsString(), kBatchBytes, options.timeout);
+  short_chunk.clear();
+  AppendBatchOfOne(header, payload, short_chunk);
+  const absl::Status status = call->WriteTogether(short_chunk, kBatchBytes, options.timeout);
   return status.ok() ? status
                      : FailAsServiceSays(absl::StrCat("tensor ", Printable(shards[header.tensor].tensor.name)));
 }
@@ -402,7 +405,7 @@ absl::Status VersionPush::Append(size_t index, absl::Span<const std::byte> bytes
 absl::Status VersionPush::Push(absl::string_view name, absl::Span<const std::byte> bytes,
                                std::shared_ptr<const void> owner) {
   const State& state = *state_;
-  const auto found = state.index.find(std::string(name));
+  const auto found = state.index.find(name);
   if (found == state.index.end()) {
     return absl::NotFoundError(absl::StrCat(state.context, ": tensor ", Printable(name), " was not declared"));
   }

@@ -1,9 +1,12 @@
 #include "client/pull_receiver.h"
 
+#include <google/protobuf/arena.h>
+
 #include <cstring>
 #include <limits>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/net/byte_buffer.h"
@@ -62,7 +65,9 @@ absl::Status PullReceiver::OnMessage(const grpc::ByteBuffer& buffer) {
     return OnChunk((*chunk)->header, (*chunk)->payload_bytes,
                    [&](std::byte* dst) { return message.CopyAndDigest((*chunk)->payload_offset, dst); });
   }
-  v1::PullResponse response;
+  if (const auto batch = message.DecodeBatch(); batch.has_value()) return OnBatch(*batch);
+  google::protobuf::Arena arena;  // a manifest has very many small entries
+  v1::PullResponse& response = *google::protobuf::Arena::CreateMessage<v1::PullResponse>(&arena);
   if (absl::Status status = Parse(message.buffer(), response); !status.ok()) return Breach(status.message());
   return OnResponse(response);
 }
@@ -78,9 +83,9 @@ absl::Status PullReceiver::OnResponse(const v1::PullResponse& response) {
     case v1::PullResponse::kWaiting:
       return absl::OkStatus();      // it has shown that the service lives
     case v1::PullResponse::kChunk:  // from an encoder that orders fields otherwise
-      return OnChunk(response.chunk());
+      return OnChunk(ViewOf(response.chunk()));
     case v1::PullResponse::kChunks:
-      return OnBatch(response.chunks());
+      return OnBatch(ViewsOf(response.chunks()));
     case v1::PullResponse::kSharedChunk:
       return OnSharedChunk(response.shared_chunk());
     case v1::PullResponse::RESPONSE_NOT_SET:
@@ -89,17 +94,16 @@ absl::Status PullReceiver::OnResponse(const v1::PullResponse& response) {
   return Breach("a message of no known kind");
 }
 
-absl::Status PullReceiver::OnChunk(const v1::Chunk& chunk) {
-  const std::string& payload = chunk.payload();
-  return OnChunk(HeaderOf(chunk), payload.size(), [&payload](std::byte* dst) {
+absl::Status PullReceiver::OnChunk(const ChunkView& chunk) {
+  return OnChunk(chunk.header, chunk.payload.size(), [&chunk](std::byte* dst) {
     // An empty tensor may have no memory at all.
-    if (!payload.empty()) std::memcpy(dst, payload.data(), payload.size());
-    return DigestBytes({dst, payload.size()});
+    if (!chunk.payload.empty()) std::memcpy(dst, chunk.payload.data(), chunk.payload.size());
+    return DigestBytes({dst, chunk.payload.size()});
   });
 }
 
-absl::Status PullReceiver::OnBatch(const v1::ChunkBatch& batch) {
-  for (const v1::Chunk& chunk : batch.chunks()) {
+absl::Status PullReceiver::OnBatch(absl::Span<const ChunkView> batch) {
+  for (const ChunkView& chunk : batch) {
     if (absl::Status status = OnChunk(chunk); !status.ok()) return status;
   }
   return absl::OkStatus();
@@ -176,9 +180,6 @@ absl::Status PullReceiver::OnManifestEntry(const v1::ManifestEntry& entry) {
     return Breach(
         absl::StrCat("the manifest gives tensor ", part->ToString(), " ", entry.bytes(), " bytes; expected ", bytes));
   }
-  if (!names_.insert(part->tensor.name).second) {
-    return Breach(absl::StrCat("the manifest has tensor ", Printable(part->tensor.name), " twice"));
-  }
   if (parts_.size() == version_.tensors() || bytes > version_.bytes() - manifest_bytes_) {
     return Breach(absl::StrCat("the manifest has more than the header's ", version_.tensors(), " tensors of ",
                                version_.bytes(), " bytes"));
@@ -189,13 +190,19 @@ absl::Status PullReceiver::OnManifestEntry(const v1::ManifestEntry& entry) {
 }
 
 absl::Status PullReceiver::CheckManifest() const {
+  absl::flat_hash_set<absl::string_view> names;
+  names.reserve(parts_.size());
+  for (const TensorPart& part : parts_) {
+    if (names.insert(part.tensor.name).second) continue;
+    return Breach(absl::StrCat("the manifest has tensor ", Printable(part.tensor.name), " twice"));
+  }
   if (!SelectsAllTensors()) return absl::OkStatus();
   if (parts_.size() != version_.tensors() || (SelectsAll() && manifest_bytes_ != version_.bytes())) {
     return Breach(absl::StrCat("the manifest has ", parts_.size(), " tensors of ", manifest_bytes_,
                                " bytes, its header says ", version_.tensors(), " of ", version_.bytes()));
   }
   for (const auto& [name, box] : boxes_) {
-    if (names_.count(name) > 0) continue;
+    if (names.count(name) > 0) continue;
     return Breach(absl::StrCat("the manifest lacks tensor ", Printable(name), ", of which a box was asked for"));
   }
   return absl::OkStatus();
@@ -203,7 +210,6 @@ absl::Status PullReceiver::CheckManifest() const {
 
 absl::Status PullReceiver::OnManifestEnd() {
   if (absl::Status status = CheckManifest(); !status.ok()) return status;
-  names_.clear();
   phase_ = Phase::kChunks;
   return sink_.Begin(version_, parts_);
 }

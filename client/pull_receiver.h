@@ -10,7 +10,6 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
-#include <unordered_set>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -71,8 +70,8 @@ class PullReceiver {
   absl::Status CheckAskedFor(const TensorPart& part) const;
   absl::Status CheckManifest() const;
   absl::Status OnManifestEnd();
-  absl::Status OnChunk(const v1::Chunk& chunk);
-  absl::Status OnBatch(const v1::ChunkBatch& batch);
+  absl::Status OnChunk(const ChunkView& chunk);
+  absl::Status OnBatch(absl::Span<const ChunkView> batch);
   absl::Status OnChunk(const ChunkHeader& chunk, uint64_t payload_bytes, const Copy& copy);
   absl::Status OnSharedChunk(const v1::SharedChunk& shared);
   absl::Status Map(const v1::SharedChunk& shared);
@@ -101,7 +100,6 @@ class PullReceiver {
   bool chunk_was_damaged_ = false;
   v1::VersionSummary version_;
   std::vector<TensorPart> parts_;
-  std::unordered_set<std::string> names_;  // while the manifest comes
   uint64_t manifest_bytes_ = 0;
 
   // The place of the next chunk.

@@ -18,6 +18,7 @@
 #include "common/net/raw_reader.h"
 #include "common/net/shared_segment.h"
 #include "common/net/status.h"
+#include "common/tensor/slab.h"
 #include "refit/v1/inspect.grpc.pb.h"
 #include "refit/v1/pull.grpc.pb.h"
 
@@ -81,7 +82,8 @@ class MemorySink final : public TensorSink {
 
   absl::StatusOr<absl::Span<std::byte>> Place(size_t index) override {
     PulledTensor& tensor = tensors_[index];
-    absl::StatusOr<std::shared_ptr<Buffer>> data = pool_.Get(tensor.part.ByteSize());
+    absl::StatusOr<std::shared_ptr<Buffer>> data =
+        small_.Get(tensor.part.ByteSize(), [this](size_t size) { return pool_.Get(size); });
     if (!data.ok()) return Annotate(data.status(), absl::StrCat("memory for tensor ", tensor.part.ToString()));
     tensor.data = *std::move(data);
     return tensor.data->span();
@@ -96,6 +98,7 @@ class MemorySink final : public TensorSink {
 
  private:
   BufferPool& pool_;
+  Slab small_;
   std::vector<PulledTensor>& tensors_;
 };
 

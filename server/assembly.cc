@@ -23,6 +23,11 @@ absl::StatusOr<bool> Assembly::Join(uint32_t rank, std::vector<Box> boxes) {
   ranks_[rank].joined = true;
   ranks_[rank].boxes = std::move(boxes);
   if (++joined_ < world_) return false;
+  if (world_ == 1 && HoldsAll(ranks_[0])) {
+    ranks_[0].boxes = {};
+    complete_ = true;  // there is nobody to agree with
+    return true;
+  }
   Group();
   for (size_t tensor = 0; tensor < native_.size(); ++tensor) {
     if (absl::Status status = CheckFit(tensor); !status.ok()) return status;
@@ -30,6 +35,15 @@ absl::StatusOr<bool> Assembly::Join(uint32_t rank, std::vector<Box> boxes) {
   ChooseSenders();
   complete_ = true;
   return true;
+}
+
+bool Assembly::HoldsAll(const Rank& rank) const {
+  return std::equal(native_.begin(), native_.end(), rank.boxes.begin(), rank.boxes.end(),
+                    [](const TensorSpec& spec, const Box& box) { return IsWhole(box, spec.shape); });
+}
+
+uint32_t Assembly::HolderOf(uint32_t rank, size_t tensor) const {
+  return holders_.empty() ? kNone : ranks_[rank].holders[tensor];
 }
 
 void Assembly::Group() {
@@ -88,24 +102,20 @@ bool Assembly::HasJoined(uint32_t rank) const {
   return ranks_[rank].joined;
 }
 
-bool Assembly::is_complete() const {
-  absl::MutexLock lock(&mutex_);
-  return complete_;
-}
-
 std::vector<size_t> Assembly::DigestOnly(uint32_t rank) const {
   absl::MutexLock lock(&mutex_);
   std::vector<size_t> tensors;
   for (size_t tensor = 0; tensor < native_.size(); ++tensor) {
-    const uint32_t index = ranks_[rank].holders[tensor];
+    const uint32_t index = HolderOf(rank, tensor);
     if (index != kNone && holders_[tensor][index].sender != rank) tensors.push_back(tensor);
   }
   return tensors;
 }
 
 absl::Status Assembly::CheckDigest(uint32_t rank, size_t tensor, uint64_t digest) {
+  if (world_ == 1) return absl::OkStatus();
   absl::MutexLock lock(&mutex_);
-  const uint32_t index = ranks_[rank].holders[tensor];
+  const uint32_t index = HolderOf(rank, tensor);
   if (index == kNone) return absl::OkStatus();
   Holders& alike = holders_[tensor][index];
   if (!alike.digest.has_value()) {

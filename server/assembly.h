@@ -2,6 +2,7 @@
 // its word. Bookkeeping only; bytes go through VersionBuilder.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -29,7 +30,7 @@ class Assembly {
   absl::StatusOr<bool> Join(uint32_t rank, std::vector<Box> boxes) ABSL_LOCKS_EXCLUDED(mutex_);
   bool HasJoined(uint32_t rank) const ABSL_LOCKS_EXCLUDED(mutex_);
   // All ranks have joined and their boxes fit: data may come.
-  bool is_complete() const ABSL_LOCKS_EXCLUDED(mutex_);
+  bool is_complete() const { return complete_; }
 
   // Once complete: tensors whose box another rank sends. Of the ranks that hold a box alike one sends it, so that each
   // has about as many bytes to send.
@@ -68,6 +69,9 @@ class Assembly {
     std::vector<uint32_t> holders;
   };
 
+  bool HoldsAll(const Rank& rank) const;
+  // kNone where it holds nothing, or nobody else holds anything.
+  uint32_t HolderOf(uint32_t rank, size_t tensor) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Group() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckFit(size_t tensor) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ChooseSenders() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -77,10 +81,11 @@ class Assembly {
 
   mutable absl::Mutex mutex_;
   std::vector<Rank> ranks_ ABSL_GUARDED_BY(mutex_);
-  std::vector<std::vector<Holders>> holders_ ABSL_GUARDED_BY(mutex_);  // one list a tensor
+  // One list a tensor; none at all if a single rank holds everything.
+  std::vector<std::vector<Holders>> holders_ ABSL_GUARDED_BY(mutex_);
   uint32_t joined_ ABSL_GUARDED_BY(mutex_) = 0;
   uint32_t committed_ ABSL_GUARDED_BY(mutex_) = 0;
-  bool complete_ ABSL_GUARDED_BY(mutex_) = false;
+  std::atomic<bool> complete_{false};  // once true, for good
 };
 
 }  // namespace refit

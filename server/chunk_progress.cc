@@ -46,8 +46,8 @@ ChunkProgress::ChunkProgress(uint64_t bytes, uint64_t chunk_bytes) {
   missing_.back() = bytes - (missing_.size() - 1) * chunk_bytes;
 }
 
-std::vector<uint64_t> ChunkProgress::Take(const ChunkCounts& counts) {
-  std::vector<uint64_t> whole;
+ChunkProgress::Chunks ChunkProgress::Take(const ChunkCounts& counts) {
+  Chunks whole;
   for (size_t i = 0; i < counts.counts().size(); ++i) {
     if (counts.counts()[i] == 0) continue;
     const uint64_t chunk = counts.first_chunk() + i;

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "common/adapters/native_range_writer.h"
 
 namespace refit {
@@ -20,7 +20,7 @@ class ChunkCounts {
 
   uint64_t first_chunk() const { return first_; }
   // Bytes a chunk, from first_chunk() on.
-  const std::vector<uint64_t>& counts() const { return counts_; }
+  const absl::InlinedVector<uint64_t, 2>& counts() const { return counts_; }
 
  private:
   void AddTo(uint64_t chunk, uint64_t bytes);
@@ -29,7 +29,7 @@ class ChunkCounts {
   const uint64_t element_bytes_;
   const uint64_t chunk_bytes_;
   uint64_t first_ = 0;
-  std::vector<uint64_t> counts_;
+  absl::InlinedVector<uint64_t, 2> counts_;
 };
 
 // What each chunk of a tensor still lacks. Not thread-safe.
@@ -37,11 +37,13 @@ class ChunkProgress {
  public:
   ChunkProgress(uint64_t bytes, uint64_t chunk_bytes);
 
+  using Chunks = absl::InlinedVector<uint64_t, 2>;
+
   // Takes what was written; every byte of a tensor is to be counted once. Returns the chunks that are whole now.
-  std::vector<uint64_t> Take(const ChunkCounts& counts);
+  Chunks Take(const ChunkCounts& counts);
 
  private:
-  std::vector<uint64_t> missing_;  // bytes a chunk
+  absl::InlinedVector<uint64_t, 1> missing_;  // bytes a chunk
 };
 
 }  // namespace refit

@@ -99,6 +99,9 @@ void AddOptions(CLI::App& app, Flags& flags) {
   option("--max-pushes", limits.max_pushes, "N", "Most push streams open at a time [256]");
   app.add_flag("!--no-shared-memory", store.shared_memory,
                "Exchange bytes over connections only, also with trainers and workers on this host");
+  app.add_flag("--prefault", store.prefault,
+               "Get memory for a version's tensors from the system ahead of their bytes, on a thread of its own: the\n"
+               "first versions are pushed faster where there are cores to spare. No effect with --retain 0");
   option("--push-window", limits.push_window_bytes, "SIZE",
          "Bytes that the ranks of a version may send ahead of the conversion, all together [64MiB]")
       ->transform(size);
@@ -203,7 +206,7 @@ int Serve(Flags& flags) {
 }
 
 int Main(int argc, char** argv) {
-  TuneAllocatorForBulkData();
+  TuneForBulkData();
   std::signal(SIGXFSZ, SIG_IGN);  // a file that may grow no further is an error to report, no reason to die
   CLI::App app(
       "Takes a trainer's native tensors, converts them to Hugging Face tensors as they arrive, and streams them to\n"

@@ -374,7 +374,8 @@ class ManifestReactor final : public grpc::ServerWriteReactor<v1::ManifestPart> 
   }
 
   void WritePart() {
-    part_ = MakeManifestPart(*version_, selection_, *parts_, next_);
+    part_.Clear();
+    FillManifestPart(*version_, selection_, *parts_, next_, part_);
     next_ += part_.entries_size();
     StartWrite(&part_);
   }

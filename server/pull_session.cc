@@ -1,5 +1,7 @@
 #include "server/pull_session.h"
 
+#include <google/protobuf/arena.h>
+
 #include <utility>
 
 #include "absl/memory/memory.h"
@@ -105,8 +107,9 @@ grpc::ByteBuffer PullSession::Header() {
 }
 
 grpc::ByteBuffer PullSession::Manifest() {
-  v1::PullResponse response;
-  *response.mutable_manifest() = MakeManifestPart(*reader_, selection_, parts_, manifest_next_);
+  google::protobuf::Arena arena;  // there are very many small entries
+  v1::PullResponse& response = *google::protobuf::Arena::CreateMessage<v1::PullResponse>(&arena);
+  FillManifestPart(*reader_, selection_, parts_, manifest_next_, *response.mutable_manifest());
   manifest_next_ += response.manifest().entries_size();
   if (response.manifest().last()) phase_ = Phase::kChunks;
   return Serialize(response);
@@ -179,21 +182,17 @@ void PullSession::Forfeit() const {
 
 // Short chunks that are ready, from `first` on.
 grpc::ByteBuffer PullSession::NextBatch(Version::Chunk first) {
-  v1::PullResponse response;
-  uint64_t bytes = 0;
+  std::string entries;
   for (std::optional<Version::Chunk> chunk = std::move(first); chunk.has_value();) {
-    v1::Chunk& added = *response.mutable_chunks()->add_chunks();
-    ToProto(HeaderOf(*chunk), added);
-    added.set_payload(chunk->bytes.data(), chunk->bytes.size());
-    bytes += added.ByteSizeLong();
+    AppendBatchEntry(HeaderOf(*chunk), chunk->bytes, entries);
     Advance(chunk->bytes.size());
     chunk.reset();
-    if (bytes >= kBatchBytes || tensor_ == selection_.size()) break;
+    if (entries.size() >= kBatchBytes || tensor_ == selection_.size()) break;
     absl::StatusOr<std::optional<Version::Chunk>> next = GetChunk();  // an error is found again by the next message
     if (next.ok() && next->has_value() && (*next)->bytes.size() < kShortChunkBytes) chunk = *std::move(next);
   }
   reader_.Pass(PresentTensor());
-  return Serialize(response);
+  return MakeBatchMessage(std::move(entries));
 }
 
 absl::StatusOr<std::optional<grpc::ByteBuffer>> PullSession::Committed() {

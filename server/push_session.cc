@@ -1,5 +1,7 @@
 #include "server/push_session.h"
 
+#include <google/protobuf/arena.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -68,16 +70,18 @@ absl::StatusOr<PushSession::Answer> PushSession::Dispatch(const ReceivedMessage&
     const DecodedChunk& decoded = **chunk;
     return HandleChunk(decoded.header, decoded.payload_bytes, [&] { return WriteChunk(decoded, message); });
   }
-  v1::PushRequest request;
+  if (const auto batch = message.DecodeBatch(); batch.has_value()) return HandleBatch(*batch);
+  google::protobuf::Arena arena;  // a declaration has very many small parts
+  v1::PushRequest& request = *google::protobuf::Arena::CreateMessage<v1::PushRequest>(&arena);
   if (absl::Status status = Parse(message.buffer(), request); !status.ok()) return status;
   switch (request.request_case()) {
     case v1::PushRequest::kChunk:
       return HandleChunk(HeaderOf(request.chunk()), request.chunk().payload().size(),
-                         [&] { return WriteChunk(request.chunk()); });
+                         [&] { return WriteChunk(ViewOf(request.chunk())); });
     case v1::PushRequest::kSharedChunk:
       return HandleSharedChunk(request.shared_chunk());
     case v1::PushRequest::kChunks:
-      return HandleBatch(request.chunks());
+      return HandleBatch(ViewsOf(request.chunks()));
     case v1::PushRequest::kOpen:
       return Open(request.open());
     case v1::PushRequest::kDeclare:
@@ -300,7 +304,7 @@ absl::Status PushSession::CheckChunk(const ChunkHeader& header, uint64_t payload
 absl::StatusOr<PushSession::Answer> PushSession::HandleChunk(const ChunkHeader& header, uint64_t payload_bytes,
                                                              absl::FunctionRef<absl::Status()> write) {
   if (absl::Status status = CheckChunk(header, payload_bytes); !status.ok()) return status;
-  releases_ = state_.store.memory().releases();
+  if (builder_->version()->is_streamed()) releases_ = state_.store.memory().releases();
   const absl::StatusOr<bool> has_room = builder_->HasRoom(header.tensor);
   if (!has_room.ok()) return has_room.status();
   if (!*has_room) {
@@ -312,12 +316,11 @@ absl::StatusOr<PushSession::Answer> PushSession::HandleChunk(const ChunkHeader& 
   return OnHandled(payload_bytes);
 }
 
-absl::StatusOr<PushSession::Answer> PushSession::HandleBatch(const v1::ChunkBatch& batch) {
+absl::StatusOr<PushSession::Answer> PushSession::HandleBatch(absl::Span<const ChunkView> batch) {
   Answer last;
-  for (; batch_next_ < batch.chunks_size(); ++batch_next_) {
-    const v1::Chunk& chunk = batch.chunks(batch_next_);
-    absl::StatusOr<Answer> answer =
-        HandleChunk(HeaderOf(chunk), chunk.payload().size(), [&] { return WriteChunk(chunk); });
+  for (; batch_next_ < batch.size(); ++batch_next_) {
+    const ChunkView& chunk = batch[batch_next_];
+    absl::StatusOr<Answer> answer = HandleChunk(chunk.header, chunk.payload.size(), [&] { return WriteChunk(chunk); });
     if (!answer.ok()) return answer;
     if (answer->has_value()) last = *std::move(answer);
     if (lacks_memory()) return last;  // and goes on here
@@ -349,11 +352,8 @@ absl::Status PushSession::WriteChunk(const DecodedChunk& chunk, const ReceivedMe
   return AppendVerified(chunk.header, digest, absl::MakeConstSpan((*scratch)->data(), chunk.payload_bytes));
 }
 
-absl::Status PushSession::WriteChunk(const v1::Chunk& chunk) {
-  const ChunkHeader header = HeaderOf(chunk);
-  const auto payload =
-      absl::MakeConstSpan(reinterpret_cast<const std::byte*>(chunk.payload().data()), chunk.payload().size());
-  return AppendVerified(header, DigestBytes(payload), payload);
+absl::Status PushSession::WriteChunk(const ChunkView& chunk) {
+  return AppendVerified(chunk.header, DigestBytes(chunk.payload), chunk.payload);
 }
 
 absl::Status PushSession::AppendVerified(const ChunkHeader& header, uint64_t got_digest,

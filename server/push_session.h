@@ -83,11 +83,11 @@ class PushSession {
   absl::StatusOr<Answer> Abort(const v1::AbortPush& abort);
   // A chunk on the fast path: its payload lies in `message`.
   absl::Status WriteChunk(const DecodedChunk& chunk, const ReceivedMessage& message);
-  // A chunk that generic protobuf code encoded in its own way.
-  absl::Status WriteChunk(const v1::Chunk& chunk);
+  // A short one, or one that generic protobuf code encoded in its own way.
+  absl::Status WriteChunk(const ChunkView& chunk);
   // Tells the trainer, now and then, how much has been handled.
   Answer OnHandled(uint64_t payload_bytes);
-  absl::StatusOr<Answer> HandleBatch(const v1::ChunkBatch& batch);
+  absl::StatusOr<Answer> HandleBatch(absl::Span<const ChunkView> batch);
   // A chunk whose payload lies in the trainer's memory.
   absl::StatusOr<Answer> HandleSharedChunk(const v1::SharedChunk& shared);
   absl::Status CheckChunk(const ChunkHeader& header, uint64_t payload_bytes) const;
@@ -107,7 +107,7 @@ class PushSession {
   uint64_t window_bytes_ = 0;
   uint64_t handled_bytes_ = 0;  // of payload
   uint64_t acknowledged_bytes_ = 0;
-  int batch_next_ = 0;     // of a batch that waits for memory, the first chunk that was not handled
+  size_t batch_next_ = 0;  // of a batch that waits for memory, the first chunk that was not handled
   uint64_t releases_ = 0;  // of the store's memory, before it was asked last
   std::optional<absl::Time> lacks_memory_since_;
   bool opened_ = false;      // the trainer was told so

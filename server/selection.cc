@@ -140,9 +140,8 @@ void FillEntry(const Version& version, const Selected& selected, const PartTable
   if (digest.has_value()) entry.set_digest(*digest);
 }
 
-v1::ManifestPart MakeManifestPart(const Version& version, const std::vector<Selected>& selection,
-                                  const PartTable& parts, size_t first) {
-  v1::ManifestPart part;
+void FillManifestPart(const Version& version, const std::vector<Selected>& selection, const PartTable& parts,
+                      size_t first, v1::ManifestPart& part) {
   part.set_first(first);
   if (first == 0) *part.mutable_summary() = version.Summary();
   size_t bytes = 0;
@@ -153,7 +152,6 @@ v1::ManifestPart MakeManifestPart(const Version& version, const std::vector<Sele
     bytes += entry.ByteSizeLong();
   }
   part.set_last(next == selection.size());
-  return part;
 }
 
 }  // namespace refit

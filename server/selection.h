@@ -40,9 +40,9 @@ absl::StatusOr<std::vector<Selected>> SelectTensors(const Version& version, cons
 // Fills one entry. A part's digest is known once a pull has sent all of it.
 void FillEntry(const Version& version, const Selected& selected, const PartTable& parts, v1::ManifestEntry& entry);
 
-// The part of the selected manifest that begins at `first`, as long as a message may be; the first part carries the
-// summary.
-v1::ManifestPart MakeManifestPart(const Version& version, const std::vector<Selected>& selection,
-                                  const PartTable& parts, size_t first);
+// Fills `part`, which is empty, with the part of the selected manifest that begins at `first`, as long as a message may
+// be; the first part carries the summary.
+void FillManifestPart(const Version& version, const std::vector<Selected>& selection, const PartTable& parts,
+                      size_t first, v1::ManifestPart& part);
 
 }  // namespace refit

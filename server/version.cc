@@ -246,19 +246,25 @@ void Version::CancelWait(uint64_t id) {
 }
 
 void Version::WakeReady() {
-  std::vector<std::function<void()>> wakes;
+  Wakes wakes;
   {
     absl::MutexLock lock(&mutex_);
-    for (auto it = waiters_.begin(); it != waiters_.end();) {
-      if (IsOver(it->second)) {
-        wakes.push_back(std::move(it->second.wake));
-        it = waiters_.erase(it);
-      } else {
-        ++it;
-      }
-    }
+    wakes = TakeReadyLocked();
   }
   for (const auto& wake : wakes) wake();
+}
+
+Version::Wakes Version::TakeReadyLocked() {
+  Wakes wakes;
+  for (auto it = waiters_.begin(); it != waiters_.end();) {
+    if (IsOver(it->second)) {
+      wakes.push_back(std::move(it->second.wake));
+      it = waiters_.erase(it);
+    } else {
+      ++it;
+    }
+  }
+  return wakes;
 }
 
 absl::StatusOr<std::shared_ptr<Buffer>> Version::DataFor(size_t tensor, bool within) {
@@ -267,11 +273,26 @@ absl::StatusOr<std::shared_ptr<Buffer>> Version::DataFor(size_t tensor, bool wit
   Tensor& t = tensors_[tensor];
   if (t.data == nullptr) {
     const uint64_t bytes = spec(tensor).ByteSize();
-    absl::StatusOr<std::shared_ptr<Buffer>> data = within ? memory_->TryGet(bytes) : memory_->Get(bytes);
+    const auto get = [this](size_t size) { return memory_->Get(size); };
+    absl::StatusOr<std::shared_ptr<Buffer>> data = within          ? memory_->TryGet(bytes)
+                                                   : is_streamed() ? get(bytes)  // to be given up tensor by tensor
+                                                                   : small_.Get(bytes, get);
     if (!data.ok()) return data.status();
     t.data = *std::move(data);
   }
   return t.data;
+}
+
+void Version::Prefault() {
+  constexpr size_t kStep = 8 << 20;  // between two looks at the state
+  for (size_t tensor = 0; tensor < size(); ++tensor) {
+    const absl::StatusOr<std::shared_ptr<Buffer>> data = DataFor(tensor);
+    if (!data.ok()) return;
+    for (size_t at = 0; at < (*data)->size(); at += kStep) {
+      if (state() != v1::VERSION_STATE_OPEN) return;
+      (*data)->Prefault(at, kStep);
+    }
+  }
 }
 
 ChunkCounts Version::NoChunks(size_t tensor) const {
@@ -279,7 +300,7 @@ ChunkCounts Version::NoChunks(size_t tensor) const {
 }
 
 void Version::Publish(size_t tensor, const ChunkCounts& written) {
-  std::vector<uint64_t> whole;
+  ChunkProgress::Chunks whole;
   std::shared_ptr<Buffer> data;
   {
     absl::MutexLock lock(&mutex_);
@@ -291,15 +312,17 @@ void Version::Publish(size_t tensor, const ChunkCounts& written) {
   }
   if (whole.empty()) return;
   // Digest outside the lock: all ranks' bytes are in these chunks, and nobody writes there any more.
-  std::vector<uint64_t> digests;
+  absl::InlinedVector<uint64_t, 1> digests;
   for (const uint64_t chunk : whole) digests.push_back(DigestBytes(ChunkBytes(tensor, chunk, *data)));
+  Wakes wakes;
   {
     Dropped dropped;
     absl::MutexLock lock(&mutex_);
     for (size_t i = 0; i < whole.size(); ++i) SetReady(tensor, whole[i], digests[i]);
     DropPassed(dropped);  // every worker may have left this tensor out
+    wakes = TakeReadyLocked();
   }
-  WakeReady();
+  for (const auto& wake : wakes) wake();
 }
 
 void Version::SetReady(size_t tensor, uint64_t chunk, uint64_t digest) {
@@ -307,7 +330,7 @@ void Version::SetReady(size_t tensor, uint64_t chunk, uint64_t digest) {
   t.chunk_digests[chunk] = digest;
   converted_bytes_ += std::min(chunk_bytes_, spec(tensor).ByteSize() - chunk * chunk_bytes_);
   if (++t.ready_chunks < t.chunk_digests.size()) return;
-  std::vector<uint64_t> blocks;
+  absl::InlinedVector<uint64_t, 1> blocks;
   if (spec(tensor).ByteSize() != 0) {
     for (const std::optional<uint64_t>& block : t.chunk_digests) blocks.push_back(*block);
   }
@@ -321,10 +344,7 @@ absl::StatusOr<bool> Version::Join(uint32_t rank, std::vector<Box> boxes) {
   return is_last;
 }
 
-void Version::AddReceived(uint64_t bytes) {
-  absl::MutexLock lock(&mutex_);
-  received_bytes_ += bytes;
-}
+void Version::AddReceived(uint64_t bytes) { received_bytes_ += bytes; }
 
 absl::Status Version::SetCommitted() {
   absl::MutexLock lock(&mutex_);
@@ -388,6 +408,7 @@ void Version::DropDataLocked(Dropped& dropped) {
   if (!holds_data_) return;
   holds_data_ = false;
   for (Tensor& t : tensors_) dropped.push_back(std::move(t.data));
+  small_ = {};
 }
 
 bool Version::HoldsData() const {

@@ -1,6 +1,7 @@
 // One version: its manifest, its bytes, and how far both are.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <list>
@@ -11,11 +12,13 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 #include "common/adapters/plan.h"
+#include "common/tensor/slab.h"
 #include "refit/v1/types.pb.h"
 #include "server/assembly.h"
 #include "server/chunk_progress.h"
@@ -108,6 +111,9 @@ class Version : public std::enable_shared_from_this<Version> {
   // nullopt while one of the bytes [begin, end) is not converted yet; otherwise as GetChunk.
   absl::StatusOr<std::optional<Bytes>> GetBytes(size_t tensor, uint64_t begin, uint64_t end) const;
 
+  // Gets memory for all tensors, ahead of their bytes, as long as the version is open. For a thread of its own.
+  void Prefault();
+
   // The whole tensor's memory. UNAVAILABLE until it is converted whole; otherwise errors as GetChunk.
   absl::StatusOr<std::shared_ptr<const Buffer>> GetTensor(size_t tensor) const;
 
@@ -154,8 +160,9 @@ class Version : public std::enable_shared_from_this<Version> {
     uint32_t passes = 0;           // pulls that have passed it
     ChunkProgress progress;
     uint64_t ready_chunks = 0;
-    std::vector<std::optional<uint64_t>> chunk_digests;  // of chunks that are ready: whole, final and digested
-    std::optional<uint64_t> digest;                      // once all are
+    absl::InlinedVector<std::optional<uint64_t>, 1>
+        chunk_digests;               // of chunks that are ready: whole, final and digested
+    std::optional<uint64_t> digest;  // once all are
   };
   struct Waiter {
     enum class For { kChunks, kRanks, kEnd } what;
@@ -188,6 +195,9 @@ class Version : public std::enable_shared_from_this<Version> {
 
   uint64_t Wait(Waiter waiter);
   bool AreReady(size_t tensor, uint64_t first_chunk, uint64_t end_chunk) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  using Wakes = std::vector<std::function<void()>>;
+  // Those that wait no longer, for the caller to call without the lock.
+  Wakes TakeReadyLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool IsOver(const Waiter& waiter) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SetReady(size_t tensor, uint64_t chunk, uint64_t digest) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Span<const std::byte> ChunkBytes(size_t tensor, uint64_t chunk, const Buffer& data) const;
@@ -214,11 +224,12 @@ class Version : public std::enable_shared_from_this<Version> {
   bool spooled_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<v1::VersionSummary> restored_ ABSL_GUARDED_BY(mutex_);  // as it was when it was stored
   std::vector<Tensor> tensors_ ABSL_GUARDED_BY(mutex_);
+  Slab small_ ABSL_GUARDED_BY(mutex_);  // that the small ones are cut from
   size_t incomplete_tensors_ ABSL_GUARDED_BY(mutex_) = 0;
   bool holds_data_ ABSL_GUARDED_BY(mutex_) = true;
   std::list<size_t> readers_ ABSL_GUARDED_BY(mutex_);  // the first tensor that each still lacks
   size_t kept_from_ ABSL_GUARDED_BY(mutex_) = 0;       // tensors before it were streamed, and given up
-  uint64_t received_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::atomic<uint64_t> received_bytes_{0};
   uint64_t converted_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t manifest_digest_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t opened_at_ns_ ABSL_GUARDED_BY(mutex_) = 0;

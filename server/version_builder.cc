@@ -78,11 +78,13 @@ absl::StatusOr<std::unique_ptr<VersionBuilder>> VersionBuilder::Open(VersionStor
                            options.world};
   identity.hold_installs = options.hold_installs;
   identity.trainer_epoch = options.trainer_epoch;
-  absl::StatusOr<std::shared_ptr<Version>> version = store.Open(identity, options.rank, *plan);
+  // Of several ranks each has a plan of its own, to compare with what the first one opened.
+  const std::optional<VersionPlan> own = options.world > 1 ? std::optional(*plan) : std::nullopt;
+  absl::StatusOr<std::shared_ptr<Version>> version = store.Open(identity, options.rank, *std::move(plan));
   if (!version.ok()) return version.status();
   std::unique_ptr<VersionBuilder> builder =
       absl::WrapUnique(new VersionBuilder(store, *std::move(version), options.rank));
-  absl::Status status = CheckAgrees(*builder->version_, identity, *plan);
+  absl::Status status = own.has_value() ? CheckAgrees(*builder->version_, identity, *own) : absl::OkStatus();
   if (status.ok()) status = builder->Join(std::move(shards));
   if (status.ok()) return builder;
   // A second stream of a rank that is there already is no reason to abort.
@@ -102,10 +104,11 @@ absl::Status VersionBuilder::Join(std::vector<TensorPart> shards) {
     if (absl::Status status = Validate(shard.box, shard.tensor.shape); !status.ok()) {
       return Annotate(status, absl::StrCat("tensor ", shard.tensor.ToString()));
     }
-    index_of_.emplace(shard.tensor.name, boxes.size());
     boxes.push_back(shard.box);
   }
   shards_ = std::move(shards);
+  index_of_.reserve(shards_.size());
+  for (size_t i = 0; i < shards_.size(); ++i) index_of_.emplace(shards_[i].tensor.name, i);
   received_.resize(shards_.size(), 0);
   const absl::StatusOr<bool> is_last = version_->Join(rank_, std::move(boxes));
   if (!is_last.ok()) return is_last.status();
@@ -134,7 +137,7 @@ absl::Status VersionBuilder::PublishWithoutData() {
 }
 
 absl::StatusOr<size_t> VersionBuilder::IndexOf(absl::string_view name) const {
-  const auto it = index_of_.find(std::string(name));
+  const auto it = index_of_.find(name);
   if (it != index_of_.end()) return it->second;
   return absl::NotFoundError(
       absl::StrCat("version ", version_->Label(), " has no declared native tensor named '", Printable(name), "'"));

@@ -6,9 +6,9 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -107,8 +107,8 @@ class VersionBuilder {
   bool joined_ = false;
   std::vector<TensorPart> shards_;
   std::vector<uint64_t> received_;
-  mutable std::optional<std::vector<bool>> digest_only_;  // once the assembly is complete
-  std::unordered_map<std::string, size_t> index_of_;
+  mutable std::optional<std::vector<bool>> digest_only_;     // once the assembly is complete
+  absl::flat_hash_map<absl::string_view, size_t> index_of_;  // by name
 };
 
 }  // namespace refit

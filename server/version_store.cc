@@ -46,7 +46,8 @@ std::string DescribeKnown(const std::map<uint64_t, std::shared_ptr<Version>>& ve
 VersionStore::VersionStore(StoreOptions options)
     : options_(options),
       memory_(std::make_shared<TensorMemory>(options.memory_budget_bytes,
-                                             options.shared_memory ? Backing::kShared : Backing::kPrivate)) {}
+                                             options.shared_memory ? Backing::kShared : Backing::kPrivate)),
+      prefault_(options.prefault && options.retain_versions > 0 ? std::make_unique<WorkQueue>(1) : nullptr) {}
 
 absl::StatusOr<std::shared_ptr<Version>> VersionStore::FindToJoin(const VersionIdentity& identity, uint32_t rank) {
   const auto model = models_.find(identity.model);
@@ -193,6 +194,8 @@ absl::StatusOr<std::shared_ptr<Version>> VersionStore::Open(VersionIdentity iden
   }
   for (const std::shared_ptr<Version>& changed : changes) changed->WakeReady();
   Tell(changes);
+  const bool is_new = version.ok() && !changes.empty() && changes.back() == *version;
+  if (is_new && prefault_ != nullptr) prefault_->Submit([version = *version] { version->Prefault(); });
   return version;
 }
 

@@ -18,6 +18,7 @@
 #include "refit/v1/pull.pb.h"
 #include "server/tensor_memory.h"
 #include "server/version.h"
+#include "server/work_queue.h"
 
 namespace refit {
 
@@ -32,6 +33,9 @@ struct StoreOptions {
   uint64_t chunk_bytes = kDefaultChunkBytes;
   // Trainers and workers on this host may exchange bytes with the service through memory.
   bool shared_memory = true;
+  // Memory for the tensors of a version that opens is had ahead of their bytes, on a thread of its own. Not when they
+  // are streamed.
+  bool prefault = false;
   uint32_t max_models = 64;
   // Versions that are pushed at a time, of all models.
   uint32_t max_open_versions = 64;
@@ -89,7 +93,10 @@ class VersionStore {
     uint64_t newest_committed = 0;
     uint64_t trainer_epoch = 0;  // the largest that was seen
 
-    friend bool operator==(const ModelRecord&, const ModelRecord&) = default;
+    // Not defaulted: read as C++17 too.
+    friend bool operator==(const ModelRecord& a, const ModelRecord& b) {
+      return a.newest_committed == b.newest_committed && a.trainer_epoch == b.trainer_epoch;
+    }
   };
   std::map<std::string, ModelRecord> Records() const ABSL_LOCKS_EXCLUDED(mutex_);
   // At the start, before anybody opens: what an earlier life of the service knew and had.
@@ -134,6 +141,8 @@ class VersionStore {
   uint64_t next_observer_ ABSL_GUARDED_BY(mutex_) = 1;
   // With the model that each looks at; nullopt: all.
   std::map<uint64_t, std::pair<std::optional<std::string>, Observer>> observers_ ABSL_GUARDED_BY(mutex_);
+
+  const std::unique_ptr<WorkQueue> prefault_;  // null without it; last: its thread ends first
 };
 
 }  // namespace refit

@@ -83,7 +83,7 @@ int Main(int argc, char** argv) {
 }  // namespace refit::cli
 
 int main(int argc, char** argv) {
-  refit::TuneAllocatorForBulkData();
+  refit::TuneForBulkData();
   try {
     return refit::cli::Main(argc, argv);
   } catch (const std::exception& error) {

@@ -1,8 +1,8 @@
 #include "common/adapters/plan.h"
 
-#include <unordered_map>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/adapters/gemma4_moe_plan.h"
@@ -28,16 +28,35 @@ std::vector<std::shared_ptr<const Adapter>> Adapters() {
 }
 
 // Name to index of the native tensor that it belongs to.
-using Owners = std::unordered_map<std::string, size_t>;
+using Owners = absl::flat_hash_map<absl::string_view, size_t>;
 
 absl::Status CheckNative(const std::vector<TensorSpec>& native) {
   Owners owners;
+  owners.reserve(native.size());
   for (size_t i = 0; i < native.size(); ++i) {
     const auto [owner, is_new] = owners.emplace(native[i].name, i);
     if (!is_new) {
       return absl::InvalidArgumentError(absl::StrCat("native tensor ", Printable(native[i].name),
                                                      " is declared twice: at ", owner->second, " and at ", i));
     }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckOutputs(const VersionPlan& plan) {
+  Owners owners;
+  owners.reserve(plan.outputs.size());
+  for (const VersionPlan::Output& output : plan.outputs) {
+    const absl::string_view name = output.planned.hf.name;
+    // A wider dtype than the native one's may be too much.
+    if (const auto bytes = ByteCount(output.planned.hf.dtype, output.planned.hf.shape); !bytes.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat("tensor ", Printable(name), ": ", bytes.status().message()));
+    }
+    const auto [owner, is_new] = owners.emplace(name, output.native_index);
+    if (is_new) continue;
+    return absl::InvalidArgumentError(absl::StrCat("native tensors ", Printable(plan.native[owner->second].name),
+                                                   " and ", Printable(plan.native[output.native_index].name),
+                                                   " both become ", Printable(name)));
   }
   return absl::OkStatus();
 }
@@ -80,7 +99,7 @@ absl::StatusOr<VersionPlan> AssemblePlan(
   if (absl::Status status = CheckNative(native); !status.ok()) return status;
   VersionPlan plan;
   plan.outputs_of_native.resize(native.size());
-  Owners owners;
+  plan.outputs.reserve(native.size());
   for (size_t i = 0; i < native.size(); ++i) {
     absl::StatusOr<std::vector<PlannedOutput>> outputs = plan_tensor(native[i]);
     if (!outputs.ok()) return outputs.status();
@@ -90,17 +109,12 @@ absl::StatusOr<VersionPlan> AssemblePlan(
         return absl::InvalidArgumentError(absl::StrCat("native tensor ", Printable(native[i].name), " becomes ",
                                                        Name(output.hf.dtype), ": ", bytes.status().message()));
       }
-      const auto [owner, is_new] = owners.emplace(output.hf.name, i);
-      if (!is_new) {
-        return absl::InvalidArgumentError(absl::StrCat("native tensors ", Printable(native[owner->second].name),
-                                                       " and ", Printable(native[i].name), " both become ",
-                                                       Printable(output.hf.name)));
-      }
       plan.outputs_of_native[i].push_back(plan.outputs.size());
       plan.outputs.push_back({std::move(output), i});
     }
   }
   plan.native = std::move(native);
+  if (absl::Status status = CheckOutputs(plan); !status.ok()) return status;
   return plan;
 }
 

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -72,9 +73,9 @@ struct VersionPlan {
     PlannedOutput planned;
     size_t native_index;  // the native tensor that it comes from
   };
-  std::vector<TensorSpec> native;                      // as declared
-  std::vector<Output> outputs;                         // the manifest, in order
-  std::vector<std::vector<size_t>> outputs_of_native;  // indices into `outputs`, one list a native tensor
+  std::vector<TensorSpec> native;                                 // as declared
+  std::vector<Output> outputs;                                    // the manifest, in order
+  std::vector<absl::InlinedVector<size_t, 2>> outputs_of_native;  // indices into `outputs`, one list a native tensor
 };
 
 // Plans every tensor in order. INVALID_ARGUMENT for a bad option, a bad spec, a native name declared twice, two outputs

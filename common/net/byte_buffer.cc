@@ -58,6 +58,14 @@ grpc::ByteBuffer CopyChunkMessage(const ChunkHeader& header, absl::Span<const st
   return ChunkMessage(header, grpc::Slice(payload.data(), payload.size()));
 }
 
+grpc::ByteBuffer MakeBatchMessage(std::string entries) {
+  const auto owner = std::make_shared<const std::string>(std::move(entries));
+  const absl::Span<const std::byte> bytes(reinterpret_cast<const std::byte*>(owner->data()), owner->size());
+  const std::array<grpc::Slice, 2> slices = {grpc::Slice(EncodeBatchPrefix(bytes.size())),
+                                             BorrowingSlice(bytes, owner)};
+  return grpc::ByteBuffer(slices.data(), slices.size());
+}
+
 ReceivedMessage::ReceivedMessage(grpc::ByteBuffer buffer) : buffer_(std::move(buffer)) {
   if (!buffer_.Valid() || !buffer_.Dump(&slices_).ok()) slices_.clear();
   for (const grpc::Slice& slice : slices_) size_ += slice.size();
@@ -73,6 +81,17 @@ absl::StatusOr<std::optional<DecodedChunk>> ReceivedMessage::DecodeChunk() const
     filled += taken;
   }
   return DecodeChunkPrefix({head.data(), filled}, size_);
+}
+
+std::optional<std::vector<ChunkView>> ReceivedMessage::DecodeBatch() const {
+  if (size_ == 0 || !IsBatch(Bytes(slices_.front()).front())) return std::nullopt;
+  if (slices_.size() == 1) return refit::DecodeBatch(Bytes(slices_.front()));
+  if (in_one_piece_ == nullptr) {
+    in_one_piece_ = std::make_unique_for_overwrite<std::byte[]>(size_);
+    std::byte* end = in_one_piece_.get();
+    ForEachRun(0, [&end](absl::Span<const std::byte> run) { end = std::copy(run.begin(), run.end(), end); });
+  }
+  return refit::DecodeBatch({in_one_piece_.get(), size_});
 }
 
 void ReceivedMessage::ForEachRun(uint64_t offset, const std::function<void(absl::Span<const std::byte>)>& sink) const {

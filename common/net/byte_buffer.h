@@ -7,6 +7,8 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -28,6 +30,9 @@ grpc::ByteBuffer MakeChunkMessage(const ChunkHeader& header, absl::Span<const st
 // The same with a payload that is copied.
 grpc::ByteBuffer CopyChunkMessage(const ChunkHeader& header, absl::Span<const std::byte> payload);
 
+// A batch of these entries; see AppendBatchEntry.
+grpc::ByteBuffer MakeBatchMessage(std::string entries);
+
 // A received message, taken apart into its slices.
 class ReceivedMessage {
  public:
@@ -39,6 +44,9 @@ class ReceivedMessage {
   // See DecodeChunkPrefix.
   absl::StatusOr<std::optional<DecodedChunk>> DecodeChunk() const;
 
+  // See DecodeBatch of the codec. What it gives is valid as long as the message.
+  std::optional<std::vector<ChunkView>> DecodeBatch() const;
+
   // Calls `sink` with the bytes from `offset` on, run by run.
   void ForEachRun(uint64_t offset, const std::function<void(absl::Span<const std::byte>)>& sink) const;
 
@@ -49,6 +57,7 @@ class ReceivedMessage {
   grpc::ByteBuffer buffer_;
   std::vector<grpc::Slice> slices_;
   uint64_t size_ = 0;
+  mutable std::unique_ptr<std::byte[]> in_one_piece_;  // of a batch, once decoded
 };
 
 }  // namespace refit

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/raw_reader.h"
 #include "common/net/status.h"
@@ -123,7 +124,9 @@ void ConfigureServer(grpc::ServerBuilder& builder, int max_message_bytes, std::c
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, kMinPingIntervalMs);
 }
 
-void TuneAllocatorForBulkData() {
+void TuneForBulkData() {
+  // Debian's abseil does at every lock, gRPC's included, which costs more than the locks.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
 #ifdef __GLIBC__
   // gRPC receives into fresh 64 KiB blocks. Trimmed away after each message, every page of them would be faulted in
   // again, which costs several times the copy.

@@ -45,8 +45,8 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const ChannelOptions& opt
 void ConfigureServer(grpc::ServerBuilder& builder, int max_message_bytes,
                      std::chrono::milliseconds peer_timeout = std::chrono::seconds(10));
 
-// Keeps glibc from giving gRPC's receive buffers back to the kernel after each message. Call first in main; libraries
-// do not call it. Does nothing with another allocator.
-void TuneAllocatorForBulkData();
+// Keeps glibc from giving gRPC's receive buffers back to the kernel after each message (does nothing with another
+// allocator), and abseil from looking for lock cycles. Call first in main; libraries do not call it.
+void TuneForBulkData();
 
 }  // namespace refit

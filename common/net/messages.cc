@@ -57,6 +57,18 @@ ChunkHeader HeaderOf(const v1::Chunk& chunk) {
   return header;
 }
 
+ChunkView ViewOf(const v1::Chunk& chunk) {
+  const std::string& payload = chunk.payload();
+  return {HeaderOf(chunk), {reinterpret_cast<const std::byte*>(payload.data()), payload.size()}};
+}
+
+std::vector<ChunkView> ViewsOf(const v1::ChunkBatch& batch) {
+  std::vector<ChunkView> views;
+  views.reserve(batch.chunks_size());
+  for (const v1::Chunk& chunk : batch.chunks()) views.push_back(ViewOf(chunk));
+  return views;
+}
+
 void ToProto(const ChunkHeader& header, v1::Chunk& proto) {
   proto.set_tensor(header.tensor);
   proto.set_offset(header.offset);

@@ -26,6 +26,9 @@ absl::StatusOr<LayoutRule> FromProto(const v1::LayoutRule& proto);
 
 // All of the chunk but its payload.
 ChunkHeader HeaderOf(const v1::Chunk& chunk);
+// Valid as long as the message.
+ChunkView ViewOf(const v1::Chunk& chunk);
+std::vector<ChunkView> ViewsOf(const v1::ChunkBatch& batch);
 void ToProto(const ChunkHeader& header, v1::Chunk& proto);
 
 }  // namespace refit

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <functional>
 #include <limits>
@@ -129,6 +130,17 @@ class BorrowedBuffer final : public Buffer {
 
 std::shared_ptr<const Buffer> Buffer::Borrow(absl::Span<const std::byte> bytes, std::shared_ptr<const void> owner) {
   return std::make_shared<BorrowedBuffer>(bytes, std::move(owner));
+}
+
+void Buffer::Prefault(size_t begin, size_t size) {
+#ifdef MADV_POPULATE_WRITE
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const auto first = reinterpret_cast<uintptr_t>(data_ + begin) / page * page;
+  const auto end = reinterpret_cast<uintptr_t>(data_ + std::min(size_, begin + size));
+  madvise(reinterpret_cast<void*>(first), end - first, MADV_POPULATE_WRITE);
+#else
+  (void)begin, (void)size;
+#endif
 }
 
 absl::StatusOr<std::shared_ptr<Buffer>> Buffer::Allocate(size_t size, Backing backing) try {

@@ -34,6 +34,10 @@ class Buffer {
   // The memfd that the buffer begins at the beginning of, sealed against shrinking; -1 if it is private.
   int shared_fd() const { return shared_fd_; }
 
+  // Has the system give memory to [begin, begin + size) now, in one go, rather than page by page as it is written. What
+  // it holds stays; others may write it meanwhile. A wish: nothing is lost if it fails.
+  void Prefault(size_t begin, size_t size);
+
   // Others may still see the memory when the buffer goes: it is freed then, and never reused. Thread-safe.
   void NeverReuse() const { reusable_ = false; }
 

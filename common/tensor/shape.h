@@ -3,8 +3,8 @@
 
 #include <cstdint>
 #include <string>
-#include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/tensor/dtype.h"
@@ -12,7 +12,8 @@
 namespace refit {
 
 // Elements a dimension, outermost first; row-major. Empty for a 0-D tensor (one element); a zero makes a tensor empty.
-using Shape = std::vector<int64_t>;
+// Those of real tensors need no allocation.
+using Shape = absl::InlinedVector<int64_t, 4>;
 
 // Largest rank that is accepted.
 inline constexpr size_t kMaxRank = 16;

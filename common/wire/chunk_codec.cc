@@ -1,6 +1,7 @@
 #include "common/wire/chunk_codec.h"
 
 #include <algorithm>
+#include <array>
 #include <limits>
 
 #include "absl/strings/str_cat.h"
@@ -15,6 +16,7 @@ constexpr int kLengthDelimited = 2;
 constexpr uint8_t Tag(int field, int wire_type) { return static_cast<uint8_t>(field << 3 | wire_type); }
 
 constexpr uint8_t kChunk = Tag(1, kLengthDelimited);  // of PushRequest and of PullResponse
+constexpr uint8_t kBatch = Tag(7, kLengthDelimited);  // likewise
 constexpr uint8_t kTensor = Tag(1, kVarint);
 constexpr uint8_t kOffset = Tag(2, kVarint);
 constexpr uint8_t kEncoding = Tag(3, kVarint);
@@ -23,22 +25,31 @@ constexpr uint8_t kDigest = Tag(5, kFixed64);
 constexpr uint8_t kTensorDigest = Tag(6, kFixed64);
 constexpr uint8_t kPayload = Tag(15, kLengthDelimited);
 
-void AppendVarint(std::string& out, uint64_t value) {
-  for (; value >= 0x80; value >>= 7) out.push_back(static_cast<char>(value | 0x80));
-  out.push_back(static_cast<char>(value));
-}
+// Writes what is short on the stack.
+class Writer {
+ public:
+  absl::string_view text() const { return {bytes_.data(), size_}; }
 
-// proto3 leaves out fields that have their default value.
-void AppendVarintField(std::string& out, uint8_t tag, uint64_t value) {
-  if (value == 0) return;
-  out.push_back(static_cast<char>(tag));
-  AppendVarint(out, value);
-}
+  void Byte(uint8_t byte) { bytes_[size_++] = static_cast<char>(byte); }
+  void Varint(uint64_t value) {
+    for (; value >= 0x80; value >>= 7) Byte(static_cast<uint8_t>(value | 0x80));
+    Byte(static_cast<uint8_t>(value));
+  }
+  // proto3 leaves out fields that have their default value.
+  void VarintField(uint8_t tag, uint64_t value) {
+    if (value == 0) return;
+    Byte(tag);
+    Varint(value);
+  }
+  void Fixed64Field(uint8_t tag, uint64_t value) {
+    Byte(tag);
+    for (int shift = 0; shift < 64; shift += 8) Byte(static_cast<uint8_t>(value >> shift));
+  }
 
-void AppendFixed64Field(std::string& out, uint8_t tag, uint64_t value) {
-  out.push_back(static_cast<char>(tag));
-  for (int shift = 0; shift < 64; shift += 8) out.push_back(static_cast<char>(value >> shift));
-}
+ private:
+  std::array<char, kMaxChunkPrefixBytes> bytes_;
+  size_t size_ = 0;
+};
 
 // Reads fields in the form that the encoder writes. Remembers the first thing that did not fit and then reads nothing
 // more.
@@ -108,6 +119,47 @@ class Reader {
   State state_ = State::kOk;
 };
 
+// The contents of the field that `from` begins with, which then begins behind it. Empty, and `from` as it was, if that
+// is no field of this tag or goes on beyond the end.
+absl::Span<const std::byte> TakeField(uint8_t tag, absl::Span<const std::byte>& from) {
+  Reader reader(from, from.size());
+  if (!reader.TryTag(tag)) return {};
+  const uint64_t size = reader.Varint();
+  if (reader.state() != Reader::State::kOk || size > reader.rest()) return {};
+  const absl::Span<const std::byte> field = from.subspan(reader.position(), size);
+  from.remove_prefix(reader.position() + size);
+  return field;
+}
+
+// All of a chunk but its payload.
+class ChunkPrefix {
+ public:
+  ChunkPrefix(const ChunkHeader& header, uint64_t payload_bytes) {
+    fields_.VarintField(kTensor, header.tensor);
+    fields_.VarintField(kOffset, header.offset);
+    fields_.VarintField(kEncoding, static_cast<uint32_t>(header.encoding));
+    fields_.VarintField(kDecodedBytes, header.decoded_bytes);
+    if (header.digest != 0) fields_.Fixed64Field(kDigest, header.digest);
+    if (header.tensor_digest.has_value()) fields_.Fixed64Field(kTensorDigest, *header.tensor_digest);
+    // Written also when empty, so that the payload is always there and last.
+    fields_.Byte(kPayload);
+    fields_.Varint(payload_bytes);
+    begin_.Byte(kChunk);
+    begin_.Varint(fields_.text().size() + payload_bytes);
+  }
+
+  size_t size() const { return begin_.text().size() + fields_.text().size(); }
+  void AppendTo(std::string& out) const { absl::StrAppend(&out, begin_.text(), fields_.text()); }
+
+ private:
+  Writer begin_;
+  Writer fields_;
+};
+
+void AppendBytes(absl::Span<const std::byte> bytes, std::string& out) {
+  out.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+}
+
 absl::Status Contradiction(absl::string_view what, uint64_t declared, uint64_t there) {
   return absl::InvalidArgumentError(absl::StrCat("malformed chunk message: its ", what, " is declared as ", declared,
                                                  " bytes, ", there, " are there"));
@@ -116,23 +168,48 @@ absl::Status Contradiction(absl::string_view what, uint64_t declared, uint64_t t
 }  // namespace
 
 std::string EncodeChunkPrefix(const ChunkHeader& header, uint64_t payload_bytes) {
-  std::string fields;
-  AppendVarintField(fields, kTensor, header.tensor);
-  AppendVarintField(fields, kOffset, header.offset);
-  AppendVarintField(fields, kEncoding, static_cast<uint32_t>(header.encoding));
-  AppendVarintField(fields, kDecodedBytes, header.decoded_bytes);
-  if (header.digest != 0) AppendFixed64Field(fields, kDigest, header.digest);
-  if (header.tensor_digest.has_value()) AppendFixed64Field(fields, kTensorDigest, *header.tensor_digest);
-  // Written also when empty, so that the payload is always there and last.
-  fields.push_back(static_cast<char>(kPayload));
-  AppendVarint(fields, payload_bytes);
-
   std::string prefix;
-  prefix.reserve(kMaxChunkPrefixBytes);
-  prefix.push_back(static_cast<char>(kChunk));
-  AppendVarint(prefix, fields.size() + payload_bytes);
-  prefix += fields;
+  ChunkPrefix(header, payload_bytes).AppendTo(prefix);
   return prefix;
+}
+
+// An entry looks like a message with this chunk alone: in both the chunk is field 1.
+void AppendBatchEntry(const ChunkHeader& header, absl::Span<const std::byte> payload, std::string& entries) {
+  ChunkPrefix(header, payload.size()).AppendTo(entries);
+  AppendBytes(payload, entries);
+}
+
+std::string EncodeBatchPrefix(uint64_t entries_bytes) {
+  Writer prefix;
+  prefix.Byte(kBatch);
+  prefix.Varint(entries_bytes);
+  return std::string(prefix.text());
+}
+
+void AppendBatchOfOne(const ChunkHeader& header, absl::Span<const std::byte> payload, std::string& batches) {
+  const ChunkPrefix prefix(header, payload.size());
+  batches += EncodeBatchPrefix(prefix.size() + payload.size());
+  prefix.AppendTo(batches);
+  AppendBytes(payload, batches);
+}
+
+bool IsBatch(std::byte first) { return std::to_integer<uint8_t>(first) == kBatch; }
+
+std::optional<std::vector<ChunkView>> DecodeBatch(absl::Span<const std::byte> message) {
+  std::vector<ChunkView> chunks;
+  while (!message.empty()) {
+    absl::Span<const std::byte> entries = TakeField(kBatch, message);
+    if (entries.empty()) return std::nullopt;
+    while (!entries.empty()) {
+      const absl::Span<const std::byte> rest = entries;
+      TakeField(kChunk, entries);
+      const absl::Span<const std::byte> entry = rest.first(rest.size() - entries.size());
+      const absl::StatusOr<std::optional<DecodedChunk>> chunk = DecodeChunkPrefix(entry, entry.size());
+      if (!chunk.ok() || !chunk->has_value()) return std::nullopt;
+      chunks.push_back({(*chunk)->header, entry.subspan((*chunk)->payload_offset, (*chunk)->payload_bytes)});
+    }
+  }
+  return chunks;
 }
 
 absl::StatusOr<std::optional<DecodedChunk>> DecodeChunkPrefix(absl::Span<const std::byte> head,

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -39,6 +40,24 @@ inline constexpr size_t kMaxChunkPrefixBytes = 80;
 // Everything of a PushRequest or PullResponse with this chunk but the payload itself, which must follow,
 // `payload_bytes` long.
 std::string EncodeChunkPrefix(const ChunkHeader& header, uint64_t payload_bytes);
+
+// A batch of chunks (refit.v1.ChunkBatch, field 7 of PushRequest and of PullResponse) is its entries behind a prefix
+// that tells their size. Batches one after the other make one.
+void AppendBatchEntry(const ChunkHeader& header, absl::Span<const std::byte> payload, std::string& entries);
+std::string EncodeBatchPrefix(uint64_t entries_bytes);
+void AppendBatchOfOne(const ChunkHeader& header, absl::Span<const std::byte> payload, std::string& batches);
+
+// A chunk whose payload lies in its message.
+struct ChunkView {
+  ChunkHeader header;
+  absl::Span<const std::byte> payload;
+};
+
+// Whether a message that begins with this byte can be a batch.
+bool IsBatch(std::byte first);
+
+// The chunks of a message; nullopt when it is not in the form that is written here, as DecodeChunkPrefix has it.
+std::optional<std::vector<ChunkView>> DecodeBatch(absl::Span<const std::byte> message);
 
 struct DecodedChunk {
   ChunkHeader header;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <string>
 
 #include "absl/strings/string_view.h"
@@ -46,10 +47,10 @@ uint64_t ChunkCount(uint64_t bytes, uint64_t chunk_bytes) {
   return (bytes - 1) / std::max<uint64_t>(chunk_bytes, 1) + 1;
 }
 
+// As they lie in memory: this host is little-endian.
 uint64_t TensorDigest(absl::Span<const uint64_t> block_digests) {
-  Hasher hasher;
-  for (const uint64_t digest : block_digests) AddDigest(hasher, digest);
-  return hasher.Digest();
+  static_assert(std::endian::native == std::endian::little);
+  return Hasher::Of(block_digests.data(), block_digests.size() * sizeof(uint64_t));
 }
 
 uint64_t DigestTensor(absl::Span<const std::byte> tensor, uint64_t chunk_bytes) {
@@ -58,47 +59,37 @@ uint64_t DigestTensor(absl::Span<const std::byte> tensor, uint64_t chunk_bytes) 
   return digester.Finish();
 }
 
-struct TensorDigester::State {
-  explicit State(uint64_t chunk_bytes) : block_bytes(std::max<uint64_t>(chunk_bytes, 1)) {}
-
-  const uint64_t block_bytes;
-  uint64_t filled = 0;  // of the present block
-  Hasher block;
-  Hasher tensor;
-
-  void EndBlock() {
-    AddDigest(tensor, block.Digest());
-    block.Reset();
-    filled = 0;
-  }
-};
-
-TensorDigester::TensorDigester(uint64_t chunk_bytes) : state_(std::make_unique<State>(chunk_bytes)) {}
+TensorDigester::TensorDigester(uint64_t chunk_bytes) : block_bytes_(std::max<uint64_t>(chunk_bytes, 1)) {}
 TensorDigester::~TensorDigester() = default;
 TensorDigester::TensorDigester(TensorDigester&&) noexcept = default;
 TensorDigester& TensorDigester::operator=(TensorDigester&&) noexcept = default;
 
 void TensorDigester::Update(absl::Span<const std::byte> bytes) {
-  State& state = *state_;
   while (!bytes.empty()) {
-    const auto piece = bytes.subspan(0, state.block_bytes - state.filled);
+    const auto piece = bytes.subspan(0, block_bytes_ - filled_);
     bytes.remove_prefix(piece.size());
-    if (piece.size() == state.block_bytes) {
-      AddDigest(state.tensor, DigestBytes(piece));  // a whole block at once is faster
+    if (piece.size() == block_bytes_) {
+      UpdateBlock(DigestBytes(piece));  // a whole block at once is faster
       continue;
     }
-    state.block.Update(piece.data(), piece.size());
-    state.filled += piece.size();
-    if (state.filled == state.block_bytes) state.EndBlock();
+    if (block_ == nullptr) block_ = std::make_unique<Hasher>();
+    block_->Update(piece.data(), piece.size());
+    filled_ += piece.size();
+    if (filled_ == block_bytes_) EndBlock();
   }
 }
 
-void TensorDigester::UpdateBlock(uint64_t block_digest) { AddDigest(state_->tensor, block_digest); }
+void TensorDigester::EndBlock() {
+  UpdateBlock(block_->Digest());
+  block_->Reset();
+  filled_ = 0;
+}
+
+void TensorDigester::UpdateBlock(uint64_t block_digest) { block_digests_.push_back(block_digest); }
 
 void TensorDigester::UpdateChunk(absl::Span<const std::byte> chunk, uint64_t chunk_digest, bool ends) {
-  const State& state = *state_;
-  const bool is_block = state.filled == 0 && !chunk.empty() &&
-                        (chunk.size() == state.block_bytes || (ends && chunk.size() < state.block_bytes));
+  const bool is_block =
+      filled_ == 0 && !chunk.empty() && (chunk.size() == block_bytes_ || (ends && chunk.size() < block_bytes_));
   if (is_block) {
     UpdateBlock(chunk_digest);
   } else {
@@ -107,8 +98,8 @@ void TensorDigester::UpdateChunk(absl::Span<const std::byte> chunk, uint64_t chu
 }
 
 uint64_t TensorDigester::Finish() {
-  if (state_->filled > 0) state_->EndBlock();
-  return state_->tensor.Digest();
+  if (filled_ > 0) EndBlock();
+  return TensorDigest(block_digests_);
 }
 
 struct ManifestDigester::State {

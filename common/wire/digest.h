@@ -14,11 +14,14 @@
 #include <memory>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/types/span.h"
 #include "common/tensor/box.h"
 #include "common/tensor/tensor_spec.h"
 
 namespace refit {
+
+class Hasher;
 
 // Default size of a chunk in bytes: what moves fastest through gRPC.
 inline constexpr uint64_t kDefaultChunkBytes = 2 << 20;
@@ -55,8 +58,12 @@ class TensorDigester {
   uint64_t Finish();
 
  private:
-  struct State;
-  std::unique_ptr<State> state_;
+  void EndBlock();
+
+  uint64_t block_bytes_;
+  uint64_t filled_ = 0;            // of the present block
+  std::unique_ptr<Hasher> block_;  // once a block comes in pieces
+  absl::InlinedVector<uint64_t, 1> block_digests_;
 };
 
 class ManifestDigester {

@@ -122,7 +122,7 @@ absl::Status Run(Flags& flags) {
 }
 
 int Main(int argc, char** argv) {
-  TuneAllocatorForBulkData();
+  TuneForBulkData();
   CLI::App app("A rank of a trainer, for benchmarks: pushes the versions whose numbers it reads");
   Flags flags;
   AddOptions(app, flags);

@@ -63,7 +63,7 @@ absl::Status Run(Flags& flags) {
 }
 
 int Main(int argc, char** argv) {
-  TuneAllocatorForBulkData();
+  TuneForBulkData();
   CLI::App app("A worker, for benchmarks: pulls the versions whose numbers it reads");
   Flags flags;
   app.add_option("--server", flags.channel.address)->required();

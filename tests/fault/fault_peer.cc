@@ -138,6 +138,6 @@ int Main(int argc, char** argv) {
 }  // namespace refit
 
 int main(int argc, char** argv) {
-  refit::TuneAllocatorForBulkData();
+  refit::TuneForBulkData();
   return refit::Main(argc, argv);
 }

@@ -222,7 +222,7 @@ void RaiseDescriptorLimit() {
 
 TEST(Load, ManyWorkersWhileVersionsKeepComing) {
   RaiseDescriptorLimit();
-  TuneAllocatorForBulkData();
+  TuneForBulkData();
   ServiceProcess service({"--memory", "512MiB", "--retain", "2", "--log-level", "warning"});
   auto publisher = Publisher::Connect({.address = service.address()});
   ASSERT_OK(publisher);

@@ -270,6 +270,16 @@ TEST(PlanVersion, RefusesANameThatIsDeclaredTwice) {
   EXPECT_THAT(Message(status), AllOf(HasSubstr("tensor a"), HasSubstr("twice")));
 }
 
+// Its native bytes can be counted, those of the wider output cannot.
+TEST(PlanVersion, RefusesAnOutputOfMoreBytesThanCanBeCounted) {
+  ConvertOptions options;
+  options.dtype = DType::kF64;
+  const absl::StatusOr<VersionPlan> plan =
+      PlanVersion(**FindAdapter("identity"), {{"huge", DType::kBF16, {int64_t{1} << 61}}}, options);
+  EXPECT_EQ(plan.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(Message(plan.status()), AllOf(HasSubstr("huge"), HasSubstr("bytes")));
+}
+
 TEST(PlanVersion, RefusesTwoOutputsOfOneNameAndNamesBothTensors) {
   const absl::Status status =
       PlanError({Spec("layers.0.router.per_expert_scale"), Spec("layers.0.moe.experts.down_projs")});

@@ -144,5 +144,31 @@ TEST(ReceivedMessage, OfNothing) {
   EXPECT_TRUE(decoded.ok() && !decoded->has_value());
 }
 
+TEST(ReceivedMessage, TakesBatchesApartHoweverTheyAreSliced) {
+  const Bytes payload = RandomBytes(1000);
+  std::string entries;
+  for (uint64_t tensor = 0; tensor < 20; ++tensor) {
+    ChunkHeader header;
+    header.tensor = tensor;
+    AppendBatchEntry(header, absl::MakeConstSpan(payload).subspan(tensor), entries);
+  }
+  const std::string message = Flat(MakeBatchMessage(entries));
+  for (const size_t piece : {size_t{1}, size_t{7}, size_t{1000}, message.size()}) {
+    const ReceivedMessage received(Cut(message, piece));
+    for (int again = 0; again < 2; ++again) {
+      const std::optional<std::vector<ChunkView>> batch = received.DecodeBatch();
+      ASSERT_TRUE(batch.has_value());
+      ASSERT_EQ(batch->size(), 20U);
+      for (uint64_t tensor = 0; tensor < 20; ++tensor) {
+        EXPECT_EQ((*batch)[tensor].header.tensor, tensor);
+        EXPECT_EQ((*batch)[tensor].payload, absl::MakeConstSpan(payload).subspan(tensor));
+      }
+    }
+  }
+  EXPECT_FALSE(ReceivedMessage(Cut(message.substr(0, message.size() - 1), 7)).DecodeBatch().has_value());
+  EXPECT_FALSE(ReceivedMessage(CopyChunkMessage({}, payload)).DecodeBatch().has_value());
+  EXPECT_FALSE(ReceivedMessage(grpc::ByteBuffer()).DecodeBatch().has_value());
+}
+
 }  // namespace
 }  // namespace refit

@@ -90,7 +90,7 @@ TEST(Channel, IgnoresProxies) {
 }
 
 TEST(Allocator, TuningLeavesAWorkingHeap) {
-  TuneAllocatorForBulkData();
+  TuneForBulkData();
   EXPECT_EQ(std::string(100 << 20, 'x').back(), 'x');
 }
 

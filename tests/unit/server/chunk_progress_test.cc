@@ -5,10 +5,11 @@
 #include <algorithm>
 #include <map>
 #include <random>
-#include <vector>
 
 namespace refit {
 namespace {
+
+using Chunks = ChunkProgress::Chunks;
 
 constexpr uint64_t kChunk = 64;
 
@@ -50,15 +51,15 @@ TEST(ChunkProgress, AChunkIsWholeWithItsLastByte) {
     counts.Add({first, 1, length, length});
     return progress.Take(counts);
   };
-  EXPECT_EQ(take(140, 10), std::vector<uint64_t>());
-  EXPECT_EQ(take(0, 63), std::vector<uint64_t>());
-  EXPECT_EQ(take(128, 12), std::vector<uint64_t>({2}));
-  EXPECT_EQ(take(63, 65), std::vector<uint64_t>({0, 1}));
+  EXPECT_EQ(take(140, 10), Chunks());
+  EXPECT_EQ(take(0, 63), Chunks());
+  EXPECT_EQ(take(128, 12), Chunks({2}));
+  EXPECT_EQ(take(63, 65), Chunks({0, 1}));
 }
 
 TEST(ChunkProgress, AnEmptyTensorHasNothingToCount) {
   ChunkProgress progress(0, kChunk);
-  EXPECT_EQ(progress.Take(ChunkCounts(0, 1, kChunk)), std::vector<uint64_t>());
+  EXPECT_EQ(progress.Take(ChunkCounts(0, 1, kChunk)), Chunks());
 }
 
 }  // namespace

@@ -65,6 +65,20 @@ TEST(VersionStore, KeepsTheLastVersionsAndRetiresTheRest) {
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("m/1 is retired")));
 }
 
+TEST(VersionStore, PrefaultingChangesNoByteWhateverBecomesOfTheVersion) {
+  StoreOptions options = SmallStore(64 * 1024, 1);
+  options.prefault = true;
+  VersionStore store(options);
+  for (uint64_t number = 1; number <= 6; ++number) {
+    const std::shared_ptr<Version> version = Push(store, number, 9 * 1024);
+    const std::vector<std::byte> bytes(9 * 1024 * kKiB, std::byte{static_cast<uint8_t>(number)});
+    EXPECT_EQ(version->tensor_digest(0), DigestTensor(bytes, 4096));
+    auto aborted = VersionBuilder::Open(store, Options(number + 1), Weights(16 * 1024));
+    ASSERT_OK(aborted);
+    (*aborted)->Abort("while its memory is being had");
+  }
+}
+
 TEST(VersionStore, GivesUpOlderCommittedVersionsForMemoryButNeverTheNewest) {
   VersionStore store(SmallStore(/*budget_kib=*/12, /*retain=*/3));
   auto first = Push(store, 1);

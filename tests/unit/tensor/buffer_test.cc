@@ -1,6 +1,7 @@
 #include "common/tensor/buffer.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <cstring>
 #include <limits>
@@ -25,6 +26,20 @@ TEST(BufferTest, IsAlignedAndWritable) {
     std::memset((*buffer)->data(), 0x5A, size);
     const Buffer& read = **buffer;
     for (std::byte b : read.span()) ASSERT_EQ(b, std::byte{0x5A});
+  }
+}
+
+TEST(BufferTest, PrefaultingHasAllPagesThereAndKeepsWhatTheyHold) {
+  for (const Backing backing : {Backing::kPrivate, Backing::kShared}) {
+    constexpr size_t kSize = 3 * kHugePage + 5;
+    auto buffer = Buffer::Allocate(kSize, backing).value();
+    buffer->data()[kHugePage + 1] = std::byte{7};
+    buffer->Prefault(0, kHugePage + 1);
+    buffer->Prefault(kHugePage + 1, 100 * kHugePage);  // no farther than the end
+    EXPECT_EQ(buffer->data()[kHugePage + 1], std::byte{7});
+    std::vector<unsigned char> resident(kSize / 4096 + 1);
+    ASSERT_EQ(mincore(buffer->data(), kSize, resident.data()), 0);
+    for (const unsigned char page : resident) ASSERT_EQ(page & 1, 1);
   }
 }
 

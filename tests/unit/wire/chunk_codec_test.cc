@@ -220,5 +220,74 @@ TEST(ChunkCodec, DamagedMessagesAgreeWithProtobuf) {
   EXPECT_GT(refused, 1000);
 }
 
+std::string Batch(RandomChunks& chunks, v1::PushRequest& same) {
+  std::string message;
+  for (uint64_t batches = 1 + chunks.Below(3); batches > 0; --batches) {
+    const uint64_t count = 1 + chunks.Below(4);
+    const bool alone = count == 1 && chunks.Below(2) == 0;
+    std::string entries;
+    for (uint64_t i = 0; i < count; ++i) {
+      const ChunkHeader header = chunks.Header();
+      const std::string payload = chunks.Payload();
+      const absl::Span<const std::byte> bytes(reinterpret_cast<const std::byte*>(payload.data()), payload.size());
+      *same.mutable_chunks()->add_chunks() = AsProto(header, payload).chunk();
+      alone ? AppendBatchOfOne(header, bytes, message) : AppendBatchEntry(header, bytes, entries);
+    }
+    if (!alone) message += EncodeBatchPrefix(entries.size()) + entries;
+  }
+  return message;
+}
+
+v1::PushRequest AsProto(const std::vector<ChunkView>& batch) {
+  v1::PushRequest request;
+  for (const ChunkView& chunk : batch) {
+    const std::string payload(reinterpret_cast<const char*>(chunk.payload.data()), chunk.payload.size());
+    *request.mutable_chunks()->add_chunks() = AsProto(chunk.header, payload).chunk();
+  }
+  return request;
+}
+
+TEST(ChunkCodec, BatchesAreProtobuf) {
+  RandomChunks chunks(6);
+  for (int round = 0; round < 5'000; ++round) {
+    v1::PushRequest expected;
+    const std::string message = Batch(chunks, expected);
+    v1::PushRequest parsed;
+    ASSERT_TRUE(parsed.ParseFromString(message));
+    ASSERT_EQ(parsed.SerializeAsString(), expected.SerializeAsString());
+    v1::PullResponse pulled;
+    ASSERT_TRUE(pulled.ParseFromString(message));
+    ASSERT_EQ(pulled.chunks().SerializeAsString(), expected.chunks().SerializeAsString());
+    const Exactly exact(message);
+    ASSERT_TRUE(IsBatch(exact.span().front()));
+    const std::optional<std::vector<ChunkView>> decoded = DecodeBatch(exact.span());
+    ASSERT_TRUE(decoded.has_value());
+    ASSERT_EQ(AsProto(*decoded).SerializeAsString(), expected.SerializeAsString());
+  }
+}
+
+TEST(ChunkCodec, DamagedBatchesAreLeftToProtobufOrReadAlike) {
+  RandomChunks chunks(7);
+  int decoded_ones = 0;
+  int left = 0;
+  for (int round = 0; round < 50'000; ++round) {
+    v1::PushRequest intact;
+    std::string message = Batch(chunks, intact);
+    if (chunks.Below(3) == 0) message.resize(chunks.Below(message.size() + 1));
+    for (uint64_t flips = chunks.Below(3); flips > 0 && !message.empty(); --flips) {
+      message[chunks.Below(message.size())] ^= static_cast<char>(1 << chunks.Below(8));
+    }
+    const Exactly exact(message);
+    const std::optional<std::vector<ChunkView>> decoded = DecodeBatch(exact.span());
+    decoded.has_value() ? ++decoded_ones : ++left;
+    if (!decoded.has_value() || message.empty()) continue;
+    v1::PushRequest parsed;
+    ASSERT_TRUE(parsed.ParseFromString(message));
+    ASSERT_EQ(AsProto(*decoded).SerializeAsString(), parsed.SerializeAsString());
+  }
+  EXPECT_GT(decoded_ones, 1000);
+  EXPECT_GT(left, 1000);
+}
+
 }  // namespace
 }  // namespace refit
