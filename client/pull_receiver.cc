@@ -29,7 +29,6 @@ void PullReceiver::BeginStream(std::shared_ptr<const Lease> lease) {
   if (resumes_) return;
   phase_ = Phase::kHeader;
   parts_.clear();
-  names_.clear();
   manifest_bytes_ = 0;
 }
 

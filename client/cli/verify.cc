@@ -169,7 +169,7 @@ absl::Status TorchVerifier::CheckTensor(const TensorPart& part, absl::Span<const
 bool TorchVerifier::SplitsByRows(size_t native_index) const {
   const TensorSpec& native = plan_.native[native_index];
   if (native.ByteSize() == 0 || native.shape.empty()) return false;
-  const std::vector<size_t>& outputs = plan_.outputs_of_native[native_index];
+  const auto& outputs = plan_.outputs_of_native[native_index];
   return native.shape.size() >= 3 || std::all_of(outputs.begin(), outputs.end(), [&](size_t i) {
            return plan_.outputs[i].planned.transform == Transform::kPass;
          });

@@ -21,6 +21,8 @@
 namespace refit {
 namespace {
 
+Shape ShapeOf(at::IntArrayRef sizes) { return {sizes.begin(), sizes.end()}; }
+
 struct TypePair {
   DType dtype;
   at::ScalarType scalar_type;
@@ -119,7 +121,7 @@ absl::StatusOr<TensorSpec> SpecOf(absl::string_view name, const TypedTensor& ten
   if (tensor.data.scalar_type() != StorageTypeOf(*tensor.dtype) && !is_stand_in) {
     return invalid(absl::StrCat("is said to be ", Name(*tensor.dtype), ", but its element type is ", type));
   }
-  return TensorSpec{std::string(name), *tensor.dtype, tensor.data.sizes().vec()};
+  return TensorSpec{std::string(name), *tensor.dtype, ShapeOf(tensor.data.sizes())};
 }
 
 absl::StatusOr<TypedTensor> TensorOnBytes(const TensorSpec& spec, absl::Span<const std::byte> bytes,
@@ -185,8 +187,8 @@ absl::StatusOr<TypedTensor> TransposeLastTwo(const TypedTensor& tensor, DType to
 
     const at::Tensor source = ContiguousOnHost(tensor.data, *tensor.dtype);
     at::Tensor result = Empty(to, swapped.sizes());
-    const TensorSpec native = {"", *tensor.dtype, source.sizes().vec()};
-    const PlannedOutput output = {{"", to, swapped.sizes().vec()}, Transform::kTransposeLastTwo};
+    const TensorSpec native = {"", *tensor.dtype, ShapeOf(source.sizes())};
+    const PlannedOutput output = {{"", to, ShapeOf(swapped.sizes())}, Transform::kTransposeLastTwo};
     WriteNativeRange(TensorPart::Whole(native), output, 0, {MutableBytes(source), source.nbytes()},
                      MutableBytes(result));
     return TypedTensor(std::move(result), to);

@@ -80,8 +80,8 @@ TEST(ConvertSingleTensorToHf, CastsAfterTheConversion) {
 
 TEST(ConvertSingleTensorToHf, EmptyTensorsWork) {
   const StateDict hf = Convert("layers.0.moe.experts.down_projs", at::empty({0, 8, 24})).value();
-  EXPECT_EQ(hf[0].second.data.sizes().vec(), (Shape{0, 24, 8}));
-  EXPECT_EQ(hf[1].second.data.sizes().vec(), (Shape{0}));
+  EXPECT_EQ(hf[0].second.data.sizes().vec(), (std::vector<int64_t>{0, 24, 8}));
+  EXPECT_EQ(hf[1].second.data.sizes().vec(), (std::vector<int64_t>{0}));
 }
 
 TEST(ConvertSingleTensorToHf, ScalarsPass) {
