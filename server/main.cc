@@ -100,8 +100,8 @@ void AddOptions(CLI::App& app, Flags& flags) {
   app.add_flag("!--no-shared-memory", store.shared_memory,
                "Exchange bytes over connections only, also with trainers and workers on this host");
   app.add_flag("--prefault", store.prefault,
-               "Get memory for a version's tensors from the system ahead of their bytes, on a thread of its own: the\n"
-               "first versions are pushed faster where there are cores to spare. No effect with --retain 0");
+               "Once a version is committed, get memory for the next one from the system while nothing is pushed: the\n"
+               "second version (with --retain 2 the third as well) is then as fast as later ones. Not with --retain 0");
   option("--push-window", limits.push_window_bytes, "SIZE",
          "Bytes that the ranks of a version may send ahead of the conversion, all together [64MiB]")
       ->transform(size);

@@ -283,18 +283,6 @@ absl::StatusOr<std::shared_ptr<Buffer>> Version::DataFor(size_t tensor, bool wit
   return t.data;
 }
 
-void Version::Prefault() {
-  constexpr size_t kStep = 8 << 20;  // between two looks at the state
-  for (size_t tensor = 0; tensor < size(); ++tensor) {
-    const absl::StatusOr<std::shared_ptr<Buffer>> data = DataFor(tensor);
-    if (!data.ok()) return;
-    for (size_t at = 0; at < (*data)->size(); at += kStep) {
-      if (state() != v1::VERSION_STATE_OPEN) return;
-      (*data)->Prefault(at, kStep);
-    }
-  }
-}
-
 ChunkCounts Version::NoChunks(size_t tensor) const {
   return {spec(tensor).ByteSize(), ElementSize(spec(tensor).dtype), chunk_bytes_};
 }

@@ -111,9 +111,6 @@ class Version : public std::enable_shared_from_this<Version> {
   // nullopt while one of the bytes [begin, end) is not converted yet; otherwise as GetChunk.
   absl::StatusOr<std::optional<Bytes>> GetBytes(size_t tensor, uint64_t begin, uint64_t end) const;
 
-  // Gets memory for all tensors, ahead of their bytes, as long as the version is open. For a thread of its own.
-  void Prefault();
-
   // The whole tensor's memory. UNAVAILABLE until it is converted whole; otherwise errors as GetChunk.
   absl::StatusOr<std::shared_ptr<const Buffer>> GetTensor(size_t tensor) const;
 

@@ -194,8 +194,7 @@ absl::StatusOr<std::shared_ptr<Version>> VersionStore::Open(VersionIdentity iden
   }
   for (const std::shared_ptr<Version>& changed : changes) changed->WakeReady();
   Tell(changes);
-  const bool is_new = version.ok() && !changes.empty() && changes.back() == *version;
-  if (is_new && prefault_ != nullptr) prefault_->Submit([version = *version] { version->Prefault(); });
+  if (version.ok()) ++opened_;
   return version;
 }
 
@@ -233,7 +232,30 @@ absl::Status VersionStore::Commit(Version& version) {
   }
   version.WakeReady();
   Tell(changes);
+  if (prefault_ != nullptr) {
+    prefault_->Submit([this, committed = version.shared_from_this(), opened = opened_.load()] {
+      PrefaultForNext(*committed, opened);
+    });
+  }
   return absl::OkStatus();
+}
+
+void VersionStore::PrefaultForNext(const Version& version, uint64_t opened) {
+  constexpr size_t kStep = 8 << 20;  // between two looks at what has been opened
+  if (version.state() != v1::VERSION_STATE_COMMITTED || !version.HoldsData()) return;
+  if (reserved_bytes() + version.bytes() > options_.memory_budget_bytes) return;
+  std::vector<std::shared_ptr<Buffer>> idle;  // once let go of
+  Slab small;
+  for (size_t tensor = 0; tensor < version.size(); ++tensor) {
+    const uint64_t bytes = version.spec(tensor).ByteSize();
+    absl::StatusOr<std::shared_ptr<Buffer>> data = small.Get(bytes, [this](size_t size) { return memory_->Get(size); });
+    if (!data.ok()) return;
+    for (uint64_t at = 0; at < bytes; at += kStep) {
+      if (opened_ != opened) return;
+      (*data)->Prefault(at, kStep);
+    }
+    idle.push_back(*std::move(data));
+  }
 }
 
 bool VersionStore::Abort(Version& version, std::string reason) {

@@ -1,6 +1,7 @@
 // All versions of all models: who may open, what is kept, who is told.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -33,8 +34,8 @@ struct StoreOptions {
   uint64_t chunk_bytes = kDefaultChunkBytes;
   // Trainers and workers on this host may exchange bytes with the service through memory.
   bool shared_memory = true;
-  // Memory for the tensors of a version that opens is had ahead of their bytes, on a thread of its own. Not when they
-  // are streamed.
+  // Once a version is committed, memory for one more of its kind is had from the system, if the budget has room, on a
+  // thread of its own. Not for streamed versions.
   bool prefault = false;
   uint32_t max_models = 64;
   // Versions that are pushed at a time, of all models.
@@ -131,6 +132,9 @@ class VersionStore {
   void RetireBeyond(uint32_t retained, Versions& versions, Changes& changes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetOld(Versions& versions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Tell(const Changes& changes) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Has memory for a version like this one idle in the pool, touched; stops once more versions than `opened` were
+  // opened.
+  void PrefaultForNext(const Version& version, uint64_t opened) ABSL_LOCKS_EXCLUDED(mutex_);
 
   const StoreOptions options_;
   const std::shared_ptr<TensorMemory> memory_;
@@ -142,6 +146,7 @@ class VersionStore {
   // With the model that each looks at; nullopt: all.
   std::map<uint64_t, std::pair<std::optional<std::string>, Observer>> observers_ ABSL_GUARDED_BY(mutex_);
 
+  std::atomic<uint64_t> opened_{0};            // how many versions were
   const std::unique_ptr<WorkQueue> prefault_;  // null without it; last: its thread ends first
 };
 

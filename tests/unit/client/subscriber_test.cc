@@ -415,7 +415,8 @@ const Breach kBreaches[] = {
      "more than the header's"},
     {"an entry of another size", [](Messages& m) { m[1].mutable_manifest()->mutable_entries(0)->set_bytes(180); },
      kInternal, "180 bytes; expected 182"},
-    {"an entry twice", [](Messages& m) { *m[1].mutable_manifest()->mutable_entries(1) = m[1].manifest().entries(0); },
+    {"a name twice",
+     [](Messages& m) { m[1].mutable_manifest()->mutable_entries(1)->mutable_tensor()->set_name("a.weight"); },
      kInternal, "tensor a.weight twice"},
     {"an unknown dtype",
      [](Messages& m) {

@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "common/wire/digest.h"
 #include "server/version_builder.h"
 #include "tests/support/status_matchers.h"
@@ -63,6 +65,19 @@ TEST(VersionStore, KeepsTheLastVersionsAndRetiresTheRest) {
   EXPECT_EQ((*store.Find("m", {}))->number(), 4u);
   EXPECT_THAT((*store.Find("m", Number(1)))->GetChunk(0, 0),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("m/1 is retired")));
+}
+
+TEST(VersionStore, PrefaultsForTheNextVersionAsFarAsTheBudgetGoes) {
+  for (const auto& [budget_kib, idle_kib] : {std::pair{8 * 1024, 4 * 1024}, std::pair{7 * 1024, 0}}) {
+    StoreOptions options = SmallStore(budget_kib, 1);
+    options.prefault = true;
+    VersionStore store(options);
+    Push(store, 1, 4 * 1024);
+    const absl::Time deadline = absl::Now() + absl::Seconds(10);
+    while (idle_kib > 0 && store.memory().idle_bytes() == 0 && absl::Now() < deadline) std::this_thread::yield();
+    EXPECT_EQ(store.memory().idle_bytes(), idle_kib * kKiB);
+    ASSERT_NE(Push(store, 2, 3 * 1024), nullptr);  // it takes nothing from the budget
+  }
 }
 
 TEST(VersionStore, PrefaultingChangesNoByteWhateverBecomesOfTheVersion) {
