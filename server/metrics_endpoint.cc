@@ -11,7 +11,6 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "common/net/address.h"
 #include "common/tensor/tensor_spec.h"
 
@@ -19,18 +18,13 @@ namespace refit {
 namespace {
 
 // A scrape takes milliseconds; who connects and says nothing for longer is in the way of others.
-constexpr char kRequestTimeoutMs[] = "5000";
+constexpr char kRequestTimeoutMs[] = "2000";
 constexpr char kThreads[] = "2";
 
 struct HostAndPort {
   std::string host;
   int port = 0;
 };
-
-bool IsAddress(int family, const std::string& host) {
-  in6_addr parsed = {};
-  return inet_pton(family, host.c_str(), &parsed) == 1;
-}
 
 // The web server understands lists and suffixes besides; what it gets is this and nothing else.
 bool Split(const std::string& address, HostAndPort& split) {
@@ -40,10 +34,8 @@ bool Split(const std::string& address, HostAndPort& split) {
   const std::string port = address.substr(colon + 1);
   if (port.empty() || port.find_first_not_of("0123456789") != std::string::npos) return false;
   if (!absl::SimpleAtoi(port, &split.port) || split.port > 65535) return false;
-  if (IsAddress(AF_INET, split.host)) return true;
-  absl::string_view inner = split.host;
-  return absl::ConsumePrefix(&inner, "[") && absl::ConsumeSuffix(&inner, "]") &&
-         IsAddress(AF_INET6, std::string(inner));
+  in_addr parsed = {};
+  return inet_pton(AF_INET, split.host.c_str(), &parsed) == 1;
 }
 
 absl::Status CannotListen(const std::string& address, absl::string_view why) {
@@ -56,15 +48,15 @@ absl::Status CannotListen(const std::string& address, absl::string_view why) {
 absl::Status MetricsEndpoint::CheckAddress(const std::string& address, bool beyond_loopback) {
   HostAndPort split;
   if (!Split(address, split)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("metrics are served on HOST:PORT, such as 127.0.0.1:9464, [::1]:9464 or localhost:9464, got '",
-                     Printable(address), "'"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "metrics are served on HOST:PORT, HOST being an IPv4 address or localhost, such as 127.0.0.1:9464; got '",
+        Printable(address), "'"));
   }
   if (beyond_loopback || IsLocal(address)) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(
       "refusing to serve metrics on '", address,
       "', which is not loopback: they are plain HTTP, and tell anyone who reaches it of models and workers; use "
-      "127.0.0.1, [::1] or localhost, or allow it with --allow-plaintext"));
+      "127.0.0.1 or localhost, or allow it with --allow-plaintext"));
 }
 
 absl::StatusOr<std::unique_ptr<MetricsEndpoint>> MetricsEndpoint::Start(
