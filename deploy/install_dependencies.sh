@@ -10,6 +10,7 @@ packages=(
   g++ cmake ninja-build ccache pkg-config git ca-certificates python3
   libgrpc++-dev libssl-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev libtorch-dev
   libgtest-dev libgmock-dev libbenchmark-dev libre2-dev libxxhash-dev libhwy-dev libcli11-dev libspdlog-dev nlohmann-json3-dev
+  prometheus-cpp-dev
 )
 for group in "$@"; do
   case "$group" in

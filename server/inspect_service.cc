@@ -2,10 +2,8 @@
 
 #include <google/protobuf/stubs/common.h>
 #include <grpcpp/grpcpp.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
 #include <optional>
 #include <utility>
 
@@ -19,6 +17,7 @@
 #include "common/tensor/kernels.h"
 #include "common/tensor/statistics.h"
 #include "server/limit_checks.h"
+#include "server/process_info.h"
 #include "server/refused_call.h"
 #include "server/selection.h"
 
@@ -30,15 +29,6 @@ constexpr uint32_t kMaxPageSize = 10'000;
 constexpr size_t kMaxPageBytes = 3 << 20;
 constexpr uint32_t kDefaultPreview = 8;
 constexpr uint32_t kMaxPreview = 1000;
-
-// 0 where the system does not tell.
-uint64_t ResidentBytes() {
-  std::ifstream statm("/proc/self/statm");
-  uint64_t total_pages = 0;
-  uint64_t resident_pages = 0;
-  if (!(statm >> total_pages >> resident_pages)) return 0;
-  return resident_pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-}
 
 absl::Status FillPage(ServerState& state, const v1::DescribeVersionRequest& request,
                       v1::DescribeVersionResponse& response) {
@@ -168,7 +158,9 @@ grpc::ServerUnaryReactor* InspectService::DescribeVersion(grpc::CallbackServerCo
                                                           v1::DescribeVersionResponse* response) {
   if (absl::Status status = Authorize(state_, *context, Role::kViewer); !status.ok()) return Refuse(context, status);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(ToGrpc(FillPage(state_, *request, *response)));
+  const absl::Status status = FillPage(state_, *request, *response);
+  state_.counters.limits.Add(status);
+  reactor->Finish(ToGrpc(status));
   return reactor;
 }
 

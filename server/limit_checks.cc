@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/tensor/tensor_spec.h"
+#include "server/limit_reached.h"
 
 namespace refit {
 namespace {
@@ -23,8 +24,8 @@ absl::Status CheckFilterAndRules(const Request& request, const Limits& limits) {
 absl::Status CheckLimit(absl::string_view what, uint64_t has, absl::string_view unit, uint64_t limit,
                         absl::string_view flag) {
   if (has <= limit) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrCat(what, " has ", has, " ", unit, "; at most ", limit,
-                                                   " are accepted, which is the limit (", flag, ")"));
+  return LimitReached(flag, absl::StrCat(what, " has ", has, " ", unit, "; at most ", limit,
+                                         " are accepted, which is the limit (", flag, ")"));
 }
 
 absl::Status CheckTensor(const v1::TensorSpec& tensor, const Limits& limits) {

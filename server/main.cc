@@ -43,6 +43,9 @@ void AddOptions(CLI::App& app, Flags& flags) {
          "Address to serve on: HOST:PORT (port 0: any free one) or unix:/path [127.0.0.1:50051]");
   app.add_flag("--allow-plaintext", flags.server.allow_plaintext,
                "Listen beyond loopback although nothing is encrypted and nobody is authenticated");
+  option("--metrics", flags.server.metrics, "ADDR",
+         "Serve metrics for Prometheus at http://ADDR/metrics, such as 127.0.0.1:9464 (port 0: any free one, see the\n"
+         "logs). Plain HTTP: loopback, unless --allow-plaintext [none]");
   option("--tls-cert", flags.server.security.certificate, "FILE",
          "Serve over TLS with this certificate (PEM, with what leads up to the authority); read again when it changes");
   option("--tls-key", flags.server.security.key, "FILE", "Its key, without a passphrase; closed to others (chmod 600)");

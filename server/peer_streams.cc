@@ -2,6 +2,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "server/limit_reached.h"
 
 namespace refit {
 namespace {
@@ -18,8 +19,9 @@ absl::StatusOr<PeerStreams::Stream> PeerStreams::Enter(absl::string_view peer) {
   absl::MutexLock lock(&mutex_);
   const auto open = open_.find(host);
   if (open != open_.end() && open->second >= max_per_peer_) {
-    return absl::ResourceExhaustedError(absl::StrCat("peer ", host, " has ", max_per_peer_,
-                                                     " streams open, which is the limit (--max-streams-per-peer)"));
+    return LimitReached("--max-streams-per-peer",
+                        absl::StrCat("peer ", host, " has ", max_per_peer_,
+                                     " streams open, which is the limit (--max-streams-per-peer)"));
   }
   ++open_[host];
   return Stream(*this, std::move(host));

@@ -15,6 +15,7 @@
 #include "common/net/byte_buffer.h"
 #include "common/net/status.h"
 #include "server/limit_checks.h"
+#include "server/limit_reached.h"
 #include "server/pull_session.h"
 #include "server/refused_call.h"
 #include "server/selection.h"
@@ -81,9 +82,9 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                                                            const grpc::CallbackServerContext& context) {
     if (!stream_.ok()) return stream_.status();
     if (state_.pulls > state_.limits.max_pulls) {
-      return absl::ResourceExhaustedError(absl::StrCat("the service serves ", state_.limits.max_pulls,
-                                                       " pulls at a time, which is the limit (--max-pulls); try again "
-                                                       "later"));
+      return LimitReached("--max-pulls", absl::StrCat("the service serves ", state_.limits.max_pulls,
+                                                      " pulls at a time, which is the limit (--max-pulls); try again "
+                                                      "later"));
     }
     v1::PullRequest request;
     if (absl::Status status = Parse(request_bytes, request); !status.ok()) return status;
@@ -171,6 +172,8 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     if (ended_) return Step::kNothing;
     ended_ = true;
     status_ = status;
+    state_.counters.failed_pulls.Add(status);
+    state_.counters.limits.Add(status);
     alarm_.reset();
     if (session_ != nullptr) {
       session_->CancelWait(waiter_);
@@ -344,8 +347,9 @@ class ManifestReactor final : public grpc::ServerWriteReactor<v1::ManifestPart> 
 
   void Start(std::unique_ptr<ManifestReactor> self, ServerState& state, const v1::GetManifestRequest& request) {
     self_ = std::move(self);
-    if (!stream_.ok()) return Finish(ToGrpc(stream_.status()));
-    if (absl::Status status = Select(state, request); !status.ok()) return Finish(ToGrpc(status));
+    const absl::Status status = stream_.ok() ? Select(state, request) : stream_.status();
+    state.counters.limits.Add(status);
+    if (!status.ok()) return Finish(ToGrpc(status));
     WritePart();
   }
 
@@ -423,6 +427,7 @@ grpc::ServerUnaryReactor* PullService::ReportWorker(grpc::CallbackServerContext*
                                          {"version", absl::StrCat(request->version())},
                                          {"error", Printable(request->error())}});
   }
+  state_.counters.limits.Add(status);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(ToGrpc(status));
   return reactor;
@@ -434,9 +439,9 @@ grpc::ServerWriteReactor<v1::VersionEvent>* PullService::WatchVersions(grpc::Cal
     return RefusedCall<grpc::ServerWriteReactor<v1::VersionEvent>>::Start(status);
   const std::string worker = WorkerName(request->worker(), *context);
   absl::StatusOr<PeerStreams::Stream> stream = state_.peer_streams.Enter(context->peer());
-  if (!stream.ok()) return RefusedCall<grpc::ServerWriteReactor<v1::VersionEvent>>::Start(stream.status());
-  if (absl::Status status = state_.workers.CheckRoom(request->model(), worker); !status.ok())
-    return RefusedCall<grpc::ServerWriteReactor<v1::VersionEvent>>::Start(status);
+  const absl::Status status = stream.ok() ? state_.workers.CheckRoom(request->model(), worker) : stream.status();
+  state_.counters.limits.Add(status);
+  if (!status.ok()) return RefusedCall<grpc::ServerWriteReactor<v1::VersionEvent>>::Start(status);
   state_.workers.Watching(request->model(), worker, context->peer());
   auto reactor = std::make_shared<WatchReactor>(state_, *std::move(stream), *request, worker);
   reactor->Start();

@@ -43,7 +43,8 @@ absl::StatusOr<std::unique_ptr<PullSession>> PullSession::Start(ServerState& sta
   // What is streamed is to be given up as soon as it was sent.
   session->shares_ =
       request.shared_memory() && state.shared_sample != nullptr && IsLocal(peer) && !session->reader_->is_streamed();
-  session->fleet_ = state.workers.StartPull(request.model(), worker, peer, number, session->SelectedBytes());
+  session->fleet_ =
+      state.workers.StartPull(request.model(), worker, peer, number, session->SelectedBytes(), request.has_resume());
   return session;
 }
 

@@ -14,6 +14,7 @@
 #include "common/net/byte_buffer.h"
 #include "common/net/status.h"
 #include "server/await_workers.h"
+#include "server/limit_reached.h"
 #include "server/push_session.h"
 #include "server/refused_call.h"
 
@@ -42,7 +43,7 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
     self_ = shared_from_this();
     if (!stream_.ok()) return End(stream_.status());
     if (state_.pushes > state_.limits.max_pushes) {
-      return End(absl::ResourceExhaustedError(absl::StrCat("the service has ", state_.limits.max_pushes,
+      return End(LimitReached("--max-pushes", absl::StrCat("the service has ", state_.limits.max_pushes,
                                                            " push streams open, which is the limit (--max-pushes); "
                                                            "try again later")));
     }
@@ -229,6 +230,8 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
       if (ending_.has_value()) return;
       ending_ = ToGrpc(status);
     }
+    state_.counters.failed_pushes.Add(status);
+    state_.counters.limits.Add(status);
     if (!status.ok()) state_.log.Warning("push failed", {{"push", session_.Label()}, {"error", status.ToString()}});
     Flush();
   }

@@ -13,6 +13,7 @@
 #include "common/net/messages.h"
 #include "common/net/status.h"
 #include "server/limit_checks.h"
+#include "server/limit_reached.h"
 
 namespace refit {
 namespace {
@@ -124,9 +125,9 @@ absl::StatusOr<PushSession::Answer> PushSession::Open(const v1::OpenVersion& ope
   options.rank = open.rank();
   options.world = std::max<uint32_t>(open.world(), 1);
   if (options.world > state_.limits.max_ranks) {
-    return absl::ResourceExhaustedError(absl::StrCat("a version of ", options.world, " ranks; at most ",
-                                                     state_.limits.max_ranks,
-                                                     " may push one together, which is the limit (--max-ranks)"));
+    return LimitReached("--max-ranks",
+                        absl::StrCat("a version of ", options.world, " ranks; at most ", state_.limits.max_ranks,
+                                     " may push one together, which is the limit (--max-ranks)"));
   }
   options.hold_installs = open.hold_installs();
   options.max_tensors = state_.limits.max_tensors_per_version;
@@ -151,9 +152,9 @@ absl::StatusOr<PushSession::Answer> PushSession::Declare(const v1::DeclareTensor
   if (!options_.has_value()) return OutOfOrder("declare before open");
   if (builder_ != nullptr) return OutOfOrder("declare after the last declare");
   if (declared_.size() + declare.tensors_size() > options_->max_tensors) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat(Label(), ": more than ", options_->max_tensors,
-                     " native tensors were declared, which is the limit (--max-tensors)"));
+    return LimitReached("--max-tensors",
+                        absl::StrCat(Label(), ": more than ", options_->max_tensors,
+                                     " native tensors were declared, which is the limit (--max-tensors)"));
   }
   for (const v1::DeclaredTensor& tensor : declare.tensors()) {
     if (absl::Status status = CheckTensor(tensor.tensor(), state_.limits); !status.ok()) {
@@ -209,6 +210,7 @@ uint64_t PushSession::Wait(std::function<void()> wake) {
 
 PushSession::Answer PushSession::OnHandled(uint64_t payload_bytes) {
   handled_bytes_ += payload_bytes;
+  state_.counters.received_bytes += payload_bytes;
   if (handled_bytes_ - acknowledged_bytes_ < window_bytes_ / kAcknowledgementsPerWindow) return std::nullopt;
   acknowledged_bytes_ = handled_bytes_;
   v1::PushResponse response;

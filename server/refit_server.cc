@@ -16,6 +16,8 @@
 #include "common/net/status.h"
 #include "common/net/version_info.h"
 #include "server/inspect_service.h"
+#include "server/metrics.h"
+#include "server/metrics_endpoint.h"
 #include "server/pull_service.h"
 #include "server/push_service.h"
 
@@ -59,7 +61,8 @@ absl::Status ValidateSecurity(const ServerOptions& options) {
         "roles belong to names in clients' certificates, so they need the authority that signs those "
         "(--tls-client-ca)");
   }
-  return absl::OkStatus();
+  if (options.metrics.empty()) return absl::OkStatus();
+  return MetricsEndpoint::CheckAddress(options.metrics, options.allow_plaintext);
 }
 
 const char* DescribeSecurity(const ServerOptions& options) {
@@ -107,6 +110,7 @@ struct RefitServer::Impl {
   PullService pull;
   InspectService inspect;
   std::unique_ptr<grpc::Server> server;
+  std::unique_ptr<MetricsEndpoint> metrics;
 };
 
 absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOptions& options) {
@@ -145,6 +149,12 @@ absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOpti
                               v1::InspectService::service_full_name()}) {
     impl->server->GetHealthCheckService()->SetServingStatus(service, true);
   }
+  if (!options.metrics.empty()) {
+    absl::StatusOr<std::unique_ptr<MetricsEndpoint>> metrics =
+        MetricsEndpoint::Start(options.metrics, std::make_shared<Metrics>(impl->state));
+    if (!metrics.ok()) return metrics.status();
+    impl->metrics = *std::move(metrics);
+  }
   std::unique_ptr<RefitServer> server = absl::WrapUnique(new RefitServer(std::move(impl)));
   server->port_ = port;
   server->address_ = WithPort(options.listen, port);
@@ -153,13 +163,16 @@ absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOpti
                                  {"version", SoftwareVersion()},
                                  {"memory_bytes", absl::StrCat(options.store.memory_budget_bytes)},
                                  {"retain", absl::StrCat(options.store.retain_versions)},
-                                 {"convert_threads", absl::StrCat(server->impl_->state.convert.threads())}});
+                                 {"convert_threads", absl::StrCat(server->impl_->state.convert.threads())},
+                                 {"metrics", server->metrics_address()}});
   return server;
 }
 
 RefitServer::RefitServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 RefitServer::~RefitServer() { Shutdown(std::chrono::milliseconds::zero()); }
+
+std::string RefitServer::metrics_address() const { return impl_->metrics == nullptr ? "" : impl_->metrics->address(); }
 
 absl::StatusOr<std::unique_ptr<VersionBuilder>> RefitServer::OpenVersion(const BuildOptions& options,
                                                                          std::vector<TensorSpec> native) {

@@ -32,6 +32,8 @@ struct ServerOptions {
   // Committed versions are kept in this folder too, and served again after a restart; see server/spool.h. Empty: they
   // are not. Not together with streamed versions (retain_versions 0).
   std::string spool;
+  // "host:port" to serve metrics on (see server/metrics_endpoint.h), loopback unless allow_plaintext. Empty: nowhere.
+  std::string metrics;
   // Threads that convert; 0: one for each two cores, at least one.
   int convert_threads = 0;
   EventLog log;
@@ -47,6 +49,8 @@ class RefitServer {
   // The address that it listens on, with the port that was chosen.
   const std::string& address() const { return address_; }
   int port() const { return port_; }
+  // Where metrics are served; empty: nowhere.
+  std::string metrics_address() const;
 
   // Opens a version from within this process: no network hop, tensors converted straight into the version's memory. The
   // builder must be gone before the server is. Errors as VersionBuilder::Open.

@@ -14,6 +14,7 @@
 #include "common/adapters/python_regex.h"
 #include "common/net/channel.h"
 #include "server/authorizer.h"
+#include "server/counters.h"
 #include "server/end_table.h"
 #include "server/event_log.h"
 #include "server/part_table.h"
@@ -89,6 +90,7 @@ struct ServerState {
   PeerStreams peer_streams;
   // For workers to try whether they can map this service's memory; null if it shares none.
   const std::shared_ptr<const Buffer> shared_sample;
+  Counters counters;
   std::atomic<uint32_t> pushes{0};  // push streams open
   std::atomic<uint32_t> pulls{0};   // pull streams open
   const absl::Time started_at = absl::Now();
@@ -96,8 +98,9 @@ struct ServerState {
 };
 
 // Comes first in every call: see Authorizer::Check. Refusals are logged.
-inline absl::Status Authorize(const ServerState& state, const grpc::CallbackServerContext& context, Role needed) {
+inline absl::Status Authorize(ServerState& state, const grpc::CallbackServerContext& context, Role needed) {
   absl::Status status = state.authorizer->Check(context, needed);
+  state.counters.refused_calls.Add(status);
   if (!status.ok()) state.log.Warning("call refused", {{"peer", context.peer()}, {"error", status.ToString()}});
   return status;
 }

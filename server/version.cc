@@ -9,6 +9,12 @@
 #include "common/wire/digest.h"
 
 namespace refit {
+namespace {
+
+// 0 if the clock was set back meanwhile.
+uint64_t NsBetween(int64_t begin, int64_t end) { return end > begin ? end - begin : 0; }
+
+}  // namespace
 
 Version::Version(VersionIdentity identity, VersionPlan plan, uint64_t chunk_bytes, std::shared_ptr<TensorMemory> memory)
     : identity_(std::move(identity)),
@@ -85,6 +91,11 @@ v1::VersionSummary Version::Summary() const {
   summary.set_declared_tensors(plan_.native.size());
   summary.set_opened_at_ns(opened_at_ns_);
   summary.set_closed_at_ns(closed_at_ns_);
+  if (assembled_at_ns_ != 0) {
+    summary.set_open_ns(NsBetween(opened_at_ns_, assembled_at_ns_));
+    summary.set_receive_ns(NsBetween(assembled_at_ns_, received_at_ns_));
+    summary.set_convert_ns(convert_ns_);
+  }
   summary.set_abort_reason(abort_reason_);
   summary.set_world(identity_.world);
   summary.set_joined_ranks(assembly_.joined());
@@ -328,11 +339,21 @@ void Version::SetReady(size_t tensor, uint64_t chunk, uint64_t digest) {
 
 absl::StatusOr<bool> Version::Join(uint32_t rank, std::vector<Box> boxes) {
   absl::StatusOr<bool> is_last = assembly_.Join(rank, std::move(boxes));
-  if (is_last.ok() && *is_last) WakeReady();
+  if (!is_last.ok() || !*is_last) return is_last;
+  {
+    absl::MutexLock lock(&mutex_);
+    assembled_at_ns_ = received_at_ns_ = absl::GetCurrentTimeNanos();
+  }
+  WakeReady();
   return is_last;
 }
 
-void Version::AddReceived(uint64_t bytes) { received_bytes_ += bytes; }
+void Version::AddConverted(uint64_t bytes, int64_t begin_ns) {
+  const int64_t now_ns = absl::GetCurrentTimeNanos();
+  received_bytes_ += bytes;
+  received_at_ns_ = now_ns;
+  convert_ns_ += NsBetween(begin_ns, now_ns);
+}
 
 absl::Status Version::SetCommitted() {
   absl::MutexLock lock(&mutex_);

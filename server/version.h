@@ -178,7 +178,8 @@ class Version : public std::enable_shared_from_this<Version> {
   void Publish(size_t tensor, const ChunkCounts& written);
   // For VersionBuilder: a rank declares its shards; see Assembly.
   absl::StatusOr<bool> Join(uint32_t rank, std::vector<Box> boxes);
-  void AddReceived(uint64_t bytes);
+  // For VersionBuilder: native bytes came, and have been converted since `begin_ns`.
+  void AddConverted(uint64_t bytes, int64_t begin_ns);
 
   // For VersionStore, which calls WakeReady once it holds no lock.
   absl::Status SetCommitted() ABSL_LOCKS_EXCLUDED(mutex_);
@@ -231,6 +232,9 @@ class Version : public std::enable_shared_from_this<Version> {
   uint64_t manifest_digest_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t opened_at_ns_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t closed_at_ns_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t assembled_at_ns_ ABSL_GUARDED_BY(mutex_) = 0;  // all ranks have declared
+  std::atomic<int64_t> received_at_ns_{0};  // the last bytes so far
+  std::atomic<uint64_t> convert_ns_{0};     // sum over all threads
   uint64_t next_waiter_ ABSL_GUARDED_BY(mutex_) = 1;
   std::map<uint64_t, Waiter> waiters_ ABSL_GUARDED_BY(mutex_);
 };

@@ -5,9 +5,11 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "common/adapters/native_range_writer.h"
 #include "common/net/status.h"
 #include "common/tensor/kernels.h"
+#include "server/limit_reached.h"
 
 namespace refit {
 namespace {
@@ -25,8 +27,8 @@ absl::StatusOr<VersionPlan> Plan(const Adapter& adapter, const BuildOptions& opt
 
 absl::Status CheckOptions(const BuildOptions& options, size_t tensors) {
   if (tensors > options.max_tensors) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("a version has at most ", options.max_tensors, " native tensors (--max-tensors), got ", tensors));
+    return LimitReached("--max-tensors", absl::StrCat("a version has at most ", options.max_tensors,
+                                                      " native tensors (--max-tensors), got ", tensors));
   }
   if (options.rank < options.world) return absl::OkStatus();
   return absl::InvalidArgumentError(
@@ -186,8 +188,9 @@ absl::Status VersionBuilder::Append(size_t index, uint64_t offset, absl::Span<co
   if (absl::Status status = CheckRange(index, offset, bytes.size()); !status.ok()) return status;
   if (bytes.empty()) return absl::OkStatus();
   if (!is_digest_only(index) && !is_unneeded(index)) {
+    const int64_t begin_ns = absl::GetCurrentTimeNanos();
     if (absl::Status status = Write(index, offset, bytes); !status.ok()) return status;
-    version_->AddReceived(bytes.size());
+    version_->AddConverted(bytes.size(), begin_ns);
   }
   received_[index] += bytes.size();
   return absl::OkStatus();

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "server/limit_reached.h"
 
 namespace refit {
 namespace {
@@ -78,7 +79,7 @@ absl::Status VersionStore::CheckIdentity(const VersionIdentity& identity) const 
   }
   if (identity.number == 0) return absl::InvalidArgumentError("version numbers begin at 1, got 0");
   if (models_.count(identity.model) != 0 || models_.size() < options_.max_models) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrCat("no room for another model: ", options_.max_models,
+  return LimitReached("--max-models", absl::StrCat("no room for another model: ", options_.max_models,
                                                    " are known, which is the limit (--max-models)"));
 }
 
@@ -97,7 +98,9 @@ absl::Status VersionStore::Fence(const VersionIdentity& identity, Changes& chang
         absl::StrCat("its trainer epoch ", version->identity().trainer_epoch, " was fenced off: epoch ",
                      identity.trainer_epoch, " has taken over, with version ", identity.number),
         /*fenced=*/true);
-    if (aborted) changes.push_back(version);
+    if (!aborted) continue;
+    ++outcomes_[identity.model].fenced;
+    changes.push_back(version);
   }
   seen = identity.trainer_epoch;
   return absl::OkStatus();
@@ -109,8 +112,9 @@ absl::Status VersionStore::CheckOpenVersions() const {
     for (const auto& [number, version] : versions) open += version->state() == v1::VERSION_STATE_OPEN ? 1 : 0;
   }
   if (open < options_.max_open_versions) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrCat("no room for another open version: ", options_.max_open_versions,
-                                                   " are being pushed, which is the limit (--max-open-versions)"));
+  return LimitReached("--max-open-versions",
+                      absl::StrCat("no room for another open version: ", options_.max_open_versions,
+                                   " are being pushed, which is the limit (--max-open-versions)"));
 }
 
 absl::Status VersionStore::CheckMayOpen(const VersionIdentity& identity) const {
@@ -134,6 +138,11 @@ absl::Status VersionStore::CheckMayOpen(const VersionIdentity& identity) const {
                                            was_committed ? "; the newest is " : " the newest committed version ",
                                            newest, "; expected a larger number");
   return was_committed ? absl::AlreadyExistsError(message) : absl::FailedPreconditionError(message);
+}
+
+std::map<std::string, VersionStore::Outcomes> VersionStore::outcomes() const {
+  absl::MutexLock lock(&mutex_);
+  return outcomes_;
 }
 
 uint64_t VersionStore::ReservedLocked() const {
@@ -164,9 +173,9 @@ absl::Status VersionStore::MakeRoom(const std::string& label, uint64_t bytes, Ch
     }
   }
   if (!fits()) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "version ", label, " needs ", bytes, " bytes of tensor memory, but ", reserved, " of the budget of ",
-        options_.memory_budget_bytes, " are held by versions that must stay; raise --memory"));
+    return LimitReached("--memory", absl::StrCat("version ", label, " needs ", bytes, " bytes of tensor memory, but ",
+                                                 reserved, " of the budget of ", options_.memory_budget_bytes,
+                                                 " are held by versions that must stay; raise --memory"));
   }
   memory_->TrimIdleTo(options_.memory_budget_bytes - reserved);
   return absl::OkStatus();
@@ -177,9 +186,10 @@ absl::Status VersionStore::MakeRoomToStream(const VersionIdentity& identity, con
   for (const VersionPlan::Output& output : plan.outputs) {
     const TensorSpec& hf = output.planned.hf;
     if (hf.ByteSize() <= options_.memory_budget_bytes) continue;
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "version ", identity.model, "/", identity.number, ": tensor ", hf.ToString(), " has ", hf.ByteSize(),
-        " bytes, more than the memory budget of ", options_.memory_budget_bytes, "; raise --memory"));
+    return LimitReached(
+        "--memory", absl::StrCat("version ", identity.model, "/", identity.number, ": tensor ", hf.ToString(), " has ",
+                                 hf.ByteSize(), " bytes, more than the memory budget of ", options_.memory_budget_bytes,
+                                 "; raise --memory"));
   }
   RetireBeyond(0, models_[identity.model], changes);
   return absl::OkStatus();
@@ -224,6 +234,7 @@ absl::Status VersionStore::Commit(Version& version) {
     absl::MutexLock lock(&mutex_);
     if (absl::Status status = version.SetCommitted(); !status.ok()) return status;
     records_[version.model()].newest_committed = version.number();
+    ++outcomes_[version.model()].committed;
     changes.push_back(version.shared_from_this());
     Versions& versions = models_[version.model()];
     // A streamed version stays until the next one.
@@ -262,6 +273,7 @@ bool VersionStore::Abort(Version& version, std::string reason) {
   if (!version.SetAborted(std::move(reason))) return false;
   {
     absl::MutexLock lock(&mutex_);
+    ++outcomes_[version.model()].aborted;
     ForgetOld(models_[version.model()]);
   }
   version.WakeReady();

@@ -104,6 +104,14 @@ class VersionStore {
   void RestoreRecord(const std::string& model, const ModelRecord& record) ABSL_LOCKS_EXCLUDED(mutex_);
   void RestoreVersion(std::shared_ptr<Version> version) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // How many versions of each model came to which end since the start.
+  struct Outcomes {
+    uint64_t committed = 0;
+    uint64_t aborted = 0;
+    uint64_t fenced = 0;  // aborted because a later run of the trainer took over
+  };
+  std::map<std::string, Outcomes> outcomes() const ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Bytes reserved by versions that hold data.
   uint64_t reserved_bytes() const ABSL_LOCKS_EXCLUDED(mutex_);
   TensorMemory& memory() const { return *memory_; }
@@ -142,6 +150,7 @@ class VersionStore {
   mutable absl::Mutex mutex_;
   std::map<std::string, Versions> models_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, ModelRecord> records_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, Outcomes> outcomes_ ABSL_GUARDED_BY(mutex_);
   uint64_t next_observer_ ABSL_GUARDED_BY(mutex_) = 1;
   // With the model that each looks at; nullopt: all.
   std::map<uint64_t, std::pair<std::optional<std::string>, Observer>> observers_ ABSL_GUARDED_BY(mutex_);

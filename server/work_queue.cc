@@ -21,6 +21,11 @@ void WorkQueue::Submit(std::function<void()> work) {
   work_.push_back(std::move(work));
 }
 
+size_t WorkQueue::waiting() const {
+  absl::MutexLock lock(&mutex_);
+  return work_.size();
+}
+
 void WorkQueue::Run() {
   while (true) {
     std::function<void()> work;

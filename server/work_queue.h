@@ -22,12 +22,14 @@ class WorkQueue {
   WorkQueue& operator=(const WorkQueue&) = delete;
 
   void Submit(std::function<void()> work);
+  // Work that no thread has begun.
+  size_t waiting() const;
   int threads() const { return static_cast<int>(threads_.size()); }
 
  private:
   void Run();
 
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
   std::deque<std::function<void()>> work_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::thread> threads_;

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/tensor/tensor_spec.h"
+#include "server/limit_reached.h"
 
 namespace refit {
 namespace {
@@ -71,13 +72,13 @@ absl::Status WorkerRegistry::CheckRoom(const std::string& model, const std::stri
   if (workers_.count({model, name}) != 0) return absl::OkStatus();
   Forget(absl::Now());
   if (workers_.size() < max_workers_) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrCat("no room for worker '", Printable(name), "': ", max_workers_,
-                                                   " pull or watch, which is the limit (--max-workers)"));
+  return LimitReached("--max-workers", absl::StrCat("no room for worker '", Printable(name), "': ", max_workers_,
+                                                    " pull or watch, which is the limit (--max-workers)"));
 }
 
 std::unique_ptr<WorkerRegistry::Pull> WorkerRegistry::StartPull(const std::string& model, const std::string& name,
                                                                 const std::string& peer, uint64_t version,
-                                                                uint64_t selected_bytes) {
+                                                                uint64_t selected_bytes, bool resumed) {
   std::shared_ptr<Entry> entry;
   {
     absl::MutexLock lock(&mutex_);
@@ -92,6 +93,12 @@ std::unique_ptr<WorkerRegistry::Pull> WorkerRegistry::StartPull(const std::strin
     worker.set_ended_at_ns(0);
     worker.set_waited_ns(0);
     worker.clear_last_error();
+    worker.set_pulls(worker.pulls() + 1);
+    totals_.pulls += 1;
+    if (resumed) {
+      worker.set_resumed_pulls(worker.resumed_pulls() + 1);
+      totals_.resumed_pulls += 1;
+    }
   }
   Tell();
   return std::make_unique<Pull>(*this, std::move(entry));
@@ -170,6 +177,11 @@ std::vector<v1::Worker> WorkerRegistry::List(const std::string& model) const {
   return list;
 }
 
+WorkerRegistry::Totals WorkerRegistry::totals() const {
+  absl::MutexLock lock(&mutex_);
+  return totals_;
+}
+
 WorkerRegistry::Pull::Pull(WorkerRegistry& registry, std::shared_ptr<Entry> entry)
     : registry_(registry), entry_(std::move(entry)) {}
 
@@ -177,7 +189,10 @@ WorkerRegistry::Pull::~Pull() { Fail(absl::CancelledError("the worker went away"
 
 void WorkerRegistry::Pull::Sent(uint64_t bytes) {
   absl::MutexLock lock(&registry_.mutex_);
-  entry_->worker.set_sent_bytes(entry_->worker.sent_bytes() + bytes);
+  v1::Worker& worker = entry_->worker;
+  worker.set_sent_bytes(worker.sent_bytes() + bytes);
+  worker.set_total_sent_bytes(worker.total_sent_bytes() + bytes);
+  registry_.totals_.sent_bytes += bytes;
 }
 
 void WorkerRegistry::Pull::Waited(absl::Duration time) {
@@ -202,6 +217,7 @@ void WorkerRegistry::Pull::End(v1::WorkerState state, const std::string& error) 
     worker.set_ended_at_ns(absl::ToUnixNanos(entry_->last_call));
     if (!error.empty()) worker.set_last_error(Printable(error));
     if (state == v1::WORKER_STATE_COMPLETE) worker.set_last_complete_version(worker.version());
+    if (state == v1::WORKER_STATE_FAILED) worker.set_failed_pulls(worker.failed_pulls() + 1);
   }
   registry_.Tell();
 }

@@ -54,9 +54,9 @@ class WorkerRegistry {
     bool ended_ = false;
   };
 
-  // `selected_bytes` is what the pull will send if nothing goes wrong.
+  // `selected_bytes` is what the pull will send if nothing goes wrong. `resumed`: it goes on where one before was cut.
   std::unique_ptr<Pull> StartPull(const std::string& model, const std::string& name, const std::string& peer,
-                                  uint64_t version, uint64_t selected_bytes);
+                                  uint64_t version, uint64_t selected_bytes, bool resumed = false);
   // A worker that watches versions, until WatchEnded: one that never pulled is then forgotten.
   void Watching(const std::string& model, const std::string& name, const std::string& peer) ABSL_LOCKS_EXCLUDED(mutex_);
   void WatchEnded(const std::string& model, const std::string& name) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -72,6 +72,14 @@ class WorkerRegistry {
   // Of one model, or of all if it is empty; by model and name.
   std::vector<v1::Worker> List(const std::string& model) const;
 
+  // Of all workers since the start, also of those that are forgotten.
+  struct Totals {
+    uint64_t pulls = 0;
+    uint64_t resumed_pulls = 0;
+    uint64_t sent_bytes = 0;
+  };
+  Totals totals() const ABSL_LOCKS_EXCLUDED(mutex_);
+
  private:
   using Key = std::pair<std::string, std::string>;
 
@@ -83,6 +91,7 @@ class WorkerRegistry {
   const uint32_t max_workers_;
   mutable absl::Mutex mutex_;
   std::map<Key, std::shared_ptr<Entry>> workers_ ABSL_GUARDED_BY(mutex_);
+  Totals totals_ ABSL_GUARDED_BY(mutex_);
   uint64_t next_observer_ ABSL_GUARDED_BY(mutex_) = 1;
   std::map<uint64_t, std::function<void()>> observers_ ABSL_GUARDED_BY(mutex_);
 };

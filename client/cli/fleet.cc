@@ -38,13 +38,17 @@ Bar VersionBar(const v1::VersionSummary& version) {
 bool HasPulled(const v1::Worker& worker) { return worker.started_at_ns() != 0; }
 
 std::string WorkerNote(const v1::Worker& worker) {
-  std::string note = StateName(worker.state());
+  std::string note = absl::StrCat(StateName(worker.state()), worker.connected() ? "" : ", gone");
   if (HasPulled(worker)) {
     absl::StrAppend(&note, "  version ", worker.version(), ", ", FormatBytes(worker.sent_bytes()), " of ",
                     FormatBytes(worker.selected_bytes()), "  ", FormatRate(worker.sent_bytes(), Seconds(worker)), "  ",
                     FormatDuration(Seconds(worker)));
   }
-  if (worker.state() == v1::WORKER_STATE_FAILED) absl::StrAppend(&note, "  ", Printable(worker.last_error()));
+  if (worker.has_installed_version() && worker.installed_version() != worker.version()) {
+    absl::StrAppend(&note, "  uses version ", worker.installed_version());
+  }
+  const bool broken = worker.state() == v1::WORKER_STATE_FAILED || worker.state() == v1::WORKER_STATE_TORN;
+  if (broken && !worker.last_error().empty()) absl::StrAppend(&note, "  ", Printable(worker.last_error()));
   return note;
 }
 
@@ -99,7 +103,7 @@ std::optional<std::string> FleetNews::Line(const v1::VersionSummary& version) {
 }
 
 std::optional<std::string> FleetNews::Line(const v1::Worker& worker) {
-  const std::string state = absl::StrCat(StateName(worker.state()), " ", worker.version());
+  const std::string state = absl::StrCat(StateName(worker.state()), " ", worker.version(), " ", worker.connected());
   if (!IsNews(absl::StrCat("worker ", worker.name()), state, worker.sent_bytes())) return std::nullopt;
   return absl::StrCat("worker ", Printable(worker.name()), " ", WorkerNote(worker));
 }

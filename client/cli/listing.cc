@@ -60,6 +60,8 @@ std::string RanksText(const v1::VersionSummary& version) {
 
 namespace {
 
+std::string Took(uint64_t ns) { return ns == 0 ? "-" : FormatDuration(static_cast<double>(ns) / 1e9); }
+
 std::string NoteOf(const v1::VersionSummary& version) {
   if (version.installs_held()) return "holds installs";
   return version.spooled() ? "on disk" : Printable(version.abort_reason());
@@ -76,13 +78,17 @@ Table VersionTable(const google::protobuf::RepeatedPtrField<v1::VersionSummary>&
                {"bytes", Align::kRight},
                {"took", Align::kRight},
                {"rate", Align::kRight},
+               {"open", Align::kRight},
+               {"receive", Align::kRight},
+               {"convert", Align::kRight},
                {"opened"},
                {"note"}});
   for (const v1::VersionSummary& version : versions) {
     table.AddRow({Printable(version.model()), absl::StrCat(version.version()), StateName(version.state()),
                   RanksText(version), absl::StrCat(version.tensors()),
                   FormatPart(version.converted_bytes(), version.bytes()), FormatDuration(Seconds(version)),
-                  FormatRate(version.converted_bytes(), Seconds(version)), FormatShortTime(version.opened_at_ns()),
+                  FormatRate(version.converted_bytes(), Seconds(version)), Took(version.open_ns()),
+                  Took(version.receive_ns()), Took(version.convert_ns()), FormatShortTime(version.opened_at_ns()),
                   NoteOf(version)});
   }
   return table;
@@ -119,7 +125,6 @@ Table WorkerTable(const google::protobuf::RepeatedPtrField<v1::Worker>& workers,
                {"stage", Align::kRight},
                {"install", Align::kRight},
                {"note"}});
-  const auto took = [](uint64_t ns) { return ns == 0 ? "-" : FormatDuration(static_cast<double>(ns) / 1e9); };
   for (const v1::Worker& worker : workers) {
     const bool pulled = worker.started_at_ns() != 0;
     const auto if_pulled = [&](const std::string& text) { return pulled ? text : "-"; };
@@ -128,8 +133,8 @@ Table WorkerTable(const google::protobuf::RepeatedPtrField<v1::Worker>& workers,
                   worker.has_installed_version() ? absl::StrCat(worker.installed_version()) : "-",
                   Behind(worker, versions), if_pulled(FormatPart(worker.sent_bytes(), worker.selected_bytes())),
                   if_pulled(FormatDuration(Seconds(worker))), FormatRate(worker.sent_bytes(), Seconds(worker)),
-                  if_pulled(FormatDuration(static_cast<double>(worker.waited_ns()) / 1e9)), took(worker.stage_ns()),
-                  took(worker.install_ns()), Printable(worker.last_error())});
+                  if_pulled(FormatDuration(static_cast<double>(worker.waited_ns()) / 1e9)), Took(worker.stage_ns()),
+                  Took(worker.install_ns()), Printable(worker.last_error())});
   }
   return table;
 }

@@ -1,0 +1,49 @@
+// What happened since the service started, and nobody else remembers.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+
+namespace refit {
+
+// Failures by their code. Thread-safe.
+class FailureCount {
+ public:
+  // Nothing if it is OK.
+  void Add(const absl::Status& status);
+  // Of each code that occurred, by name, such as "DATA_LOSS".
+  std::map<std::string, uint64_t> Get() const;
+
+ private:
+  static constexpr size_t kCodes = 17;
+  std::array<std::atomic<uint64_t>, kCodes> counts_{};
+};
+
+// How often each limit was hit, by the flag that sets it. Thread-safe.
+class LimitCount {
+ public:
+  // Nothing if the status is not one of LimitReached's.
+  void Add(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
+  std::map<std::string, uint64_t> Get() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  mutable absl::Mutex mutex_;
+  std::map<std::string, uint64_t> counts_ ABSL_GUARDED_BY(mutex_);
+};
+
+struct Counters {
+  std::atomic<uint64_t> received_bytes{0};  // payload that trainers sent, over connections or through memory
+  FailureCount refused_calls;               // for want of a role
+  FailureCount failed_pushes;
+  FailureCount failed_pulls;
+  LimitCount limits;
+};
+
+}  // namespace refit

@@ -1,0 +1,257 @@
+#include "server/metrics.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <map>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/net/version_info.h"
+#include "common/tensor/tensor_spec.h"
+#include "server/metric_families.h"
+#include "server/process_info.h"
+
+namespace refit {
+namespace {
+
+using Labels = MetricFamilies::Labels;
+
+double Seconds(uint64_t ns) { return static_cast<double>(ns) / 1e9; }
+double Number(uint64_t value) { return static_cast<double>(value); }
+
+void AddCounts(const MetricFamilies::Family& family, const std::string& label,
+               const std::map<std::string, uint64_t>& counts) {
+  for (const auto& [value, count] : counts) family.Add(Number(count), {{label, value}});
+}
+
+void AddProcess(const ServerState& state, MetricFamilies& out) {
+  out.Gauge("refit_build_info", "1; the label says which version of the software runs.")
+      .Add(1, {{"version", SoftwareVersion()}});
+  out.Gauge("process_start_time_seconds", "Start of the service, seconds since the Unix epoch.")
+      .Add(absl::ToDoubleSeconds(state.started_at - absl::UnixEpoch()));
+  out.Counter("process_cpu_seconds_total", "User and system CPU time.").Add(CpuSeconds());
+  out.Gauge("process_resident_memory_bytes", "Resident memory.").Add(Number(ResidentBytes()));
+  out.Gauge("process_open_fds", "Open file descriptors; each connection takes one.").Add(Number(OpenDescriptors()));
+  out.Gauge("process_max_fds", "Descriptors that may be open.").Add(Number(MaxDescriptors()));
+}
+
+void AddMemory(const ServerState& state, MetricFamilies& out) {
+  out.Gauge("refit_memory_budget_bytes", "Memory that versions may take (--memory).")
+      .Add(Number(state.store.options().memory_budget_bytes));
+  out.Gauge("refit_memory_reserved_bytes", "Memory that versions have reserved.")
+      .Add(Number(state.store.reserved_bytes()));
+  out.Gauge("refit_memory_pooled_bytes", "Memory kept warm for the next version.")
+      .Add(Number(state.store.memory().idle_bytes()));
+  out.Counter("refit_packed_bytes_total", "Bytes of tensor parts that were packed for workers.")
+      .Add(Number(state.parts.packed().packed_bytes()));
+  out.Counter("refit_packed_shared_bytes_total", "Bytes of tensor parts that a worker found packed.")
+      .Add(Number(state.parts.packed().shared_bytes()));
+}
+
+void AddTraffic(const ServerState& state, MetricFamilies& out) {
+  const WorkerRegistry::Totals totals = state.workers.totals();
+  const Counters& counters = state.counters;
+  out.Gauge("refit_convert_threads", "Threads that convert.").Add(state.convert.threads());
+  out.Gauge("refit_convert_queue", "Messages and other work that wait for one of those threads.")
+      .Add(Number(state.convert.waiting()));
+  out.Gauge("refit_push_streams", "Push streams open.").Add(state.pushes);
+  out.Gauge("refit_pull_streams", "Pull streams open.").Add(state.pulls);
+  out.Counter("refit_received_bytes_total", "Payload received from trainers, over connections or through memory.")
+      .Add(Number(counters.received_bytes));
+  out.Counter("refit_sent_bytes_total", "Payload sent to workers, over connections or through memory.")
+      .Add(Number(totals.sent_bytes));
+  out.Counter("refit_pulls_total", "Pulls begun.").Add(Number(totals.pulls));
+  out.Counter("refit_pulls_resumed_total", "Pulls that went on where one before was cut: retries.")
+      .Add(Number(totals.resumed_pulls));
+  AddCounts(out.Counter("refit_pulls_failed_total", "Pulls that did not end well, by status code."), "code",
+            counters.failed_pulls.Get());
+  AddCounts(out.Counter("refit_pushes_failed_total", "Push streams that did not end well, by status code."), "code",
+            counters.failed_pushes.Get());
+  AddCounts(out.Counter("refit_calls_refused_total",
+                        "Calls without credentials (UNAUTHENTICATED) or the role that they need (PERMISSION_DENIED)."),
+            "code", counters.refused_calls.Get());
+  AddCounts(out.Counter("refit_limits_hit_total", "Calls that ended with RESOURCE_EXHAUSTED, by the limit's flag."),
+            "limit", counters.limits.Get());
+}
+
+void AddSpool(const ServerState& state, MetricFamilies& out) {
+  const auto versions =
+      out.Gauge("refit_spool_versions", "Versions on disk. No spool metric has samples without --spool.");
+  const auto bytes = out.Gauge("refit_spool_bytes", "Bytes of those.");
+  const auto pending = out.Gauge("refit_spool_pending_models", "Models whose newest version is not on disk yet.");
+  const auto failing = out.Gauge("refit_spool_failing", "1 if the last write failed: versions live in memory alone.");
+  if (state.spool == nullptr) return;
+  const v1::SpoolInfo info = state.spool->Info();
+  versions.Add(info.versions());
+  bytes.Add(Number(info.bytes()));
+  pending.Add(info.pending());
+  failing.Add(info.last_error().empty() ? 0 : 1);
+}
+
+struct VersionStateName {
+  v1::VersionState state;
+  const char* name;
+};
+constexpr std::array kVersionStates = {
+    VersionStateName{v1::VERSION_STATE_OPEN, "open"}, VersionStateName{v1::VERSION_STATE_COMMITTED, "committed"},
+    VersionStateName{v1::VERSION_STATE_RETIRED, "retired"}, VersionStateName{v1::VERSION_STATE_ABORTED, "aborted"}};
+
+void AddModels(const ServerState& state, const std::vector<v1::VersionSummary>& versions, MetricFamilies& out) {
+  const auto known = out.Gauge("refit_versions", "Versions that the service knows, by state.");
+  std::map<std::string, std::map<v1::VersionState, uint64_t>> counts;
+  for (const v1::VersionSummary& version : versions) ++counts[version.model()][version.state()];
+  for (auto& [model, by_state] : counts) {
+    for (const auto& [number, name] : kVersionStates) {
+      known.Add(Number(by_state[number]), {{"model", model}, {"state", name}});
+    }
+  }
+  const auto newest = out.Gauge("refit_newest_committed_version", "Number of the model's newest committed version.");
+  for (const auto& [model, record] : state.store.Records()) {
+    newest.Add(Number(record.newest_committed), {{"model", model}});
+  }
+  const auto closed = out.Counter("refit_versions_closed_total",
+                                  "Versions that were committed, were aborted, or were aborted because a later run of "
+                                  "their trainer took over (fenced).");
+  for (const auto& [model, outcomes] : state.store.outcomes()) {
+    closed.Add(Number(outcomes.committed), {{"model", model}, {"outcome", "committed"}});
+    closed.Add(Number(outcomes.aborted), {{"model", model}, {"outcome", "aborted"}});
+    closed.Add(Number(outcomes.fenced), {{"model", model}, {"outcome", "fenced"}});
+  }
+}
+
+void AddVersions(const std::vector<v1::VersionSummary>& versions, MetricFamilies& out) {
+  const auto in_state = out.Gauge("refit_version_state", "1; the label says in which state the version is.");
+  const auto bytes = out.Gauge("refit_version_bytes", "Bytes of all its Hugging Face tensors.");
+  const auto converted = out.Gauge("refit_version_converted_bytes", "Those that are converted.");
+  const auto received = out.Gauge("refit_version_received_bytes", "Native bytes that came.");
+  const auto declared = out.Gauge("refit_version_declared_bytes", "Native bytes that are to come, with those.");
+  const auto phases =
+      out.Gauge("refit_version_phase_seconds",
+                "open: until all ranks had declared their shards; receive: from then until the last bytes; convert: "
+                "converting and digesting beside that, summed over the threads.");
+  const auto push = out.Gauge("refit_version_push_seconds", "From opening to commit, abort or, if it is open, to now.");
+  const auto spooled = out.Gauge("refit_version_spooled", "1 if it is on disk.");
+  const auto now = absl::ToUnixNanos(absl::Now());
+  for (const v1::VersionSummary& version : versions) {
+    const Labels labels = {{"model", version.model()}, {"version", absl::StrCat(version.version())}};
+    const auto with = [&](const char* name, const std::string& value) {
+      Labels more = labels;
+      more.push_back({name, value});
+      return more;
+    };
+    for (const auto& [number, name] : kVersionStates) {
+      if (version.state() == number) in_state.Add(1, with("state", name));
+    }
+    bytes.Add(Number(version.bytes()), labels);
+    converted.Add(Number(version.converted_bytes()), labels);
+    received.Add(Number(version.received_bytes()), labels);
+    declared.Add(Number(version.declared_bytes()), labels);
+    phases.Add(Seconds(version.open_ns()), with("phase", "open"));
+    phases.Add(Seconds(version.receive_ns()), with("phase", "receive"));
+    phases.Add(Seconds(version.convert_ns()), with("phase", "convert"));
+    const int64_t end = version.closed_at_ns() != 0 ? version.closed_at_ns() : now;
+    push.Add(Seconds(std::max<int64_t>(end - version.opened_at_ns(), 0)), labels);
+    spooled.Add(version.spooled() ? 1 : 0, labels);
+  }
+}
+
+const char* StateName(v1::WorkerState state) {
+  switch (state) {
+    case v1::WORKER_STATE_WATCHING:
+      return "watching";
+    case v1::WORKER_STATE_PULLING:
+      return "pulling";
+    case v1::WORKER_STATE_COMPLETE:
+      return "complete";
+    case v1::WORKER_STATE_FAILED:
+      return "failed";
+    case v1::WORKER_STATE_STAGED:
+      return "staged";
+    case v1::WORKER_STATE_INSTALLED:
+      return "installed";
+    case v1::WORKER_STATE_TORN:
+      return "torn";
+    default:
+      return "unknown";
+  }
+}
+
+// Of the present or last pull.
+void AddPull(const v1::Worker& worker, const Labels& labels, int64_t now, const MetricFamilies::Family& phases) {
+  const auto with = [&](const char* phase) {
+    Labels more = labels;
+    more.push_back({"phase", phase});
+    return more;
+  };
+  if (worker.started_at_ns() != 0) {
+    const int64_t end = worker.ended_at_ns() != 0 ? worker.ended_at_ns() : now;
+    const auto waited = static_cast<int64_t>(worker.waited_ns());
+    phases.Add(Seconds(worker.waited_ns()), with("wait"));
+    phases.Add(Seconds(std::max<int64_t>(end - worker.started_at_ns() - waited, 0)), with("wire"));
+  }
+  if (worker.stage_ns() != 0) phases.Add(Seconds(worker.stage_ns()), with("stage"));
+  if (worker.install_ns() != 0) phases.Add(Seconds(worker.install_ns()), with("install"));
+}
+
+void AddWorkers(const ServerState& state, MetricFamilies& out) {
+  const auto in_state = out.Gauge("refit_worker_state", "1; the label says in which state the worker is.");
+  const auto connected = out.Gauge("refit_worker_connected", "1 if it watches or pulls now.");
+  const auto version = out.Gauge("refit_worker_version", "Version of its present or last pull.");
+  const auto staged = out.Gauge("refit_worker_staged_version", "Newest version that it reports as staged.");
+  const auto installed =
+      out.Gauge("refit_worker_installed_version", "Version that it reports as in use; none while it is torn.");
+  const auto behind =
+      out.Gauge("refit_worker_versions_behind", "Committed versions, still known, that are newer than the one in use.");
+  const auto phases =
+      out.Gauge("refit_worker_phase_seconds",
+                "Of its last version. wait: for the trainer, within the pull; wire: the rest of the pull; stage: pull "
+                "and verification, and install, as it reports them.");
+  const auto pull_sent = out.Gauge("refit_worker_pull_sent_bytes", "Payload sent in its present or last pull.");
+  const auto pull_bytes = out.Gauge("refit_worker_pull_bytes", "Payload that this pull asked for.");
+  const auto sent = out.Counter("refit_worker_sent_bytes_total", "Payload sent in all its pulls.");
+  const auto pulls = out.Counter("refit_worker_pulls_total", "Pulls that it began.");
+  const auto resumed = out.Counter("refit_worker_pulls_resumed_total", "Those that resumed one that was cut.");
+  const auto failed = out.Counter("refit_worker_pulls_failed_total", "Those that ended before the version was whole.");
+  const auto now = absl::ToUnixNanos(absl::Now());
+  for (const v1::Worker& worker : state.workers.List("")) {
+    const Labels labels = {{"model", worker.model()}, {"worker", worker.name()}};
+    in_state.Add(1, {{"model", worker.model()}, {"worker", worker.name()}, {"state", StateName(worker.state())}});
+    connected.Add(worker.connected() ? 1 : 0, labels);
+    if (worker.version() != 0) version.Add(Number(worker.version()), labels);
+    if (worker.has_staged_version()) staged.Add(Number(worker.staged_version()), labels);
+    if (worker.has_installed_version()) {
+      installed.Add(Number(worker.installed_version()), labels);
+      const auto newer = state.store.CommittedBetween(worker.model(), worker.installed_version(),
+                                                      std::numeric_limits<uint64_t>::max());
+      behind.Add(Number(newer.size()), labels);
+    }
+    AddPull(worker, labels, now, phases);
+    pull_sent.Add(Number(worker.sent_bytes()), labels);
+    pull_bytes.Add(Number(worker.selected_bytes()), labels);
+    sent.Add(Number(worker.total_sent_bytes()), labels);
+    pulls.Add(Number(worker.pulls()), labels);
+    resumed.Add(Number(worker.resumed_pulls()), labels);
+    failed.Add(Number(worker.failed_pulls()), labels);
+  }
+}
+
+}  // namespace
+
+std::vector<prometheus::MetricFamily> Metrics::Collect() const {
+  std::vector<v1::VersionSummary> versions;
+  for (const std::shared_ptr<Version>& version : state_.store.List("")) versions.push_back(version->Summary());
+  MetricFamilies out;
+  AddProcess(state_, out);
+  AddMemory(state_, out);
+  AddTraffic(state_, out);
+  AddSpool(state_, out);
+  AddModels(state_, versions, out);
+  AddVersions(versions, out);
+  AddWorkers(state_, out);
+  return out.Take();
+}
+
+}  // namespace refit
