@@ -167,8 +167,7 @@ class Run {
       case 2:
         return Push(which, Sensible(message));
       case 3:
-        if (auto& push = pushes_[which % kStreams]; push != nullptr) (void)push->WritesDone(kPatience);
-        return;
+        return HangUp(pushes_[which % kStreams]);
       case 4:
         if (auto& push = pushes_[which % kStreams]; push != nullptr) push->Cancel();
         return;
@@ -197,12 +196,22 @@ class Run {
     (void)push->Write(message, kPatience);
   }
 
+  // And see what became of the version.
+  static void HangUp(std::unique_ptr<RawCall>& push) {
+    if (push == nullptr) return;
+    (void)push->WritesDone(kPatience);
+    ExpectEnd(*push);
+    push.reset();
+  }
+
   // If it is a request at all: of this run's model, with digests that match, so that changes get past them.
   grpc::ByteBuffer Sensible(const std::string& bytes) const {
     v1::PushRequest request;
     if (!request.ParseFromString(bytes)) return RawMessage(bytes);
     if (request.has_open()) request.mutable_open()->set_model(model_);
-    for (v1::Chunk& chunk : *request.mutable_chunks()->mutable_chunks()) Digest(chunk);
+    if (request.has_chunks()) {
+      for (v1::Chunk& chunk : *request.mutable_chunks()->mutable_chunks()) Digest(chunk);
+    }
     if (!request.has_chunk()) return Serialize(request);
     Digest(*request.mutable_chunk());
     return CopyChunkMessage(HeaderOf(request.chunk()), BytesOf(request.chunk().payload()));
