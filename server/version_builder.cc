@@ -179,12 +179,14 @@ absl::Status VersionBuilder::CheckRange(size_t index, uint64_t offset, uint64_t 
   return absl::OkStatus();
 }
 
+absl::Status VersionBuilder::CheckComplete() const {
+  if (version_->assembly().is_complete()) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat("version ", version_->Label(), ": bytes came before all ",
+                                                    version_->assembly().world(), " ranks have declared their shards"));
+}
+
 absl::Status VersionBuilder::Append(size_t index, uint64_t offset, absl::Span<const std::byte> bytes) {
-  if (!version_->assembly().is_complete()) {
-    return absl::FailedPreconditionError(absl::StrCat("version ", version_->Label(), ": bytes came before all ",
-                                                      version_->assembly().world(),
-                                                      " ranks have declared their shards"));
-  }
+  if (absl::Status status = CheckComplete(); !status.ok()) return status;
   if (absl::Status status = CheckRange(index, offset, bytes.size()); !status.ok()) return status;
   if (bytes.empty()) return absl::OkStatus();
   if (!is_digest_only(index) && !is_unneeded(index)) {
@@ -201,7 +203,9 @@ absl::StatusOr<std::shared_ptr<Buffer>> VersionBuilder::DataFor(size_t output) {
 }
 
 absl::StatusOr<bool> VersionBuilder::HasRoom(size_t index) {
-  if (!version_->is_streamed() || index >= shards_.size() || is_digest_only(index)) return true;
+  if (!version_->is_streamed() || index >= shards_.size()) return true;
+  if (absl::Status status = CheckComplete(); !status.ok()) return status;
+  if (is_digest_only(index)) return true;
   if (received_[index] == shards_[index].ByteSize()) return true;
   const VersionPlan& plan = version_->plan();
   for (const size_t output : plan.outputs_of_native[index]) {

@@ -96,6 +96,8 @@ class VersionBuilder {
   absl::Status Write(size_t index, uint64_t offset, absl::Span<const std::byte> bytes);
   // The memory of an output; null while a streamed version has no room for it.
   absl::StatusOr<std::shared_ptr<Buffer>> DataFor(size_t output);
+  // That all ranks have joined: FAILED_PRECONDITION.
+  absl::Status CheckComplete() const;
   absl::Status CheckRange(size_t index, uint64_t offset, uint64_t size) const;
   absl::Status PublishWithoutData();
   // "rank 3: it went away", of a version that several push together.

@@ -13,6 +13,11 @@
 #include "client/inspector.h"
 #include "client/publisher.h"
 #include "client/subscriber.h"
+#include "common/net/byte_buffer.h"
+#include "common/net/messages.h"
+#include "common/net/raw_call.h"
+#include "common/wire/digest.h"
+#include "refit/v1/push.pb.h"
 #include "server/refit_server.h"
 #include "tests/support/status_matchers.h"
 
@@ -108,6 +113,34 @@ class Streaming : public ::testing::Test {
   std::unique_ptr<Publisher> publisher_;
   std::atomic<int> waited_{0};
 };
+
+// Nothing says yet which rank sends what.
+TEST_F(Streaming, AChunkBeforeAllRanksHaveComeIsRefused) {
+  Start(/*stream_to=*/1);
+  v1::PushRequest open;
+  open.mutable_open()->set_model("default");
+  open.mutable_open()->set_version(1);
+  open.mutable_open()->set_world(2);
+  v1::PushRequest declare;
+  declare.mutable_declare()->set_last(true);
+  ToProto(Specs()[0], *declare.mutable_declare()->add_tensors()->mutable_tensor());
+  const std::byte one{1};
+  ChunkHeader header;
+  header.digest = DigestBytes({&one, 1});
+
+  auto channel = Connect(channel_);
+  ASSERT_OK(channel);
+  auto call = RawCall::Start(*channel, "/refit.v1.PushService/Push");
+  for (const grpc::ByteBuffer& message : {Serialize(open), Serialize(declare), CopyChunkMessage(header, {&one, 1})}) {
+    ASSERT_OK(call->Write(message, std::chrono::seconds(30)));
+  }
+  while (true) {
+    const auto answer = call->Read(std::chrono::seconds(30));
+    if (!answer.ok() || !answer->has_value()) break;
+  }
+  EXPECT_THAT(call->Finish(std::chrono::seconds(30)),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("before all 2 ranks")));
+}
 
 TEST_F(Streaming, AVersionSixTimesTheMemoryPassesThroughIt) {
   Start(1);
