@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that this project needs, those that are missing only.
 #
-#   deploy/install_dependencies.sh [lint] [coverage] [bench] [fuzz]
+#   deploy/install_dependencies.sh [no-torch] [lint] [coverage] [bench] [fuzz]
+#
+# no-torch leaves LibTorch out, for builds with -DREFIT_WITH_TORCH=OFF.
 #
 # Works on a bare Debian 12, as root or through sudo. On a system without apt-get it says so and leaves the rest to you.
 set -euo pipefail
@@ -14,12 +16,13 @@ packages=(
 )
 for group in "$@"; do
   case "$group" in
+    no-torch) packages=("${packages[@]/libtorch-dev}") ;;
     lint) packages+=(clang-format clang-tidy) ;;
     coverage) packages+=(gcovr) ;;
     fuzz) packages+=(clang-14 llvm-14 libclang-rt-14-dev) ;;
     bench) packages+=(python3-matplotlib python3-torch python3-grpcio python3-grpc-tools python3-protobuf python3-venv
-                    nginx-light curl) ;;
-    *) echo "$0: unknown group '$group': expected lint, coverage, bench or fuzz" >&2; exit 2 ;;
+                      nginx-light curl) ;;
+    *) echo "$0: unknown group '$group': expected no-torch, lint, coverage, bench or fuzz" >&2; exit 2 ;;
   esac
 done
 
@@ -31,6 +34,7 @@ fi
 
 missing=()
 for package in "${packages[@]}"; do
+  [[ -n $package ]] || continue
   status=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)
   [[ $status == installed ]] || missing+=("$package")
 done

@@ -164,7 +164,7 @@ absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOpti
                                  {"memory_bytes", absl::StrCat(options.store.memory_budget_bytes)},
                                  {"retain", absl::StrCat(options.store.retain_versions)},
                                  {"convert_threads", absl::StrCat(server->impl_->state.convert.threads())},
-                                 {"metrics", server->metrics_address()}});
+                                 {"metrics", server->metrics_address().empty() ? "off" : server->metrics_address()}});
   return server;
 }
 

@@ -42,7 +42,8 @@ void Apply(const v1::ReportWorkerRequest& report, v1::Worker& worker) {
 std::shared_ptr<WorkerRegistry::Entry> WorkerRegistry::Touch(const std::string& model, const std::string& name,
                                                              const std::string& peer) {
   const absl::Time now = absl::Now();
-  Forget(now);
+  ForgetSilent(now);
+  if (workers_.count({model, name}) == 0) MakeRoom();
   std::shared_ptr<Entry>& entry = workers_[{model, name}];
   if (entry == nullptr) entry = std::make_shared<Entry>();
   entry->last_call = now;
@@ -52,11 +53,14 @@ std::shared_ptr<WorkerRegistry::Entry> WorkerRegistry::Touch(const std::string& 
   return entry;
 }
 
-void WorkerRegistry::Forget(absl::Time now) {
+void WorkerRegistry::ForgetSilent(absl::Time now) {
   for (auto it = workers_.begin(); it != workers_.end();) {
     const bool forget = !it->second->connected() && now - it->second->last_call > kForgetAfter;
     it = forget ? workers_.erase(it) : std::next(it);
   }
+}
+
+void WorkerRegistry::MakeRoom() {
   if (workers_.size() < max_workers_) return;
   auto longest_silent = workers_.end();
   for (auto it = workers_.begin(); it != workers_.end(); ++it) {
@@ -70,7 +74,8 @@ void WorkerRegistry::Forget(absl::Time now) {
 absl::Status WorkerRegistry::CheckRoom(const std::string& model, const std::string& name) {
   absl::MutexLock lock(&mutex_);
   if (workers_.count({model, name}) != 0) return absl::OkStatus();
-  Forget(absl::Now());
+  ForgetSilent(absl::Now());
+  MakeRoom();
   if (workers_.size() < max_workers_) return absl::OkStatus();
   return LimitReached("--max-workers", absl::StrCat("no room for worker '", Printable(name), "': ", max_workers_,
                                                     " pull or watch, which is the limit (--max-workers)"));

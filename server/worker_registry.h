@@ -85,7 +85,8 @@ class WorkerRegistry {
 
   std::shared_ptr<Entry> Touch(const std::string& model, const std::string& name, const std::string& peer)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Forget(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ForgetSilent(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void MakeRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Tell() ABSL_LOCKS_EXCLUDED(mutex_);
 
   const uint32_t max_workers_;

@@ -19,6 +19,22 @@ TEST(WorkQueue, RunsEverythingBeforeItEnds) {
   EXPECT_EQ(ran, 1000);
 }
 
+TEST(WorkQueue, SaysHowMuchWaits) {
+  absl::Notification begun;
+  absl::Notification release;
+  WorkQueue queue(1);
+  queue.Submit([&] {
+    begun.Notify();
+    release.WaitForNotification();
+  });
+  begun.WaitForNotification();
+  EXPECT_EQ(queue.waiting(), 0u);
+  queue.Submit([] {});
+  queue.Submit([] {});
+  EXPECT_EQ(queue.waiting(), 2u);
+  release.Notify();
+}
+
 TEST(Strand, RunsInOrderAndOneAtATime) {
   std::vector<int> order;  // no lock: the strand is the lock
   {

@@ -39,6 +39,26 @@ TEST(WorkerRegistry, APullThatVanishesHasFailed) {
   EXPECT_THAT(worker.last_error(), ::testing::HasSubstr("went away"));
 }
 
+TEST(WorkerRegistry, CountsPullsAlsoOfWorkersThatAreForgotten) {
+  WorkerRegistry registry(/*max_workers=*/1);
+  registry.StartPull("m", "a", "peer", 1, 10)->Sent(4);  // and vanishes
+  auto resumed = registry.StartPull("m", "a", "peer", 1, 6, /*resumed=*/true);
+  resumed->Sent(6);
+  resumed->Complete();
+  const v1::Worker worker = registry.List("m")[0];
+  EXPECT_EQ(worker.pulls(), 2u);
+  EXPECT_EQ(worker.resumed_pulls(), 1u);
+  EXPECT_EQ(worker.failed_pulls(), 1u);
+  EXPECT_EQ(worker.sent_bytes(), 6u);
+  EXPECT_EQ(worker.total_sent_bytes(), 10u);
+  registry.StartPull("m", "b", "peer", 1, 5)->Complete();
+  ASSERT_EQ(registry.List("m").size(), 1u);
+  EXPECT_EQ(registry.List("m")[0].name(), "b");
+  EXPECT_EQ(registry.totals().pulls, 3u);
+  EXPECT_EQ(registry.totals().resumed_pulls, 1u);
+  EXPECT_EQ(registry.totals().sent_bytes, 10u);
+}
+
 TEST(WorkerRegistry, ForgetsTheLongestSilentButNoneThatPulls) {
   WorkerRegistry registry;
   const auto pull = registry.StartPull("m", "pulling", "peer", 1, 1);
