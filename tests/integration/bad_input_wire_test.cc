@@ -17,6 +17,7 @@
 #include "refit/v1/pull.grpc.pb.h"
 #include "refit/v1/push.grpc.pb.h"
 #include "server/refit_server.h"
+#include "tests/support/eventually.h"
 #include "tests/support/status_matchers.h"
 
 namespace refit {
@@ -197,6 +198,8 @@ class Service : public ::testing::Test {
 
   // A healthy client is served, memory is back, and only what was committed is to be seen.
   void ExpectUnharmed() {
+    // A message that is too large is refused by gRPC itself, which answers before the service has heard of it.
+    EXPECT_TRUE(Eventually([&] { return Info().open_pushes() == 0; }));
     ChannelOptions channel;
     channel.address = server_->address();
     auto subscriber = Subscriber::Connect(channel);
