@@ -3,38 +3,12 @@
 
 #include <algorithm>
 #include <chrono>
-#include <condition_variable>
-#include <mutex>
+#include <cstdint>
 
 #include "absl/random/random.h"
+#include "client/stop_flag.h"
 
 namespace refit {
-
-// Ends the pauses of one or more Backoffs for good. Thread-safe.
-class StopFlag {
- public:
-  void Stop() {
-    {
-      const std::lock_guard lock(mutex_);
-      stopped_ = true;
-    }
-    changed_.notify_all();
-  }
-  bool stopped() const {
-    const std::lock_guard lock(mutex_);
-    return stopped_;
-  }
-  // True, at once, when stopped; false after `duration`.
-  bool WaitFor(std::chrono::nanoseconds duration) {
-    std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, duration, [this] { return stopped_; });
-  }
-
- private:
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  bool stopped_ = false;
-};
 
 // Doubles from `first` to `longest`; each pause is between half of that and all of it, so that a fleet which lost its
 // service does not come back in one instant. One thread at a time.

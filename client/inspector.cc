@@ -6,7 +6,7 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
-#include "common/net/status.h"
+#include "client/unary_call.h"
 #include "refit/v1/inspect.grpc.pb.h"
 
 namespace refit {
@@ -21,12 +21,7 @@ struct Inspector::State {
   template <typename Request, typename Response>
   absl::StatusOr<Response> Call(grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
                                 const Request& request) {
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + timeout);
-    Response response;
-    const grpc::Status status = ((*stub).*method)(&context, request, &response);
-    if (!status.ok()) return Annotate(FromGrpc(status), absl::StrCat("service at ", address));
-    return response;
+    return CallUnary(*stub, method, request, timeout, absl::StrCat("service at ", address));
   }
 };
 

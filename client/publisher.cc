@@ -1,7 +1,6 @@
 #include "client/publisher.h"
 
 #include <google/protobuf/arena.h>
-#include <grpcpp/client_context.h>
 
 #include <algorithm>
 #include <limits>
@@ -11,6 +10,7 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "client/shared_ring.h"
+#include "client/unary_call.h"
 #include "common/net/address.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/messages.h"
@@ -25,7 +25,9 @@ namespace refit {
 namespace {
 
 constexpr char kPushMethod[] = "/refit.v1.PushService/Push";
-constexpr std::chrono::seconds kAbortTimeout{60};
+using Stub = v1::PushService::Stub;
+
+constexpr std::chrono::seconds kUnaryTimeout{60};
 constexpr std::chrono::seconds kAnswerMargin{10};
 
 // A part of a declaration is sent once it is this large.
@@ -495,28 +497,22 @@ absl::StatusOr<v1::VersionSummary> Publisher::Abort(const std::string& model, ui
   request.set_model(model);
   request.set_version(version);
   request.set_reason(reason);
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + kAbortTimeout);
-  v1::AbortVersionResponse response;
-  const grpc::Status status = state_->stub->AbortVersion(&context, request, &response);
-  if (!status.ok()) {
-    return Annotate(FromGrpc(status), absl::StrCat("abort of ", model, "/", version, " at ", state_->address));
-  }
-  return std::move(*response.mutable_summary());
+  absl::StatusOr<v1::AbortVersionResponse> response =
+      CallUnary(*state_->stub, &Stub::AbortVersion, request, kUnaryTimeout,
+                absl::StrCat("abort of ", model, "/", version, " at ", state_->address));
+  if (!response.ok()) return response.status();
+  return std::move(*response->mutable_summary());
 }
 
 absl::StatusOr<v1::VersionSummary> Publisher::ReleaseInstalls(const std::string& model, uint64_t version) {
   v1::ReleaseInstallsRequest request;
   request.set_model(model);
   request.set_version(version);
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + kAbortTimeout);
-  v1::ReleaseInstallsResponse response;
-  const grpc::Status status = state_->stub->ReleaseInstalls(&context, request, &response);
-  if (!status.ok()) {
-    return Annotate(FromGrpc(status), absl::StrCat("release of ", model, "/", version, " at ", state_->address));
-  }
-  return std::move(*response.mutable_summary());
+  absl::StatusOr<v1::ReleaseInstallsResponse> response =
+      CallUnary(*state_->stub, &Stub::ReleaseInstalls, request, kUnaryTimeout,
+                absl::StrCat("release of ", model, "/", version, " at ", state_->address));
+  if (!response.ok()) return response.status();
+  return std::move(*response->mutable_summary());
 }
 
 absl::StatusOr<uint32_t> Publisher::AwaitWorkers(const Await& await) {
@@ -527,16 +523,12 @@ absl::StatusOr<uint32_t> Publisher::AwaitWorkers(const Await& await) {
   request.set_workers(await.workers);
   request.set_all(await.all);
   request.set_timeout_ms(static_cast<uint64_t>(std::max<int64_t>(await.timeout.count(), 0)));
-  grpc::ClientContext context;
-  // The service answers at the timeout; this one is for a service that does not.
-  context.set_deadline(std::chrono::system_clock::now() + await.timeout + kAnswerMargin);
-  v1::AwaitWorkersResponse response;
-  const grpc::Status status = state_->stub->AwaitWorkers(&context, request, &response);
-  if (!status.ok()) {
-    return Annotate(FromGrpc(status),
-                    absl::StrCat("waiting for workers of ", await.model, "/", await.version, " at ", state_->address));
-  }
-  return response.workers();
+  // The service answers at the timeout; the margin is for one that does not.
+  const absl::StatusOr<v1::AwaitWorkersResponse> response =
+      CallUnary(*state_->stub, &Stub::AwaitWorkers, request, await.timeout + kAnswerMargin,
+                absl::StrCat("waiting for workers of ", await.model, "/", await.version, " at ", state_->address));
+  if (!response.ok()) return response.status();
+  return response->workers();
 }
 
 }  // namespace refit

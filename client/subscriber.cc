@@ -12,6 +12,7 @@
 #include "client/backoff.h"
 #include "client/lease.h"
 #include "client/pull_receiver.h"
+#include "client/unary_call.h"
 #include "common/net/address.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/messages.h"
@@ -372,11 +373,10 @@ absl::Status Subscriber::Watch(const std::string& model, std::optional<uint64_t>
 }
 
 absl::Status Subscriber::Report(const v1::ReportWorkerRequest& report) {
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + kReportTimeout);
-  v1::ReportWorkerResponse response;
-  const grpc::Status status = v1::PullService::NewStub(state_->channel)->ReportWorker(&context, report, &response);
-  return Annotate(FromGrpc(status), absl::StrCat("report of worker ", report.worker(), " to ", state_->address));
+  const std::unique_ptr<v1::PullService::Stub> stub = v1::PullService::NewStub(state_->channel);
+  return CallUnary(*stub, &v1::PullService::Stub::ReportWorker, report, kReportTimeout,
+                   absl::StrCat("report of worker ", report.worker(), " to ", state_->address))
+      .status();
 }
 
 void Subscriber::Cancel() {

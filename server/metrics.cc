@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "common/net/states.h"
 #include "common/net/version_info.h"
 #include "common/tensor/tensor_spec.h"
 #include "server/metric_families.h"
@@ -91,21 +92,16 @@ void AddSpool(const ServerState& state, MetricFamilies& out) {
   failing.Add(info.last_error().empty() ? 0 : 1);
 }
 
-struct VersionStateName {
-  v1::VersionState state;
-  const char* name;
-};
-constexpr std::array kVersionStates = {
-    VersionStateName{v1::VERSION_STATE_OPEN, "open"}, VersionStateName{v1::VERSION_STATE_COMMITTED, "committed"},
-    VersionStateName{v1::VERSION_STATE_RETIRED, "retired"}, VersionStateName{v1::VERSION_STATE_ABORTED, "aborted"}};
+constexpr std::array kVersionStates = {v1::VERSION_STATE_OPEN, v1::VERSION_STATE_COMMITTED, v1::VERSION_STATE_RETIRED,
+                                       v1::VERSION_STATE_ABORTED};
 
 void AddModels(const ServerState& state, const std::vector<v1::VersionSummary>& versions, MetricFamilies& out) {
   const auto known = out.Gauge("refit_versions", "Versions that the service knows, by state.");
   std::map<std::string, std::map<v1::VersionState, uint64_t>> counts;
   for (const v1::VersionSummary& version : versions) ++counts[version.model()][version.state()];
   for (auto& [model, by_state] : counts) {
-    for (const auto& [number, name] : kVersionStates) {
-      known.Add(Number(by_state[number]), {{"model", model}, {"state", name}});
+    for (const v1::VersionState each : kVersionStates) {
+      known.Add(Number(by_state[each]), {{"model", model}, {"state", StateName(each)}});
     }
   }
   const auto newest = out.Gauge("refit_newest_committed_version", "Number of the model's newest committed version.");
@@ -142,9 +138,7 @@ void AddVersions(const std::vector<v1::VersionSummary>& versions, MetricFamilies
       more.push_back({name, value});
       return more;
     };
-    for (const auto& [number, name] : kVersionStates) {
-      if (version.state() == number) in_state.Add(1, with("state", name));
-    }
+    in_state.Add(1, with("state", StateName(version.state())));
     bytes.Add(Number(version.bytes()), labels);
     converted.Add(Number(version.converted_bytes()), labels);
     received.Add(Number(version.received_bytes()), labels);
@@ -155,27 +149,6 @@ void AddVersions(const std::vector<v1::VersionSummary>& versions, MetricFamilies
     const int64_t end = version.closed_at_ns() != 0 ? version.closed_at_ns() : now;
     push.Add(Seconds(std::max<int64_t>(end - version.opened_at_ns(), 0)), labels);
     spooled.Add(version.spooled() ? 1 : 0, labels);
-  }
-}
-
-const char* StateName(v1::WorkerState state) {
-  switch (state) {
-    case v1::WORKER_STATE_WATCHING:
-      return "watching";
-    case v1::WORKER_STATE_PULLING:
-      return "pulling";
-    case v1::WORKER_STATE_COMPLETE:
-      return "complete";
-    case v1::WORKER_STATE_FAILED:
-      return "failed";
-    case v1::WORKER_STATE_STAGED:
-      return "staged";
-    case v1::WORKER_STATE_INSTALLED:
-      return "installed";
-    case v1::WORKER_STATE_TORN:
-      return "torn";
-    default:
-      return "unknown";
   }
 }
 

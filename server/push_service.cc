@@ -339,9 +339,7 @@ grpc::ServerUnaryReactor* PushService::AbortVersion(grpc::CallbackServerContext*
                                                     v1::AbortVersionResponse* response) {
   if (absl::Status status = Authorize(state_, *context, Role::kTrainer); !status.ok()) return Refuse(context, status);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  v1::VersionSelector selector;
-  selector.set_number(request->version());
-  absl::StatusOr<std::shared_ptr<Version>> version = state_.store.Find(request->model(), selector);
+  absl::StatusOr<std::shared_ptr<Version>> version = state_.store.FindNumber(request->model(), request->version());
   if (!version.ok()) {
     reactor->Finish(ToGrpc(version.status()));
     return reactor;
@@ -366,9 +364,7 @@ grpc::ServerUnaryReactor* PushService::ReleaseInstalls(grpc::CallbackServerConte
                                                        v1::ReleaseInstallsResponse* response) {
   if (absl::Status status = Authorize(state_, *context, Role::kTrainer); !status.ok()) return Refuse(context, status);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  v1::VersionSelector selector;
-  selector.set_number(request->version());
-  const absl::StatusOr<std::shared_ptr<Version>> version = state_.store.Find(request->model(), selector);
+  const absl::StatusOr<std::shared_ptr<Version>> version = state_.store.FindNumber(request->model(), request->version());
   const absl::Status status = version.ok() ? state_.store.ReleaseInstalls(**version) : version.status();
   if (status.ok()) *response->mutable_summary() = (*version)->Summary();
   reactor->Finish(ToGrpc(status));

@@ -19,6 +19,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "common/safetensors/posix_file.h"
 
 namespace refit {
 namespace {
@@ -32,20 +33,6 @@ constexpr absl::string_view kGreeting("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x0
 struct Address {
   sockaddr_storage storage = {};
   socklen_t size = 0;
-};
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-
- private:
-  const int fd_;
 };
 
 absl::StatusOr<std::vector<Address>> ResolveUnix(absl::string_view path) {
@@ -150,8 +137,8 @@ class SelfCheck::Loop {
 
   // NOT_FOUND where nobody listens.
   absl::Status ProbeOne(const Address& address, Clock::time_point deadline) const {
-    const Descriptor peer(socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-    if (peer.get() < 0) return absl::ResourceExhaustedError(absl::StrCat("no socket: ", std::strerror(errno)));
+    const FileDescriptor peer(socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    if (!peer.valid()) return absl::ResourceExhaustedError(absl::StrCat("no socket: ", std::strerror(errno)));
     if (connect(peer.get(), reinterpret_cast<const sockaddr*>(&address.storage), address.size) != 0) {
       if (errno != EINPROGRESS) return ConnectError(errno);
       if (const Event event = Wait(peer.get(), POLLOUT, deadline); event != Event::kReady) {
@@ -191,7 +178,7 @@ class SelfCheck::Loop {
   const SelfCheckOptions options_;
   const std::vector<Address> addresses_;
   const std::function<void(const absl::Status&)> on_failure_;
-  const Descriptor stop_;
+  const FileDescriptor stop_;
   std::thread thread_;  // last: it uses all the others
 };
 

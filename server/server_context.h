@@ -84,8 +84,8 @@ struct ServerState {
   std::unique_ptr<Spool> spool;  // set before the first call; null: nothing is kept on disk
   PartTable parts;
   BufferPool scratch;  // blocks of a chunk, about one for each thread that converts
-  EndTable leases;   // of memory that workers have mapped
-  EndTable watches;  // that would never end by themselves
+  EndTable leases;     // of memory that workers have mapped
+  EndTable watches;    // that would never end by themselves
   WorkerRegistry workers;
   PeerStreams peer_streams;
   // For workers to try whether they can map this service's memory; null if it shares none.

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
+#include "common/net/states.h"
 #include "common/wire/digest.h"
 
 namespace refit {
@@ -81,7 +82,7 @@ v1::VersionSummary Version::Summary() const {
   summary.set_tensors(size());
   summary.set_bytes(bytes_);
   summary.set_chunk_bytes(chunk_bytes_);
-  if (state_ == v1::VERSION_STATE_COMMITTED || state_ == v1::VERSION_STATE_RETIRED) {
+  if (WasCommitted(state_)) {
     summary.set_manifest_digest(manifest_digest_);
   }
   summary.set_adapter(identity_.adapter);

@@ -233,8 +233,8 @@ class Version : public std::enable_shared_from_this<Version> {
   int64_t opened_at_ns_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t closed_at_ns_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t assembled_at_ns_ ABSL_GUARDED_BY(mutex_) = 0;  // all ranks have declared
-  std::atomic<int64_t> received_at_ns_{0};  // the last bytes so far
-  std::atomic<uint64_t> convert_ns_{0};     // sum over all threads
+  std::atomic<int64_t> received_at_ns_{0};               // the last bytes so far
+  std::atomic<uint64_t> convert_ns_{0};                  // sum over all threads
   uint64_t next_waiter_ ABSL_GUARDED_BY(mutex_) = 1;
   std::map<uint64_t, Waiter> waiters_ ABSL_GUARDED_BY(mutex_);
 };

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/net/states.h"
 #include "server/limit_reached.h"
 
 namespace refit {
@@ -293,8 +294,7 @@ std::vector<uint64_t> VersionStore::CommittedBetween(const std::string& model, u
   const auto found = models_.find(model);
   if (found == models_.end()) return numbers;
   for (auto it = found->second.upper_bound(after); it != found->second.end() && it->first < before; ++it) {
-    const v1::VersionState state = it->second->state();
-    if (state == v1::VERSION_STATE_COMMITTED || state == v1::VERSION_STATE_RETIRED) numbers.push_back(it->first);
+    if (WasCommitted(it->second->state())) numbers.push_back(it->first);
   }
   return numbers;
 }
@@ -342,6 +342,12 @@ absl::StatusOr<std::shared_ptr<Version>> VersionStore::Find(const std::string& m
   return absl::NotFoundError(absl::StrCat("model '", Printable(model), "' has no ",
                                           committed_only ? "committed" : "live", " version; ",
                                           DescribeKnown(versions)));
+}
+
+absl::StatusOr<std::shared_ptr<Version>> VersionStore::FindNumber(const std::string& model, uint64_t number) const {
+  v1::VersionSelector selector;
+  selector.set_number(number);
+  return Find(model, selector);
 }
 
 std::vector<std::shared_ptr<Version>> VersionStore::List(const std::string& model) const {

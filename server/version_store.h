@@ -77,6 +77,8 @@ class VersionStore {
   // NOT_FOUND, saying what there is, otherwise. An unset selector means the newest committed version.
   absl::StatusOr<std::shared_ptr<Version>> Find(const std::string& model, const v1::VersionSelector& selector) const
       ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<std::shared_ptr<Version>> FindNumber(const std::string& model, uint64_t number) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Of one model, or of all if it is empty; by model and number.
   std::vector<std::shared_ptr<Version>> List(const std::string& model) const ABSL_LOCKS_EXCLUDED(mutex_);

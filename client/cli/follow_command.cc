@@ -1,5 +1,4 @@
 // `refit follow`: a worker that stages and installs each version as it comes.
-#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <memory>
@@ -86,7 +85,7 @@ class FileEngine {
   }
 
   const FollowFlags& flags_;
-  std::atomic<uint64_t> installed_ = 0;
+  uint64_t installed_ = 0;
 };
 
 absl::Status RunFollow(const FollowFlags& flags) {

@@ -8,42 +8,6 @@
 
 namespace refit::cli {
 
-std::string StateName(v1::VersionState state) {
-  switch (state) {
-    case v1::VERSION_STATE_OPEN:
-      return "open";
-    case v1::VERSION_STATE_COMMITTED:
-      return "committed";
-    case v1::VERSION_STATE_RETIRED:
-      return "retired";
-    case v1::VERSION_STATE_ABORTED:
-      return "aborted";
-    default:
-      return absl::StrCat("state ", static_cast<int>(state));
-  }
-}
-
-std::string StateName(v1::WorkerState state) {
-  switch (state) {
-    case v1::WORKER_STATE_WATCHING:
-      return "watching";
-    case v1::WORKER_STATE_PULLING:
-      return "pulling";
-    case v1::WORKER_STATE_COMPLETE:
-      return "complete";
-    case v1::WORKER_STATE_FAILED:
-      return "failed";
-    case v1::WORKER_STATE_STAGED:
-      return "staged";
-    case v1::WORKER_STATE_INSTALLED:
-      return "installed";
-    case v1::WORKER_STATE_TORN:
-      return "torn";
-    default:
-      return absl::StrCat("state ", static_cast<int>(state));
-  }
-}
-
 double Seconds(const v1::VersionSummary& version) {
   return SecondsBetween(version.opened_at_ns(), version.closed_at_ns());
 }
@@ -52,8 +16,7 @@ double Seconds(const v1::Worker& worker) { return SecondsBetween(worker.started_
 
 std::string RanksText(const v1::VersionSummary& version) {
   if (version.world() <= 1) return "";
-  const bool over = version.state() == v1::VERSION_STATE_COMMITTED || version.state() == v1::VERSION_STATE_RETIRED;
-  if (over) return absl::StrCat(version.world());
+  if (WasCommitted(version.state())) return absl::StrCat(version.world());
   return version.committed_ranks() > 0 ? absl::StrCat(version.committed_ranks(), "/", version.world(), " committed")
                                        : absl::StrCat(version.joined_ranks(), "/", version.world(), " joined");
 }
@@ -101,9 +64,9 @@ std::string Behind(const v1::Worker& worker, const google::protobuf::RepeatedPtr
   if (!worker.has_installed_version()) return "-";
   size_t newer = 0;
   for (const v1::VersionSummary& version : versions) {
-    const bool was_committed =
-        version.state() == v1::VERSION_STATE_COMMITTED || version.state() == v1::VERSION_STATE_RETIRED;
-    if (version.model() == worker.model() && was_committed && version.version() > worker.installed_version()) ++newer;
+    if (version.model() == worker.model() && WasCommitted(version.state()) &&
+        version.version() > worker.installed_version())
+      ++newer;
   }
   return newer == 0 ? "0" : absl::StrCat(newer, newer == 1 ? " version" : " versions");
 }

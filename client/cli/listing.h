@@ -4,14 +4,11 @@
 #include <string>
 
 #include "client/cli/table.h"
+#include "common/net/states.h"
 #include "refit/v1/inspect.pb.h"
 #include "refit/v1/types.pb.h"
 
 namespace refit::cli {
-
-// "open", "committed", ...
-std::string StateName(v1::VersionState state);
-std::string StateName(v1::WorkerState state);
 
 // Seconds from a version's opening to its commit or abort, or to now.
 double Seconds(const v1::VersionSummary& version);

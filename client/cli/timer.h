@@ -1,29 +1,16 @@
-// Waits that end early when they should.
+// Deadlines for calls that have none of their own.
 #pragma once
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <functional>
-#include <mutex>
 #include <thread>
+
+#include "client/stop_flag.h"
 
 namespace refit::cli {
 
-// Tells one or more waiting threads to stop. Thread-safe.
-class StopSignal {
- public:
-  void Stop();
-  // True, at once, when stopped; false after `duration`.
-  bool WaitFor(std::chrono::duration<double> duration);
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool stopped_ = false;
-};
-
-// A deadline for calls that have none of their own: runs `action` once, from another thread, when `after` has passed,
+// Runs `action` once, from another thread, when `after` has passed,
 // unless it is destroyed before.
 class Timer {
  public:
@@ -35,7 +22,7 @@ class Timer {
   bool expired() const { return expired_; }
 
  private:
-  StopSignal stop_;
+  StopFlag stop_;
   std::atomic<bool> expired_{false};
   std::thread thread_;
 };

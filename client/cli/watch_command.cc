@@ -103,14 +103,14 @@ class Watch {
   absl::Status LookUntilDone() {
     absl::StatusOr<std::unique_ptr<Inspector>> inspector = Inspector::Connect(flags_.common.Channel());
     if (!inspector.ok()) return inspector.status();
-    StopSignal stop;
+    StopFlag stop;
     interrupt_.SetReaction([&] { stop.Stop(); });
     const absl::Status status = LookAgainAndAgain(**inspector, stop);
     interrupt_.SetReaction(nullptr);
     return status;
   }
 
-  absl::Status LookAgainAndAgain(Inspector& inspector, StopSignal& stop) {
+  absl::Status LookAgainAndAgain(Inspector& inspector, StopFlag& stop) {
     while (true) {
       absl::StatusOr<FleetState> state = LookAtFleet(inspector, flags_.common.model);
       if (!state.ok()) return state.status();

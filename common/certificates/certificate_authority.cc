@@ -16,6 +16,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/certificates/openssl_pointers.h"
 
 namespace refit {
 namespace {
@@ -24,18 +25,8 @@ constexpr size_t kMaxCommonName = 64;
 constexpr size_t kMaxHost = 253;
 constexpr size_t kSerialBytes = 16;
 
-template <auto Free>
-struct Deleter {
-  template <typename T>
-  void operator()(T* object) const {
-    Free(object);
-  }
-};
-using Bio = std::unique_ptr<BIO, Deleter<BIO_free>>;
-using Key = std::unique_ptr<EVP_PKEY, Deleter<EVP_PKEY_free>>;
-using Certificate = std::unique_ptr<X509, Deleter<X509_free>>;
-using Names = std::unique_ptr<GENERAL_NAMES, Deleter<GENERAL_NAMES_free>>;
-using Extension = std::unique_ptr<X509_EXTENSION, Deleter<X509_EXTENSION_free>>;
+using Names = OpensslPointer<GENERAL_NAMES, GENERAL_NAMES_free>;
+using Extension = OpensslPointer<X509_EXTENSION, X509_EXTENSION_free>;
 
 absl::Status OpensslError(const char* what) {
   std::array<char, 256> reason = {};
@@ -62,7 +53,7 @@ bool IsHostName(absl::string_view host) {
 
 // Built by hand: OpenSSL's own parser would take a host with a comma for two.
 absl::Status AddHost(GENERAL_NAMES& names, const std::string& host) {
-  std::unique_ptr<GENERAL_NAME, Deleter<GENERAL_NAME_free>> name(GENERAL_NAME_new());
+  OpensslPointer<GENERAL_NAME, GENERAL_NAME_free> name(GENERAL_NAME_new());
   if (name == nullptr) return OpensslError("a host's name");
   if (ASN1_OCTET_STRING* address = a2i_IPADDRESS(host.c_str())) {
     GENERAL_NAME_set0_value(name.get(), GEN_IPADD, address);
@@ -107,7 +98,7 @@ absl::Status SetRandomSerial(X509& certificate) {
   std::array<unsigned char, kSerialBytes> bytes = {};
   if (RAND_bytes(bytes.data(), bytes.size()) != 1) return OpensslError("a serial number");
   bytes[0] &= 0x7F;
-  const std::unique_ptr<BIGNUM, Deleter<BN_free>> number(BN_bin2bn(bytes.data(), bytes.size(), nullptr));
+  const OpensslPointer<BIGNUM, BN_free> number(BN_bin2bn(bytes.data(), bytes.size(), nullptr));
   if (number == nullptr || BN_to_ASN1_INTEGER(number.get(), X509_get_serialNumber(&certificate)) == nullptr) {
     return OpensslError("a serial number");
   }

@@ -10,7 +10,8 @@ namespace refit {
 grpc::Status ToGrpc(const absl::Status& status);
 absl::Status FromGrpc(const grpc::Status& status);
 
-// `status` with `context` before its message: "push of version 3 to 127.0.0.1:50051: ...". OK stays OK, payloads are kept.
+// `status` with `context` before its message: "push of version 3 to 127.0.0.1:50051: ...". OK stays OK, payloads are
+// kept.
 absl::Status Annotate(const absl::Status& status, absl::string_view context);
 
 }  // namespace refit

@@ -25,11 +25,11 @@
 #include <thread>
 #include <vector>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "client/inspector.h"
 #include "tests/fault/fault_proxy.h"
 #include "tests/integration/service_process.h"
+#include "tests/support/number_flags.h"
 #include "tests/support/status_matchers.h"
 
 namespace refit {
@@ -344,30 +344,15 @@ TEST(Chaos, EverythingComesBackAndNothingIsWrong) { Chaos().Run(); }
 
 }  // namespace
 
-bool ParseChaosArguments(int argc, char** argv) {
-  for (int i = 1; i + 1 < argc; i += 2) {
-    const std::string name = argv[i];
-    uint64_t value = 0;
-    if (!absl::SimpleAtoi(argv[i + 1], &value)) return false;
-    if (name == "--rounds") {
-      settings.rounds = value;
-    } else if (name == "--seconds") {
-      settings.seconds = value;
-    } else if (name == "--seed") {
-      settings.seed = value;
-    } else {
-      return false;
-    }
-  }
-  return argc % 2 == 1;
-}
-
 }  // namespace refit
 
 int main(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);
-  if (!refit::ParseChaosArguments(argc, argv)) {
-    std::fprintf(stderr, "usage: %s [--rounds N | --seconds N] [--seed N]\n", argv[0]);
+  const auto into = [](uint64_t& value) { return [&value](uint64_t number) { value = number; }; };
+  if (!refit::ReadNumberFlags(argc, argv,
+                              {{"--rounds", into(refit::settings.rounds)},
+                               {"--seconds", into(refit::settings.seconds)},
+                               {"--seed", into(refit::settings.seed)}})) {
     return 2;
   }
   return RUN_ALL_TESTS();

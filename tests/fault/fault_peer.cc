@@ -37,8 +37,8 @@ ChannelOptions To(const std::string& address, Transport transport) {
   return channel;
 }
 
-// Numbers are never used twice, whatever became of them: another life of this trainer may have begun one.
-uint64_t NextNumber(const std::string& log) {
+// Numbers are never used twice, whatever became of them: an earlier life of this trainer may have begun one.
+uint64_t FirstNumber(const std::string& log) {
   std::ifstream lines(log);
   std::string word;
   uint64_t number = 0;
@@ -49,8 +49,8 @@ uint64_t NextNumber(const std::string& log) {
 
 class Trainer {
  public:
-  Trainer(std::string address, std::string log, uint64_t epoch, uint64_t seed)
-      : address_(std::move(address)), log_path_(std::move(log)), log_(log_path_), epoch_(epoch), random_(seed) {}
+  Trainer(std::string address, const std::string& log, uint64_t epoch, uint64_t seed)
+      : address_(std::move(address)), log_(log), next_(FirstNumber(log)), epoch_(epoch), random_(seed) {}
 
   [[noreturn]] void Run() {
     while (true) {
@@ -66,7 +66,7 @@ class Trainer {
   void Pause(uint64_t most_ms) { (void)never_.WaitFor(milliseconds(random_() % most_ms)); }
 
   bool PushOne(Publisher& publisher) {
-    const uint64_t number = NextNumber(log_path_);
+    const uint64_t number = next_++;
     log_.Write("begin", number);
     PublishOptions options = Model().Options(number);
     options.trainer_epoch = epoch_;
@@ -89,8 +89,8 @@ class Trainer {
   }
 
   const std::string address_;
-  const std::string log_path_;
   const PeerLog log_;
+  uint64_t next_;
   const uint64_t epoch_;
   std::mt19937_64 random_;
   StopFlag never_;

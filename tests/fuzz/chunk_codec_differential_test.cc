@@ -16,6 +16,7 @@
 
 #include "tests/fuzz/chunk_codec_model.h"
 #include "tests/fuzz/mutate.h"
+#include "tests/support/number_flags.h"
 
 namespace refit {
 namespace {
@@ -215,13 +216,9 @@ TEST(ChunkCodecDifferential, AgreesWithProtobuf) {
 
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
-  for (int i = 1; i < argc; i += 2) {
-    const std::string flag = argv[i];
-    if ((flag != "--messages" && flag != "--seed") || i + 1 == argc) {
-      std::cerr << argv[0] << ": '" << flag << "': expected --messages N or --seed N\n";
-      return 2;
-    }
-    (flag == "--messages" ? refit::messages : refit::seed) = std::strtoull(argv[i + 1], nullptr, 10);
+  const auto into = [](uint64_t& value) { return [&value](uint64_t number) { value = number; }; };
+  if (!refit::ReadNumberFlags(argc, argv, {{"--messages", into(refit::messages)}, {"--seed", into(refit::seed)}})) {
+    return 2;
   }
   return RUN_ALL_TESTS();
 }

@@ -23,6 +23,7 @@
 #include "common/safetensors/safetensors.h"
 #include "common/safetensors/shard_metadata.h"
 #include "tests/integration/subprocess.h"
+#include "tests/support/eventually.h"
 
 namespace refit {
 namespace {
@@ -34,16 +35,6 @@ using ::testing::IsEmpty;
 using Arguments = std::vector<std::string>;
 
 std::string GoldenPath(const std::string& name) { return std::string(REFIT_TEST_DATA) + "/golden/" + name; }
-
-// Looks again and again until `condition` holds.
-bool Eventually(const std::function<bool()>& condition) {
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-  while (std::chrono::steady_clock::now() < deadline) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  return false;
-}
 
 class CliService : public ::testing::Test {
  protected:

@@ -28,6 +28,7 @@
 #include "server/refit_server.h"
 #include "tests/integration/subprocess.h"
 #include "tests/support/files.h"
+#include "tests/support/push.h"
 #include "tests/support/status_matchers.h"
 
 namespace refit {
@@ -99,17 +100,7 @@ std::unique_ptr<RefitServer> Start(ServerOptions options) {
 absl::StatusOr<v1::VersionSummary> PushBytes(const ChannelOptions& channel, uint64_t version,
                                              const std::vector<TensorSpec>& specs,
                                              const std::vector<std::vector<std::byte>>& values) {
-  auto publisher = Publisher::Connect(channel);
-  if (!publisher.ok()) return publisher.status();
-  PublishOptions options;
-  options.version = version;
-  options.adapter = "identity";
-  auto push = (*publisher)->Open(options, specs);
-  if (!push.ok()) return push.status();
-  for (size_t i = 0; i < specs.size(); ++i) {
-    if (absl::Status status = (*push)->Append(i, values[i]); !status.ok()) return status;
-  }
-  return (*push)->Commit();
+  return PushIdentity(channel, version, specs, [&](size_t i) { return values[i]; });
 }
 
 absl::StatusOr<v1::VersionSummary> PushSmall(const ChannelOptions& channel, uint64_t version) {

@@ -17,6 +17,7 @@
 #include "common/net/shared_segment.h"
 #include "refit/v1/push.grpc.pb.h"
 #include "server/refit_server.h"
+#include "tests/support/push.h"
 #include "tests/support/status_matchers.h"
 
 namespace refit {
@@ -59,17 +60,8 @@ class SharedMemory : public ::testing::Test {
   }
 
   absl::Status Push(uint64_t version, Transport transport = Transport::kSharedMemory) {
-    auto publisher = Publisher::Connect(Channel(transport));
-    if (!publisher.ok()) return publisher.status();
-    PublishOptions options;
-    options.version = version;
-    options.adapter = "identity";
-    auto push = (*publisher)->Open(options, kSpecs);
-    if (!push.ok()) return push.status();
-    for (const TensorSpec& spec : kSpecs) {
-      if (absl::Status status = (*push)->Push(spec.name, Values(spec, version)); !status.ok()) return status;
-    }
-    return (*push)->Commit().status();
+    return PushIdentity(Channel(transport), version, kSpecs, [&](size_t i) { return Values(kSpecs[i], version); })
+        .status();
   }
 
   std::unique_ptr<Subscriber> Subscribe(Transport transport = Transport::kSharedMemory) {

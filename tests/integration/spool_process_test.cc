@@ -16,7 +16,9 @@
 #include "client/publisher.h"
 #include "client/subscriber.h"
 #include "tests/integration/service_process.h"
+#include "tests/support/eventually.h"
 #include "tests/support/gather.h"
+#include "tests/support/push.h"
 #include "tests/support/status_matchers.h"
 
 namespace refit {
@@ -41,27 +43,8 @@ Bytes Values(const TensorSpec& spec, uint64_t version) {
   return bytes;
 }
 
-bool Eventually(const std::function<bool()>& condition) {
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
-  }
-  return true;
-}
-
 absl::StatusOr<v1::VersionSummary> Push(const ServiceProcess& service, uint64_t version) {
-  auto publisher = Publisher::Connect(service.Channel());
-  if (!publisher.ok()) return publisher.status();
-  PublishOptions options;
-  options.version = version;
-  options.adapter = "identity";
-  auto push = (*publisher)->Open(options, kSpecs);
-  if (!push.ok()) return push.status();
-  for (const TensorSpec& spec : kSpecs) {
-    if (absl::Status status = (*push)->Push(spec.name, Values(spec, version)); !status.ok()) return status;
-  }
-  return (*push)->Commit();
+  return PushIdentity(service.Channel(), version, kSpecs, [&](size_t i) { return Values(kSpecs[i], version); });
 }
 
 v1::GetServerInfoResponse Info(const ServiceProcess& service) {

@@ -26,6 +26,7 @@
 #include "client/publisher.h"
 #include "client/subscriber.h"
 #include "tests/integration/service_process.h"
+#include "tests/support/number_flags.h"
 #include "tests/support/status_matchers.h"
 
 namespace refit {
@@ -264,13 +265,9 @@ TEST(Load, ManyWorkersWhileVersionsKeepComing) {
 
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
-  for (int i = 1; i < argc; i += 2) {
-    const std::string flag = argv[i];
-    if ((flag != "--seconds" && flag != "--workers") || i + 1 == argc) {
-      std::cerr << argv[0] << ": '" << flag << "': expected --seconds N or --workers N\n";
-      return 2;
-    }
-    (flag == "--seconds" ? refit::seconds : refit::workers) = std::atoi(argv[i + 1]);
+  const auto into = [](int& value) { return [&value](uint64_t number) { value = static_cast<int>(number); }; };
+  if (!refit::ReadNumberFlags(argc, argv, {{"--seconds", into(refit::seconds)}, {"--workers", into(refit::workers)}})) {
+    return 2;
   }
   return RUN_ALL_TESTS();
 }

@@ -19,6 +19,7 @@
 #include "absl/time/clock.h"
 #include "common/wire/digest.h"
 #include "server/version_builder.h"
+#include "tests/support/eventually.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temporary_folder.h"
 
@@ -35,6 +36,7 @@ using Bytes = std::vector<std::byte>;
 
 constexpr uint64_t kChunk = 4096;
 constexpr uint64_t kMaxChunk = 1 << 20;
+constexpr std::chrono::seconds kPatience{30};
 
 // Of odd sizes, so that what follows lies askew in a file; empty ones at the beginning, between, and at the end.
 const std::vector<TensorSpec> kSpecs = {
@@ -47,15 +49,6 @@ Bytes Values(const TensorSpec& spec, uint64_t seed) {
   Bytes bytes(spec.ByteSize());
   for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>((i * 2654435761U >> 11) + seed);
   return bytes;
-}
-
-bool Eventually(const std::function<bool()>& condition) {
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  return true;
 }
 
 v1::VersionSelector Number(uint64_t version) {
@@ -97,7 +90,7 @@ struct Life {
     auto version = Push(number, model, epoch);
     EXPECT_OK(version);
     if (!version.ok()) return nullptr;
-    EXPECT_TRUE(Eventually([&] { return (*version)->is_spooled(); })) << (*spool)->Info().last_error();
+    EXPECT_TRUE(Eventually([&] { return (*version)->is_spooled(); }, kPatience)) << (*spool)->Info().last_error();
     return *version;
   }
 
@@ -378,9 +371,9 @@ TEST_F(SpoolTest, AFullDiskIsReportedAndTheServiceGoesOn) {
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
   for (uint64_t number = 2; number <= 3; ++number) {
     ASSERT_OK(life.Push(number));
-    EXPECT_TRUE(Eventually([&] {
-      return absl::StrContains((*life.spool)->Info().last_error(), absl::StrCat("m/", number));
-    })) << (*life.spool)->Info().last_error();
+    EXPECT_TRUE(Eventually(
+        [&] { return absl::StrContains((*life.spool)->Info().last_error(), absl::StrCat("m/", number)); }, kPatience))
+        << (*life.spool)->Info().last_error();
   }
   EXPECT_THAT((*life.spool)->Info().last_error(), AllOf(HasSubstr("m/3 is not on disk"), HasSubstr("cannot write")));
   EXPECT_EQ((*life.spool)->Info().pending(), 1u);
@@ -389,7 +382,7 @@ TEST_F(SpoolTest, AFullDiskIsReportedAndTheServiceGoesOn) {
   EXPECT_TRUE(std::filesystem::exists(FileOf(1)));  // retired, but the last one that is on disk
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
   life.MustSpool(4);
-  EXPECT_TRUE(Eventually([&] { return (*life.spool)->Info().last_error().empty(); }));
+  EXPECT_TRUE(Eventually([&] { return (*life.spool)->Info().last_error().empty(); }, kPatience));
   life.Flush();
   EXPECT_FALSE(std::filesystem::exists(FileOf(2)));  // superseded before it could be written: skipped
   EXPECT_FALSE(std::filesystem::exists(FileOf(1)));

@@ -1,0 +1,28 @@
+// Calls with one request and one response.
+#pragma once
+
+#include <grpcpp/client_context.h>
+
+#include <chrono>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "common/net/status.h"
+
+namespace refit {
+
+// Calls `method` of a generated stub. An error, DEADLINE_EXCEEDED after `timeout` among them, begins with `context`.
+template <typename Stub, typename Request, typename Response>
+absl::StatusOr<Response> CallUnary(Stub& stub,
+                                   grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+                                   const Request& request, std::chrono::milliseconds timeout,
+                                   const std::string& context) {
+  grpc::ClientContext call;
+  call.set_deadline(std::chrono::system_clock::now() + timeout);
+  Response response;
+  const grpc::Status status = (stub.*method)(&call, request, &response);
+  if (!status.ok()) return Annotate(FromGrpc(status), context);
+  return response;
+}
+
+}  // namespace refit

@@ -1,0 +1,20 @@
+// What the states of versions and workers are called, wherever people or programs read them.
+#pragma once
+
+#include <string>
+
+#include "refit/v1/inspect.pb.h"
+#include "refit/v1/types.pb.h"
+
+namespace refit {
+
+// "open", "committed"; "state 9" for one that this build does not know.
+std::string StateName(v1::VersionState state);
+std::string StateName(v1::WorkerState state);
+
+// Committed, whether it is still kept or not.
+inline bool WasCommitted(v1::VersionState state) {
+  return state == v1::VERSION_STATE_COMMITTED || state == v1::VERSION_STATE_RETIRED;
+}
+
+}  // namespace refit
