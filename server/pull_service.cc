@@ -263,8 +263,9 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
     {
       absl::MutexLock lock(&mutex_);
       writing_ = false;
+      if (!ok) SetEnding(grpc::Status::CANCELLED);
     }
-    ok ? Advance() : End(grpc::Status::CANCELLED);
+    Advance();
   }
 
   void OnCancel() override { End(grpc::Status::CANCELLED); }
@@ -302,10 +303,13 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
   void End(const grpc::Status& status) ABSL_LOCKS_EXCLUDED(mutex_) {
     {
       absl::MutexLock lock(&mutex_);
-      if (std::exchange(ended_, true)) return;
-      ending_ = status;
+      SetEnding(status);
     }
     Advance();
+  }
+
+  void SetEnding(const grpc::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (!std::exchange(ended_, true)) ending_ = status;
   }
 
   Step NextStep() ABSL_LOCKS_EXCLUDED(mutex_) {

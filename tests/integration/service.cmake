@@ -5,6 +5,7 @@ refit_test(streaming_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/streaming_test.cc DE
            LABELS integration)
 refit_test(shared_memory_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/shared_memory_test.cc DEPS refit::server refit::client
            LABELS integration)
+refit_test(watch_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/watch_test.cc DEPS refit::server refit::client LABELS integration)
 refit_test(limits_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/limits_test.cc DEPS refit::server refit::client LABELS integration)
 refit_test(two_trainers_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/two_trainers_test.cc DEPS refit::server refit::client
            LABELS integration)
