@@ -151,7 +151,21 @@ std::string Record(int what, int which, const std::string& message) {
 std::string Push(int stream, const v1::PushRequest& request) { return Record(1, stream, request.SerializeAsString()); }
 std::string HangUp(int stream) { return Record(3, stream, ""); }
 
-enum Method { kPull, kWatch, kManifest, kEndLease, kAbort, kInfo, kVersions, kWorkers, kVersion, kTensor };
+enum Method {
+  kPull,
+  kWatch,
+  kManifest,
+  kEndLease,
+  kAbort,
+  kInfo,
+  kVersions,
+  kWorkers,
+  kVersion,
+  kTensor,
+  kReport,
+  kRelease,
+  kAwait
+};
 std::string Call(Method method, const google::protobuf::MessageLite& request) {
   return Record(6, method, request.SerializeAsString());
 }
@@ -239,6 +253,34 @@ std::string Looks() {
          Call(kWatch, v1::WatchVersionsRequest());
 }
 
+// A fleet of one that stages a held version, is let go, and installs it.
+std::string Fleet() {
+  v1::WatchVersionsRequest watch;
+  watch.set_worker("w0");
+  v1::ReportWorkerRequest report;
+  report.set_worker("w0");
+  report.set_version(1);
+  report.set_stage_ns(1000);
+  report.set_phase(v1::WORKER_PHASE_STAGED);
+  v1::ReportWorkerRequest torn = report;
+  torn.set_phase(v1::WORKER_PHASE_TORN);
+  torn.set_error("cut");
+  v1::AwaitWorkersRequest await;
+  await.set_version(1);
+  await.set_phase(v1::WORKER_PHASE_STAGED);
+  await.set_workers(1);
+  await.set_timeout_ms(20);
+  v1::AwaitWorkersRequest all = await;
+  all.set_phase(v1::WORKER_PHASE_INSTALLED);
+  all.set_all(true);
+  v1::ReleaseInstallsRequest release;
+  release.set_version(1);
+  std::string calls = Call(kWatch, watch) + Call(kAwait, await) + Call(kReport, report) + Call(kAwait, await) +
+                      Call(kRelease, release) + Call(kReport, torn);
+  report.set_phase(v1::WORKER_PHASE_INSTALLED);
+  return calls + Call(kReport, report) + Call(kAwait, all) + Call(kWorkers, v1::ListWorkersRequest());
+}
+
 Seeds Service() {
   const std::string retains = Byte(1);
   const std::string streams = Byte(0);
@@ -271,6 +313,7 @@ Seeds Service() {
       {"shared_chunk", retains + Open(0, 1) + Declare(0, both) + Push(0, shared) + Call(kEndLease, lease)},
       {"two_pushes", retains + Open(0, 1) + Open(1, 1) + Declare(0, both) + Declare(1, both) + Record(4, 0, "")},
       {"only_looks", retains + Looks()},
+      {"fleet", retains + whole + HangUp(0) + Fleet()},
       {"garbage", retains + Record(0, 0, Pattern(50)) + Record(5, kPull, Pattern(30)) + Record(5, kVersion, "\xff")}};
 }
 

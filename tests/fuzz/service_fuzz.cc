@@ -2,7 +2,7 @@
 // nothing of them stays behind, and the next client is served.
 //
 // Input: one byte that says which service (with versions retained, or streamed), then records: what to do, of which
-// stream or method, the message's length in two bytes, the message. Methods are in the order of kMethods.
+// stream or method, the message's length in two bytes, the message. Methods are in the order of Methods().
 #include <google/protobuf/message.h>
 #include <google/protobuf/stubs/logging.h>
 #include <grpcpp/grpcpp.h>
@@ -71,6 +71,9 @@ const std::vector<Method>& Methods() {
       {"/refit.v1.InspectService/ListWorkers", &v1::ListWorkersRequest::default_instance(), false},
       {"/refit.v1.InspectService/DescribeVersion", &v1::DescribeVersionRequest::default_instance(), false},
       {"/refit.v1.InspectService/DescribeTensor", &v1::DescribeTensorRequest::default_instance(), false},
+      {"/refit.v1.PullService/ReportWorker", &v1::ReportWorkerRequest::default_instance(), false},
+      {"/refit.v1.PushService/ReleaseInstalls", &v1::ReleaseInstallsRequest::default_instance(), false},
+      {"/refit.v1.PushService/AwaitWorkers", &v1::AwaitWorkersRequest::default_instance(), true},
   };
   return methods;
 }
