@@ -9,6 +9,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "client/active_calls.h"
 #include "client/shared_ring.h"
 #include "client/unary_call.h"
 #include "common/net/address.h"
@@ -102,6 +103,7 @@ struct VersionPush::State {
   std::unique_ptr<SharedRing> ring;  // null: payloads go over the connection
   std::string short_chunk;           // a message of it; kept for its memory
   std::unique_ptr<RawCall> call;
+  std::unique_ptr<ActiveCalls::Entry> entry;  // of `call`
   absl::Status over;  // not OK: nothing more can be pushed
   bool committed = false;
 
@@ -457,6 +459,7 @@ struct Publisher::State {
   Transport transport = Transport::kAuto;
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<v1::PushService::Stub> stub;
+  std::shared_ptr<ActiveCalls> calls = std::make_shared<ActiveCalls>();
 };
 
 Publisher::Publisher(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -487,6 +490,7 @@ absl::StatusOr<std::unique_ptr<VersionPush>> Publisher::OpenShards(const Publish
   push->transport = state_->transport;
   if (absl::Status status = push->MakeRing(state_->address); !status.ok()) return status;
   push->call = RawCall::Start(state_->channel, kPushMethod);
+  push->entry = std::make_unique<ActiveCalls::Entry>(state_->calls, [call = push->call.get()] { call->Cancel(); });
   if (absl::Status status = push->Open(); !status.ok()) return status;
   return absl::WrapUnique(new VersionPush(std::move(push)));
 }
@@ -499,7 +503,7 @@ absl::StatusOr<v1::VersionSummary> Publisher::Abort(const std::string& model, ui
   request.set_reason(reason);
   absl::StatusOr<v1::AbortVersionResponse> response =
       CallUnary(*state_->stub, &Stub::AbortVersion, request, kUnaryTimeout,
-                absl::StrCat("abort of ", model, "/", version, " at ", state_->address));
+                absl::StrCat("abort of ", model, "/", version, " at ", state_->address), state_->calls);
   if (!response.ok()) return response.status();
   return std::move(*response->mutable_summary());
 }
@@ -510,7 +514,7 @@ absl::StatusOr<v1::VersionSummary> Publisher::ReleaseInstalls(const std::string&
   request.set_version(version);
   absl::StatusOr<v1::ReleaseInstallsResponse> response =
       CallUnary(*state_->stub, &Stub::ReleaseInstalls, request, kUnaryTimeout,
-                absl::StrCat("release of ", model, "/", version, " at ", state_->address));
+                absl::StrCat("release of ", model, "/", version, " at ", state_->address), state_->calls);
   if (!response.ok()) return response.status();
   return std::move(*response->mutable_summary());
 }
@@ -526,9 +530,11 @@ absl::StatusOr<uint32_t> Publisher::AwaitWorkers(const Await& await) {
   // The service answers at the timeout; the margin is for one that does not.
   const absl::StatusOr<v1::AwaitWorkersResponse> response =
       CallUnary(*state_->stub, &Stub::AwaitWorkers, request, await.timeout + kAnswerMargin,
-                absl::StrCat("waiting for workers of ", await.model, "/", await.version, " at ", state_->address));
+                absl::StrCat("waiting for workers of ", await.model, "/", await.version, " at ", state_->address), state_->calls);
   if (!response.ok()) return response.status();
   return response->workers();
 }
+
+void Publisher::Cancel() { state_->calls->Cancel(); }
 
 }  // namespace refit

@@ -125,6 +125,10 @@ class Publisher {
   // if the version was aborted.
   absl::StatusOr<uint32_t> AwaitWorkers(const Await& await);
 
+  // Ends every push and call of this publisher with CANCELLED, and every one that is begun later: their versions are
+  // aborted. From any thread.
+  void Cancel();
+
  private:
   struct State;
   explicit Publisher(std::unique_ptr<State> state);

@@ -2,13 +2,12 @@
 
 #include <algorithm>
 #include <limits>
-#include <mutex>
-#include <set>
 #include <utility>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "client/active_calls.h"
 #include "client/backoff.h"
 #include "client/lease.h"
 #include "client/pull_receiver.h"
@@ -111,9 +110,7 @@ struct Subscriber::State {
   std::shared_ptr<grpc::Channel> channel;
   BufferPool pool{std::numeric_limits<int64_t>::max()};
 
-  std::mutex mutex;
-  std::set<RawReader*> calls;  // under way
-  StopFlag cancelled;
+  std::shared_ptr<ActiveCalls> calls = std::make_shared<ActiveCalls>();
 
   class ActiveCall;
   class PullLease;
@@ -128,23 +125,14 @@ class Subscriber::State::ActiveCall {
  public:
   ActiveCall(State& state, const std::string& method, const google::protobuf::MessageLite& request,
              std::chrono::milliseconds timeout)
-      : state_(state), reader_(RawReader::Start(state.channel, method, Serialize(request), timeout)) {
-    const std::lock_guard lock(state_.mutex);
-    state_.calls.insert(reader_.get());
-    if (state_.cancelled.stopped()) reader_->Cancel();
-  }
-  ~ActiveCall() {
-    const std::lock_guard lock(state_.mutex);
-    state_.calls.erase(reader_.get());
-  }
-  ActiveCall(const ActiveCall&) = delete;
-  ActiveCall& operator=(const ActiveCall&) = delete;
+      : reader_(RawReader::Start(state.channel, method, Serialize(request), timeout)),
+        entry_(state.calls, [this] { reader_->Cancel(); }) {}
 
   RawReader* operator->() { return reader_.get(); }
 
  private:
-  State& state_;
-  std::unique_ptr<RawReader> reader_;
+  const std::unique_ptr<RawReader> reader_;
+  const ActiveCalls::Entry entry_;
 };
 
 // A pull's call, which goes on until the memory that was mapped is let go of.
@@ -274,7 +262,7 @@ class Subscriber::PullRun {
   StreamEnd End(State::ActiveCall& call) {
     const absl::Status status = call->Finish(options_.idle_timeout);
     if (status.ok()) return {receiver_.OnEnd()};
-    const bool cut = IsCut(status) && !receiver_.OnEnd().ok() && !state_->cancelled.stopped();
+    const bool cut = IsCut(status) && !receiver_.OnEnd().ok() && !state_->calls->cancelled().stopped();
     return {Annotate(status, context_), cut};
   }
 
@@ -285,7 +273,7 @@ class Subscriber::PullRun {
     }
     if (!end.cut || Clock::now() - last_gain >= options_.resume_within) return false;
     if (receiver_.chunk_was_damaged() && ++damaged_ >= kMostDamaged) return false;
-    return backoff_.Wait(state_->cancelled);
+    return backoff_.Wait(state_->calls->cancelled());
   }
 
   // Of a pull that was resumed in vain, what cut it matters at least as much.
@@ -375,14 +363,10 @@ absl::Status Subscriber::Watch(const std::string& model, std::optional<uint64_t>
 absl::Status Subscriber::Report(const v1::ReportWorkerRequest& report) {
   const std::unique_ptr<v1::PullService::Stub> stub = v1::PullService::NewStub(state_->channel);
   return CallUnary(*stub, &v1::PullService::Stub::ReportWorker, report, kReportTimeout,
-                   absl::StrCat("report of worker ", report.worker(), " to ", state_->address))
+                   absl::StrCat("report of worker ", report.worker(), " to ", state_->address), state_->calls)
       .status();
 }
 
-void Subscriber::Cancel() {
-  state_->cancelled.Stop();
-  const std::lock_guard lock(state_->mutex);
-  for (RawReader* call : state_->calls) call->Cancel();
-}
+void Subscriber::Cancel() { state_->calls->Cancel(); }
 
 }  // namespace refit

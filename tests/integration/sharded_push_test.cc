@@ -344,6 +344,16 @@ TEST_F(ShardedPush, WhoWaitsIsToldForWhom) {
   EXPECT_THAT(missing, ElementsAre(1));
 }
 
+TEST_F(ShardedPush, ARankThatWaitsCanBeCancelled) {
+  auto publisher = Publisher::Connect(Channel());
+  ASSERT_OK(publisher);
+  PublishOptions options = Options(1, 0);
+  options.on_waiting = [&](absl::Span<const uint32_t>) { (*publisher)->Cancel(); };
+  EXPECT_THAT((*publisher)->OpenShards(options, ShardsOfRank(0)), StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_THAT((*publisher)->AwaitWorkers({}), StatusIs(absl::StatusCode::kCancelled));
+  ExpectVersionCanBePushed(2);
+}
+
 TEST_F(ShardedPush, AManifestIsKnownBeforeAllRanksHaveCome) {
   absl::StatusOr<PulledVersion> pulled;
   std::unique_ptr<std::thread> worker;
