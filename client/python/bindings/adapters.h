@@ -1,0 +1,10 @@
+// Conversion without a service: common/adapters for Python.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace refit::python {
+
+void BindAdapters(pybind11::module_& module);
+
+}  // namespace refit::python

@@ -1,0 +1,31 @@
+// From protocol messages and options to Python's own types, and back.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <chrono>
+#include <optional>
+#include <string>
+
+#include "common/net/channel.h"
+#include "common/tensor/dtype.h"
+#include "refit/v1/types.pb.h"
+
+namespace refit::python {
+
+// A dict: model, version, state ("OPEN"), tensors, bytes, adapter, manifest_digest (None before it is committed),
+// installs_held, spooled, trainer_epoch.
+pybind11::dict ToDict(const v1::VersionSummary& version);
+
+inline std::chrono::milliseconds Milliseconds(double seconds) {
+  return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
+}
+
+// INVALID_ARGUMENT for a name that is none.
+std::optional<DType> OptionalDType(const std::optional<std::string>& name);
+
+// As client options: `transport` is "auto", "wire" or "shared_memory"; seconds.
+ChannelOptions MakeChannelOptions(const std::string& address, const std::string& transport, double connect_timeout,
+                                  const pybind11::dict& security);
+
+}  // namespace refit::python

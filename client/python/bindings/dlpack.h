@@ -1,0 +1,51 @@
+// The exchange format for tensors in memory, as its specification lays it out (DLPack 0.8, github.com/dmlc/dlpack;
+// codes of 8-bit floats from 1.1): what this package gives and takes of it.
+#pragma once
+
+#include <cstdint>
+
+namespace refit::python {
+
+enum DLDeviceType : int32_t { kDLCPU = 1 };
+
+struct DLDevice {
+  int32_t type;
+  int32_t id;
+};
+
+enum DLDataTypeCode : uint8_t {
+  kDLInt = 0,
+  kDLUInt = 1,
+  kDLFloat = 2,
+  kDLBfloat = 4,
+  kDLBool = 6,
+  kDLFloat8E4M3FN = 10,
+  kDLFloat8E5M2 = 12,
+};
+
+struct DLDataType {
+  uint8_t code;
+  uint8_t bits;
+  uint16_t lanes;
+};
+
+struct DLTensor {
+  void* data;
+  DLDevice device;
+  int32_t ndim;
+  DLDataType dtype;
+  int64_t* shape;
+  int64_t* strides;  // elements; null: row-major without gaps
+  uint64_t byte_offset;
+};
+
+struct DLManagedTensor {
+  DLTensor tensor;
+  void* context;
+  void (*deleter)(DLManagedTensor*);
+};
+
+inline constexpr char kDLPackName[] = "dltensor";
+inline constexpr char kDLPackUsedName[] = "used_dltensor";
+
+}  // namespace refit::python

@@ -1,0 +1,24 @@
+// The native half of the package: thin, and used by its Python half only.
+#include <pybind11/pybind11.h>
+
+#include "client/python/bindings/adapters.h"
+#include "client/python/bindings/convert.h"
+#include "client/python/bindings/service.h"
+#include "client/python/bindings/status_error.h"
+#include "client/python/bindings/tensor.h"
+#include "client/python/bindings/trainer.h"
+#include "client/python/bindings/worker.h"
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(_refit, module) {
+  refit::python::RegisterStatusError();
+  py::class_<refit::ChannelOptions>(module, "Channel")
+      .def(py::init(&refit::python::MakeChannelOptions), py::kw_only(), py::arg("address"), py::arg("transport"),
+           py::arg("connect_timeout"), py::arg("security"));
+  refit::python::BindTensor(module);
+  refit::python::BindTrainer(module);
+  refit::python::BindWorker(module);
+  refit::python::BindService(module);
+  refit::python::BindAdapters(module);
+}

@@ -1,0 +1,54 @@
+// Statuses as Python exceptions.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <exception>
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace refit::python {
+
+// Becomes the exception that refit.errors.from_status makes of code and message.
+class StatusError final : public std::exception {
+ public:
+  explicit StatusError(absl::Status status) : status_(std::move(status)), message_(status_.message()) {}
+  const absl::Status& status() const { return status_; }
+  const char* what() const noexcept override { return message_.c_str(); }
+
+ private:
+  const absl::Status status_;
+  const std::string message_;
+};
+
+inline void Check(const absl::Status& status) {
+  if (!status.ok()) throw StatusError(status);
+}
+
+template <typename T>
+T Value(absl::StatusOr<T> value) {
+  Check(value.status());
+  return *std::move(value);
+}
+
+// With the GIL held.
+inline pybind11::object ToException(const absl::Status& status) {
+  return pybind11::module_::import("refit.errors")
+      .attr("from_status")(status.raw_code(), std::string(status.message()));
+}
+
+inline void RegisterStatusError() {
+  pybind11::register_exception_translator([](std::exception_ptr thrown) {
+    try {
+      if (thrown) std::rethrow_exception(thrown);
+    } catch (const StatusError& error) {
+      const pybind11::object exception = ToException(error.status());
+      PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception.ptr())), exception.ptr());
+    }
+  });
+}
+
+}  // namespace refit::python

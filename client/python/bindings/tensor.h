@@ -1,0 +1,37 @@
+// Tensors as Python sees them: views of memory that C++ owns, and of memory that Python lends.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "common/tensor/box.h"
+#include "common/tensor/buffer.h"
+
+namespace refit::python {
+
+// A tensor, or a part of one, in memory that lives as long as anything in Python refers to it.
+struct Tensor {
+  TensorPart part;
+  absl::Span<std::byte> bytes;
+  std::shared_ptr<const void> owner;
+};
+
+// Memory that Python lends to a call: [address, address + size), kept by `owner`.
+struct Lent {
+  uintptr_t address = 0;
+  uint64_t size = 0;
+  pybind11::object owner;
+
+  absl::Span<const std::byte> bytes() const { return {reinterpret_cast<const std::byte*>(address), size}; }
+};
+
+std::vector<int64_t> ToVector(absl::Span<const int64_t> shape);
+
+void BindTensor(pybind11::module_& module);
+
+}  // namespace refit::python

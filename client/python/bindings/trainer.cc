@@ -1,0 +1,181 @@
+#include "client/python/bindings/trainer.h"
+
+#include <pybind11/stl.h>
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "client/publisher.h"
+#include "client/python/bindings/convert.h"
+#include "client/python/bindings/interruptible.h"
+#include "client/python/bindings/python_owner.h"
+#include "client/python/bindings/status_error.h"
+#include "client/python/bindings/tensor.h"
+
+namespace refit::python {
+namespace {
+
+namespace py = pybind11;
+
+using Shards = std::vector<TensorPart>;
+using Items = std::vector<std::pair<size_t, Lent>>;  // index of a shard, and its bytes
+
+// Runs `call`; Ctrl-C cancels the publisher.
+template <typename Result>
+Result Run(Publisher& publisher, absl::FunctionRef<absl::StatusOr<Result>()> call) {
+  std::optional<absl::StatusOr<Result>> result;
+  RunInterruptible([&] { result = call(); }, [&] { publisher.Cancel(); });
+  return Value(*std::move(result));
+}
+
+void RunStatus(Publisher& publisher, absl::FunctionRef<absl::Status()> call) {
+  absl::Status status;
+  RunInterruptible([&] { status = call(); }, [&] { publisher.Cancel(); });
+  Check(status);
+}
+
+// A version under way, and the connection that it needs.
+class Push {
+ public:
+  Push(std::shared_ptr<Publisher> publisher, std::unique_ptr<VersionPush> push)
+      : publisher_(std::move(publisher)), push_(std::move(push)) {}
+  // Waits for gRPC: not with the GIL.
+  ~Push() {
+    const py::gil_scoped_release no_gil;
+    push_.reset();
+  }
+  Push(const Push&) = delete;
+  Push& operator=(const Push&) = delete;
+
+  py::dict Summary() const { return ToDict(push_->summary()); }
+  // Whether the shard's bytes need not be at hand.
+  bool Unneeded(size_t index) const { return push_->unneeded(index); }
+
+  // Whole shards, in any order.
+  void Append(const Items& items) {
+    std::vector<std::shared_ptr<const void>> owners;
+    owners.reserve(items.size());
+    for (const auto& [index, lent] : items) owners.push_back(OwnedBy(lent.owner));
+    RunStatus(*publisher_, [&] {
+      for (size_t i = 0; i < items.size(); ++i) {
+        const auto& [index, lent] = items[i];
+        absl::Status status = push_->Append(index, lent.bytes(), std::move(owners[i]));
+        if (!status.ok()) return status;
+      }
+      return absl::OkStatus();
+    });
+  }
+
+  py::dict Commit() {
+    return ToDict(Run<v1::VersionSummary>(*publisher_, [&] { return push_->Commit(); }));
+  }
+
+  void Abort(const std::string& reason) {
+    RunStatus(*publisher_, [&] { return push_->Abort(reason); });
+  }
+
+ private:
+  const std::shared_ptr<Publisher> publisher_;
+  std::unique_ptr<VersionPush> push_;
+};
+
+std::shared_ptr<Publisher> Connect(const ChannelOptions& options) {
+  absl::StatusOr<std::unique_ptr<Publisher>> publisher;
+  RunInterruptible([&] { publisher = Publisher::Connect(options); }, [] {});
+  return Value(std::move(publisher));
+}
+
+// Tells Python who is waited for.
+std::function<void(absl::Span<const uint32_t>)> Waiting(const py::object& on_waiting) {
+  if (on_waiting.is_none()) return nullptr;
+  return [callback = py::handle(on_waiting), owner = OwnedBy(on_waiting)](absl::Span<const uint32_t> missing) {
+    CallPython([&] { callback(std::vector<uint32_t>(missing.begin(), missing.end())); });
+  };
+}
+
+std::unique_ptr<Push> Open(const std::shared_ptr<Publisher>& publisher, const PublishOptions& options,
+                           const Shards& shards) {
+  auto push = Run<std::unique_ptr<VersionPush>>(*publisher, [&] { return publisher->OpenShards(options, shards); });
+  return std::make_unique<Push>(publisher, std::move(push));
+}
+
+PublishOptions MakeOptions(const std::string& model, uint64_t version, const std::string& adapter,
+                           const std::optional<std::string>& dtype, const std::string& exclude_key_regex,
+                           const std::string& publisher, uint32_t rank, uint32_t world, bool hold_installs,
+                           uint64_t trainer_epoch, double timeout) {
+  PublishOptions options;
+  options.model = model;
+  options.version = version;
+  options.adapter = adapter;
+  options.dtype = OptionalDType(dtype);
+  options.exclude_key_regex = exclude_key_regex;
+  options.publisher = publisher;
+  options.rank = rank;
+  options.world = world;
+  options.hold_installs = hold_installs;
+  options.trainer_epoch = trainer_epoch;
+  options.timeout = Milliseconds(timeout);
+  return options;
+}
+
+uint32_t AwaitWorkers(Publisher& publisher, const std::string& model, uint64_t version, bool installed,
+                      uint32_t workers, bool all, double timeout) {
+  Publisher::Await await;
+  await.model = model;
+  await.version = version;
+  await.phase = installed ? Publisher::Await::Phase::kInstalled : Publisher::Await::Phase::kStaged;
+  await.workers = workers;
+  await.all = all;
+  await.timeout = Milliseconds(timeout);
+  return Run<uint32_t>(publisher, [&] { return publisher.AwaitWorkers(await); });
+}
+
+}  // namespace
+
+void BindTrainer(py::module_& module) {
+  py::class_<PublishOptions>(module, "PublishOptions")
+      .def(py::init(&MakeOptions), py::kw_only(), py::arg("model"), py::arg("version"), py::arg("adapter"),
+           py::arg("dtype"), py::arg("exclude_key_regex"), py::arg("publisher"), py::arg("rank"), py::arg("world"),
+           py::arg("hold_installs"), py::arg("trainer_epoch"), py::arg("timeout"));
+
+  py::class_<Push>(module, "Push")
+      .def("summary", &Push::Summary)
+      .def("unneeded", &Push::Unneeded, py::arg("index"))
+      .def("append", &Push::Append, py::arg("items"))
+      .def("commit", &Push::Commit)
+      .def("abort", &Push::Abort, py::arg("reason"));
+
+  py::class_<Publisher, std::shared_ptr<Publisher>>(module, "Publisher")
+      .def(py::init(&Connect), py::arg("channel"))
+      .def(
+          "open",
+          [](const std::shared_ptr<Publisher>& publisher, PublishOptions options, const Shards& shards,
+             const py::object& on_waiting) {
+            options.on_waiting = Waiting(on_waiting);
+            return Open(publisher, options, shards);
+          },
+          py::arg("options"), py::arg("shards"), py::arg("on_waiting"))
+      .def(
+          "abort",
+          [](Publisher& publisher, const std::string& model, uint64_t version, const std::string& reason) {
+            return ToDict(
+                Run<v1::VersionSummary>(publisher, [&] { return publisher.Abort(model, version, reason); }));
+          },
+          py::arg("model"), py::arg("version"), py::arg("reason"))
+      .def(
+          "release_installs",
+          [](Publisher& publisher, const std::string& model, uint64_t version) {
+            return ToDict(
+                Run<v1::VersionSummary>(publisher, [&] { return publisher.ReleaseInstalls(model, version); }));
+          },
+          py::arg("model"), py::arg("version"))
+      .def("await_workers", &AwaitWorkers, py::kw_only(), py::arg("model"), py::arg("version"), py::arg("installed"),
+           py::arg("workers"), py::arg("all"), py::arg("timeout"))
+      .def("cancel", &Publisher::Cancel);
+}
+
+}  // namespace refit::python

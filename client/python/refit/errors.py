@@ -1,0 +1,149 @@
+"""What goes wrong, as exceptions: one class a gRPC status code.
+
+Every one carries ``code`` (the gRPC name, such as ``"DATA_LOSS"``), ``tensor`` (the name of the tensor that it is about,
+or None) and ``version`` (the version that it is about, or None). The message names tensor, version and peer, what was
+expected and what came.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Dict, Optional, Type
+
+
+class RefitError(Exception):
+    """Any failure of a refit.
+
+    Attributes:
+        code: name of the gRPC status code.
+        message: what happened.
+        tensor: name of the tensor that it is about, if it is about one.
+        version: number of the version that it is about, if it is about one.
+        torn: tensors that the caller gave (``out=``) were partly written.
+    """
+
+    code = "UNKNOWN"
+
+    def __init__(self, message: str, tensor: Optional[str] = None, version: Optional[int] = None):
+        super().__init__(message)
+        self.message = message
+        self.tensor = tensor if tensor is not None else _tensor_in(message)
+        self.version = version if version is not None else _version_in(message)
+        self.torn = False
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+
+class Cancelled(RefitError):
+    code = "CANCELLED"
+
+
+class Unknown(RefitError):
+    code = "UNKNOWN"
+
+
+class InvalidArgument(RefitError, ValueError):
+    """The call cannot work as it was made: a wrong dtype, a missing tensor, a bad option."""
+
+    code = "INVALID_ARGUMENT"
+
+
+class DeadlineExceeded(RefitError, TimeoutError):
+    code = "DEADLINE_EXCEEDED"
+
+
+class NotFound(RefitError, LookupError):
+    code = "NOT_FOUND"
+
+
+class AlreadyExists(RefitError):
+    code = "ALREADY_EXISTS"
+
+
+class PermissionDenied(RefitError):
+    code = "PERMISSION_DENIED"
+
+
+class ResourceExhausted(RefitError):
+    """A limit of the service; the message says which, and the flag that sets it."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+
+class FailedPrecondition(RefitError):
+    code = "FAILED_PRECONDITION"
+
+
+class Aborted(RefitError):
+    """The version was aborted: another rank gave up, or its trainer died."""
+
+    code = "ABORTED"
+
+
+class OutOfRange(RefitError):
+    code = "OUT_OF_RANGE"
+
+
+class Unimplemented(RefitError):
+    code = "UNIMPLEMENTED"
+
+
+class Internal(RefitError):
+    code = "INTERNAL"
+
+
+class Unavailable(RefitError, ConnectionError):
+    """The service cannot be reached, or went away."""
+
+    code = "UNAVAILABLE"
+
+
+class DataLoss(RefitError):
+    """Bytes do not match their digest."""
+
+    code = "DATA_LOSS"
+
+
+class Unauthenticated(RefitError):
+    code = "UNAUTHENTICATED"
+
+
+# By number, as google.rpc.Code has them.
+_BY_CODE: Dict[int, Type[RefitError]] = {
+    1: Cancelled,
+    2: Unknown,
+    3: InvalidArgument,
+    4: DeadlineExceeded,
+    5: NotFound,
+    6: AlreadyExists,
+    7: PermissionDenied,
+    8: ResourceExhausted,
+    9: FailedPrecondition,
+    10: Aborted,
+    11: OutOfRange,
+    12: Unimplemented,
+    13: Internal,
+    14: Unavailable,
+    15: DataLoss,
+    16: Unauthenticated,
+}
+
+# As the service and the client library write them: `tensor "w"`, `tensor w BF16 [2]`; `push of model/3`, `version 3`.
+_TENSOR = re.compile(r'\btensor (?:"([^"]+)"|([^\s:,"]+))')
+_VERSION = re.compile(r"\b(?:push|pull|abort|release|version) (?:of )?(?:\S+/)?(\d+)\b")
+
+
+def _tensor_in(message: str) -> Optional[str]:
+    found = _TENSOR.search(message)
+    return (found.group(1) or found.group(2)) if found else None
+
+
+def _version_in(message: str) -> Optional[int]:
+    found = _VERSION.search(message)
+    return int(found.group(1)) if found else None
+
+
+def from_status(code: int, message: str) -> RefitError:
+    """The exception of a status; the native half calls it."""
+    return _BY_CODE.get(code, Unknown)(message)

@@ -1,0 +1,153 @@
+"""The trainer's side: pushes versions to a service."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, List, Optional
+
+from refit import _refit
+from refit.channel import Connections, make_channel
+from refit.dtensor import process_rank
+from refit.tensors import dtype_name
+from refit.version import Tensors, Version, VersionInfo
+
+
+class Publisher:
+    """A trainer's connection to a service. Thread-safe; the versions that it opens are not.
+
+    ::
+
+        publisher = refit.Publisher("host:port")
+        with publisher.version(42, dtype="bf16") as v:
+            v.push(model.state_dict())
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        model: str = "default",
+        adapter: str = "gemma4_moe",
+        publisher: str = "",
+        timeout: float = 60.0,
+        transport: str = "auto",
+        connect_timeout: float = 10.0,
+        ca: Optional[str] = None,
+        certificate: Optional[str] = None,
+        key: Optional[str] = None,
+        server_name: Optional[str] = None,
+        token_file: Optional[str] = None,
+    ):
+        """Connects.
+
+        Args:
+            address: "host:port" or "unix:/path".
+            model: whose versions these are.
+            adapter: what converts native tensors: "gemma4_moe", or "identity".
+            publisher: shown in the service's status.
+            timeout: patience for each answer of the service, seconds.
+            transport: "auto" (shared memory with a service on this host, the wire otherwise), "wire", "shared_memory".
+            connect_timeout: seconds.
+            ca, certificate, key, server_name: TLS, as PEM files; certificate and key for mutual TLS.
+            token_file: a file with the bearer token.
+        Raises:
+            Unavailable: naming address and reason, if there is no service.
+        """
+        self.address = address
+        self.model = model
+        self._adapter = adapter
+        self._publisher = publisher
+        self._timeout = timeout
+        channel = make_channel(
+            address, transport=transport, connect_timeout=connect_timeout, ca=ca, certificate=certificate, key=key,
+            server_name=server_name, token_file=token_file,
+        )
+        self._connections = Connections(lambda: _refit.Publisher(channel))
+        self._connections.give_back(self._connections.open())
+
+    def version(
+        self,
+        number: int,
+        *,
+        dtype: Any = None,
+        exclude_key_regex: str = "",
+        declare: Optional[Tensors] = None,
+        rank: Optional[int] = None,
+        world: Optional[int] = None,
+        hold_installs: bool = False,
+        trainer_epoch: int = 0,
+        on_waiting: Optional[Callable[[List[int]], None]] = None,
+    ) -> Version:
+        """A version to push; use it in a ``with`` block, which commits it.
+
+        Args:
+            number: larger than every version committed before under this model.
+            dtype: what floating-point outputs are cast to, such as "bf16"; None: no cast.
+            exclude_key_regex: Python ``re.match`` on native names; those that match are not published.
+            declare: all native tensors by name, as tensors or (dtype, shape), to push them in parts later; None: the first
+                push brings all.
+            rank, world: of trainer ranks that push the version together, each its parts. Default: torch.distributed's, if
+                it is in use.
+            hold_installs: workers stage it, and install it once release() is called.
+            trainer_epoch: which run of the trainer this is; a larger one fences off those before it.
+            on_waiting: hears every few seconds for which ranks (or, with none, for workers) the push waits.
+        """
+        own_rank, own_world = process_rank()
+        rank = own_rank if rank is None else rank
+        world = own_world if world is None else world
+        options = _refit.PublishOptions(
+            model=self.model, version=number, adapter=self._adapter, dtype=None if dtype is None else dtype_name(dtype),
+            exclude_key_regex=exclude_key_regex, publisher=self._publisher, rank=rank, world=world,
+            hold_installs=hold_installs, trainer_epoch=trainer_epoch, timeout=self._timeout,
+        )
+
+        # Its own while it is open: cancelling the version's calls cancels the connection.
+        connection = self._connections.open()
+
+        def open_push(parts: List["_refit.Part"]) -> Any:
+            return connection.open(options, parts, on_waiting)
+
+        return Version(
+            number, open_push, exclude_key_regex, declare,
+            cancel=connection.cancel, on_end=lambda: self._connections.give_back(connection),
+        )
+
+    def abort(self, version: int, reason: str) -> VersionInfo:
+        """Aborts an open version from outside, whoever pushes it."""
+        with self._connections.one() as connection:
+            return VersionInfo.of(connection.abort(self.model, version, reason))
+
+    def release(self, version: int) -> VersionInfo:
+        """Lets workers install a version that was pushed with hold_installs."""
+        with self._connections.one() as connection:
+            return VersionInfo.of(connection.release_installs(self.model, version))
+
+    def wait_for_workers(
+        self, version: int, *, workers: int = 1, all: bool = False, phase: str = "installed", timeout: float = 60.0
+    ) -> int:
+        """Waits until workers have a version or a later one.
+
+        Args:
+            workers: at least so many.
+            all: and every one that is connected.
+            phase: "staged" or "installed".
+            timeout: seconds.
+        Returns:
+            How many have it.
+        Raises:
+            DeadlineExceeded: naming those that are behind.
+            Aborted: the version was aborted.
+        """
+        with self._connections.one() as connection:
+            return connection.await_workers(
+                model=self.model, version=version, installed=phase != "staged", workers=workers, all=all, timeout=timeout
+            )
+
+    def close(self) -> None:
+        """Lets go of the connections that are not in use."""
+        self._connections.close()
+
+    def __enter__(self) -> "Publisher":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()

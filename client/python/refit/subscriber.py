@@ -1,0 +1,219 @@
+"""The worker's side: pulls versions, verified."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+
+from refit import _refit
+from refit.channel import Connections, make_channel
+from refit.errors import InvalidArgument
+from refit.progress import OnProgress, told_to
+from refit.tensors import Tensor, targets_of
+from refit.version import VersionInfo
+from refit.worker import Worker
+
+# Cuts tensors into parts: refit.Rule(dimension=0, part=rank, parts=world, scope="experts").
+Rule = _refit.Rule
+# offsets and sizes of a part of a tensor.
+Box = _refit.Box
+
+
+class PulledVersion:
+    """The tensors of a version, all there and verified. Iterates over (name, tensor) in manifest order.
+
+    Tensors are torch's where torch is imported already, else refit.Tensor; `tensors` has the latter in any case.
+
+    Attributes:
+        info: what the version is.
+        seconds, waited_seconds: how long the pull took, and how much of that it waited for the service.
+        resumed: how often it was cut and went on.
+        skipped: versions committed between `installed` and this one.
+    """
+
+    def __init__(self, result: Dict[str, Any], memories: List["_refit.TensorMemory"]):
+        self.info = VersionInfo.of(result)
+        self.seconds: float = result["seconds"]
+        self.waited_seconds: float = result.get("waited_seconds", 0.0)
+        self.resumed: int = result.get("resumed", 0)
+        self.skipped: List[int] = result["skipped"]
+        self.tensors: List[Tensor] = [Tensor(memory) for memory in memories]
+        self._by_name: Optional[Dict[str, Tensor]] = None
+
+    @property
+    def number(self) -> int:
+        return self.info.version
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def __iter__(self) -> Iterator[Tuple[str, Any]]:
+        as_torch = "torch" in sys.modules
+        for tensor in self.tensors:
+            yield tensor.name, tensor.torch() if as_torch else tensor
+
+    def __getitem__(self, name: str) -> Any:
+        if self._by_name is None:
+            self._by_name = {tensor.name: tensor for tensor in self.tensors}
+        tensor = self._by_name[name]
+        return tensor.torch() if "torch" in sys.modules else tensor
+
+    def state_dict(self) -> Dict[str, Any]:
+        """All tensors by name."""
+        return dict(self)
+
+    def __repr__(self) -> str:
+        return f"refit.PulledVersion({self.info.model}/{self.number}, {len(self)} tensors, {self.info.bytes} bytes)"
+
+
+def selection(
+    model: str,
+    *,
+    version: Union[int, str, None] = None,
+    filter: str = "",
+    names: Sequence[str] = (),
+    rules: Sequence["_refit.Rule"] = (),
+    boxes: Optional[Mapping[str, "_refit.Box"]] = None,
+    worker: str = "",
+    installed: Optional[int] = None,
+    idle_timeout: float = 60.0,
+    resume_within: float = 30.0,
+) -> "_refit.PullOptions":
+    """What to pull; see Subscriber.pull()."""
+    if isinstance(version, str):
+        if version != "latest":
+            raise InvalidArgument(f"version '{version}': expected a number or 'latest'")
+        version = None
+    return _refit.PullOptions(
+        model=model, version=version, filter=filter, names=list(names), rules=list(rules),
+        boxes=list((boxes or {}).items()), worker=worker, installed=installed, idle_timeout=idle_timeout,
+        resume_within=resume_within,
+    )
+
+
+class Subscriber:
+    """A worker's connection to a service. Thread-safe; each call that runs beside others has a connection of its own.
+
+    ::
+
+        sub = refit.Subscriber("host:port")
+        for name, tensor in sub.pull("latest"):
+            ...
+        sub.follow(install=lambda v: model.load_weights(v))
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        model: str = "default",
+        worker: str = "",
+        transport: str = "auto",
+        connect_timeout: float = 10.0,
+        ca: Optional[str] = None,
+        certificate: Optional[str] = None,
+        key: Optional[str] = None,
+        server_name: Optional[str] = None,
+        token_file: Optional[str] = None,
+    ):
+        """Connects. Arguments and errors as Publisher's; `worker` is what the service calls this worker, by default its
+        host and process."""
+        self.address = address
+        self.model = model
+        self.worker = worker
+        self._channel_options = dict(
+            transport=transport, connect_timeout=connect_timeout, ca=ca, certificate=certificate, key=key,
+            server_name=server_name, token_file=token_file,
+        )
+        channel = make_channel(address, **self._channel_options)
+        self._connections = Connections(lambda: _refit.Subscriber(channel))
+        self._connections.give_back(self._connections.open())
+
+    def pull(
+        self,
+        version: Union[int, str] = "latest",
+        *,
+        out: Optional[Mapping[str, Any]] = None,
+        filter: str = "",
+        names: Sequence[str] = (),
+        rules: Sequence["_refit.Rule"] = (),
+        boxes: Optional[Mapping[str, "_refit.Box"]] = None,
+        copy: bool = False,
+        installed: Optional[int] = None,
+        idle_timeout: float = 60.0,
+        resume_within: float = 30.0,
+        progress: Union[bool, OnProgress, None] = None,
+    ) -> PulledVersion:
+        """Pulls a version: all of it, verified, or an exception. One that is still pushed is awaited.
+
+        Args:
+            version: a number, or "latest": the newest committed one.
+            out: memory to receive in place, by name, such as a state dict: CPU tensors of the dtype and shape that come, all
+                of which is checked before the first byte is written. If the pull fails later they hold parts of both
+                versions; the exception's `torn` says so.
+            filter: RE2 pattern to be found in a name.
+            names: only these tensors.
+            rules: cut tensors into parts; only those bytes come.
+            boxes: parts of single tensors, by name.
+            copy: the tensors' memory is this process's own; by default the service's is mapped where it is on this host.
+            installed: the version in use; `skipped` then tells which were passed over.
+            idle_timeout: seconds without a word from the service.
+            resume_within: a pull that is cut goes on where it was, if that succeeds in so many seconds.
+            progress: True for a bar, or a function that hears of (bytes done, bytes in all).
+        Raises:
+            NotFound: no such version, or no version yet.
+            InvalidArgument: naming the tensor that `out` lacks, or has in another dtype or shape.
+            DataLoss: naming the tensor whose bytes do not match their digest.
+            Aborted: the version was aborted while it came.
+            Unavailable: the service went away.
+        """
+        options = selection(
+            self.model, version=version, filter=filter, names=names, rules=rules, boxes=boxes, worker=self.worker,
+            installed=installed, idle_timeout=idle_timeout, resume_within=resume_within,
+        )
+        targets = targets_of(out)
+        with self._connections.one() as connection, told_to(progress, f"pull of {self.model}/{version}") as tell:
+            return PulledVersion(*connection.pull(options, targets, not copy, tell))
+
+    def follow(self, install: Callable[[PulledVersion], Any], *, until: Optional[Callable[[], bool]] = None, **options: Any) -> None:
+        """Stages and installs each new version until `until()`, asked after each install, says so; else for ever.
+
+        A shorthand for Worker(...).follow(until); `options` are Worker's.
+        """
+        Worker(self.address, install=install, model=self.model, worker=self.worker, **self._channel_options, **options).follow(until)
+
+    def watch(self, after: Optional[int] = None) -> Iterator[VersionInfo]:
+        """The states of versions larger than `after`, as they change; first the present ones. Without end."""
+        seen: Dict[int, VersionInfo] = {}
+        while True:
+            # Each look begins with what is, so no change is lost between two.
+            for info in self._look(after, seen):
+                seen[info.version] = info
+                yield info
+
+    def _look(self, after: Optional[int], seen: Dict[int, VersionInfo]) -> List[VersionInfo]:
+        news: List[VersionInfo] = []
+
+        def take(summary: Dict[str, Any]) -> bool:
+            info = VersionInfo.of(summary)
+            if seen.get(info.version) == info:
+                return True
+            news.append(info)
+            return False
+
+        with self._connections.one() as connection:
+            connection.watch(self.model, after, take, self.worker)
+        return news
+
+    def close(self) -> None:
+        """Lets go of the connections that are not in use, and of the memory that they keep for the next pull."""
+        self._connections.close()
+
+    def __enter__(self) -> "Subscriber":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+__all__ = ["Box", "PulledVersion", "Rule", "Subscriber"]
