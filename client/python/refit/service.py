@@ -47,10 +47,11 @@ class Service:
         memory. All of the version comes from this process."""
         if self._native is None:
             raise InvalidArgument("the service is closed")
+        cast_to = None if dtype is None else dtype_name(dtype)
 
         def open_push(parts: List["_refit.Part"]) -> Any:
             return self._native.open(
-                model=model, version=number, adapter=adapter, dtype=None if dtype is None else dtype_name(dtype),
+                model=model, version=number, adapter=adapter, dtype=cast_to,
                 exclude_key_regex=exclude_key_regex, publisher=publisher, hold_installs=hold_installs,
                 trainer_epoch=trainer_epoch, tensors=parts,
             )

@@ -1,0 +1,119 @@
+"""Tensors of any library, there and back, bit for bit."""
+
+import array
+
+import pytest
+
+import refit
+from conftest import f32
+
+torch = None
+numpy = None
+try:
+    import numpy
+except ImportError:
+    pass
+try:
+    import torch
+except ImportError:
+    pass
+
+needs_torch = pytest.mark.skipif(torch is None, reason="torch is not installed")
+needs_numpy = pytest.mark.skipif(numpy is None, reason="NumPy is not installed")
+
+
+def round_trip(service, transport, tensors, **options):
+    with refit.Publisher(service.address, adapter="identity", transport=transport).version(1, **options) as version:
+        version.push(tensors)
+    return refit.Subscriber(service.address, transport=transport).pull()
+
+
+TORCH_DTYPES = ["float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "int64", "int32", "int16", "int8", "uint8", "bool"]
+
+
+@needs_torch
+@pytest.mark.parametrize("name", TORCH_DTYPES)
+def test_torch(service, transport, name):
+    dtype = getattr(torch, name, None)
+    if dtype is None:
+        pytest.skip(f"torch {torch.__version__} has no {name}")
+    raw = torch.randint(0, 2 if name == "bool" else 256, (3 * 5 * 8,), dtype=torch.uint8)
+    sent = raw.view(dtype).view(3, -1)
+    version = round_trip(service, transport, {"w": sent, "scalar": sent[0, 0], "empty": sent[:0]})
+    for key, expected in {"w": sent, "scalar": sent[0, 0], "empty": sent[:0]}.items():
+        assert version[key].dtype == dtype and version[key].shape == expected.shape
+        assert torch.equal(version[key].contiguous().view(-1).view(torch.uint8), expected.contiguous().view(-1).view(torch.uint8))
+
+
+@needs_torch
+def test_torch_of_any_strides_and_with_gradients(service, transport):
+    base = torch.randn(6, 8, requires_grad=True)
+    version = round_trip(service, transport, {"t": base.t(), "s": base[:, ::2], "p": torch.nn.Parameter(base.detach())})
+    assert torch.equal(version["t"], base.detach().t()) and torch.equal(version["s"], base.detach()[:, ::2])
+    assert torch.equal(version["p"], base.detach())
+
+
+@needs_torch
+def test_what_is_pulled_may_be_written(service, transport):
+    version = round_trip(service, transport, {"w": torch.zeros(1 << 20)})
+    version["w"].add_(1)
+    assert refit.Subscriber(service.address, transport=transport).pull()["w"].sum() == 0
+
+
+@needs_numpy
+@pytest.mark.parametrize("name", ["float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool"])
+def test_numpy(service, transport, name):
+    sent = numpy.arange(30).reshape(5, 6).astype(name)
+    version = round_trip(service, transport, {"w": sent, "t": sent.T, "scalar": numpy.array(1, dtype=name)})
+    got = {tensor.name: tensor.numpy() for tensor in version.tensors}
+    assert got["w"].dtype == sent.dtype
+    assert numpy.array_equal(got["w"], sent) and numpy.array_equal(got["t"], sent.T) and got["scalar"] == 1
+
+
+@needs_numpy
+def test_dlpack(service):
+    class Only:
+        """Nothing but DLPack."""
+
+        def __init__(self, tensor):
+            self.tensor = tensor
+
+        def __dlpack__(self, **_):
+            return self.tensor.__dlpack__()
+
+    sent = numpy.arange(12, dtype="float32").reshape(3, 4)
+    version = round_trip(service, "wire", {"w": Only(sent)})
+    assert numpy.array_equal(numpy.from_dlpack(version.tensors[0]), sent)
+    with pytest.raises(refit.InvalidArgument, match="tensor t: not row-major"):
+        round_trip(service, "wire", {"t": Only(sent.T)})
+
+
+def test_buffers_without_any_array_library(service, transport):
+    version = round_trip(service, transport, {"w": f32(1, 2, 3), "i": array.array("q", [7, -7]), "b": b"raw"})
+    (w, i, b) = version.tensors
+    assert (w.dtype, i.dtype, b.dtype) == ("F32", "I64", "U8")
+    assert bytes(memoryview(w.memory)) == f32(1, 2, 3).tobytes() and bytes(memoryview(b.memory)) == b"raw"
+
+
+def test_what_is_no_tensor_is_named(service):
+    for value in (None, "text", object(), array.array("H", [1])):
+        with pytest.raises(refit.InvalidArgument) as error:
+            round_trip(service, "wire", {"w": value})
+        assert error.value.tensor == "w"
+
+
+@needs_torch
+def test_torch_of_a_dtype_that_does_not_travel_is_named(service):
+    with pytest.raises(refit.InvalidArgument) as error:
+        round_trip(service, "wire", {"w": torch.zeros(2, dtype=torch.complex64)})
+    assert error.value.tensor == "w" and "complex64" in str(error.value)
+
+
+@needs_torch
+def test_torch_without_data_is_named_and_leaves_nothing_behind(service):
+    with pytest.raises(refit.InvalidArgument) as error:
+        round_trip(service, "wire", {"a": torch.zeros(4), "w": torch.zeros(2, device="meta")})
+    assert error.value.tensor == "w" and "meta" in str(error.value)
+    with pytest.raises(refit.NotFound):
+        refit.Subscriber(service.address).pull()
+    assert len(round_trip(service, "wire", {"w": torch.zeros(2)})) == 1
