@@ -9,14 +9,14 @@
 set -euo pipefail
 
 packages=(
-  g++ cmake ninja-build ccache pkg-config git ca-certificates python3
+  g++ cmake ninja-build ccache pkg-config git ca-certificates python3 python3-venv
   libgrpc++-dev libssl-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev libtorch-dev
   libgtest-dev libgmock-dev libbenchmark-dev libre2-dev libxxhash-dev libhwy-dev libcli11-dev libspdlog-dev nlohmann-json3-dev
-  prometheus-cpp-dev
+  prometheus-cpp-dev python3-dev pybind11-dev python3-pytest python3-numpy python3-torch
 )
 for group in "$@"; do
   case "$group" in
-    no-torch) packages=("${packages[@]/libtorch-dev}") ;;
+    no-torch) packages=("${packages[@]/libtorch-dev}"); packages=("${packages[@]/python3-torch}") ;;
     lint) packages+=(clang-format clang-tidy) ;;
     coverage) packages+=(gcovr) ;;
     fuzz) packages+=(clang-14 llvm-14 libclang-rt-14-dev) ;;

@@ -124,9 +124,13 @@ void ConfigureServer(grpc::ServerBuilder& builder, int max_message_bytes, std::c
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, kMinPingIntervalMs);
 }
 
-void TuneForBulkData() {
-  // Debian's abseil does at every lock, gRPC's included, which costs more than the locks.
+void IgnoreLockCycles() {
+  // Debian's abseil looks for them at every lock, gRPC's included, which costs more than the locks.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+}
+
+void TuneForBulkData() {
+  IgnoreLockCycles();
 #ifdef __GLIBC__
   // gRPC receives into fresh 64 KiB blocks. Trimmed away after each message, every page of them would be faulted in
   // again, which costs several times the copy.

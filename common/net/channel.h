@@ -49,4 +49,7 @@ void ConfigureServer(grpc::ServerBuilder& builder, int max_message_bytes,
 // allocator), and abseil from looking for lock cycles. Call first in main; libraries do not call it.
 void TuneForBulkData();
 
+// The latter only, which no other part of the process notices.
+void IgnoreLockCycles();
+
 }  // namespace refit

@@ -8,11 +8,14 @@
 #include "client/python/bindings/tensor.h"
 #include "client/python/bindings/trainer.h"
 #include "client/python/bindings/worker.h"
+#include "common/net/channel.h"
 
 namespace py = pybind11;
 
 PYBIND11_MODULE(_refit, module) {
+  refit::IgnoreLockCycles();
   refit::python::RegisterStatusError();
+  module.def("tune_allocator", &refit::TuneForBulkData);
   py::class_<refit::ChannelOptions>(module, "Channel")
       .def(py::init(&refit::python::MakeChannelOptions), py::kw_only(), py::arg("address"), py::arg("transport"),
            py::arg("connect_timeout"), py::arg("security"));

@@ -14,6 +14,7 @@ See Publisher, Subscriber, Worker, serve, and refit.aio for their asyncio varian
 training and inference frameworks.
 """
 
+from refit._refit import tune_allocator as _tune_allocator
 from refit.adapters import convert_single_tensor_to_hf
 from refit.errors import (
     Aborted,
@@ -42,6 +43,13 @@ from refit.version import Version, VersionInfo
 from refit.worker import Worker
 
 __version__ = "0.1.0"
+
+
+def tune_allocator() -> None:
+    """Sets this process's allocator (glibc's) for bulk transfers: what gRPC receives into is kept, rather than given back to
+    the system after each message. Pulls over the wire are faster for it; the process keeps more memory. Call it early."""
+    _tune_allocator()
+
 
 __all__ = [
     "Aborted",
@@ -73,4 +81,5 @@ __all__ = [
     "Worker",
     "convert_single_tensor_to_hf",
     "serve",
+    "tune_allocator",
 ]

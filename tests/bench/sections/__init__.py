@@ -1,6 +1,6 @@
 """What is measured, in order. A section has a TITLE and measure(setup, section), which fills in the rows."""
 
-from sections import fan_out, growth, kernels, pipeline, pull, ranks, small, whole
+from sections import fan_out, growth, kernels, pipeline, pull, python, ranks, small, whole
 
 SECTIONS = {
     "kernels": kernels,
@@ -11,4 +11,5 @@ SECTIONS = {
     "growth": growth,
     "small": small,
     "ranks": ranks,
+    "python": python,
 }
