@@ -43,7 +43,7 @@ cd "$(dirname "$0")/.."
 
 [[ $install == no ]] || deploy/install_dependencies.sh
 cmake --preset release >/dev/null
-cmake --build --preset release --target bin/refit-server bin/refit
+cmake --build --preset release --target bin/refit-server bin/refit refit_python
 bin=$PWD/build/release/bin
 
 logs=$(mktemp -d)
