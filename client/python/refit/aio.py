@@ -16,13 +16,12 @@ import asyncio
 import functools
 import inspect
 import threading
-from typing import Any, AsyncIterator, Callable, Optional, Union
+from typing import Any, AsyncIterator, Callable, Optional, Tuple, Union
 
 from refit import publisher as _publisher
 from refit import subscriber as _subscriber
 from refit import version as _version
 from refit.calls import Calls
-from refit.worker import Worker
 
 
 async def _run(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -35,6 +34,7 @@ async def _run(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         result.set_result(value) if error is None else result.set_exception(error)
 
     def work() -> None:
+        outcome: Tuple[Any, Optional[BaseException]]
         try:
             outcome = (calls.run(functools.partial(call, *args, **kwargs)), None)
         except BaseException as error:  # the awaiting task's to handle
@@ -159,4 +159,4 @@ class Subscriber:
         await _run(self._connected.follow, install_in_loop, **options)
 
 
-__all__ = ["Publisher", "Subscriber", "Version", "Worker"]
+__all__ = ["Publisher", "Subscriber", "Version"]

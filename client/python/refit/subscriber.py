@@ -121,7 +121,7 @@ class Subscriber:
         self.address = address
         self.model = model
         self.worker = worker
-        self._channel_options = dict(
+        self._channel_options: Dict[str, Any] = dict(
             transport=transport, connect_timeout=connect_timeout, ca=ca, certificate=certificate, key=key,
             server_name=server_name, token_file=token_file,
         )

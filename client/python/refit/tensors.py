@@ -94,10 +94,10 @@ def _lend_torch(tensor: Any, writable: bool) -> Lease:
     if tensor.layout is not sys.modules["torch"].strided:
         raise TypeError(f"its layout is {tensor.layout}, not dense")
     held = tensor.detach()
-    if not held.is_contiguous():
+    if not held.is_contiguous() or held.is_neg():
         if writable:
-            raise TypeError("it is not contiguous")
-        held = held.contiguous()
+            raise TypeError("it is a view that is not contiguous, or of negated values")
+        held = held.resolve_neg().contiguous()
     size = held.numel() * held.element_size()
     return Lease(dtype_name(held.dtype), tuple(held.shape), _refit.Lent(held.data_ptr(), size, held))
 
@@ -105,6 +105,8 @@ def _lend_torch(tensor: Any, writable: bool) -> Lease:
 def _lend_array(array: Any, writable: bool) -> Lease:
     dtype = dtype_name(array.dtype)
     interface = array.__array_interface__
+    if interface["typestr"].startswith(">"):
+        raise TypeError("its elements are big-endian")
     if interface.get("strides") is not None:
         if writable:
             raise TypeError("it is not contiguous")

@@ -48,7 +48,10 @@ def test_torch(service, transport, name):
 @needs_torch
 def test_torch_of_any_strides_and_with_gradients(service, transport):
     base = torch.randn(6, 8, requires_grad=True)
-    version = round_trip(service, transport, {"t": base.t(), "s": base[:, ::2], "p": torch.nn.Parameter(base.detach())})
+    negated = torch.view_as_complex(base.detach().reshape(24, 2)).conj().imag
+    tensors = {"t": base.t(), "s": base[:, ::2], "p": torch.nn.Parameter(base.detach()), "n": negated}
+    version = round_trip(service, transport, tensors)
+    assert negated.is_neg() and torch.equal(version["n"], negated)
     assert torch.equal(version["t"], base.detach().t()) and torch.equal(version["s"], base.detach()[:, ::2])
     assert torch.equal(version["p"], base.detach())
 
@@ -96,7 +99,10 @@ def test_buffers_without_any_array_library(service, transport):
 
 
 def test_what_is_no_tensor_is_named(service):
-    for value in (None, "text", object(), array.array("H", [1])):
+    values = [None, "text", object(), array.array("H", [1])]
+    if numpy is not None:
+        values += [numpy.zeros(2, dtype=">f4"), numpy.zeros(2, dtype="complex64")]
+    for value in values:
         with pytest.raises(refit.InvalidArgument) as error:
             round_trip(service, "wire", {"w": value})
         assert error.value.tensor == "w"
