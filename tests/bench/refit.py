@@ -123,7 +123,17 @@ def start_trainer(
     return trainer
 
 
+def newest_version(setup: Setup, service: Service) -> dict:
+    """As `refit versions --json` has it."""
+    text = run("refit versions", [setup.binaries / "refit", "versions", "-s", service.address, "--json"])
+    return json.loads(text)["versions"][-1]
+
+
 def hf_bytes(setup: Setup, service: Service) -> int:
     """Of the newest version."""
-    text = run("refit versions", [setup.binaries / "refit", "versions", "-s", service.address, "--json"])
-    return int(json.loads(text)["versions"][-1]["bytes"])
+    return int(newest_version(setup, service)["bytes"])
+
+
+def converting_seconds(setup: Setup, service: Service) -> float:
+    """CPU time that converting and digesting the newest version took so far."""
+    return int(newest_version(setup, service)["convert_ns"]) / 1e9

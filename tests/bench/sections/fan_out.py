@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 
-from refit import Service, Setup, Worker, start_trainer
-from results import Row, Section, format_bytes
+from refit import Service, Setup, Worker, converting_seconds, start_trainer
+from results import Check, Row, Section, format_bytes
 from rounds import interleave, median
 
 TITLE = "Fan-out: workers that pull one committed version at the same time"
@@ -22,6 +22,7 @@ def measure(setup: Setup, section: Section) -> None:
             # Half a layer: each of the workers keeps a copy of its own.
             pushed = start_trainer(pushing, setup, service, *setup.synthetic(1, r".*down_projs")).push(1)
         push_cpu = service.cpu_seconds() - before
+        converting = converting_seconds(setup, service)
         fleet = [stack.enter_context(Worker(setup, service)) for _ in range(max(WORKERS))]
         sizes = {worker.pull_bytes(1) for worker in fleet}
         total = sizes.pop()
@@ -39,7 +40,10 @@ def measure(setup: Setup, section: Section) -> None:
             return seconds
 
         seconds = interleave({count: lambda count=count: pull(count) for count in WORKERS}, setup.rounds)
-    section.rows.append(Row(f"push of {format_bytes(total)}", pushed, "s", f"service CPU {push_cpu:.2f} s, once", True))
+        again = converting_seconds(setup, service) - converting
+    detail = f"service CPU {push_cpu:.2f} s, of it {converting:.2f} s to convert and digest"
+    section.rows.append(Row(f"push of {format_bytes(total)}", pushed, "s", detail, True))
+    section.rows[-1].checks.append(Check("converting again, for all pulls together", again, "<=", 0, " s"))
     for count, samples in seconds.items():
         # The first is the warm-up's.
         each = median(cpu[count][1:])
