@@ -43,7 +43,7 @@ def measure(setup: Setup, section: Section) -> None:
         again = converting_seconds(setup, service) - converting
     detail = f"service CPU {push_cpu:.2f} s, of it {converting:.2f} s to convert and digest"
     section.rows.append(Row(f"push of {format_bytes(total)}", pushed, "s", detail, True))
-    section.rows[-1].checks.append(Check("converting again, for all pulls together", again, "<=", 0, " s"))
+    section.rows[-1].checks.append(Check("converting again, for all pulls together", again, "<=", 0, "s"))
     for count, samples in seconds.items():
         # The first is the warm-up's.
         each = median(cpu[count][1:])
