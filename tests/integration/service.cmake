@@ -12,5 +12,5 @@ refit_test(two_trainers_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/two_trainers_test
 refit_test(grpc_holes_test
   SOURCES ${CMAKE_CURRENT_LIST_DIR}/grpc_holes_test.cc ${CMAKE_CURRENT_LIST_DIR}/service_process.cc
           ${CMAKE_CURRENT_LIST_DIR}/subprocess.cc
-  DEPS refit::client LABELS integration)
+  DEPS refit::client refit::certificates LABELS integration)
 add_dependencies(grpc_holes_test refit_server_main)
