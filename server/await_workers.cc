@@ -115,7 +115,8 @@ class AwaitReactor final : public grpc::ServerUnaryReactor, public std::enable_s
 
   // A version that was aborted will not reach anybody.
   absl::Status CheckVersion() const {
-    const absl::StatusOr<std::shared_ptr<Version>> version = state_.store.FindNumber(request_.model(), request_.version());
+    const absl::StatusOr<std::shared_ptr<Version>> version =
+        state_.store.FindNumber(request_.model(), request_.version());
     if (!version.ok()) return absl::OkStatus();  // it may still come
     const v1::VersionSummary summary = (*version)->Summary();
     if (summary.state() != v1::VERSION_STATE_ABORTED) return absl::OkStatus();

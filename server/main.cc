@@ -191,8 +191,11 @@ int Serve(Flags& flags) {
   }
   std::unique_ptr<SelfCheck> self_check;
   if (flags.self_check_seconds > 0) {
-    auto started = SelfCheck::Start({(*server)->address(), Milliseconds(flags.self_check_seconds)},
-                                    [&](const absl::Status& status) { EndUnreachable(flags.server.log, status); });
+    const SelfCheckOptions options{.address = (*server)->address(),
+                                   .tls = flags.server.security.tls(),
+                                   .patience = Milliseconds(flags.self_check_seconds)};
+    auto started =
+        SelfCheck::Start(options, [&](const absl::Status& status) { EndUnreachable(flags.server.log, status); });
     if (!started.ok()) {
       std::cerr << "refit-server: " << started.status().message() << "\n";
       return 1;

@@ -364,7 +364,8 @@ grpc::ServerUnaryReactor* PushService::ReleaseInstalls(grpc::CallbackServerConte
                                                        v1::ReleaseInstallsResponse* response) {
   if (absl::Status status = Authorize(state_, *context, Role::kTrainer); !status.ok()) return Refuse(context, status);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const absl::StatusOr<std::shared_ptr<Version>> version = state_.store.FindNumber(request->model(), request->version());
+  const absl::StatusOr<std::shared_ptr<Version>> version =
+      state_.store.FindNumber(request->model(), request->version());
   const absl::Status status = version.ok() ? state_.store.ReleaseInstalls(**version) : version.status();
   if (status.ok()) *response->mutable_summary() = (*version)->Summary();
   reactor->Finish(ToGrpc(status));

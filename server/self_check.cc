@@ -1,6 +1,8 @@
 #include "server/self_check.h"
 
 #include <netdb.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -19,6 +21,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "common/certificates/openssl_pointers.h"
 #include "common/safetensors/posix_file.h"
 
 namespace refit {
@@ -28,7 +31,31 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
 // The connection preface of HTTP/2, and an empty SETTINGS frame.
-constexpr absl::string_view kGreeting("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", 33);
+constexpr absl::string_view kHttp2Greeting("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", 33);
+
+// What a TLS client says first.
+absl::StatusOr<std::string> TlsGreeting() {
+  const absl::Cleanup forget_errors = [] { ERR_clear_error(); };
+  const OpensslPointer<SSL_CTX, SSL_CTX_free> context(SSL_CTX_new(TLS_client_method()));
+  const OpensslPointer<SSL, SSL_free> client(context == nullptr ? nullptr : SSL_new(context.get()));
+  Bio incoming(BIO_new(BIO_s_mem()));
+  Bio outgoing(BIO_new(BIO_s_mem()));
+  if (client == nullptr || incoming == nullptr || outgoing == nullptr) {
+    return absl::ResourceExhaustedError("OpenSSL has no memory for a TLS client");
+  }
+  BIO* const said = outgoing.get();
+  SSL_set_bio(client.get(), incoming.release(), outgoing.release());
+  (void)SSL_connect(client.get());  // as far as the server's first answer, for which nobody waits here
+  char* bytes = nullptr;
+  const auto size = BIO_get_mem_data(said, &bytes);
+  if (size <= 0) return absl::InternalError("OpenSSL begins no TLS connection");
+  return std::string(bytes, static_cast<size_t>(size));
+}
+
+absl::StatusOr<std::string> Greeting(bool tls) {
+  if (tls) return TlsGreeting();
+  return std::string(kHttp2Greeting);
+}
 
 struct Address {
   sockaddr_storage storage = {};
@@ -78,10 +105,11 @@ absl::StatusOr<std::vector<Address>> Resolve(absl::string_view address) {
 
 class SelfCheck::Loop {
  public:
-  Loop(const SelfCheckOptions& options, std::vector<Address> addresses,
+  Loop(const SelfCheckOptions& options, std::vector<Address> addresses, std::string greeting,
        std::function<void(const absl::Status&)> on_failure)
       : options_(options),
         addresses_(std::move(addresses)),
+        greeting_(std::move(greeting)),
         on_failure_(std::move(on_failure)),
         stop_(eventfd(0, EFD_CLOEXEC)),
         thread_([this] { Run(); }) {}
@@ -150,7 +178,7 @@ class SelfCheck::Loop {
       if (error != 0) return ConnectError(error);
     }
     // A peer that has hung up already has accepted as well; reading says so.
-    (void)send(peer.get(), kGreeting.data(), kGreeting.size(), MSG_NOSIGNAL);
+    (void)send(peer.get(), greeting_.data(), greeting_.size(), MSG_NOSIGNAL);
     return TimedOut(Wait(peer.get(), POLLIN, deadline), "the kernel connected, but nobody has answered");
   }
 
@@ -177,6 +205,7 @@ class SelfCheck::Loop {
 
   const SelfCheckOptions options_;
   const std::vector<Address> addresses_;
+  const std::string greeting_;
   const std::function<void(const absl::Status&)> on_failure_;
   const FileDescriptor stop_;
   std::thread thread_;  // last: it uses all the others
@@ -189,8 +218,10 @@ absl::StatusOr<std::unique_ptr<SelfCheck>> SelfCheck::Start(const SelfCheckOptio
     return absl::InvalidArgumentError(
         absl::StrCat("cannot check '", options.address, "' from outside: ", addresses.status().message()));
   }
-  return std::unique_ptr<SelfCheck>(
-      new SelfCheck(std::make_unique<Loop>(options, *std::move(addresses), std::move(on_failure))));
+  absl::StatusOr<std::string> greeting = Greeting(options.tls);
+  if (!greeting.ok()) return greeting.status();
+  return std::unique_ptr<SelfCheck>(new SelfCheck(
+      std::make_unique<Loop>(options, *std::move(addresses), *std::move(greeting), std::move(on_failure))));
 }
 
 SelfCheck::SelfCheck(std::unique_ptr<Loop> loop) : loop_(std::move(loop)) {}

@@ -18,12 +18,15 @@ namespace refit {
 struct SelfCheckOptions {
   // Where the server listens: "host:port" or "unix:/path", as RefitServer::address().
   std::string address;
+  // Whether it expects TLS there. In the wrong tongue it would answer as well, but log an error each time.
+  bool tls = false;
   // How long the server may be out of reach before it is given up.
   std::chrono::milliseconds patience = std::chrono::seconds(4);
 };
 
-// Connects to the server several times within `patience`, greets it as HTTP/2 does, and waits for a sign that somebody
-// has accepted: any byte, or the connection's end (so a TLS server that turns the greeting down is alive as well).
+// Connects to the server several times within `patience`, greets it as HTTP/2 or TLS does, and waits for a sign that
+// somebody has accepted: any byte, or the connection's end. A TLS handshake goes no further than the server's first
+// answer, so it needs no certificate and trusts none.
 class SelfCheck {
  public:
   // INVALID_ARGUMENT for an address that does not resolve. `on_failure` is called once, from the check's own thread,

@@ -17,15 +17,18 @@
 #include <utility>
 #include <vector>
 
+#include "common/certificates/certificate_folder.h"
 #include "common/net/status.h"
 #include "refit/v1/inspect.grpc.pb.h"
 #include "tests/integration/service_process.h"
 #include "tests/support/status_matchers.h"
+#include "tests/support/temporary_folder.h"
 
 namespace refit {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::seconds kHealed{5};
@@ -114,6 +117,22 @@ TEST(GrpcHoles, HealthyServiceStays) {
   ServiceProcess service({"--self-check", "0.2"});
   // Many times the patience.
   EXPECT_EQ(service.process().Wait(std::chrono::seconds(2)).code, 137) << "ended by itself";
+}
+
+// With TLS the check speaks TLS, with certificates of clients or without: the service sees nothing that it would log.
+TEST(GrpcHoles, HealthyServiceStaysAndIsQuietWithTls) {
+  const TemporaryFolder folder;
+  ASSERT_OK(MakeCertificateFolder(folder.Path("c"), {}));
+  const std::vector<std::string> tls = {
+      "--self-check", "0.2", "--tls-cert", folder.Path("c/server.pem"), "--tls-key", folder.Path("c/server.key")};
+  std::vector<std::string> mutual_tls = tls;
+  mutual_tls.insert(mutual_tls.end(), {"--tls-client-ca", folder.Path("c/ca.pem")});
+  for (const std::vector<std::string>& flags : {tls, mutual_tls}) {
+    ServiceProcess service(flags);
+    const Outcome outcome = service.process().Wait(std::chrono::seconds(2));
+    EXPECT_EQ(outcome.code, 137) << "ended by itself: " << outcome.err;
+    EXPECT_THAT(outcome.err, Not(HasSubstr("andshake"))) << outcome.err;
+  }
 }
 
 TEST(GrpcHoles, OutOfDescriptorsWhileConnectionsStay) {

@@ -7,10 +7,12 @@ refit_test(shared_memory_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/shared_memory_te
            LABELS integration)
 refit_test(watch_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/watch_test.cc DEPS refit::server refit::client LABELS integration)
 refit_test(limits_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/limits_test.cc DEPS refit::server refit::client LABELS integration)
+refit_test(mutate_after_write_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/mutate_after_write_test.cc DEPS refit::server refit::client
+           LABELS integration)
 refit_test(two_trainers_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/two_trainers_test.cc DEPS refit::server refit::client
            LABELS integration)
 refit_test(grpc_holes_test
   SOURCES ${CMAKE_CURRENT_LIST_DIR}/grpc_holes_test.cc ${CMAKE_CURRENT_LIST_DIR}/service_process.cc
           ${CMAKE_CURRENT_LIST_DIR}/subprocess.cc
-  DEPS refit::client LABELS integration)
+  DEPS refit::client refit::certificates LABELS integration)
 add_dependencies(grpc_holes_test refit_server_main)

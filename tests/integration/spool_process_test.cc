@@ -19,6 +19,7 @@
 #include "tests/support/eventually.h"
 #include "tests/support/gather.h"
 #include "tests/support/push.h"
+#include "tests/support/sanitized.h"
 #include "tests/support/status_matchers.h"
 
 namespace refit {
@@ -174,6 +175,7 @@ TEST_F(SpoolProcess, KilledAtRandomMoments) {
   uint64_t next = 1;
   int lost = 0;
   constexpr int kRounds = 12;
+  constexpr uint32_t kLongestLifeMs = kSanitized ? 3000 : 300;  // some versions
   for (int round = 0; round < kRounds; ++round) {
     ServiceProcess service(Flags({"--retain", "2"}));
     ASSERT_NE(service.address(), "") << service.Err();
@@ -194,7 +196,7 @@ TEST_F(SpoolProcess, KilledAtRandomMoments) {
     std::thread trainer([&] {
       while (Push(service, next).ok()) ++next;
     });
-    const auto moment = std::chrono::steady_clock::now() + std::chrono::milliseconds(random() % 300);
+    const auto moment = std::chrono::steady_clock::now() + std::chrono::milliseconds(random() % kLongestLifeMs);
     while (std::chrono::steady_clock::now() < moment) {
       const auto known = Committed(service);
       for (const v1::VersionSummary& version : known)

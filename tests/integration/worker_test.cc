@@ -6,6 +6,7 @@
 #include <atomic>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "client/inspector.h"
 #include "tests/support/fleet.h"
@@ -84,11 +85,12 @@ class WorkerTest : public ::testing::Test {
  protected:
   void SetUp() override { Restart(); }
 
-  void Restart(const std::string& listen = ServerOptions().listen) {
+  // The address by value: it may be that of the server which goes.
+  void Restart(std::string listen = ServerOptions().listen) {
     publisher_.reset();
     server_.reset();
     ServerOptions options;
-    options.listen = listen;
+    options.listen = std::move(listen);
     server_ = StartService(options);
     ASSERT_NE(server_, nullptr);
     auto publisher = Publisher::Connect(WireTo(server_->address()));

@@ -107,7 +107,8 @@ TEST_P(EveryDType, EmptyAndScalarTensorsWork) {
     EXPECT_EQ(SpecOf("t", tensor).value().shape, shape);
     EXPECT_EQ(BytesCopy(tensor).size(), ByteCount(GetParam(), shape).value());
   }
-  EXPECT_EQ(TransposeLastTwo(AnyBits(GetParam(), {2, 0, 3}), GetParam()).value().data.sizes().vec(), (std::vector<int64_t>{2, 3, 0}));
+  EXPECT_EQ(TransposeLastTwo(AnyBits(GetParam(), {2, 0, 3}), GetParam()).value().data.sizes().vec(),
+            (std::vector<int64_t>{2, 3, 0}));
 }
 
 INSTANTIATE_TEST_SUITE_P(DTypes, EveryDType, ::testing::ValuesIn(kAllDTypes),

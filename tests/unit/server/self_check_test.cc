@@ -12,8 +12,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
+#include "common/certificates/certificate_folder.h"
 #include "server/refit_server.h"
 #include "tests/support/status_matchers.h"
+#include "tests/support/temporary_folder.h"
 
 namespace refit {
 namespace {
@@ -51,8 +53,8 @@ class Listener {
 
 // A check, and what it found.
 struct Checked {
-  explicit Checked(const std::string& address, milliseconds patience = kPatience) {
-    auto started = SelfCheck::Start({address, patience}, [this](const absl::Status& status) {
+  explicit Checked(const std::string& address, milliseconds patience = kPatience, bool tls = false) {
+    auto started = SelfCheck::Start({address, tls, patience}, [this](const absl::Status& status) {
       failure = status;
       failed.Notify();
     });
@@ -66,11 +68,13 @@ struct Checked {
 };
 
 TEST(SelfCheck, AConnectionThatNobodyAcceptsIsAFailure) {
-  const Listener listener;
-  Checked checked(listener.address());
-  ASSERT_TRUE(checked.failed.WaitForNotificationWithTimeout(kLong));
-  EXPECT_THAT(checked.failure, StatusIs(StatusCode::kDeadlineExceeded, HasSubstr("nobody has answered")));
-  EXPECT_THAT(std::string(checked.failure.message()), HasSubstr(listener.address()));
+  for (const bool tls : {false, true}) {
+    const Listener listener;
+    Checked checked(listener.address(), kPatience, tls);
+    ASSERT_TRUE(checked.failed.WaitForNotificationWithTimeout(kLong));
+    EXPECT_THAT(checked.failure, StatusIs(StatusCode::kDeadlineExceeded, HasSubstr("nobody has answered")));
+    EXPECT_THAT(std::string(checked.failure.message()), HasSubstr(listener.address()));
+  }
 }
 
 TEST(SelfCheck, AnAddressWhereNobodyListensIsAFailure) {
@@ -81,7 +85,7 @@ TEST(SelfCheck, AnAddressWhereNobodyListensIsAFailure) {
   EXPECT_THAT(checked.failure, StatusIs(StatusCode::kNotFound, HasSubstr("refused")));
 }
 
-// As a TLS server does that turns the greeting down.
+// As one does that turns the greeting down.
 TEST(SelfCheck, AServerThatHangsUpIsAlive) {
   const Listener listener;
   std::thread server([&] {
@@ -112,6 +116,23 @@ TEST(SelfCheck, ARealServerIsAlive) {
   }
 }
 
+// With and without certificates of clients: the check has none. That it is logged nowhere: grpc_holes_test.
+TEST(SelfCheck, ARealServerWithTlsIsAlive) {
+  const TemporaryFolder certificates;
+  ASSERT_OK(MakeCertificateFolder(certificates.Path("c"), {}));
+  for (const std::string& client_ca : {std::string(), certificates.Path("c/ca.pem")}) {
+    ServerOptions options;
+    options.listen = "127.0.0.1:0";
+    options.security = {.certificate = certificates.Path("c/server.pem"),
+                        .key = certificates.Path("c/server.key"),
+                        .client_ca = client_ca};
+    auto server = RefitServer::Start(options);
+    ASSERT_OK(server);
+    Checked checked((*server)->address(), milliseconds(500), /*tls=*/true);
+    EXPECT_FALSE(checked.failed.WaitForNotificationWithTimeout(2 * kSeveralTimesThePatience)) << checked.failure;
+  }
+}
+
 TEST(SelfCheck, StopsAmidAnAttempt) {
   const Listener listener;
   const auto begin = std::chrono::steady_clock::now();
@@ -122,7 +143,7 @@ TEST(SelfCheck, StopsAmidAnAttempt) {
 TEST(SelfCheck, AnAddressThatDoesNotResolveIsRefused) {
   for (const std::string& address :
        {std::string(), std::string("127.0.0.1:no-such-port"), "unix:" + std::string(200, 'p')}) {
-    auto check = SelfCheck::Start({address, kPatience}, [](const absl::Status&) {});
+    auto check = SelfCheck::Start({address, /*tls=*/false, kPatience}, [](const absl::Status&) {});
     EXPECT_THAT(check, StatusIs(StatusCode::kInvalidArgument, HasSubstr("cannot check"))) << address;
   }
 }

@@ -1,0 +1,12 @@
+// Whether this program is built with a sanitizer, which is slower and keeps memory that was freed.
+#pragma once
+
+namespace refit {
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool kSanitized = true;
+#else
+inline constexpr bool kSanitized = false;
+#endif
+
+}  // namespace refit
