@@ -12,6 +12,7 @@ import stand_ins
 from integrations_support import all_same, service, torch, weights  # noqa: F401
 
 import refit
+from stand_ins.verl import connect
 
 PLUG = "refit.integrations.verl"
 
@@ -40,9 +41,8 @@ def workers(contract: Any, actors: int, rollouts: int, **settings: Any) -> Any:
     )
 
 
-def step(actors: List[Any], rollouts: List[Any], tensors: Dict[str, Any], global_steps: Optional[int]) -> List[Any]:
-    from stand_ins.verl import connect
-
+def results(actors: List[Any], rollouts: List[Any], tensors: Dict[str, Any], global_steps: Optional[int]) -> List[Any]:
+    """Of one step: what each actor's call gave, then what each rollout worker received; exceptions too."""
     connect(actors, rollouts)
 
     async def receive(engine: Any) -> Dict[str, Any]:
@@ -52,12 +52,20 @@ def step(actors: List[Any], rollouts: List[Any], tensors: Dict[str, Any], global
         return await asyncio.gather(
             *(one.send_weights(iter(tensors.items()), global_steps=global_steps) for one in actors),
             *(receive(one) for one in rollouts),
+            return_exceptions=True,
         )
 
-    results = asyncio.run(all_of_them())[len(actors):]
+    given = asyncio.run(all_of_them())
     for one in actors + rollouts:
         one.finalize()
-    return results
+    return given
+
+
+def step(actors: List[Any], rollouts: List[Any], tensors: Dict[str, Any], global_steps: Optional[int]) -> List[Any]:
+    """What each rollout worker received."""
+    given = results(actors, rollouts, tensors, global_steps)
+    assert given[: len(actors)] == [None] * len(actors)
+    return given[len(actors):]
 
 
 def test_it_fits_the_contract(contract: Any) -> None:
@@ -86,8 +94,9 @@ def test_the_master_starts_a_service_and_replicas_may_come_and_go(contract: Any)
 def test_a_step_that_fails_is_told_on_both_sides(contract: Any, service: Any) -> None:
     actors, rollouts = workers(contract, 1, 1, address=service.address)
     step(actors, rollouts, weights(0), 1)
-    with pytest.raises(refit.NotFound, match="tensor more"):
-        step(actors, rollouts, {**weights(1), "more": torch.zeros(1)}, 2)
+    sent, received = results(actors, rollouts, {**weights(1), "more": torch.zeros(1)}, 2)
+    assert isinstance(sent, refit.NotFound) and sent.tensor == "more"
+    assert isinstance(received, refit.RefitError) and received.version == 2
     assert refit.Subscriber(service.address).pull().number == 1
     assert all_same(step(actors, rollouts, weights(2), 3)[0], weights(2))
 

@@ -40,7 +40,7 @@ class WeightReceiver:
 
         Raises:
             DeadlineExceeded: its push did not begin in time.
-            Aborted: its push failed.
+            Aborted, FailedPrecondition: its push failed.
             RefitError: as Subscriber.pull(). No batch was given then.
         """
         device = _device(self._device)

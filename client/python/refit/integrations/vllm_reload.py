@@ -6,6 +6,7 @@ in the checkpoint's layout again; older versions have load_weights alone.
 
 from __future__ import annotations
 
+import importlib
 from contextlib import nullcontext
 from typing import Any, Callable, ContextManager, Iterable, Optional
 
@@ -39,17 +40,20 @@ def finish(model: Any, model_config: Any) -> None:
 
 
 def _reload_function(name: str) -> Optional[Callable[..., Any]]:
-    try:
-        from vllm.model_executor.model_loader import reload
-    except ImportError:
-        return None
-    return getattr(reload, name, None)
+    return getattr(_module("vllm.model_executor.model_loader.reload"), name, None)
 
 
 def _without_mtp_check() -> ContextManager[Any]:
     """Trainers need not have the layers for multi-token prediction, which newer versions insist on in a first load."""
+    validation = _module("vllm.model_executor.model_loader.mtp_validation")
+    return nullcontext() if validation is None else validation.disable_mtp_completeness_check()
+
+
+def _module(name: str) -> Any:
+    """One of vLLM's modules, or None if this vLLM has no such. What it fails to import itself comes out."""
     try:
-        from vllm.model_executor.model_loader.mtp_validation import disable_mtp_completeness_check
-    except ImportError:
-        return nullcontext()
-    return disable_mtp_completeness_check()
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("vllm"):
+            raise
+        return None
