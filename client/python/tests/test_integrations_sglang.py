@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
+import base64
+import importlib.util
+import json
+import pickle
+import subprocess
+import sys
 from typing import Any, Dict
 
 import pytest
 from integrations_support import all_same, publish, service, torch, weights  # noqa: F401
 
 import refit
-from refit.integrations.sglang import DESCRIPTOR, descriptor, load
+from refit.integrations.sglang import DESCRIPTOR, LOADER, descriptor, load, update_request
 
 
 class Model:
@@ -64,6 +69,30 @@ def test_a_descriptor_is_checked_where_it_is_made(service: Any) -> None:
         descriptor("host:1", 1, filter=object())
     with pytest.raises(refit.InvalidArgument, match="unheard_of"):
         load(Model(), descriptor(service.address, 1, unheard_of=1))
+
+
+def test_a_request_is_json_and_holds_the_descriptor_by_value(service: Any) -> None:
+    publish(service.address, 1, weights())
+    body = json.loads(json.dumps(update_request(service.address, 1, tensor_parallel=2, worker="tp")))
+    assert (body["load_format"], body["weight_version"]) == (LOADER, "1")
+    assert len(body["serialized_named_tensors"]) == 2
+    for payload in body["serialized_named_tensors"]:
+        pickled = base64.b64decode(payload)
+        assert b"multiprocessing" not in pickled
+        model = Model()
+        load(model, pickle.loads(pickled))
+        assert all_same(model.loaded, weights())
+
+
+def test_sglang_reads_a_request_of_an_unrelated_process(service: Any) -> None:
+    if importlib.util.find_spec("sglang") is None:
+        pytest.skip("SGLang is not installed")
+    publish(service.address, 1, weights())
+    payload = update_request(service.address, 1, tensor_parallel=1)["serialized_named_tensors"][0]
+    program = "import sys; from sglang.srt.utils.common import MultiprocessingSerializer as s; "
+    program += "print(s.deserialize(sys.argv[1])[0][1].numel())"
+    done = subprocess.run([sys.executable, "-c", program, payload], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and int(done.stdout.split()[-1]) > 0, done.stderr
 
 
 def test_sglangs_own_updater_serialises_it_and_calls_the_loader(service: Any) -> None:

@@ -1,20 +1,23 @@
 """SGLang: a custom weight loader, which pulls a version in every tensor-parallel worker.
 
-Start the server with ``--custom-weight-loader refit.integrations.sglang.load``; then ask for a version by
-``/update_weights_from_tensor`` with ``load_format="refit.integrations.sglang.load"`` and the tensors of descriptor().
-Nothing of SGLang is imported. Checked with SGLang 0.5.9 and 0.5.23; see docs/sglang.md.
+Start the server with ``--custom-weight-loader refit.integrations.sglang.load``; then post update_request() to
+``/update_weights_from_tensor``, or give descriptor() to ``Engine.update_weights_from_tensor``. Nothing of SGLang is
+imported. See docs/sglang.md.
 """
 
 from __future__ import annotations
 
+import base64
 import json
-from typing import Any, List, Sequence, Tuple
+import pickle
+from typing import Any, Dict, List, Sequence, Tuple
 
 from refit.errors import InvalidArgument
 from refit.subscriber import Subscriber
 
 Pair = Tuple[str, Any]
 
+LOADER = "refit.integrations.sglang.load"
 # The only tensor that the loader takes: bytes, a JSON object.
 DESCRIPTOR = "refit.descriptor"
 # Options that are the pull's; the others are the connection's.
@@ -22,7 +25,8 @@ _OF_PULL = ("filter", "names", "idle_timeout", "resume_within", "copy")
 
 
 def descriptor(address: str, version: int, **options: Any) -> List[Pair]:
-    """Named tensors that stand for a version; SGLang serialises them as it does weights.
+    """Named tensors that stand for a version, for ``Engine.update_weights_from_tensor(..., load_format=LOADER)``. SGLang
+    serialises them for the Engine's own workers; from elsewhere take update_request().
 
     Args:
         address: of the service, as the workers reach it.
@@ -39,6 +43,20 @@ def descriptor(address: str, version: int, **options: Any) -> List[Pair]:
     except TypeError as error:
         raise InvalidArgument(f"options of version {version}: {error}", version=version) from None
     return [(DESCRIPTOR, torch.tensor(list(text.encode()), dtype=torch.uint8))]
+
+
+def update_request(address: str, version: int, *, tensor_parallel: int, **options: Any) -> Dict[str, Any]:
+    """What to post to ``/update_weights_from_tensor``, as JSON: a descriptor for each worker, by value, so that it may come
+    from another host (SGLang's own serialisation shares memory between processes). ``weight_version`` is the version.
+
+    Args:
+        tensor_parallel: number of the server's tensor-parallel workers.
+        others: as descriptor().
+    """
+    payload = base64.b64encode(pickle.dumps(descriptor(address, version, **options))).decode()
+    return {
+        "serialized_named_tensors": [payload] * tensor_parallel, "load_format": LOADER, "weight_version": str(version),
+    }
 
 
 def load(model: Any, named_tensors: Sequence[Pair]) -> None:

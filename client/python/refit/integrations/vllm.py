@@ -1,8 +1,8 @@
 """vLLM: the weight transfer backend ``refit``, and a worker extension for every version.
 
 The package's entry point in ``vllm.general_plugins`` calls register() in each vLLM process, so that
-``--weight-transfer-config '{"backend": "refit"}'`` works: workers from vLLM 0.16 on, trainers from 0.28 on. Where vLLM has
-no such factories, ``--worker-extension-cls refit.integrations.vllm.RefitWorkerExtension`` does. See docs/vllm.md.
+``--weight-transfer-config '{"backend": "refit"}'`` works: workers from vLLM 0.22 on, which is the first to take other
+backends than its own, trainers from 0.28 on. For older versions there is ``--worker-extension-cls refit.integrations.vllm.RefitWorkerExtension``. See docs/vllm.md.
 """
 
 from __future__ import annotations
