@@ -2,7 +2,8 @@
 
 The package's entry point in ``vllm.general_plugins`` calls register() in each vLLM process, so that
 ``--weight-transfer-config '{"backend": "refit"}'`` works: workers from vLLM 0.22 on, which is the first to take other
-backends than its own, trainers from 0.28 on. For older versions there is ``--worker-extension-cls refit.integrations.vllm.RefitWorkerExtension``. See docs/vllm.md.
+backends than its own, trainers from 0.28 on. For older versions there is ``--worker-extension-cls
+refit.integrations.vllm.RefitWorkerExtension``. See docs/vllm.md.
 """
 
 from __future__ import annotations
