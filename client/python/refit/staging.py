@@ -46,12 +46,14 @@ def _begin(name: str, tensor: Any, begin: Optional[Begin]) -> Callable[[], Any]:
 
 
 def pinned_copy(tensor: Any) -> Callable[[], Any]:
-    """Begins a copy of a CUDA tensor to pinned memory, in the current stream. torch keeps pinned memory for reuse."""
+    """Begins a copy of a CUDA tensor to pinned memory, in the current stream of its device, which need not be the thread's.
+    torch keeps pinned memory for reuse."""
     torch = sys.modules["torch"]
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    host.copy_(tensor, non_blocking=True)
-    done = torch.cuda.Event()
-    done.record()
+    with torch.cuda.device(tensor.device):
+        host.copy_(tensor, non_blocking=True)
+        done = torch.cuda.Event()
+        done.record()
 
     def wait() -> Any:
         done.synchronize()

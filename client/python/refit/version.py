@@ -57,6 +57,16 @@ class VersionInfo:
 Opener = Callable[[List["_refit.Part"]], Any]
 
 
+def part_of(name: str, tensor: Any) -> "_refit.Part":
+    """What to declare: of a tensor (of a DTensor, the part that this rank holds), of (dtype, shape), or a part as it is."""
+    if isinstance(tensor, _refit.Part):
+        return tensor
+    if isinstance(tensor, tuple) and len(tensor) == 2:  # (dtype, shape)
+        return _refit.Part(name, dtype_name(tensor[0]), list(tensor[1]))
+    dtype, shape = describe(name, tensor)
+    return _refit.Part(name, dtype, shape, local_part(name, tensor)[0] if is_dtensor(tensor) else None)
+
+
 class Version:
     """One version, as a transaction: committed as a whole when the ``with`` block ends, aborted if it raises.
 
@@ -85,7 +95,7 @@ class Version:
         self._is_over = False
         self.info: Optional[VersionInfo] = None
         if declare is not None:
-            self._open([self._part_of(name, tensor) for name, tensor in self._wanted(declare)])
+            self._open([part_of(name, tensor) for name, tensor in self._wanted(declare)])
 
     def push(self, tensors: Tensors, progress: Union[bool, OnProgress, None] = None) -> None:
         """Pushes native tensors, such as ``model.state_dict()``. Returns once their memory was read, or is kept.
@@ -106,7 +116,7 @@ class Version:
             raise FailedPrecondition(f"version {self.number} is over: nothing can be pushed", version=self.number)
         if self._push is None:
             pairs = list(self._wanted(tensors))
-            self._open([self._part_of(name, tensor) for name, tensor in pairs])
+            self._open([part_of(name, tensor) for name, tensor in pairs])
         else:
             pairs = self._wanted(tensors)
         with told_to(progress, f"push of version {self.number}") as tell, cancellable(self._cancel):
@@ -166,15 +176,6 @@ class Version:
         for name, tensor in items_of(tensors):
             if self._exclude is None or self._exclude.match(name) is None:
                 yield name, tensor
-
-    @staticmethod
-    def _part_of(name: str, tensor: Any) -> "_refit.Part":
-        if isinstance(tensor, _refit.Part):
-            return tensor
-        if isinstance(tensor, tuple) and len(tensor) == 2:  # (dtype, shape)
-            return _refit.Part(name, dtype_name(tensor[0]), list(tensor[1]))
-        dtype, shape = describe(name, tensor)
-        return _refit.Part(name, dtype, shape, local_part(name, tensor)[0] if is_dtensor(tensor) else None)
 
     def _open(self, parts: List["_refit.Part"]) -> None:
         with cancellable(self._cancel):

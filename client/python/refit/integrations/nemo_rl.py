@@ -1,0 +1,116 @@
+"""NeMo-RL: a checkpoint engine, for ``refit_transport: "refit.integrations.nemo_rl:RefitCheckpointEngine"``.
+
+For NeMo-RL with ``nemo_rl/utils/checkpoint_engines/base.py`` (2026), which makes the class by its path; nothing of
+NeMo-RL is imported. See docs/nemo_rl.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any, AsyncIterator, Dict, Iterable, List, Mapping, Optional
+
+from refit.errors import FailedPrecondition, InvalidArgument
+from refit.integrations.hosting import Hosting
+from refit.integrations.receiving import WeightReceiver
+from refit.integrations.sending import Pair, WeightSender
+
+
+class RefitCheckpointEngine:
+    """One in each policy worker and one in each rollout worker. Not thread-safe.
+
+    Every refit is one version. Both sides count them alike, from the `next_version` that prepare() exchanges.
+    """
+
+    # The rollout worker need not empty its CUDA cache after a load: nothing of the transfer stays there.
+    cleanup_after_load = False
+
+    def __init__(
+        self,
+        bucket_size: int,
+        *,
+        address: str = "",
+        serve: Optional[Mapping[str, Any]] = None,
+        advertise: str = "",
+        first_version: int = 1,
+        model: str = "default",
+        adapter: str = "identity",
+        dtype: Any = None,
+        sharded: Optional[bool] = None,
+        device: Any = "auto",
+        timeout: float = 600.0,
+        channel: Optional[Mapping[str, Any]] = None,
+        release_after_refit: bool = False,
+    ):
+        """
+        Args:
+            bucket_size: bytes of a batch, on both sides; NeMo-RL computes it.
+            address: of a service; empty: policy rank 0 starts one.
+            serve, advertise: options of that one, and this host's name for others; see Hosting.
+            first_version: number of the first refit; larger than every one that the service has.
+            model, adapter, dtype, sharded: see WeightSender. NeMo-RL's policy workers yield Hugging Face tensors, hence
+                "identity"; "gemma4_moe" converts native ones.
+            device, timeout: see WeightReceiver.
+            channel: options of connections: transport, ca, token_file, ...; see Publisher.
+            release_after_refit: NeMo-RL's own, for its synchronizer.
+        """
+        if bucket_size < 1:
+            raise InvalidArgument(f"bucket_size {bucket_size}: expected at least 1 byte")
+        self._given = address
+        self._hosting = Hosting(serve, advertise)
+        self._sender = WeightSender(
+            bucket_size=bucket_size, model=model, adapter=adapter, dtype=dtype, sharded=sharded, channel=channel
+        )
+        self._receiver = WeightReceiver(
+            bucket_size=bucket_size, model=model, device=device, timeout=timeout, channel=channel
+        )
+        self._next_version = first_version
+        self._address = ""
+        self._rank, self._world = 0, 1
+
+    def prepare(self) -> Dict[str, Any]:
+        """What the others must know of this process: where a service of its own would be, and how far it has counted."""
+        return {"address": self._given or self._hosting.reserve(), "next_version": self._next_version}
+
+    def get_target_weight_layout(self) -> None:
+        """Whole tensors: the service gives every rollout worker all of them."""
+
+    def init_policy_process_group(
+        self, *, worker_rank: int, train_world_size: int, rollout_world_size: int, metadata: List[Any]
+    ) -> None:
+        """Rank 0 starts the service, unless one was given."""
+        self._rank, self._world = worker_rank, train_world_size
+        self._join(metadata)
+        if worker_rank == 0 and not self._given:
+            self._address = self._hosting.start()
+
+    def init_rollout_process_group(
+        self, *, rollout_rank: int, train_world_size: int, rollout_world_size: int, metadata: List[Any]
+    ) -> None:
+        self._join(metadata)
+
+    async def send_weights(self, weights: Iterable[Pair]) -> None:
+        """Pushes one version; see WeightSender.send()."""
+        address, number = self._begin()
+        await self._sender.send(address, number, weights, rank=self._rank, world=self._world)
+
+    async def receive_weight_batches(self) -> AsyncIterator[List[Pair]]:
+        """Pulls that version; see WeightReceiver.batches()."""
+        address, number = self._begin()
+        async for batch in self._receiver.batches(address, number):
+            yield batch
+
+    def finalize(self) -> None:
+        """Ends the service that this process started. prepare() and the rest may be called anew."""
+        self._hosting.close()
+        self._address = ""
+
+    def _join(self, metadata: List[Any]) -> None:
+        """All take the service of policy rank 0, whose metadata comes first, and the highest count."""
+        self._address = metadata[0]["address"]
+        self._next_version = max(one["next_version"] for one in metadata)
+
+    def _begin(self) -> "tuple[str, int]":
+        if not self._address:
+            raise FailedPrecondition("there is no process group: call prepare() and init_*_process_group() first")
+        number = self._next_version
+        self._next_version += 1
+        return self._address, number

@@ -1,0 +1,117 @@
+"""refit.integrations.verl, against verl's base class and registry: a stand-in's, and the installed one's."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+from typing import Any, Dict, List, Optional
+
+import pytest
+import stand_ins
+from integrations_support import all_same, service, torch, weights  # noqa: F401
+
+import refit
+from stand_ins.verl import connect
+
+PLUG = "refit.integrations.verl"
+
+
+@pytest.fixture(params=["stand-in", "installed"])
+def contract(request: Any, monkeypatch: Any) -> Any:
+    """verl.checkpoint_engine, with the plug loaded as custom_backend_module does it."""
+    if request.param == "stand-in":
+        module = stand_ins.load("verl")
+        stand_ins.use(monkeypatch, {"verl.checkpoint_engine": module}, fresh=[PLUG])
+    else:
+        try:
+            module = importlib.import_module("verl.checkpoint_engine")
+        except Exception as error:  # an installation without its dependencies fails in many ways
+            pytest.skip(f"verl cannot be imported: {error!r}")
+        monkeypatch.delitem(__import__("sys").modules, PLUG, raising=False)
+    importlib.import_module(PLUG)
+    return module
+
+
+def workers(contract: Any, actors: int, rollouts: int, **settings: Any) -> Any:
+    new = contract.CheckpointEngineRegistry.new
+    return (
+        [new("refit", is_master=rank == 0, bucket_size=1 << 20, **settings) for rank in range(actors)],
+        [new("refit", bucket_size=1 << 20, **settings) for _ in range(rollouts)],
+    )
+
+
+def results(actors: List[Any], rollouts: List[Any], tensors: Dict[str, Any], global_steps: Optional[int]) -> List[Any]:
+    """Of one step: what each actor's call gave, then what each rollout worker received; exceptions too."""
+    connect(actors, rollouts)
+
+    async def receive(engine: Any) -> Dict[str, Any]:
+        return {name: tensor async for name, tensor in engine.receive_weights(global_steps=global_steps)}
+
+    async def all_of_them() -> List[Any]:
+        return await asyncio.gather(
+            *(one.send_weights(iter(tensors.items()), global_steps=global_steps) for one in actors),
+            *(receive(one) for one in rollouts),
+            return_exceptions=True,
+        )
+
+    given = asyncio.run(all_of_them())
+    for one in actors + rollouts:
+        one.finalize()
+    return given
+
+
+def step(actors: List[Any], rollouts: List[Any], tensors: Dict[str, Any], global_steps: Optional[int]) -> List[Any]:
+    """What each rollout worker received."""
+    given = results(actors, rollouts, tensors, global_steps)
+    assert given[: len(actors)] == [None] * len(actors)
+    return given[len(actors):]
+
+
+def test_it_fits_the_contract(contract: Any) -> None:
+    engine = contract.CheckpointEngineRegistry.get("refit")
+    assert issubclass(engine, contract.CheckpointEngine) and not inspect.isabstract(engine)
+    stand_ins.assert_fits(engine, contract.CheckpointEngine)
+
+
+def test_steps_arrive_bit_for_bit_on_every_rollout_worker(contract: Any, service: Any) -> None:
+    actors, rollouts = workers(contract, 2, 2, address=service.address)
+    versions = []
+    for seed, global_steps in enumerate([0, None, 5, 5, 6]):
+        got = step(actors, rollouts, weights(seed), global_steps)
+        assert len(got) == 2 and all(all_same(one, weights(seed)) for one in got)
+        versions.append(refit.Subscriber(service.address).pull().number)
+    assert versions == [1, 2, 5, 6, 7]
+
+
+def test_the_master_starts_a_service_and_replicas_may_come_and_go(contract: Any) -> None:
+    actors, rollouts = workers(contract, 1, 1)
+    assert all_same(step(actors, rollouts, weights(0), 1)[0], weights(0))
+    _, others = workers(contract, 0, 2)
+    assert all(all_same(one, weights(1)) for one in step(actors, others, weights(1), 2))
+
+
+def test_a_step_that_fails_is_told_on_both_sides(contract: Any, service: Any) -> None:
+    actors, rollouts = workers(contract, 1, 1, address=service.address)
+    step(actors, rollouts, weights(0), 1)
+    sent, received = results(actors, rollouts, {**weights(1), "more": torch.zeros(1)}, 2)
+    assert isinstance(sent, refit.NotFound) and sent.tensor == "more"
+    assert isinstance(received, refit.RefitError) and received.version == 2
+    assert refit.Subscriber(service.address).pull().number == 1
+    assert all_same(step(actors, rollouts, weights(2), 3)[0], weights(2))
+
+
+def test_misuse_is_told(contract: Any) -> None:
+    (actor,), (rollout,) = workers(contract, 1, 1, address="127.0.0.1:1")
+    with pytest.raises(refit.FailedPrecondition, match="prepare"):
+        asyncio.run(actor.send_weights(iter(())))
+    with pytest.raises(refit.FailedPrecondition, match="master"):
+        type(rollout).build_topology(1, 0, [rollout.prepare()])
+    with pytest.raises(refit.InvalidArgument, match="bucket_size"):
+        contract.CheckpointEngineRegistry.new("refit", bucket_size=0)
+
+
+def test_without_verl_it_says_what_it_needs(monkeypatch: Any) -> None:
+    stand_ins.without(monkeypatch, "verl", fresh=[PLUG])
+    with pytest.raises(ImportError, match="needs verl >= 0.8"):
+        importlib.import_module(PLUG)
