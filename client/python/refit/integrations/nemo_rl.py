@@ -67,7 +67,7 @@ class RefitCheckpointEngine:
         self._rank, self._world = 0, 1
 
     def prepare(self) -> Dict[str, Any]:
-        """What the others must know of this process: where a service of its own would be, and how far it has counted."""
+        """What the others must know: where a service of this process would be, and how far it has counted."""
         return {"address": self._given or self._hosting.reserve(), "next_version": self._next_version}
 
     def get_target_weight_layout(self) -> None:

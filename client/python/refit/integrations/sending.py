@@ -19,8 +19,8 @@ class WeightSender:
     """Pushes versions of the same tensors. The first one is gathered in host memory, since a version is declared before
     it is pushed; those that follow are streamed, `bucket_size` bytes of the trainer's memory at a time.
 
-    The generator runs in the caller's thread, whose CUDA device and stream its collectives may need; only the network is
-    left to another.
+    The generator runs in the caller's thread, whose CUDA device and stream its collectives may need; only the network
+    is left to another.
     """
 
     def __init__(
@@ -36,8 +36,8 @@ class WeightSender:
         """
         Args:
             bucket_size: bytes on the way at a time; a larger tensor goes alone.
-            sharded: every rank pushes what it holds, as of DTensors; False: rank 0 pushes all, the others only drain the
-                generator; None: as the first tensor is.
+            sharded: True: every rank pushes what it holds, as of DTensors; False: rank 0 pushes all, and the others
+                only drain the generator; None: as the first tensor is.
             model, adapter, dtype, channel: as Publisher's and its version()'s; `channel` has the connection's options.
         """
         self._bucket_size = bucket_size
@@ -47,8 +47,8 @@ class WeightSender:
         self._declared: Optional[Parts] = None
 
     async def send(self, address: str, number: int, weights: Iterable[Pair], *, rank: int = 0, world: int = 1) -> None:
-        """Pushes and commits version `number`. On every rank the generator is drained, also if the push fails, so that no
-        rank is left alone in its collectives.
+        """Pushes and commits version `number`. On every rank the generator is drained, also if the push fails, so
+        that no rank is left alone in its collectives.
 
         Args:
             weights: (name, tensor), the same names and shapes each time, on every rank in the same order.
@@ -99,8 +99,8 @@ def _whole(pairs: Iterable[Pair]) -> Iterator[Pair]:
     for name, tensor in pairs:
         if is_dtensor(tensor):
             raise InvalidArgument(
-                f"tensor {name}: it is a DTensor among whole tensors, and only rank 0 pushes; set sharded=True to have every "
-                "rank push its part",
+                f"tensor {name}: it is a DTensor among whole tensors, and only rank 0 pushes; set sharded=True to "
+                "have every rank push its part",
                 tensor=name,
             )
         yield name, tensor

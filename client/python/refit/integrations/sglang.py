@@ -25,8 +25,8 @@ _OF_PULL = ("filter", "names", "idle_timeout", "resume_within", "copy")
 
 
 def descriptor(address: str, version: int, **options: Any) -> List[Pair]:
-    """Named tensors that stand for a version, for ``Engine.update_weights_from_tensor(..., load_format=LOADER)``. SGLang
-    serialises them for the Engine's own workers; from elsewhere take update_request().
+    """Named tensors that stand for a version, for ``Engine.update_weights_from_tensor(..., load_format=LOADER)``.
+    SGLang serialises them for the Engine's own workers; from elsewhere take update_request().
 
     Args:
         address: of the service, as the workers reach it.
@@ -46,8 +46,9 @@ def descriptor(address: str, version: int, **options: Any) -> List[Pair]:
 
 
 def update_request(address: str, version: int, *, tensor_parallel: int, **options: Any) -> Dict[str, Any]:
-    """What to post to ``/update_weights_from_tensor``, as JSON: a descriptor for each worker, by value, so that it may come
-    from another host (SGLang's own serialisation shares memory between processes). ``weight_version`` is the version.
+    """What to post to ``/update_weights_from_tensor``, as JSON: a descriptor for each worker, by value, so that it
+    may come from another host (SGLang's own serialisation shares memory between processes). ``weight_version`` is the
+    version.
 
     Args:
         tensor_parallel: number of the server's tensor-parallel workers.

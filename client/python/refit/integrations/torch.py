@@ -19,9 +19,9 @@ Copy = Tuple[Any, Any]  # (target, source)
 def install_into(model: Any, *, strict: bool = True) -> Callable[[PulledVersion], None]:
     """What installs versions into a torch.nn.Module: for Worker and Subscriber.follow().
 
-    It copies in place, in whatever thread it is called, under no_grad; the caller keeps the model idle meanwhile. All is
-    checked before the first byte is written. Parameters that are tied (one object under several names) need come under
-    one name only; under several, with the same values.
+    It copies in place, in whatever thread it is called, under no_grad; the caller keeps the model idle meanwhile. All
+    is checked before the first byte is written. Parameters that are tied (one object under several names) need come
+    under one name only; under several, with the same values.
 
     Args:
         model: its parameters and persistent buffers, as they are when a version comes, are the targets.

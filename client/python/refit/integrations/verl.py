@@ -49,7 +49,8 @@ class RefitCheckpointEngine(CheckpointEngine):
             address: of a service; empty: the master starts one.
             serve, advertise: options of that one, and this host's name for others; see Hosting.
             first_version: smallest number of a version; larger than every one that the service has.
-            model, adapter, dtype, sharded: see WeightSender. verl's engines yield Hugging Face tensors, hence "identity".
+            model, adapter, dtype, sharded: see WeightSender. verl's engines yield Hugging Face tensors, hence
+                "identity".
             device, timeout: see WeightReceiver.
             channel: options of connections: transport, ca, token_file, ...; see Publisher.
         """
@@ -78,13 +79,15 @@ class RefitCheckpointEngine(CheckpointEngine):
     def build_topology(
         cls, actor_wg_world_size: int, rollout_world_size: int, metadata: List[Dict[str, Any]]
     ) -> Tuple[Dict[str, List[Any]], Dict[str, List[Any]]]:
-        """init_process_group()'s arguments for each actor, and for each rollout worker, whose metadata come in this order."""
+        """init_process_group()'s arguments for each actor and each rollout worker; metadata come in this order."""
         master = metadata[0]
         if "address" not in master:
             raise FailedPrecondition("actor rank 0 is not the master of the checkpoint engine: it has no service")
         return _arguments(actor_wg_world_size, master), _arguments(rollout_world_size, master)
 
-    def init_process_group(self, *, rank: int, world_size: int, address: str, version: int) -> None:
+    def init_process_group(  # type: ignore[override]
+        self, *, rank: int, world_size: int, address: str, version: int
+    ) -> None:
         """
         Args:
             rank, world_size: of this worker among the actors, or among the rollout workers.
@@ -99,7 +102,9 @@ class RefitCheckpointEngine(CheckpointEngine):
         address, number = self._begin(global_steps)
         await self._sender.send(address, number, weights, rank=self._rank, world=self._world)
 
-    async def receive_weights(self, global_steps: Optional[int] = None) -> AsyncIterator[Pair]:
+    async def receive_weights(  # type: ignore[override]
+        self, global_steps: Optional[int] = None
+    ) -> AsyncIterator[Pair]:
         """Pulls that version; see WeightReceiver.batches()."""
         address, number = self._begin(global_steps)
         async for batch in self._receiver.batches(address, number):

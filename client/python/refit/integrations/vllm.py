@@ -18,7 +18,7 @@ BACKEND = "refit"
 
 
 def register() -> None:
-    """Names the backend to vLLM's factories, as far as this vLLM has them. May be called again; harmless without vLLM."""
+    """Names the backend to vLLM's factories, as far as there are any. May be called again; harmless without vLLM."""
     try:
         from vllm.distributed.weight_transfer import factory
     except ImportError:
@@ -54,8 +54,8 @@ class RefitWorkerExtension:
         Returns:
             The version.
         Raises:
-            RefitError: as Subscriber.pull(); the model is as it was then. What the model's own load_weights raises comes
-                out as it is, with the model partly loaded.
+            RefitError: as Subscriber.pull(); the model is as it was then. What the model's own load_weights raises
+                comes out as it is; the model may hold weights of two versions then.
         """
         if not isinstance(version, int):
             raise InvalidArgument(f"version {version!r}: expected a number, so that all workers load the same")

@@ -1,7 +1,7 @@
 """How vLLM loads weights into a model that runs already.
 
-After its first load vLLM may keep weights in its kernels' own layout. Its layerwise reload (from vLLM 0.16 on) takes those
-in the checkpoint's layout again; older versions have load_weights alone.
+After its first load vLLM may keep weights in its kernels' own layout. Its layerwise reload (from vLLM 0.16 on) takes
+those in the checkpoint's layout again; older versions have load_weights alone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Callable, ContextManager, Iterable, Optional
 
 
 def on_device(device: Any) -> ContextManager[Any]:
-    """Around the three below: where older versions make a layer's new tensors. None: where torch makes them by default."""
+    """Around the three below: where older versions make a layer's new tensors. None: torch's default."""
     if device is None:
         return nullcontext()
     import torch

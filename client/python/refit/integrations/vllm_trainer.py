@@ -1,4 +1,4 @@
-"""vLLM's sending half of the backend ``refit``: one engine in each trainer rank. vLLM's factory imports this; see vllm.py."""
+"""vLLM's sending half of the backend ``refit``, which its factory imports: one engine in each trainer rank."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ try:
     from vllm.distributed.weight_transfer.base import TrainerInitInfo, TrainerWeightTransferEngine
 except ImportError as error:
     raise ImportError(
-        f"refit's trainer engine needs vLLM >= 0.28, with TrainerWeightTransferEngine: {error}; refit.Publisher needs none"
+        f"refit's trainer engine needs vLLM >= 0.28, with TrainerWeightTransferEngine: {error}; refit.Publisher needs "
+        "none"
     ) from error
 
 
@@ -81,8 +82,8 @@ class RefitTrainerWeightTransferEngine(TrainerWeightTransferEngine[RefitTrainerI
         """One version, on every rank: pushed and committed by rank 0, then loaded by all workers.
 
         Raises:
-            InvalidArgument, NotFound, FailedPrecondition: naming the tensor in which the source's metadata and iteration
-                differ. No worker hears of the version.
+            InvalidArgument, NotFound, FailedPrecondition: naming the tensor in which the source's metadata and
+                iteration differ. No worker hears of the version.
             RefitError: as refit.Version.push(). What the client raises comes out as it is.
         """
         declared = _declared(self.source)

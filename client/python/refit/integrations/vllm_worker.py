@@ -1,4 +1,4 @@
-"""vLLM's receiving half of the backend ``refit``: one engine in each worker. vLLM's factory imports this; see vllm.py."""
+"""vLLM's receiving half of the backend ``refit``, which its factory imports: one engine in each worker."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ try:
     )
 except ImportError as error:
     raise ImportError(
-        f"refit's weight transfer engine needs vLLM >= 0.16, with vllm.distributed.weight_transfer: {error}; older versions "
-        "take --worker-extension-cls refit.integrations.vllm.RefitWorkerExtension"
+        f"refit's weight transfer engine needs vLLM >= 0.16, with vllm.distributed.weight_transfer: {error}; older "
+        "versions take --worker-extension-cls refit.integrations.vllm.RefitWorkerExtension"
     ) from error
 
 
@@ -30,7 +30,8 @@ class RefitInitInfo(WeightTransferInitInfo):
         address: of the service.
         model: whose versions.
         timeout: patience for each word of the service, seconds.
-        channel: options of the connection: transport, ca, token_file, ...; see refit.Subscriber. Files are the workers'.
+        channel: options of the connection: transport, ca, token_file, ...; see refit.Subscriber. Files are the
+            workers'.
     """
 
     address: str
@@ -49,10 +50,11 @@ class RefitUpdateInfo(WeightTransferUpdateInfo):
 
 
 class RefitWeightTransferEngine(WeightTransferEngine[RefitInitInfo, RefitUpdateInfo]):
-    """Pulls a version, all of it and verified, and only then begins to load it: a pull that fails leaves the model as it
-    was (before vLLM 0.23 the worker itself begins before the pull).
+    """Pulls a version, all of it and verified, and only then begins to load it: a pull that fails leaves the model as
+    it was (before vLLM 0.23 the worker itself begins before the pull).
 
-    Constructed as the installed vLLM does it: (config, parallel_config), and a model, or a vllm_config, in newer versions.
+    Constructed as the installed vLLM does it: (config, parallel_config), and a model, or a vllm_config, in newer
+    versions.
     """
 
     init_info_cls = RefitInitInfo
@@ -81,7 +83,7 @@ class RefitWeightTransferEngine(WeightTransferEngine[RefitInitInfo, RefitUpdateI
             refit.RefitError: as refit.Subscriber.pull().
         """
         if self._subscriber is None:
-            raise FailedPrecondition("the weight transfer engine is not initialised: init_transfer_engine() comes first")
+            raise FailedPrecondition("the engine is not initialised: init_transfer_engine() comes first")
         version = self._subscriber.pull(update_info.version, idle_timeout=self._timeout)
         if load_weights is not None:
             load_weights(list(version))

@@ -1,6 +1,7 @@
 """Frameworks' interfaces as they were read, so that the plugs are tested where the frameworks are not installed.
 
-Each module here has abstract classes with the given signatures and no more. use() puts them where the plugs import from.
+Each module here has abstract classes with the given signatures and no more. use() puts them where the plugs import
+from.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ def without(monkeypatch: Any, package: str, fresh: Iterable[str] = ()) -> None:
 
 
 def assert_fits(plug: type, contract: type) -> None:
-    """Every abstract method is there, takes the contract's arguments (those by position may have other names), asks for no
-    more, and is a coroutine function (or an asynchronous generator) where the contract's is."""
+    """Every abstract method is there, takes the contract's arguments (those by position may have other names), asks
+    for no more, and is a coroutine function (or an asynchronous generator) where the contract's is."""
     for name in getattr(contract, "__abstractmethods__"):
         theirs, ours = getattr(contract, name), getattr(plug, name)
         expected, got = _Takes(theirs), _Takes(ours)

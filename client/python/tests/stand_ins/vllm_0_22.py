@@ -1,4 +1,4 @@
-"""vllm.distributed.weight_transfer.base as in vLLM 0.22: the engine knows the model, the worker still owns the reload."""
+"""vllm.distributed.weight_transfer.base as in vLLM 0.22: the engine knows the model, the worker owns the reload."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""vllm.distributed.weight_transfer.base as in vLLM 0.33: a source's metadata is an attribute, and it has passes by name."""
+"""vllm.distributed.weight_transfer.base as in vLLM 0.33: a source's metadata is an attribute, its passes have names."""
 
 from __future__ import annotations
 
