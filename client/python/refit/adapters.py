@@ -27,8 +27,11 @@ def convert_single_tensor_to_hf(
     """
     lease = lend(fqn, tensor)
     outputs = _refit.convert_single(
-        adapter=adapter, native=_refit.Part(fqn, lease.dtype, lease.shape), memory=lease.memory,
-        exclude_key_regex=exclude_key_regex, dtype=None if dtype is None else dtype_name(dtype),
+        adapter=adapter,
+        native=_refit.Part(fqn, lease.dtype, lease.shape),
+        memory=lease.memory,
+        exclude_key_regex=exclude_key_regex,
+        dtype=None if dtype is None else dtype_name(dtype),
     )
     return [(part.name, _as(tensor, memory)) for part, memory in outputs]
 

@@ -54,7 +54,9 @@ def _cuts(name: str, placements: Any, rank: int) -> List[Tuple[int, int]]:
         if kind == "Replicate":
             continue
         if kind not in ("Shard", "_StridedShard"):
-            raise InvalidArgument(f"tensor {name}: placement {placement} is no part of it; expected Shard or Replicate", tensor=name)
+            raise InvalidArgument(
+                f"tensor {name}: placement {placement} is no part of it; expected Shard or Replicate", tensor=name
+            )
         cut = (mesh_dimension, placement.dim % rank)
         (plain if kind == "Shard" else strided).append(cut)
     return plain + strided[::-1]

@@ -17,7 +17,7 @@ def told_to(progress: Union[bool, OnProgress, None], what: str) -> Iterator[Opti
     elif callable(progress):
         yield progress
     else:
-        with (_tqdm_bar(what) or _rich_bar(what) or _nothing()) as tell:
+        with _tqdm_bar(what) or _rich_bar(what) or _nothing() as tell:
             yield tell
 
 

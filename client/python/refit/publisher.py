@@ -58,8 +58,14 @@ class Publisher:
         self._publisher = publisher
         self._timeout = timeout
         channel = make_channel(
-            address, transport=transport, connect_timeout=connect_timeout, ca=ca, certificate=certificate, key=key,
-            server_name=server_name, token_file=token_file,
+            address,
+            transport=transport,
+            connect_timeout=connect_timeout,
+            ca=ca,
+            certificate=certificate,
+            key=key,
+            server_name=server_name,
+            token_file=token_file,
         )
         self._connections = Connections(lambda: _refit.Publisher(channel))
         self._connections.give_back(self._connections.open())
@@ -95,9 +101,17 @@ class Publisher:
         rank = own_rank if rank is None else rank
         world = own_world if world is None else world
         options = _refit.PublishOptions(
-            model=self.model, version=number, adapter=self._adapter, dtype=None if dtype is None else dtype_name(dtype),
-            exclude_key_regex=exclude_key_regex, publisher=self._publisher, rank=rank, world=world,
-            hold_installs=hold_installs, trainer_epoch=trainer_epoch, timeout=self._timeout,
+            model=self.model,
+            version=number,
+            adapter=self._adapter,
+            dtype=None if dtype is None else dtype_name(dtype),
+            exclude_key_regex=exclude_key_regex,
+            publisher=self._publisher,
+            rank=rank,
+            world=world,
+            hold_installs=hold_installs,
+            trainer_epoch=trainer_epoch,
+            timeout=self._timeout,
         )
 
         # Its own while it is open: cancelling the version's calls cancels the connection.
@@ -107,8 +121,12 @@ class Publisher:
             return connection.open(options, parts, on_waiting)
 
         return Version(
-            number, open_push, exclude_key_regex, declare,
-            cancel=connection.cancel, on_end=lambda: self._connections.give_back(connection),
+            number,
+            open_push,
+            exclude_key_regex,
+            declare,
+            cancel=connection.cancel,
+            on_end=lambda: self._connections.give_back(connection),
         )
 
     def abort(self, version: int, reason: str) -> VersionInfo:
@@ -139,7 +157,12 @@ class Publisher:
         """
         with self._connections.one() as connection:
             return connection.await_workers(
-                model=self.model, version=version, installed=phase != "staged", workers=workers, all=all, timeout=timeout
+                model=self.model,
+                version=version,
+                installed=phase != "staged",
+                workers=workers,
+                all=all,
+                timeout=timeout,
             )
 
     def close(self) -> None:

@@ -10,7 +10,18 @@ from refit.errors import InvalidArgument
 from refit.tensors import dtype_name
 from refit.version import Tensors, Version
 
-_UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_UNITS = {
+    "": 1,
+    "b": 1,
+    "kib": 1 << 10,
+    "mib": 1 << 20,
+    "gib": 1 << 30,
+    "tib": 1 << 40,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+}
 
 
 def _size(value: Union[int, str]) -> int:
@@ -51,9 +62,15 @@ class Service:
 
         def open_push(parts: List["_refit.Part"]) -> Any:
             return self._native.open(
-                model=model, version=number, adapter=adapter, dtype=cast_to,
-                exclude_key_regex=exclude_key_regex, publisher=publisher, hold_installs=hold_installs,
-                trainer_epoch=trainer_epoch, tensors=parts,
+                model=model,
+                version=number,
+                adapter=adapter,
+                dtype=cast_to,
+                exclude_key_regex=exclude_key_regex,
+                publisher=publisher,
+                hold_installs=hold_installs,
+                trainer_epoch=trainer_epoch,
+                tensors=parts,
             )
 
         return Version(number, open_push, exclude_key_regex, declare)
@@ -108,11 +125,23 @@ def serve(
         Unavailable: if it cannot listen there.
     """
     if retain < 1:
-        raise InvalidArgument("retain must be at least 1: a service in the trainer's process cannot wait for its workers")
+        raise InvalidArgument(
+            "retain must be at least 1: a service in the trainer's process cannot wait for its workers"
+        )
     return Service(
         _refit.Service(
-            listen=listen, memory=_size(memory), retain=retain, metrics=metrics, convert_threads=convert_threads,
-            allow_plaintext=allow_plaintext, shared_memory=shared_memory, certificate=certificate, key=key,
-            client_ca=client_ca, tokens=tokens, roles=roles, spool=spool,
+            listen=listen,
+            memory=_size(memory),
+            retain=retain,
+            metrics=metrics,
+            convert_threads=convert_threads,
+            allow_plaintext=allow_plaintext,
+            shared_memory=shared_memory,
+            certificate=certificate,
+            key=key,
+            client_ca=client_ca,
+            tokens=tokens,
+            roles=roles,
+            spool=spool,
         )
     )

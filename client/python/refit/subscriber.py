@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from refit import _refit
 from refit.channel import Connections, make_channel
@@ -85,8 +85,15 @@ def selection(
             raise InvalidArgument(f"version '{version}': expected a number or 'latest'")
         version = None
     return _refit.PullOptions(
-        model=model, version=version, filter=filter, names=list(names), rules=list(rules),
-        boxes=list((boxes or {}).items()), worker=worker, installed=installed, idle_timeout=idle_timeout,
+        model=model,
+        version=version,
+        filter=filter,
+        names=list(names),
+        rules=list(rules),
+        boxes=list((boxes or {}).items()),
+        worker=worker,
+        installed=installed,
+        idle_timeout=idle_timeout,
         resume_within=resume_within,
     )
 
@@ -122,8 +129,13 @@ class Subscriber:
         self.model = model
         self.worker = worker
         self._channel_options: Dict[str, Any] = dict(
-            transport=transport, connect_timeout=connect_timeout, ca=ca, certificate=certificate, key=key,
-            server_name=server_name, token_file=token_file,
+            transport=transport,
+            connect_timeout=connect_timeout,
+            ca=ca,
+            certificate=certificate,
+            key=key,
+            server_name=server_name,
+            token_file=token_file,
         )
         channel = make_channel(address, **self._channel_options)
         self._connections = Connections(lambda: _refit.Subscriber(channel))
@@ -168,19 +180,31 @@ class Subscriber:
             Unavailable: the service went away.
         """
         options = selection(
-            self.model, version=version, filter=filter, names=names, rules=rules, boxes=boxes, worker=self.worker,
-            installed=installed, idle_timeout=idle_timeout, resume_within=resume_within,
+            self.model,
+            version=version,
+            filter=filter,
+            names=names,
+            rules=rules,
+            boxes=boxes,
+            worker=self.worker,
+            installed=installed,
+            idle_timeout=idle_timeout,
+            resume_within=resume_within,
         )
         targets = targets_of(out)
         with self._connections.one() as connection, told_to(progress, f"pull of {self.model}/{version}") as tell:
             return PulledVersion(*connection.pull(options, targets, not copy, tell))
 
-    def follow(self, install: Callable[[PulledVersion], Any], *, until: Optional[Callable[[], bool]] = None, **options: Any) -> None:
+    def follow(
+        self, install: Callable[[PulledVersion], Any], *, until: Optional[Callable[[], bool]] = None, **options: Any
+    ) -> None:
         """Stages and installs each new version until `until()`, asked after each install, says so; else for ever.
 
         A shorthand for Worker(...).follow(until); `options` are Worker's.
         """
-        Worker(self.address, install=install, model=self.model, worker=self.worker, **self._channel_options, **options).follow(until)
+        Worker(
+            self.address, install=install, model=self.model, worker=self.worker, **self._channel_options, **options
+        ).follow(until)
 
     def watch(self, after: Optional[int] = None) -> Iterator[VersionInfo]:
         """The states of versions larger than `after`, as they change; first the present ones. Without end."""

@@ -127,7 +127,18 @@ def _lend_dlpack(tensor: Any) -> Lease:
 
 def _lend_buffer(tensor: Any, writable: bool) -> Lease:
     view = memoryview(tensor)
-    formats = {"d": "F64", "f": "F32", "e": "F16", "q": "I64", "l": "I64", "i": "I32", "h": "I16", "b": "I8", "B": "U8", "?": "BOOL"}
+    formats = {
+        "d": "F64",
+        "f": "F32",
+        "e": "F16",
+        "q": "I64",
+        "l": "I64",
+        "i": "I32",
+        "h": "I16",
+        "b": "I8",
+        "B": "U8",
+        "?": "BOOL",
+    }
     dtype = formats.get(view.format)
     if dtype is None:
         raise TypeError(f"its buffer's format is '{view.format}'")

@@ -216,7 +216,9 @@ class Version:
             declared = self._declared[index]
             if (dtype, shape) != (declared.dtype, declared.box.sizes) and declared.nbytes != 0:
                 raise InvalidArgument(
-                    f"tensor {name}: {declared!r} was declared, got {dtype} {list(shape)}", tensor=name, version=self.number
+                    f"tensor {name}: {declared!r} was declared, got {dtype} {list(shape)}",
+                    tensor=name,
+                    version=self.number,
                 )
             yield index, memory
 
@@ -224,7 +226,9 @@ class Version:
         for name, tensor in pairs:
             index = self._index.get(name)
             if index is None:
-                raise NotFound(f"tensor {name}: it was not declared to version {self.number}", tensor=name, version=self.number)
+                raise NotFound(
+                    f"tensor {name}: it was not declared to version {self.number}", tensor=name, version=self.number
+                )
             if self._declared[index].nbytes == 0 or self._push.unneeded(index):
                 continue
             yield name, tensor.to_local() if is_dtensor(tensor) else tensor

@@ -61,17 +61,33 @@ class Worker:
         from refit.subscriber import PulledVersion, selection
 
         pull = selection(
-            model, filter=filter, names=names, rules=rules, boxes=boxes, worker=worker, idle_timeout=idle_timeout,
+            model,
+            filter=filter,
+            names=names,
+            rules=rules,
+            boxes=boxes,
+            worker=worker,
+            idle_timeout=idle_timeout,
             resume_within=resume_within,
         )
         channel = make_channel(
-            address, transport=transport, connect_timeout=connect_timeout, ca=ca, certificate=certificate, key=key,
-            server_name=server_name, token_file=token_file,
+            address,
+            transport=transport,
+            connect_timeout=connect_timeout,
+            ca=ca,
+            certificate=certificate,
+            key=key,
+            server_name=server_name,
+            token_file=token_file,
         )
         self._native = _refit.Worker(
-            channel=channel, pull=pull, targets=targets_of(in_place), in_place=in_place is not None,
+            channel=channel,
+            pull=pull,
+            targets=targets_of(in_place),
+            in_place=in_place is not None,
             max_version_step=max_version_step,
-            install=lambda result, memories: install(PulledVersion(result, memories)), on_error=on_error,
+            install=lambda result, memories: install(PulledVersion(result, memories)),
+            on_error=on_error,
         )
 
     def follow(self, until: Optional[Callable[[], bool]] = None) -> None:

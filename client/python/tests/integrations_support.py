@@ -1,8 +1,8 @@
-"""What the plugs' tests share: weights, and a service."""
+"""What the plugs' tests share: weights."""
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator
+from typing import Any, Dict
 
 import pytest
 
@@ -44,9 +44,3 @@ def publish(address: str, version: int, tensors: Dict[str, Any], **options: Any)
     with refit.Publisher(address, adapter="identity", **options) as publisher:
         with publisher.version(version, rank=0, world=1) as v:
             v.push(tensors)
-
-
-@pytest.fixture
-def service() -> Iterator[refit.Service]:
-    with refit.serve(memory="64MiB") as running:
-        yield running

@@ -29,10 +29,15 @@ def convert(name, dtype, shape, data, exclude):
     part = _refit.Part(name, dtype, shape)
     address, size, _ = _refit.read_buffer(data)
     outputs = _refit.convert_single(
-        adapter="gemma4_moe", native=part, memory=_refit.Lent(address, size, data), exclude_key_regex=exclude, dtype=None
+        adapter="gemma4_moe",
+        native=part,
+        memory=_refit.Lent(address, size, data),
+        exclude_key_regex=exclude,
+        dtype=None,
     )
     return {
-        to.name: (to.dtype, list(to.shape), data if memory is None else bytes(memoryview(memory))) for to, memory in outputs
+        to.name: (to.dtype, list(to.shape), data if memory is None else bytes(memoryview(memory)))
+        for to, memory in outputs
     }
 
 

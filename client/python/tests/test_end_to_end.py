@@ -56,7 +56,9 @@ def adapted(state_dict, dtype):
 
 
 def same_bits(a, b):
-    return a.dtype == b.dtype and torch.equal(a.contiguous().view(-1).view(torch.uint8), b.contiguous().view(-1).view(torch.uint8))
+    return a.dtype == b.dtype and torch.equal(
+        a.contiguous().view(-1).view(torch.uint8), b.contiguous().view(-1).view(torch.uint8)
+    )
 
 
 def difference(a, b):
@@ -71,7 +73,9 @@ def test_workers_say_what_the_trainer_says(service, tmp_path, dtype, tolerance):
     optimiser = torch.optim.AdamW(trainer.parameters(), lr=1e-2)
     path = os.pathsep.join([str(pathlib.Path(__file__).parent), *sys.path])
     workers = [
-        subprocess.Popen([sys.executable, "-c", WORKER, service.address, str(tmp_path), name], env=dict(os.environ, PYTHONPATH=path))
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, service.address, str(tmp_path), name], env=dict(os.environ, PYTHONPATH=path)
+        )
         for name in ("w0", "w1")
     ]
     try:

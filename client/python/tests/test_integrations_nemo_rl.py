@@ -7,7 +7,7 @@ import inspect
 from typing import Any, Dict, List
 
 import pytest
-from integrations_support import all_same, publish, same, service, torch, weights  # noqa: F401
+from integrations_support import all_same, torch, weights
 from stand_ins import assert_fits
 from stand_ins.nemo_rl import CheckpointEngine, Refit
 

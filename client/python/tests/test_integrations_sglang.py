@@ -11,7 +11,7 @@ import sys
 from typing import Any, Dict
 
 import pytest
-from integrations_support import all_same, publish, service, torch, weights  # noqa: F401
+from integrations_support import all_same, publish, torch, weights
 
 import refit
 from refit.integrations.sglang import DESCRIPTOR, LOADER, descriptor, load, update_request

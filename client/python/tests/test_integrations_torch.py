@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict
 
 import pytest
-from integrations_support import publish, same, service, torch  # noqa: F401
+from integrations_support import publish, same, torch
 
 import refit
 from refit.integrations.torch import install_into
@@ -65,9 +65,7 @@ def test_a_tied_parameter_may_be_missing(service: Any) -> None:
         (lambda w: w["lm_head.weight"].add_(1), "lm_head.weight", "tied to embed.weight"),
     ],
 )
-def test_what_does_not_fit_is_named_and_nothing_is_written(
-    service: Any, change: Any, tensor: str, reason: str
-) -> None:
+def test_what_does_not_fit_is_named_and_nothing_is_written(service: Any, change: Any, tensor: str, reason: str) -> None:
     model, tensors = Model(), new_weights()
     change(tensors)
     before = state(model)

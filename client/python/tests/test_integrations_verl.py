@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Optional
 
 import pytest
 import stand_ins
-from integrations_support import all_same, service, torch, weights  # noqa: F401
+from integrations_support import all_same, torch, weights
 
 import refit
 from stand_ins.verl import connect
@@ -65,7 +65,7 @@ def step(actors: List[Any], rollouts: List[Any], tensors: Dict[str, Any], global
     """What each rollout worker received."""
     given = results(actors, rollouts, tensors, global_steps)
     assert given[: len(actors)] == [None] * len(actors)
-    return given[len(actors):]
+    return given[len(actors) :]
 
 
 def test_it_fits_the_contract(contract: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Optional
 
 import pytest
 import stand_ins
-from integrations_support import all_same, publish, same, service, torch, weights  # noqa: F401
+from integrations_support import all_same, publish, torch, weights
 
 import refit
 from refit.integrations import vllm as plug
@@ -88,7 +88,10 @@ class Worker:
             self._reload.record_metadata_for_reloading(model)
         base = vllm.base.WeightTransferEngine
         known = {
-            "config": None, "parallel_config": None, "device": torch.device("cpu"), "model": model,
+            "config": None,
+            "parallel_config": None,
+            "device": torch.device("cpu"),
+            "model": model,
             "vllm_config": SimpleNamespace(parallel_config=None, model_config=None),
         }
         names = [name for name in inspect.signature(base.__init__).parameters if name != "self"]

@@ -28,7 +28,20 @@ def round_trip(service, transport, tensors, **options):
     return refit.Subscriber(service.address, transport=transport).pull()
 
 
-TORCH_DTYPES = ["float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "int64", "int32", "int16", "int8", "uint8", "bool"]
+TORCH_DTYPES = [
+    "float64",
+    "float32",
+    "float16",
+    "bfloat16",
+    "float8_e4m3fn",
+    "float8_e5m2",
+    "int64",
+    "int32",
+    "int16",
+    "int8",
+    "uint8",
+    "bool",
+]
 
 
 @needs_torch
@@ -42,7 +55,9 @@ def test_torch(service, transport, name):
     version = round_trip(service, transport, {"w": sent, "scalar": sent[0, 0], "empty": sent[:0]})
     for key, expected in {"w": sent, "scalar": sent[0, 0], "empty": sent[:0]}.items():
         assert version[key].dtype == dtype and version[key].shape == expected.shape
-        assert torch.equal(version[key].contiguous().view(-1).view(torch.uint8), expected.contiguous().view(-1).view(torch.uint8))
+        assert torch.equal(
+            version[key].contiguous().view(-1).view(torch.uint8), expected.contiguous().view(-1).view(torch.uint8)
+        )
 
 
 @needs_torch

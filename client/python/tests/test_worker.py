@@ -207,8 +207,11 @@ def test_callbacks_run_in_the_calling_thread(service):
     here = []
     worker = refit.Worker(service.address, install=lambda version: here.append(threading.current_thread()))
     worker.refit()
-    thread = threading.Thread(target=lambda: refit.Subscriber(service.address).follow(
-        install=lambda version: here.append(threading.current_thread()), until=lambda: True))
+    thread = threading.Thread(
+        target=lambda: refit.Subscriber(service.address).follow(
+            install=lambda version: here.append(threading.current_thread()), until=lambda: True
+        )
+    )
     thread.start()
     thread.join()
     assert here == [threading.main_thread(), thread]

@@ -63,7 +63,11 @@ def measure(setup: Setup, section: Section) -> None:
 
 
 def add_rows(section: Section, results: dict, total: int) -> None:
-    rates = {name: [total / value / 1e9 for value in seconds] for name, seconds in results.items() if isinstance(seconds, list)}
+    rates = {
+        name: [total / value / 1e9 for value in seconds]
+        for name, seconds in results.items()
+        if isinstance(seconds, list)
+    }
     for name, samples in rates.items():
         row = Row(name, median(samples), "GB/s", f"{median(results[name]):.3f} s", name != PLAIN, [], samples)
         if name in OURS:

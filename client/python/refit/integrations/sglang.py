@@ -56,7 +56,9 @@ def update_request(address: str, version: int, *, tensor_parallel: int, **option
     """
     payload = base64.b64encode(pickle.dumps(descriptor(address, version, **options))).decode()
     return {
-        "serialized_named_tensors": [payload] * tensor_parallel, "load_format": LOADER, "weight_version": str(version),
+        "serialized_named_tensors": [payload] * tensor_parallel,
+        "load_format": LOADER,
+        "weight_version": str(version),
     }
 
 

@@ -60,9 +60,7 @@ def _targets(model: Any) -> Dict[str, Any]:
     """Parameters and persistent buffers by name, tied ones under each of theirs."""
     import torch
 
-    return {
-        name: value for name, value in model.state_dict(keep_vars=True).items() if isinstance(value, torch.Tensor)
-    }
+    return {name: value for name, value in model.state_dict(keep_vars=True).items() if isinstance(value, torch.Tensor)}
 
 
 def _check(version: PulledVersion, name: str, target: Any, source: Any) -> None:
@@ -72,7 +70,8 @@ def _check(version: PulledVersion, name: str, target: Any, source: Any) -> None:
         raise _wrong(version, name, "the model's is on meta and has no memory")
     if (source.dtype, source.shape) != (target.dtype, target.shape):
         raise _wrong(
-            version, name,
+            version,
+            name,
             f"expected {target.dtype} {list(target.shape)} as in the model, got {source.dtype} {list(source.shape)}",
         )
 

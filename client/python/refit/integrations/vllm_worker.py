@@ -43,7 +43,7 @@ class RefitInitInfo(WeightTransferInitInfo):
 @dataclass
 class RefitUpdateInfo(WeightTransferUpdateInfo):
     """Attributes:
-        version: which one to load; it is committed, or being pushed.
+    version: which one to load; it is committed, or being pushed.
     """
 
     version: int

@@ -47,7 +47,8 @@ class Refit:
         ranked: List[Dict[str, Any]] = [{**one.prepare(), "rank": rank} for rank, one in enumerate(self.policies)]
         topology = dict(
             metadata=ranked + [one.prepare() for one in self.rollouts],
-            train_world_size=len(self.policies), rollout_world_size=len(self.rollouts),
+            train_world_size=len(self.policies),
+            rollout_world_size=len(self.rollouts),
         )
         for rank, one in enumerate(self.rollouts):  # in any order
             one.init_rollout_process_group(rollout_rank=rank, **topology)
