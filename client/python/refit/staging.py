@@ -23,8 +23,7 @@ def on_host(pairs: Iterable[Pair], begin: Optional[Begin] = None) -> Iterator[Pa
     """
     pending: Optional[Tuple[str, Callable[[], Any]]] = None
     for name, tensor in pairs:
-        is_here = not is_torch(tensor) or tensor.device.type == "cpu"
-        begun = (name, (lambda here=tensor: here) if is_here else _begin(name, tensor, begin))
+        begun = (name, _begin(name, tensor, begin))
         if pending is not None:
             yield pending[0], pending[1]()
         pending = begun
@@ -33,13 +32,15 @@ def on_host(pairs: Iterable[Pair], begin: Optional[Begin] = None) -> Iterator[Pa
 
 
 def _begin(name: str, tensor: Any, begin: Optional[Begin]) -> Callable[[], Any]:
+    if not is_torch(tensor) or tensor.device.type == "cpu":
+        return lambda: tensor
     if begin is not None:
         return begin(tensor.detach())
     device = tensor.device
     if device.type == "meta":
         raise InvalidArgument(f"tensor {name}: it is on {device} and has no data", tensor=name)
     if device.type != "cuda":
-        return tensor.detach().cpu
+        return lambda: tensor.detach().cpu()
     if not sys.modules["torch"].cuda.is_available():
         raise InvalidArgument(f"tensor {name}: it is on {device}, and this process has no CUDA", tensor=name)
     return pinned_copy(tensor.detach())

@@ -145,7 +145,7 @@ def _lend_buffer(tensor: Any, writable: bool) -> Lease:
     address, size, read_only = _refit.read_buffer(view)
     if writable and read_only:
         raise TypeError("it is read-only")
-    return Lease(dtype, tuple(view.shape), _refit.Lent(address, size, view))
+    return Lease(dtype, tuple(view.shape or ()), _refit.Lent(address, size, view))
 
 
 class Tensor:

@@ -114,11 +114,10 @@ class Version:
         """
         if self._is_over:
             raise FailedPrecondition(f"version {self.number} is over: nothing can be pushed", version=self.number)
+        pairs = self._wanted(tensors)
         if self._push is None:
-            pairs = list(self._wanted(tensors))
+            pairs = list(pairs)
             self._open([part_of(name, tensor) for name, tensor in pairs])
-        else:
-            pairs = self._wanted(tensors)
         with told_to(progress, f"push of version {self.number}") as tell, cancellable(self._cancel):
             self._append_all(pairs, tell)
 

@@ -14,7 +14,6 @@ from integrations_support import all_same, publish, torch, weights
 
 import refit
 from refit.integrations import vllm as plug
-from refit.integrations import vllm_reload
 
 BASE = "vllm.distributed.weight_transfer.base"
 FACTORY = "vllm.distributed.weight_transfer.factory"
