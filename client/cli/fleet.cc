@@ -81,8 +81,9 @@ std::vector<std::string> FleetBars(const FleetState& state, size_t width) {
   label_width = std::min(label_width, kWidestLabel);
 
   std::vector<std::string> lines;
+  lines.reserve(bars.size() + 1);
   for (const Bar& bar : bars) lines.push_back(RenderBar(bar, label_width, width));
-  if (lines.empty()) lines.push_back("no versions and no workers yet");
+  if (lines.empty()) lines.emplace_back("no versions and no workers yet");
   return lines;
 }
 

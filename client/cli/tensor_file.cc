@@ -17,6 +17,7 @@ absl::StatusOr<std::unique_ptr<SafetensorsWriter>> CreateTensorFile(const std::s
     metadata[kShardsKey] = *std::move(shards);
   }
   std::vector<TensorSpec> specs;
+  specs.reserve(tensors.size());
   for (const TensorPart& part : tensors) specs.push_back(part.spec());
   return SafetensorsWriter::Create(path, std::move(specs), metadata);
 }

@@ -18,7 +18,7 @@ namespace refit::cli {
 absl::Status ContinueWithTorch();
 
 // As Verifier::Create. After ContinueWithTorch.
-absl::StatusOr<std::unique_ptr<Verifier>> MakeVerifier(Expectation expected);
+absl::StatusOr<std::unique_ptr<Verifier>> MakeVerifier(Expectation&& expected);
 
 // As ConvertFile. After ContinueWithTorch.
 absl::Status ConvertOffline(const OfflineConvertOptions& options, const std::string& in, const std::string& out);

@@ -7,7 +7,7 @@ namespace refit::cli {
 
 absl::Status ContinueWithTorch() { return absl::OkStatus(); }
 
-absl::StatusOr<std::unique_ptr<Verifier>> MakeVerifier(Expectation expected) {
+absl::StatusOr<std::unique_ptr<Verifier>> MakeVerifier(Expectation&& expected) {
   return Verifier::Create(std::move(expected));
 }
 

@@ -33,13 +33,14 @@ absl::Status ContinueWithTorch() {
   if (error || access(program.c_str(), X_OK) != 0) return NoTorch();
   std::vector<std::string> arguments = OwnArguments();
   std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
   for (std::string& argument : arguments) argv.push_back(argument.data());
   argv.push_back(nullptr);
   execv(program.c_str(), argv.data());
   return absl::InternalError(absl::StrCat("cannot run ", program, ": ", std::strerror(errno)));
 }
 
-absl::StatusOr<std::unique_ptr<Verifier>> MakeVerifier(Expectation /*expected*/) { return NoTorch(); }
+absl::StatusOr<std::unique_ptr<Verifier>> MakeVerifier(Expectation&& /*expected*/) { return NoTorch(); }
 
 absl::Status ConvertOffline(const OfflineConvertOptions& /*options*/, const std::string& /*in*/,
                             const std::string& /*out*/) {

@@ -5,7 +5,7 @@
 #include <grpcpp/generic/generic_stub.h>
 
 #include <array>
-#include <cstdint>
+#include <cstddef>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -15,7 +15,7 @@ namespace refit {
 namespace {
 
 // What is asked of gRPC; each at most once at a time.
-enum Operation : uintptr_t { kStart, kWrite, kRead, kFinish, kOperations };
+enum Operation : size_t { kStart, kWrite, kRead, kFinish, kOperations };
 
 }  // namespace
 
@@ -77,7 +77,7 @@ class RawReader::State {
   void* Begin(Operation operation) {
     ++pending_;
     done_[operation] = false;
-    return reinterpret_cast<void*>(static_cast<uintptr_t>(operation));
+    return &done_[operation];
   }
 
   void BeginRead() {
@@ -96,7 +96,7 @@ class RawReader::State {
     void* tag = nullptr;
     bool ok = false;
     if (completions_.AsyncNext(&tag, &ok, deadline) != grpc::CompletionQueue::GOT_EVENT) return false;
-    const auto operation = reinterpret_cast<uintptr_t>(tag);
+    const auto operation = static_cast<size_t>(static_cast<bool*>(tag) - done_.data());
     --pending_;
     done_[operation] = true;
     succeeded_[operation] = ok;

@@ -55,8 +55,9 @@ class WatchedFile {
     if (stamp == stamp_) return value_;
     stamp_ = stamp;
     absl::StatusOr<T> value = read_(path_);
-    if (value.ok()) value_ = std::make_shared<const T>(*std::move(value));
-    if (report_) report_(value.status());
+    const absl::Status status = value.status();
+    if (status.ok()) value_ = std::make_shared<const T>(*std::move(value));
+    if (report_) report_(status);
     return value_;
   }
 

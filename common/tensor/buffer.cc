@@ -135,9 +135,9 @@ std::shared_ptr<const Buffer> Buffer::Borrow(absl::Span<const std::byte> bytes, 
 void Buffer::Prefault(size_t begin, size_t size) {
 #ifdef MADV_POPULATE_WRITE
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  const auto first = reinterpret_cast<uintptr_t>(data_ + begin) / page * page;
-  const auto end = reinterpret_cast<uintptr_t>(data_ + std::min(size_, begin + size));
-  madvise(reinterpret_cast<void*>(first), end - first, MADV_POPULATE_WRITE);
+  std::byte* const first = data_ + begin - reinterpret_cast<uintptr_t>(data_ + begin) % page;
+  const std::byte* const end = data_ + std::min(size_, begin + size);
+  madvise(first, static_cast<size_t>(end - first), MADV_POPULATE_WRITE);
 #else
   (void)begin, (void)size;
 #endif

@@ -10,11 +10,11 @@
 //
 //   chaos_test [--rounds N | --seconds N] [--seed N]
 #include <gtest/gtest.h>
-#include <signal.h>
 
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <fstream>
 #include <map>
