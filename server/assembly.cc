@@ -67,6 +67,7 @@ absl::Status Assembly::CheckFit(size_t tensor) const {
   const TensorSpec& spec = native_[tensor];
   const std::vector<Holders>& holders = holders_[tensor];
   std::vector<Box> boxes;
+  boxes.reserve(holders.size());
   for (const Holders& alike : holders) boxes.push_back(alike.box);
   const std::optional<TilingError> error = CheckTiling(spec.shape, boxes);
   if (!error.has_value()) return absl::OkStatus();
