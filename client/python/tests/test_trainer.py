@@ -107,6 +107,12 @@ def test_progress_ends_at_all(service, open_version):
     assert told[-1] == (12000, 12000) and len(told) >= 2 and told == sorted(told)
 
 
+def test_a_bar_is_shown_where_there_is_one(service, open_version):
+    with open_version(1) as version:
+        version.push({"w": f32(1)}, progress=True)
+    assert len(refit.Subscriber(service.address).pull(progress=True)) == 1
+
+
 def test_a_callback_that_raises_ends_the_push(service, open_version):
     def fail(done, total):
         raise RuntimeError("enough")
