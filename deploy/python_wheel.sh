@@ -22,5 +22,5 @@ trap 'rm -rf "$venv"' EXIT
 "$venv/bin/pip" wheel -q --no-deps -w "$out" ./client/python
 "$venv/bin/pip" install -q --no-index --force-reinstall "$out"/refit-*.whl
 "$venv/bin/pip" install -q pytest numpy
-(cd client/python && "$venv/bin/python" -B -m pytest -q -rs -p no:cacheprovider tests)
+"$venv/bin/python" -B -m pytest -q -rs -p no:cacheprovider client/python/tests
 ls -l "$out"/refit-*.whl
