@@ -104,7 +104,7 @@ struct VersionPush::State {
   std::string short_chunk;           // a message of it; kept for its memory
   std::unique_ptr<RawCall> call;
   std::unique_ptr<ActiveCalls::Entry> entry;  // of `call`
-  absl::Status over;  // not OK: nothing more can be pushed
+  absl::Status over;                          // not OK: nothing more can be pushed
   bool committed = false;
 
   absl::Status TakeShards(std::vector<TensorPart> declared);
@@ -528,9 +528,9 @@ absl::StatusOr<uint32_t> Publisher::AwaitWorkers(const Await& await) {
   request.set_all(await.all);
   request.set_timeout_ms(static_cast<uint64_t>(std::max<int64_t>(await.timeout.count(), 0)));
   // The service answers at the timeout; the margin is for one that does not.
-  const absl::StatusOr<v1::AwaitWorkersResponse> response =
-      CallUnary(*state_->stub, &Stub::AwaitWorkers, request, await.timeout + kAnswerMargin,
-                absl::StrCat("waiting for workers of ", await.model, "/", await.version, " at ", state_->address), state_->calls);
+  const absl::StatusOr<v1::AwaitWorkersResponse> response = CallUnary(
+      *state_->stub, &Stub::AwaitWorkers, request, await.timeout + kAnswerMargin,
+      absl::StrCat("waiting for workers of ", await.model, "/", await.version, " at ", state_->address), state_->calls);
   if (!response.ok()) return response.status();
   return response->workers();
 }

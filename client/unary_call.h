@@ -14,8 +14,8 @@
 
 namespace refit {
 
-// Calls `method` of a generated stub, as one of `calls` if given. An error, DEADLINE_EXCEEDED after `timeout` among them, begins
-// with `context`.
+// Calls `method` of a generated stub, as one of `calls` if given. An error, DEADLINE_EXCEEDED after `timeout` among
+// them, begins with `context`.
 template <typename Stub, typename Request, typename Response>
 absl::StatusOr<Response> CallUnary(Stub& stub,
                                    grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),

@@ -45,9 +45,8 @@ void PutAside(PyObject* object) {
 
 std::shared_ptr<const void> OwnedBy(pybind11::object object) {
   ReleaseAside(nullptr);
-  return {object.release().ptr(), [](const void* owned) {
-            PutAside(static_cast<PyObject*>(const_cast<void*>(owned)));
-          }};
+  return {object.release().ptr(),
+          [](const void* owned) { PutAside(static_cast<PyObject*>(const_cast<void*>(owned))); }};
 }
 
 }  // namespace refit::python

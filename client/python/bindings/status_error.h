@@ -40,6 +40,12 @@ inline pybind11::object ToException(const absl::Status& status) {
       .attr("from_status")(status.raw_code(), std::string(status.message()));
 }
 
+// Raises a Python exception that exists already. With the GIL held.
+[[noreturn]] inline void Raise(const pybind11::object& exception) {
+  PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception.ptr())), exception.ptr());
+  throw pybind11::error_already_set();
+}
+
 inline void RegisterStatusError() {
   pybind11::register_exception_translator([](std::exception_ptr thrown) {
     try {

@@ -57,7 +57,9 @@ struct Export {
   std::shared_ptr<const void> owner;
 };
 
-void DeleteExport(DLManagedTensor* managed) { const std::unique_ptr<Export> ends(static_cast<Export*>(managed->context)); }
+void DeleteExport(DLManagedTensor* managed) {
+  const std::unique_ptr<Export> ends(static_cast<Export*>(managed->context));
+}
 
 void DeleteCapsule(PyObject* capsule) {
   if (PyCapsule_IsValid(capsule, kDLPackName) == 0) return;  // somebody took it

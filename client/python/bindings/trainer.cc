@@ -162,8 +162,7 @@ void BindTrainer(py::module_& module) {
       .def(
           "abort",
           [](Publisher& publisher, const std::string& model, uint64_t version, const std::string& reason) {
-            return ToDict(
-                Run<v1::VersionSummary>(publisher, [&] { return publisher.Abort(model, version, reason); }));
+            return ToDict(Run<v1::VersionSummary>(publisher, [&] { return publisher.Abort(model, version, reason); }));
           },
           py::arg("model"), py::arg("version"), py::arg("reason"))
       .def(

@@ -173,7 +173,7 @@ class PythonSubscriber {
     Sink sink(pool_, targets, may_map, progress);
     absl::StatusOr<PullResult> result;
     RunInterruptible([&] { result = subscriber_->Pull(options, sink); }, [&] { subscriber_->Cancel(); });
-    if (!result.ok()) throw Failed(result.status(), sink.wrote_targets());
+    if (!result.ok()) Fail(result.status(), sink.wrote_targets());
     return py::make_tuple(ResultOf(*result), std::move(sink.tensors()));
   }
 
@@ -193,11 +193,10 @@ class PythonSubscriber {
   void Cancel() { subscriber_->Cancel(); }
 
  private:
-  static py::error_already_set Failed(const absl::Status& status, bool torn) {
+  [[noreturn]] static void Fail(const absl::Status& status, bool torn) {
     const py::object exception = ToException(status);
     exception.attr("torn") = torn;
-    PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception.ptr())), exception.ptr());
-    return py::error_already_set();
+    Raise(exception);
   }
 
   std::unique_ptr<Subscriber> subscriber_;
@@ -299,9 +298,7 @@ class PythonWorker {
     raised_ = py::none();
     Run([&] { version = refit(); });
     if (!version.ok() && !raised_.is_none()) {
-      const py::object raised = std::exchange(raised_, py::none());
-      PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(raised.ptr())), raised.ptr());
-      throw py::error_already_set();
+      Raise(std::exchange(raised_, py::none()));
     }
     return ToDict(Value(std::move(version)));
   }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, List, Optional, Tuple
 
 from refit import _refit
-from refit.tensors import Tensor, dtype_name, is_torch, lend
+from refit.tensors import Tensor, cast_name, is_torch, lend
 
 
 def convert_single_tensor_to_hf(
@@ -31,7 +31,7 @@ def convert_single_tensor_to_hf(
         native=_refit.Part(fqn, lease.dtype, lease.shape),
         memory=lease.memory,
         exclude_key_regex=exclude_key_regex,
-        dtype=None if dtype is None else dtype_name(dtype),
+        dtype=cast_name(dtype),
     )
     return [(part.name, _as(tensor, memory)) for part, memory in outputs]
 

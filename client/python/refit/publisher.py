@@ -7,7 +7,7 @@ from typing import Any, Callable, List, Optional
 from refit import _refit
 from refit.channel import Connections, make_channel
 from refit.dtensor import process_rank
-from refit.tensors import dtype_name
+from refit.tensors import cast_name
 from refit.version import Tensors, Version, VersionInfo
 
 
@@ -104,7 +104,7 @@ class Publisher:
             model=self.model,
             version=number,
             adapter=self._adapter,
-            dtype=None if dtype is None else dtype_name(dtype),
+            dtype=cast_name(dtype),
             exclude_key_regex=exclude_key_regex,
             publisher=self._publisher,
             rank=rank,

@@ -7,7 +7,7 @@ from typing import Any, List, Optional, Union
 
 from refit import _refit
 from refit.errors import InvalidArgument
-from refit.tensors import dtype_name
+from refit.tensors import cast_name
 from refit.version import Tensors, Version
 
 _UNITS = {
@@ -58,7 +58,7 @@ class Service:
         memory. All of the version comes from this process."""
         if self._native is None:
             raise InvalidArgument("the service is closed")
-        cast_to = None if dtype is None else dtype_name(dtype)
+        cast_to = cast_name(dtype)
 
         def open_push(parts: List["_refit.Part"]) -> Any:
             return self._native.open(

@@ -45,6 +45,11 @@ def dtype_name(dtype: Any) -> str:
     return known if known is not None else _refit.parse_dtype(str(dtype))
 
 
+def cast_name(dtype: Any) -> Optional[str]:
+    """What to cast to, as dtype_name(); None: no cast."""
+    return None if dtype is None else dtype_name(dtype)
+
+
 class Lease(NamedTuple):
     """A tensor's memory, lent for a while."""
 
