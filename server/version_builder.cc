@@ -253,8 +253,8 @@ absl::StatusOr<v1::VersionSummary> VersionBuilder::Commit() {
   if (incomplete != 0) {
     return absl::FailedPreconditionError(
         absl::StrCat("version ", version_->Label(), " cannot be committed: ", incomplete, " of ", shards_.size(),
-                     " tensors are incomplete, the first is tensor ", shards_[first].ToString(), " with ", received_[first],
-                     " of ", shards_[first].ByteSize(), " bytes"));
+                     " tensors are incomplete, the first is tensor ", shards_[first].ToString(), " with ",
+                     received_[first], " of ", shards_[first].ByteSize(), " bytes"));
   }
   if (version_->assembly().Commit(rank_)) {
     if (absl::Status status = store_.Commit(*version_); !status.ok()) return status;
