@@ -12,6 +12,7 @@
 #include "common/net/byte_buffer.h"
 #include "common/net/messages.h"
 #include "common/net/status.h"
+#include "common/tensor/kernels.h"
 
 namespace refit {
 
@@ -61,8 +62,11 @@ absl::Status PullReceiver::OnMessage(const grpc::ByteBuffer& buffer) {
   const absl::StatusOr<std::optional<DecodedChunk>> chunk = message.DecodeChunk();
   if (!chunk.ok()) return Breach(chunk.status().message());
   if (chunk->has_value()) {
-    return OnChunk((*chunk)->header, (*chunk)->payload_bytes,
-                   [&](std::byte* dst) { return message.CopyAndDigest((*chunk)->payload_offset, dst); });
+    return OnChunk((*chunk)->header, (*chunk)->payload_bytes, [&](std::byte* dst) {
+      using Through = ReceivedMessage::Through;
+      const Through through = memory_.size() < kPastCacheBytes ? Through::kCache : Through::kPastCache;
+      return message.CopyAndDigest((*chunk)->payload_offset, dst, through);
+    });
   }
   if (const auto batch = message.DecodeBatch(); batch.has_value()) return OnBatch(*batch);
   google::protobuf::Arena arena;  // a manifest has very many small entries

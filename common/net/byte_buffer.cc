@@ -102,11 +102,15 @@ void ReceivedMessage::ForEachRun(uint64_t offset, const std::function<void(absl:
   }
 }
 
-uint64_t ReceivedMessage::CopyAndDigest(uint64_t offset, std::byte* dst) const {
+uint64_t ReceivedMessage::CopyAndDigest(uint64_t offset, std::byte* dst, Through through) const {
   thread_local Hasher hasher;  // allocates once
   hasher.Reset();
   ForEachRun(offset, [&](absl::Span<const std::byte> run) {
-    hasher.CopyAndUpdate(run.data(), run.size(), dst);
+    if (through == Through::kPastCache) {
+      hasher.UpdateAndCopyPastCache(run.data(), run.size(), dst);
+    } else {
+      hasher.CopyAndUpdate(run.data(), run.size(), dst);
+    }
     dst += run.size();
   });
   return hasher.Digest();

@@ -51,7 +51,9 @@ class ReceivedMessage {
   void ForEachRun(uint64_t offset, const std::function<void(absl::Span<const std::byte>)>& sink) const;
 
   // Copies the bytes from `offset` to the end to `dst`, which has room for them, digesting them (XXH3-64) on the way.
-  uint64_t CopyAndDigest(uint64_t offset, std::byte* dst) const;
+  // Past the cache: if nobody reads them at once; see CopyPastCache.
+  enum class Through { kCache, kPastCache };
+  uint64_t CopyAndDigest(uint64_t offset, std::byte* dst, Through through = Through::kCache) const;
 
  private:
   grpc::ByteBuffer buffer_;

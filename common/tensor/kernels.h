@@ -25,6 +25,13 @@ void ConvertElements(DType from, DType to, const std::byte* src, std::byte* dst,
 void TransposeElements(DType from, DType to, const std::byte* src, int64_t src_stride, std::byte* dst,
                        int64_t dst_stride, int64_t rows, int64_t cols);
 
+// Of memory of this many bytes and more, what is written first has left the cache before anybody reads it.
+inline constexpr uint64_t kPastCacheBytes = 1 << 20;
+
+// Copies bytes past the cache, which then has room for others: for destinations of kPastCacheBytes and more that nobody
+// reads at once. Must not overlap.
+void CopyPastCache(const std::byte* src, std::byte* dst, size_t size);
+
 // Writes `count` times the number one as `dtype` has it (true for BOOL).
 void FillOnes(DType dtype, std::byte* dst, int64_t count);
 

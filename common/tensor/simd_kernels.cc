@@ -230,15 +230,21 @@ void TransposeBlock(const std::byte* src, int64_t src_stride, std::byte* dst, in
                          {extent.rows - whole_rows, extent.cols});
 }
 
-// From this size on the destination would leave the cache before anybody reads it, so it is written past the cache.
-constexpr int64_t kStreamBytes = 1 << 20;
-
-// Copies a line past the cache; both are aligned to one.
+// Copies a line past the cache; the destination is aligned to one.
 void StreamLine(const std::byte* src, std::byte* dst) {
   const hn::ScalableTag<uint8_t> tag;
   for (int64_t at = 0; at < kLine; at += static_cast<int64_t>(hn::Lanes(tag))) {
-    hn::Stream(hn::Load(tag, reinterpret_cast<const uint8_t*>(src + at)), tag, reinterpret_cast<uint8_t*>(dst + at));
+    hn::Stream(hn::LoadU(tag, reinterpret_cast<const uint8_t*>(src + at)), tag, reinterpret_cast<uint8_t*>(dst + at));
   }
+}
+
+void Stream(const std::byte* src, std::byte* dst, size_t size) {
+  const size_t to_line = (kLine - reinterpret_cast<uintptr_t>(dst) % kLine) % kLine;
+  size_t at = std::min(size, to_line);
+  std::memcpy(dst, src, at);
+  for (; size - at >= kLine; at += kLine) StreamLine(src + at, dst + at);
+  std::memcpy(dst + at, src + at, size - at);
+  hwy::FlushStream();
 }
 
 // One transposition. Goes by panels of rows that become one line of the destination's, a panel by blocks of a line of
@@ -251,7 +257,7 @@ class Transposer {
       : convert_(convert), src_size_(src_size), src_stride_(src_stride), dst_stride_(dst_stride), cols_(cols) {}
 
   void Run(const std::byte* src, std::byte* dst, int64_t rows) {
-    const bool stream = dst_stride_ * cols_ >= kStreamBytes && dst_stride_ % kLine == 0 &&
+    const bool stream = dst_stride_ * cols_ >= static_cast<int64_t>(kPastCacheBytes) && dst_stride_ % kLine == 0 &&
                         reinterpret_cast<uintptr_t>(dst) % kSize == 0;
     while (rows > 0) {
       // The first panel may end where the destination's first whole line begins.
@@ -326,6 +332,7 @@ namespace {
 
 HWY_EXPORT(Convert);
 HWY_EXPORT(Transpose);
+HWY_EXPORT(Stream);
 
 }  // namespace
 
@@ -341,6 +348,10 @@ void ConvertElements(DType from, DType to, const std::byte* src, std::byte* dst,
 void TransposeElements(DType from, DType to, const std::byte* src, int64_t src_stride, std::byte* dst,
                        int64_t dst_stride, int64_t rows, int64_t cols) {
   HWY_DYNAMIC_DISPATCH(Transpose)(from, to, src, src_stride, dst, dst_stride, rows, cols);
+}
+
+void CopyPastCache(const std::byte* src, std::byte* dst, size_t size) {
+  if (size != 0) HWY_DYNAMIC_DISPATCH(Stream)(src, dst, size);
 }
 
 std::vector<std::string> KernelTargets() {

@@ -15,6 +15,8 @@
 #include <cstring>
 #include <memory>
 
+#include "common/tensor/kernels.h"
+
 namespace refit {
 
 class Hasher {
@@ -25,12 +27,21 @@ class Hasher {
   void Update(const void* data, size_t size) { XXH3_64bits_update(state_.get(), data, size); }
   // Copies the bytes to `dst` on the way: piece by piece, so that each is hashed while it is in the cache.
   void CopyAndUpdate(const void* data, size_t size, void* dst) {
-    constexpr size_t kHotBytes = 64 << 10;
     for (size_t at = 0; at < size; at += kHotBytes) {
       const size_t piece = std::min(kHotBytes, size - at);
       auto* to = static_cast<std::byte*>(dst) + at;
       std::memcpy(to, static_cast<const std::byte*>(data) + at, piece);
       Update(to, piece);
+    }
+  }
+  // The same past the cache; see CopyPastCache. Hashes what it reads, not what it wrote: the bytes must be nobody
+  // else's.
+  void UpdateAndCopyPastCache(const void* data, size_t size, void* dst) {
+    for (size_t at = 0; at < size; at += kHotBytes) {
+      const size_t piece = std::min(kHotBytes, size - at);
+      const std::byte* from = static_cast<const std::byte*>(data) + at;
+      Update(from, piece);
+      CopyPastCache(from, static_cast<std::byte*>(dst) + at, piece);
     }
   }
   uint64_t Digest() const { return XXH3_64bits_digest(state_.get()); }
@@ -39,6 +50,8 @@ class Hasher {
   static uint64_t Of(const void* data, size_t size) { return XXH3_64bits(data, size); }
 
  private:
+  static constexpr size_t kHotBytes = 64 << 10;
+
   struct Free {
     void operator()(XXH3_state_t* state) const { XXH3_freeState(state); }
   };

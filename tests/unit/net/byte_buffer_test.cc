@@ -121,9 +121,11 @@ TEST(ReceivedMessage, TakesApartHoweverItIsSliced) {
                         [&](absl::Span<const std::byte> run) { runs.insert(runs.end(), run.begin(), run.end()); });
     EXPECT_EQ(runs, payload);
 
-    Bytes copy(payload.size());
-    EXPECT_EQ(received.CopyAndDigest((*decoded)->payload_offset, copy.data()), header.digest);
-    EXPECT_EQ(copy, payload);
+    for (const auto through : {ReceivedMessage::Through::kCache, ReceivedMessage::Through::kPastCache}) {
+      Bytes copy(payload.size());
+      EXPECT_EQ(received.CopyAndDigest((*decoded)->payload_offset, copy.data(), through), header.digest);
+      EXPECT_EQ(copy, payload);
+    }
   }
 }
 
@@ -131,10 +133,12 @@ TEST(ReceivedMessage, DigestsLargeRunsInPieces) {
   const Bytes payload = RandomBytes((64 << 10) * 3 + 17);
   const grpc::Slice slice(payload.data(), payload.size());
   const ReceivedMessage received(grpc::ByteBuffer(&slice, 1));
-  Bytes copy(payload.size());
-  EXPECT_EQ(received.CopyAndDigest(0, copy.data()), DigestBytes(payload));
-  EXPECT_EQ(copy, payload);
-  EXPECT_EQ(received.CopyAndDigest(payload.size(), nullptr), DigestBytes({}));
+  for (const auto through : {ReceivedMessage::Through::kCache, ReceivedMessage::Through::kPastCache}) {
+    Bytes copy(payload.size());
+    EXPECT_EQ(received.CopyAndDigest(0, copy.data(), through), DigestBytes(payload));
+    EXPECT_EQ(copy, payload);
+    EXPECT_EQ(received.CopyAndDigest(payload.size(), nullptr, through), DigestBytes({}));
+  }
 }
 
 TEST(ReceivedMessage, OfNothing) {

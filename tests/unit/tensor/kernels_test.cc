@@ -288,6 +288,26 @@ TEST(TransposeTest, LargeOnesThatAreWrittenPastTheCache) {
   CheckTranspose(DType::kBF16, DType::kBF16, 700, 1000, 0, 2116, 0, 26);
 }
 
+TEST(CopyPastCacheTest, CopiesWhateverTheAlignmentAndNothingBesides) {
+  Bytes source(4096);
+  for (size_t i = 0; i < source.size(); ++i) source[i] = static_cast<std::byte>(i * 31 % 251);
+  ForEachTarget([&] {
+    for (const size_t size : {0, 1, 63, 64, 65, 127, 128, 200, 1000, 3000}) {
+      for (size_t from = 0; from < 65; from += 13) {
+        for (size_t to = 0; to < 130; to += 7) {
+          Bytes expected(size + 260, std::byte{0xEE});
+          Bytes got = expected;
+          std::copy_n(source.begin() + static_cast<std::ptrdiff_t>(from), size,
+                      expected.begin() + static_cast<std::ptrdiff_t>(to));
+          CopyPastCache(source.data() + from, got.data() + to, size);
+          ASSERT_EQ(got, expected) << size << " bytes from " << from << " to " << to;
+        }
+      }
+    }
+  });
+  CopyPastCache(nullptr, nullptr, 0);
+}
+
 TEST(FillOnesTest, WritesOneOfEveryType) {
   for (DType dtype : kAllDTypes) {
     SCOPED_TRACE(std::string(Name(dtype)));
