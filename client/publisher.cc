@@ -3,6 +3,7 @@
 #include <google/protobuf/arena.h>
 
 #include <algorithm>
+#include <chrono>
 #include <limits>
 #include <utility>
 
@@ -27,17 +28,20 @@ namespace {
 
 constexpr char kPushMethod[] = "/refit.v1.PushService/Push";
 using Stub = v1::PushService::Stub;
+using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::seconds kUnaryTimeout{60};
 constexpr std::chrono::seconds kAnswerMargin{10};
 
 // A part of a declaration is sent once it is this large.
-constexpr size_t kDeclareBytes = 1 << 20;
+constexpr size_t kDeclareBytes = 128 << 10;
 // What a message may hold besides its payload.
 constexpr uint64_t kMessageOverhead = 1 << 10;
 // A few chunks, so that payloads are still in the cache when the service reads them. Short chunks go over the
 // connection, and so do those that would soon fill the ring.
 constexpr uint64_t kRingBytes = 16 << 20;
+// Short chunks wait for others for so long.
+constexpr std::chrono::milliseconds kBatchInterval{1};
 // Chunks are cut at multiples of the largest element.
 constexpr uint64_t kElementBytes = 8;
 
@@ -92,7 +96,7 @@ struct VersionPush::State {
   Transport transport = Transport::kAuto;
   std::string context;  // "push of default/3 (rank 2 of 8) to 127.0.0.1:50051"
   std::vector<TensorPart> shards;
-  absl::flat_hash_map<absl::string_view, size_t> index;  // by name
+  absl::flat_hash_map<absl::string_view, size_t> index;  // by name, once one is pushed by that
   std::vector<Progress> progress;
   v1::VersionOpened opened;
   std::vector<bool> digest_only;
@@ -101,13 +105,15 @@ struct VersionPush::State {
   uint64_t sent_bytes = 0;           // of payload
   uint64_t received_bytes = 0;       // of those, what the service has acknowledged
   std::unique_ptr<SharedRing> ring;  // null: payloads go over the connection
-  std::string short_chunk;           // a message of it; kept for its memory
+  std::string batch;                 // entries of short chunks that are to be sent
+  Clock::time_point batch_sent_at;   // the last one
   std::unique_ptr<RawCall> call;
   std::unique_ptr<ActiveCalls::Entry> entry;  // of `call`
   absl::Status over;                          // not OK: nothing more can be pushed
   bool committed = false;
 
   absl::Status TakeShards(std::vector<TensorPart> declared);
+  void IndexNames();
   absl::Status MakeRing(const std::string& address);
   absl::Status Open();
   absl::Status Declare();
@@ -117,6 +123,7 @@ struct VersionPush::State {
   absl::Status WaitForWindow(uint64_t payload_bytes);
   absl::Status WaitForReceived();
   absl::Status SendShort(const ChunkHeader& header, absl::Span<const std::byte> payload);
+  absl::Status SendBatch(absl::string_view what = "");
   absl::Status SendShared(ChunkHeader header, absl::Span<const std::byte> payload);
   absl::Status AppendDigest(size_t tensor, absl::Span<const std::byte> bytes);
   absl::Status AppendChunk(size_t tensor, absl::Span<const std::byte> payload, std::shared_ptr<const void> owner);
@@ -145,6 +152,7 @@ absl::Status VersionPush::State::FailAsServiceSays(absl::string_view what) {
 }
 
 absl::Status VersionPush::State::Send(grpc::ByteBuffer message, absl::string_view what) {
+  if (absl::Status status = SendBatch(what); !status.ok()) return status;
   const absl::Status status = call->Write(std::move(message), options.timeout);
   return status.ok() ? status : FailAsServiceSays(what);
 }
@@ -165,6 +173,7 @@ absl::Status VersionPush::State::Read(v1::PushResponse& response) {
 
 // How long other ranks may keep this one waiting is for the service to say; each `waiting` shows that it lives.
 absl::Status VersionPush::State::Receive(v1::PushResponse::ResponseCase expected, v1::PushResponse& response) {
+  if (absl::Status status = SendBatch(); !status.ok()) return status;
   while (true) {
     if (absl::Status status = Read(response); !status.ok()) return status;
     if (response.response_case() == expected) return absl::OkStatus();
@@ -186,15 +195,19 @@ absl::Status VersionPush::State::TakeShards(std::vector<TensorPart> declared) {
         absl::StrCat(context, ": rank ", options.rank, " is not below world ", options.world));
   }
   shards = std::move(declared);
-  index.reserve(shards.size());
-  for (size_t i = 0; i < shards.size(); ++i) {
-    if (absl::Status status = CheckShard(shards[i]); !status.ok()) return Annotate(status, context);
-    index.emplace(shards[i].tensor.name, i);
+  for (const TensorPart& shard : shards) {
+    if (absl::Status status = CheckShard(shard); !status.ok()) return Annotate(status, context);
   }
   progress.resize(shards.size());
   digest_only.resize(shards.size());
   unneeded.resize(shards.size());
   return absl::OkStatus();
+}
+
+void VersionPush::State::IndexNames() {
+  if (!index.empty()) return;
+  index.reserve(shards.size());
+  for (size_t i = 0; i < shards.size(); ++i) index.emplace(shards[i].tensor.name, i);
 }
 
 // Where there is none, or the service is elsewhere, all goes over the connection.
@@ -332,11 +345,19 @@ absl::Status VersionPush::State::WaitForReceived() {
 }
 
 absl::Status VersionPush::State::SendShort(const ChunkHeader& header, absl::Span<const std::byte> payload) {
-  short_chunk.clear();
-  AppendBatchOfOne(header, payload, short_chunk);
-  const absl::Status status = call->WriteTogether(short_chunk, kBatchBytes, options.timeout);
-  return status.ok() ? status
-                     : FailAsServiceSays(absl::StrCat("tensor ", Printable(shards[header.tensor].tensor.name)));
+  if (batch.empty()) batch.reserve(kMaxBatchBytes);
+  AppendBatchEntry(header, payload, batch);
+  const bool is_due = batch.size() >= kBatchBytes || Clock::now() - batch_sent_at >= kBatchInterval;
+  if (!is_due) return absl::OkStatus();
+  return SendBatch(absl::StrCat("tensor ", Printable(shards[header.tensor].tensor.name)));
+}
+
+// What short chunks there are, before anything else is sent or waited for.
+absl::Status VersionPush::State::SendBatch(absl::string_view what) {
+  if (batch.empty()) return absl::OkStatus();
+  batch_sent_at = Clock::now();
+  const absl::Status status = call->Write(MakeBatchMessage(std::exchange(batch, {})), options.timeout);
+  return status.ok() ? status : FailAsServiceSays(what);
 }
 
 // Puts the payload into the ring and sends where it lies.
@@ -408,7 +429,8 @@ absl::Status VersionPush::Append(size_t index, absl::Span<const std::byte> bytes
 
 absl::Status VersionPush::Push(absl::string_view name, absl::Span<const std::byte> bytes,
                                std::shared_ptr<const void> owner) {
-  const State& state = *state_;
+  State& state = *state_;
+  state.IndexNames();
   const auto found = state.index.find(name);
   if (found == state.index.end()) {
     return absl::NotFoundError(absl::StrCat(state.context, ": tensor ", Printable(name), " was not declared"));

@@ -29,11 +29,13 @@ absl::Status CheckLimit(absl::string_view what, uint64_t has, absl::string_view 
 }
 
 absl::Status CheckTensor(const v1::TensorSpec& tensor, const Limits& limits) {
+  const auto dimensions = static_cast<uint64_t>(tensor.shape_size());
+  if (tensor.name().size() <= limits.max_name_bytes && dimensions <= limits.max_dimensions) return absl::OkStatus();
   const std::string name = Printable(tensor.name());
   const absl::Status length = CheckLimit(absl::StrCat("tensor name \"", name, "\""), tensor.name().size(), "bytes",
                                          limits.max_name_bytes, "--max-name-bytes");
   if (!length.ok()) return length;
-  return CheckLimit(absl::StrCat("tensor \"", name, "\""), tensor.shape_size(), "dimensions", limits.max_dimensions,
+  return CheckLimit(absl::StrCat("tensor \"", name, "\""), dimensions, "dimensions", limits.max_dimensions,
                     "--max-dimensions");
 }
 

@@ -2,6 +2,7 @@
 
 #include <google/protobuf/arena.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/memory/memory.h"
@@ -184,6 +185,7 @@ void PullSession::Forfeit() const {
 // Short chunks that are ready, from `first` on.
 grpc::ByteBuffer PullSession::NextBatch(Version::Chunk first) {
   std::string entries;
+  entries.reserve(kMaxBatchBytes);
   for (std::optional<Version::Chunk> chunk = std::move(first); chunk.has_value();) {
     AppendBatchEntry(HeaderOf(*chunk), chunk->bytes, entries);
     Advance(chunk->bytes.size());
@@ -202,19 +204,15 @@ absl::StatusOr<std::optional<grpc::ByteBuffer>> PullSession::Committed() {
   if (summary.state() == v1::VERSION_STATE_ABORTED) {
     return absl::AbortedError(absl::StrCat("version ", Label(), " was aborted: ", summary.abort_reason()));
   }
-  ManifestDigester digester;
-  for (const Selected& selected : selection_) {
-    const absl::StatusOr<uint64_t> digest = DigestOf(selected);
-    if (!digest.ok()) return digest.status();
-    digester.Add(TensorPart{reader_->spec(selected.tensor), selected.box}, *digest);
-  }
+  const absl::StatusOr<uint64_t> selection_digest = SelectionDigest(summary);
+  if (!selection_digest.ok()) return selection_digest.status();
   phase_ = Phase::kDone;
   v1::PullResponse response;
   v1::PullCommitted& committed = *response.mutable_committed();
   *committed.mutable_summary() = std::move(summary);
   committed.set_sent_bytes(sent_bytes_);
   committed.set_sent_chunks(sent_chunks_);
-  committed.set_selection_digest(digester.Finish());
+  committed.set_selection_digest(*selection_digest);
   committed.set_lease(lease_);
   if (installed_version_.has_value()) {
     const std::vector<uint64_t> skipped =
@@ -222,6 +220,21 @@ absl::StatusOr<std::optional<grpc::ByteBuffer>> PullSession::Committed() {
     committed.mutable_skipped()->Assign(skipped.begin(), skipped.end());
   }
   return Serialize(response);
+}
+
+// Of a version that is committed.
+absl::StatusOr<uint64_t> PullSession::SelectionDigest(const v1::VersionSummary& summary) const {
+  const auto is_whole = [](const Selected& selected) { return selected.whole; };
+  if (selection_.size() == reader_->size() && std::all_of(selection_.begin(), selection_.end(), is_whole)) {
+    return summary.manifest_digest();
+  }
+  ManifestDigester digester;
+  for (const Selected& selected : selection_) {
+    const absl::StatusOr<uint64_t> digest = DigestOf(selected);
+    if (!digest.ok()) return digest.status();
+    digester.Add(TensorPart{reader_->spec(selected.tensor), selected.box}, *digest);
+  }
+  return digester.Finish();
 }
 
 // Of a version that is committed.

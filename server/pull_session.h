@@ -78,6 +78,7 @@ class PullSession {
   uint64_t SizeOf(const Selected& selected) const;
   // The part that is being sent; the present tensor is not sent whole.
   VersionPart& PresentPart();
+  absl::StatusOr<uint64_t> SelectionDigest(const v1::VersionSummary& summary) const;
   absl::StatusOr<uint64_t> DigestOf(const Selected& selected) const;
   absl::StatusOr<std::optional<grpc::ByteBuffer>> Committed();
 

@@ -125,9 +125,9 @@ absl::StatusOr<std::vector<Selected>> SelectTensors(const Version& version, cons
 }
 
 void FillEntry(const Version& version, const Selected& selected, const PartTable& parts, v1::ManifestEntry& entry) {
-  const TensorPart part{version.spec(selected.tensor), selected.box};
-  ToProto(part.tensor, *entry.mutable_tensor());
-  entry.set_bytes(part.ByteSize());
+  const TensorSpec& spec = version.spec(selected.tensor);
+  ToProto(spec, *entry.mutable_tensor());
+  entry.set_bytes(static_cast<uint64_t>(ElementCount(selected.box)) * ElementSize(spec.dtype));
   std::optional<uint64_t> digest;
   if (selected.whole) {
     digest = version.tensor_digest(selected.tensor);

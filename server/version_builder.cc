@@ -109,8 +109,6 @@ absl::Status VersionBuilder::Join(std::vector<TensorPart> shards) {
     boxes.push_back(shard.box);
   }
   shards_ = std::move(shards);
-  index_of_.reserve(shards_.size());
-  for (size_t i = 0; i < shards_.size(); ++i) index_of_.emplace(shards_[i].tensor.name, i);
   received_.resize(shards_.size(), 0);
   const absl::StatusOr<bool> is_last = version_->Join(rank_, std::move(boxes));
   if (!is_last.ok()) return is_last.status();
@@ -138,7 +136,11 @@ absl::Status VersionBuilder::PublishWithoutData() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<size_t> VersionBuilder::IndexOf(absl::string_view name) const {
+absl::StatusOr<size_t> VersionBuilder::IndexOf(absl::string_view name) {
+  if (index_of_.empty()) {
+    index_of_.reserve(shards_.size());
+    for (size_t i = 0; i < shards_.size(); ++i) index_of_.emplace(shards_[i].tensor.name, i);
+  }
   const auto it = index_of_.find(name);
   if (it != index_of_.end()) return it->second;
   return absl::NotFoundError(

@@ -60,7 +60,7 @@ class VersionBuilder {
   // Bytes of the shard that have come so far.
   uint64_t received(size_t index) const { return received_[index]; }
   // Index of the native tensor of this name. NOT_FOUND if it was not declared.
-  absl::StatusOr<size_t> IndexOf(absl::string_view name) const;
+  absl::StatusOr<size_t> IndexOf(absl::string_view name);
 
   // Whether no output needs the shard's bytes, as when the tensor is excluded: they need not come.
   bool is_unneeded(size_t index) const { return version_->plan().outputs_of_native[index].empty(); }
@@ -110,7 +110,7 @@ class VersionBuilder {
   std::vector<TensorPart> shards_;
   std::vector<uint64_t> received_;
   mutable std::optional<std::vector<bool>> digest_only_;     // once the assembly is complete
-  absl::flat_hash_map<absl::string_view, size_t> index_of_;  // by name
+  absl::flat_hash_map<absl::string_view, size_t> index_of_;  // by name, once one is asked for
 };
 
 }  // namespace refit

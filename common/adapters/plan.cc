@@ -48,10 +48,6 @@ absl::Status CheckOutputs(const VersionPlan& plan) {
   owners.reserve(plan.outputs.size());
   for (const VersionPlan::Output& output : plan.outputs) {
     const absl::string_view name = output.planned.hf.name;
-    // A wider dtype than the native one's may be too much.
-    if (const auto bytes = ByteCount(output.planned.hf.dtype, output.planned.hf.shape); !bytes.ok()) {
-      return absl::InvalidArgumentError(absl::StrCat("tensor ", Printable(name), ": ", bytes.status().message()));
-    }
     const auto [owner, is_new] = owners.emplace(name, output.native_index);
     if (is_new) continue;
     return absl::InvalidArgumentError(absl::StrCat("native tensors ", Printable(plan.native[owner->second].name),

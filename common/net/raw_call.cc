@@ -37,17 +37,6 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
     return absl::OkStatus();
   }
 
-  absl::Status WriteTogether(absl::string_view encoding, size_t limit, std::chrono::milliseconds timeout) {
-    std::unique_lock lock(mutex_);
-    if (!Await(lock, timeout, [&] { return !writing_ || together_.size() < limit; })) {
-      return GiveUp("the peer took no message", timeout);
-    }
-    if (write_failed_ || writes_done_ || released_) return Ended();
-    together_.append(encoding.data(), encoding.size());
-    if (!writing_) WriteWhatIsTogether();
-    return absl::OkStatus();
-  }
-
   absl::Status WritesDone(std::chrono::milliseconds timeout) {
     std::unique_lock lock(mutex_);
     if (!AwaitWritten(lock, timeout)) return GiveUp("the peer took no message", timeout);
@@ -95,7 +84,6 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
     writing_ = false;
     if (!ok) write_failed_ = true;
     outgoing_.Clear();
-    if (ok && !released_ && !together_.empty()) WriteWhatIsTogether();
     changed_.notify_all();
   }
 
@@ -114,19 +102,13 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
 
   // Everything that was given to write was taken by gRPC.
   bool AwaitWritten(std::unique_lock<std::mutex>& lock, std::chrono::milliseconds timeout) {
-    return Await(lock, timeout, [this] { return !writing_ && (together_.empty() || write_failed_); });
+    return Await(lock, timeout, [this] { return !writing_; });
   }
 
   void StartWriting(grpc::ByteBuffer message) {
     outgoing_ = std::move(message);
     writing_ = true;
     StartWrite(&outgoing_);
-  }
-
-  void WriteWhatIsTogether() {
-    const grpc::Slice slice(together_);
-    together_.clear();
-    StartWriting(grpc::ByteBuffer(&slice, 1));
   }
 
   void ReadNext() {
@@ -165,7 +147,6 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
   bool done_ = false;
   grpc::ByteBuffer incoming_;
   grpc::ByteBuffer outgoing_;
-  std::string together_;                      // encodings that wait for outgoing_
   std::optional<grpc::ByteBuffer> received_;  // read ahead
   grpc::Status status_;
   absl::Status gave_up_;
@@ -183,10 +164,6 @@ RawCall::~RawCall() { reactor_->CancelAndAwaitDone(); }
 
 absl::Status RawCall::Write(grpc::ByteBuffer message, std::chrono::milliseconds timeout) {
   return reactor_->Write(std::move(message), timeout);
-}
-
-absl::Status RawCall::WriteTogether(absl::string_view encoding, size_t limit, std::chrono::milliseconds timeout) {
-  return reactor_->WriteTogether(encoding, limit, timeout);
 }
 
 absl::Status RawCall::WritesDone(std::chrono::milliseconds timeout) { return reactor_->WritesDone(timeout); }

@@ -27,11 +27,6 @@ class RawCall {
   // the call has ended: the reason is what Finish says. DEADLINE_EXCEEDED cancels the call.
   absl::Status Write(grpc::ByteBuffer message, std::chrono::milliseconds timeout);
 
-  // Adds to a message that is sent as soon as gRPC has taken the one before it: at once if there is none. Protobuf
-  // encodings of one kind of message can be put together like that. Waits while `limit` bytes or more are to be sent.
-  // Otherwise as Write.
-  absl::Status WriteTogether(absl::string_view encoding, size_t limit, std::chrono::milliseconds timeout);
-
   // No more writes.
   absl::Status WritesDone(std::chrono::milliseconds timeout);
 

@@ -1,5 +1,7 @@
 #include "common/tensor/tensor_spec.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
@@ -35,7 +37,13 @@ CodePoint DecodeUtf8(absl::string_view text) {
 
 bool IsControl(char32_t value) { return value < 0x20 || (value >= 0x7F && value < 0xA0); }
 
+// As almost all names are; there are very many of them.
+bool IsPlainAscii(absl::string_view name) {
+  return std::all_of(name.begin(), name.end(), [](char c) { return c >= 0x20 && c < 0x7F; });
+}
+
 absl::Status CheckCharacters(absl::string_view name) {
+  if (IsPlainAscii(name)) return absl::OkStatus();
   for (size_t at = 0; at < name.size();) {
     const CodePoint point = DecodeUtf8(name.substr(at));
     if (point.bytes == 0) {

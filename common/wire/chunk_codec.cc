@@ -186,13 +186,6 @@ std::string EncodeBatchPrefix(uint64_t entries_bytes) {
   return std::string(prefix.text());
 }
 
-void AppendBatchOfOne(const ChunkHeader& header, absl::Span<const std::byte> payload, std::string& batches) {
-  const ChunkPrefix prefix(header, payload.size());
-  batches += EncodeBatchPrefix(prefix.size() + payload.size());
-  prefix.AppendTo(batches);
-  AppendBytes(payload, batches);
-}
-
 bool IsBatch(std::byte first) { return std::to_integer<uint8_t>(first) == kBatch; }
 
 std::optional<std::vector<ChunkView>> DecodeBatch(absl::Span<const std::byte> message) {

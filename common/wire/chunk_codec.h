@@ -36,6 +36,8 @@ inline constexpr uint64_t kBatchBytes = 512 << 10;
 
 // Upper bound of what EncodeChunkPrefix returns, in bytes.
 inline constexpr size_t kMaxChunkPrefixBytes = 80;
+// Of a batch's entries that gets no more of them once it has kBatchBytes.
+inline constexpr size_t kMaxBatchBytes = kBatchBytes + kMaxChunkPrefixBytes + kShortChunkBytes;
 
 // Everything of a PushRequest or PullResponse with this chunk but the payload itself, which must follow,
 // `payload_bytes` long.
@@ -45,7 +47,6 @@ std::string EncodeChunkPrefix(const ChunkHeader& header, uint64_t payload_bytes)
 // that tells their size. Batches one after the other make one.
 void AppendBatchEntry(const ChunkHeader& header, absl::Span<const std::byte> payload, std::string& entries);
 std::string EncodeBatchPrefix(uint64_t entries_bytes);
-void AppendBatchOfOne(const ChunkHeader& header, absl::Span<const std::byte> payload, std::string& batches);
 
 // A chunk whose payload lies in its message.
 struct ChunkView {

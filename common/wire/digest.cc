@@ -5,30 +5,25 @@
 #include <bit>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "common/wire/hasher.h"
 
 namespace refit {
 namespace {
 
-std::array<std::byte, 8> LittleEndian(uint64_t value) {
-  std::array<std::byte, 8> bytes;
-  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(value >> (8 * i));
+std::array<char, 8> LittleEndian(uint64_t value) {
+  std::array<char, 8> bytes;
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(value >> (8 * i));
   return bytes;
 }
 
-void AddDigest(Hasher& hasher, uint64_t digest) {
-  const auto bytes = LittleEndian(digest);
-  hasher.Update(bytes.data(), bytes.size());
-}
-
-std::string Join(absl::Span<const int64_t> numbers) {
-  std::string text;
+void AppendJoined(absl::Span<const int64_t> numbers, std::string& text) {
+  const char* separator = "";
   for (const int64_t number : numbers) {
-    if (!text.empty()) text.push_back(',');
-    text += std::to_string(number);
+    absl::StrAppend(&text, separator, number);
+    separator = ",";
   }
-  return text;
 }
 
 }  // namespace
@@ -104,16 +99,22 @@ uint64_t TensorDigester::Finish() {
 
 struct ManifestDigester::State {
   Hasher hasher;
+  std::string entry;  // kept for its memory
 
-  void Add(const TensorSpec& spec, absl::string_view place, uint64_t digest) {
-    std::string entry;
-    for (const absl::string_view text : {absl::string_view(spec.name), Name(spec.dtype), place}) {
-      entry.append(text.data(), text.size());
-      entry.push_back('\0');
-    }
-    hasher.Update(entry.data(), entry.size());
-    AddDigest(hasher, digest);
+  void Begin(const TensorSpec& spec) {
+    entry.clear();
+    absl::StrAppend(&entry, spec.name, kEnd, Name(spec.dtype), kEnd);
+    AppendJoined(spec.shape, entry);
   }
+
+  void End(uint64_t digest) {
+    const std::array<char, 8> bytes = LittleEndian(digest);
+    absl::StrAppend(&entry, kEnd, absl::string_view(bytes.data(), bytes.size()));
+    hasher.Update(entry.data(), entry.size());
+  }
+
+ private:
+  static constexpr absl::string_view kEnd = absl::string_view("\0", 1);
 };
 
 ManifestDigester::ManifestDigester() : state_(std::make_unique<State>()) {}
@@ -122,13 +123,19 @@ ManifestDigester::ManifestDigester(ManifestDigester&&) noexcept = default;
 ManifestDigester& ManifestDigester::operator=(ManifestDigester&&) noexcept = default;
 
 void ManifestDigester::Add(const TensorSpec& spec, uint64_t tensor_digest) {
-  state_->Add(spec, Join(spec.shape), tensor_digest);
+  state_->Begin(spec);
+  state_->End(tensor_digest);
 }
 
 void ManifestDigester::Add(const TensorPart& part, uint64_t part_digest) {
-  std::string place = Join(part.tensor.shape);
-  if (!part.is_whole()) place += "@" + Join(part.box.offsets) + "+" + Join(part.box.sizes);
-  state_->Add(part.tensor, place, part_digest);
+  state_->Begin(part.tensor);
+  if (!part.is_whole()) {
+    absl::StrAppend(&state_->entry, "@");
+    AppendJoined(part.box.offsets, state_->entry);
+    absl::StrAppend(&state_->entry, "+");
+    AppendJoined(part.box.sizes, state_->entry);
+  }
+  state_->End(part_digest);
 }
 
 uint64_t ManifestDigester::Finish() const { return state_->hasher.Digest(); }

@@ -223,17 +223,15 @@ TEST(ChunkCodec, DamagedMessagesAgreeWithProtobuf) {
 std::string Batch(RandomChunks& chunks, v1::PushRequest& same) {
   std::string message;
   for (uint64_t batches = 1 + chunks.Below(3); batches > 0; --batches) {
-    const uint64_t count = 1 + chunks.Below(4);
-    const bool alone = count == 1 && chunks.Below(2) == 0;
     std::string entries;
-    for (uint64_t i = 0; i < count; ++i) {
+    for (uint64_t count = 1 + chunks.Below(4); count > 0; --count) {
       const ChunkHeader header = chunks.Header();
       const std::string payload = chunks.Payload();
       const absl::Span<const std::byte> bytes(reinterpret_cast<const std::byte*>(payload.data()), payload.size());
       *same.mutable_chunks()->add_chunks() = AsProto(header, payload).chunk();
-      alone ? AppendBatchOfOne(header, bytes, message) : AppendBatchEntry(header, bytes, entries);
+      AppendBatchEntry(header, bytes, entries);
     }
-    if (!alone) message += EncodeBatchPrefix(entries.size()) + entries;
+    message += EncodeBatchPrefix(entries.size()) + entries;
   }
   return message;
 }
