@@ -183,7 +183,10 @@ absl::StatusOr<std::unique_ptr<VersionBuilder>> RefitServer::OpenVersion(const B
   BuildOptions limited = options;
   limited.max_tensors = std::min(limited.max_tensors, impl_->state.limits.max_tensors_per_version);
   limited.max_name_bytes = std::min<size_t>(limited.max_name_bytes, impl_->state.limits.max_name_bytes);
-  return VersionBuilder::Open(impl_->state.store, limited, std::move(native));
+  absl::StatusOr<std::unique_ptr<VersionBuilder>> builder =
+      VersionBuilder::Open(impl_->state.store, limited, std::move(native));
+  if (builder.ok()) (*builder)->ConvertWith(impl_->state.convert);
+  return builder;
 }
 
 void RefitServer::Shutdown(std::chrono::milliseconds grace) {

@@ -59,6 +59,21 @@ absl::Status CheckAgrees(const Version& version, const VersionIdentity& identity
   return absl::InvalidArgumentError("dtype or exclude_key_regex differ from what other ranks asked for");
 }
 
+// What one thread converts at a time of a shard: whole matrices, such as experts, or of larger ones some whole rows.
+uint64_t PieceBytes(const TensorPart& shard) {
+  constexpr uint64_t kLeastPiece = 4 << 20;
+  constexpr uint64_t kLargestMatrix = 32 << 20;
+  const auto bytes_of = [&](size_t dimensions) {
+    uint64_t bytes = ElementSize(shard.tensor.dtype);
+    const size_t rank = shard.box.sizes.size();
+    for (size_t d = rank - std::min(rank, dimensions); d < rank; ++d)
+      bytes *= static_cast<uint64_t>(shard.box.sizes[d]);
+    return bytes;
+  };
+  const uint64_t unit = bytes_of(2) <= kLargestMatrix ? bytes_of(2) : bytes_of(1);
+  return (kLeastPiece - 1) / unit * unit + unit;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<VersionBuilder>> VersionBuilder::Open(VersionStore& store, const BuildOptions& options,
@@ -192,9 +207,7 @@ absl::Status VersionBuilder::Append(size_t index, uint64_t offset, absl::Span<co
   if (absl::Status status = CheckRange(index, offset, bytes.size()); !status.ok()) return status;
   if (bytes.empty()) return absl::OkStatus();
   if (!is_digest_only(index) && !is_unneeded(index)) {
-    const int64_t begin_ns = absl::GetCurrentTimeNanos();
     if (absl::Status status = Write(index, offset, bytes); !status.ok()) return status;
-    version_->AddConverted(bytes.size(), begin_ns);
   }
   received_[index] += bytes.size();
   return absl::OkStatus();
@@ -220,6 +233,20 @@ absl::StatusOr<bool> VersionBuilder::HasRoom(size_t index) {
 }
 
 absl::Status VersionBuilder::Write(size_t index, uint64_t offset, absl::Span<const std::byte> bytes) {
+  const uint64_t piece = PieceBytes(shards_[index]);
+  if (helpers_ == nullptr || bytes.size() <= piece) return WritePiece(index, offset, bytes);
+  absl::Mutex mutex;
+  absl::Status first_error;
+  ForEachTogether(*helpers_, (bytes.size() - 1) / piece + 1, [&](size_t i) {
+    const absl::Status status = WritePiece(index, offset + i * piece, bytes.subspan(i * piece, piece));
+    absl::MutexLock lock(&mutex);
+    first_error.Update(status);
+  });
+  return first_error;
+}
+
+absl::Status VersionBuilder::WritePiece(size_t index, uint64_t offset, absl::Span<const std::byte> bytes) {
+  const int64_t begin_ns = absl::GetCurrentTimeNanos();
   const VersionPlan& plan = version_->plan();
   for (const size_t output : plan.outputs_of_native[index]) {
     const PlannedOutput& planned = plan.outputs[output].planned;
@@ -236,6 +263,7 @@ absl::Status VersionBuilder::Write(size_t index, uint64_t offset, absl::Span<con
                      [&written](const StridedRuns& runs) { written.Add(runs); });
     version_->Publish(output, written);
   }
+  version_->AddConverted(bytes.size(), begin_ns);
   return absl::OkStatus();
 }
 

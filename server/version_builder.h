@@ -16,6 +16,7 @@
 #include "common/tensor/box.h"
 #include "common/tensor/tensor_spec.h"
 #include "server/version_store.h"
+#include "server/work_queue.h"
 
 namespace refit {
 
@@ -52,6 +53,10 @@ class VersionBuilder {
   static absl::StatusOr<std::unique_ptr<VersionBuilder>> Open(VersionStore& store, const BuildOptions& options,
                                                               std::vector<TensorSpec> native);
   ~VersionBuilder();
+
+  // From now on the queue's threads help with what Append is given, if that is much. The queue must outlive the
+  // builder.
+  void ConvertWith(WorkQueue& helpers) { helpers_ = &helpers; }
 
   const std::shared_ptr<Version>& version() const { return version_; }
   // One a native tensor, in the order of the version's plan.
@@ -93,7 +98,9 @@ class VersionBuilder {
  private:
   VersionBuilder(VersionStore& store, std::shared_ptr<Version> version, uint32_t rank);
   absl::Status Join(std::vector<TensorPart> shards);
+  // Converts and publishes these bytes, which may be many.
   absl::Status Write(size_t index, uint64_t offset, absl::Span<const std::byte> bytes);
+  absl::Status WritePiece(size_t index, uint64_t offset, absl::Span<const std::byte> bytes);
   // The memory of an output; null while a streamed version has no room for it.
   absl::StatusOr<std::shared_ptr<Buffer>> DataFor(size_t output);
   // That all ranks have joined: FAILED_PRECONDITION.
@@ -104,6 +111,7 @@ class VersionBuilder {
   std::string AsRank(absl::string_view what) const;
 
   VersionStore& store_;
+  WorkQueue* helpers_ = nullptr;
   const std::shared_ptr<Version> version_;
   const uint32_t rank_;
   bool joined_ = false;

@@ -1,5 +1,7 @@
 #include "server/work_queue.h"
 
+#include <algorithm>
+#include <atomic>
 #include <utility>
 
 namespace refit {
@@ -39,6 +41,55 @@ void WorkQueue::Run() {
     }
     work();
   }
+}
+
+namespace {
+
+// What several threads do together; outlives the call for helpers that come too late.
+class Together {
+ public:
+  Together(size_t count, absl::FunctionRef<void(size_t)> work) : count_(count), work_(work) {}
+
+  // On a helper.
+  void Help() {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (closed_) return;  // what work_ refers to is gone
+      ++helpers_;
+    }
+    DoWhatIsLeft();
+    absl::MutexLock lock(&mutex_);
+    --helpers_;
+  }
+
+  void DoAll() {
+    DoWhatIsLeft();
+    absl::MutexLock lock(&mutex_);
+    closed_ = true;
+    auto alone = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return helpers_ == 0; };
+    mutex_.Await(absl::Condition(&alone));
+  }
+
+ private:
+  void DoWhatIsLeft() {
+    for (size_t i = next_++; i < count_; i = next_++) work_(i);
+  }
+
+  const size_t count_;
+  const absl::FunctionRef<void(size_t)> work_;
+  std::atomic<size_t> next_{0};
+  absl::Mutex mutex_;
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  int helpers_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace
+
+void ForEachTogether(WorkQueue& queue, size_t count, absl::FunctionRef<void(size_t)> work) {
+  const auto together = std::make_shared<Together>(count, work);
+  const size_t helpers = std::min(count, static_cast<size_t>(queue.threads()) + 1);
+  for (size_t i = 1; i < helpers; ++i) queue.Submit([together] { together->Help(); });
+  together->DoAll();
 }
 
 void Strand::Post(std::function<void()> work) {

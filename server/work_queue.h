@@ -1,6 +1,7 @@
 // Threads that convert, and strands that keep one stream's work in order on them.
 #pragma once
 
+#include <cstddef>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/synchronization/mutex.h"
 
 namespace refit {
@@ -34,6 +36,10 @@ class WorkQueue {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::thread> threads_;
 };
+
+// Calls work(0), ..., work(count - 1), each once: on this thread, and on those of the queue that come to it meanwhile.
+// Returns when all are done. Waits for no thread that has not begun, so that a thread of the queue may call it too.
+void ForEachTogether(WorkQueue& queue, size_t count, absl::FunctionRef<void(size_t)> work);
 
 // Runs posted functions one at a time, in order, on the threads of a queue. Thread-safe; the queue must outlive it.
 class Strand : public std::enable_shared_from_this<Strand> {

@@ -16,10 +16,9 @@
 #include "client/native_source.h"
 #include "client/publisher.h"
 #include "client/shard_source.h"
-#include "common/adapters/python_regex.h"
 #include "common/net/channel.h"
-#include "common/tensor/buffer.h"
 #include "tests/bench/security_options.h"
+#include "tests/bench/shard_values.h"
 #include "tests/bench/transport_option.h"
 #include "tests/bench/uniform_source.h"
 
@@ -53,8 +52,6 @@ void AddOptions(CLI::App& app, Flags& flags) {
   AddSecurityOptions(app, flags.channel.security);
 }
 
-using Values = std::vector<std::shared_ptr<Buffer>>;
-
 absl::StatusOr<std::shared_ptr<const NativeSource>> OpenNative(const Flags& flags) {
   if (flags.tensors == 0) return OpenSyntheticSource(flags.synthetic);
   return std::make_shared<UniformSource>(flags.tensors, flags.tensor_bytes);
@@ -70,27 +67,8 @@ absl::StatusOr<std::shared_ptr<const ShardSource>> OpenShards(const Flags& flags
   return ShardSource::Cut(*std::move(native), *std::move(shards));
 }
 
-// Null for what is not published: it would only take memory.
-absl::StatusOr<Values> MakeValues(const ShardSource& source, const std::string& exclude_key_regex) {
-  const absl::StatusOr<std::shared_ptr<const PythonRegex>> exclude = PythonRegex::Compile(exclude_key_regex);
-  if (!exclude.ok()) return exclude.status();
-  Values values;
-  for (size_t i = 0; i < source.shards().size(); ++i) {
-    if (!exclude_key_regex.empty() && (*exclude)->Match(source.shards()[i].tensor.name)) {
-      values.push_back(nullptr);
-      continue;
-    }
-    absl::StatusOr<std::shared_ptr<Buffer>> buffer = Buffer::Allocate(source.shards()[i].ByteSize());
-    if (!buffer.ok()) return buffer.status();
-    const absl::Span<const std::byte> made = source.Read(i, 0, (*buffer)->size(), (*buffer)->span());
-    if (made.data() != (*buffer)->data()) std::copy(made.begin(), made.end(), (*buffer)->data());
-    values.push_back(*std::move(buffer));
-  }
-  return values;
-}
-
 absl::Status PushVersion(Publisher& publisher, const PublishOptions& options, const ShardSource& source,
-                         const Values& values) {
+                         const ShardValues& values) {
   absl::StatusOr<std::unique_ptr<VersionPush>> push = publisher.OpenShards(options, source.shards());
   if (!push.ok()) return push.status();
   for (size_t i = 0; i < values.size(); ++i) {
@@ -105,7 +83,7 @@ absl::Status Run(Flags& flags) {
   if (flags.tensors > 0) flags.publish.adapter = "identity";
   const absl::StatusOr<std::shared_ptr<const ShardSource>> source = OpenShards(flags);
   if (!source.ok()) return source.status();
-  const absl::StatusOr<Values> values = MakeValues(**source, flags.publish.exclude_key_regex);
+  const absl::StatusOr<ShardValues> values = MakeShardValues(**source, flags.publish.exclude_key_regex);
   if (!values.ok()) return values.status();
   const absl::StatusOr<std::unique_ptr<Publisher>> publisher = Publisher::Connect(flags.channel);
   if (!publisher.ok()) return publisher.status();

@@ -378,6 +378,42 @@ TEST(InProcess, ATrainerThatEmbedsTheServicePublishesWithoutANetworkHop) {
   ExpectEqual(*pulled, Expected(*source));
 }
 
+TEST(InProcess, SeveralThreadsMakeOfLargeTensorsWhatOneMakes) {
+  const std::string moe = "model.language_model.layers.0.moe.experts.";
+  const std::vector<TensorSpec> native = {{moe + "gate_and_up_projs", DType::kF32, {5, 700, 1100}},
+                                          {moe + "down_projs", DType::kBF16, {3, 2048, 1500}},
+                                          {"lm_head.weight", DType::kF32, {6000, 1500}},  // one matrix of 36 MB
+                                          {"model.norm.weight", DType::kF32, {3'000'000}}};
+  std::mt19937_64 random(7);
+  std::vector<std::vector<std::byte>> values;
+  for (const TensorSpec& spec : native) {
+    values.emplace_back(spec.ByteSize());
+    for (std::byte& byte : values.back()) byte = static_cast<std::byte>(random());
+  }
+  BuildOptions options;
+  options.version = 1;
+  options.dtype = DType::kBF16;
+  const auto publish = [&](int threads, size_t step) {
+    ServerOptions server_options;
+    server_options.convert_threads = threads;
+    const auto server = StartServer(server_options);
+    auto builder = server->OpenVersion(options, native);
+    EXPECT_OK(builder);
+    for (size_t i = 0; i < native.size(); ++i) {
+      const absl::Span<const std::byte> bytes(values[i]);
+      for (size_t at = 0; at < bytes.size(); at += step) {
+        EXPECT_OK((*builder)->Append(i, at, bytes.subspan(at, step)));
+      }
+    }
+    auto committed = (*builder)->Commit();
+    EXPECT_OK(committed);
+    return committed->manifest_digest();
+  };
+  const uint64_t alone = publish(1, 1 << 20);  // too little for others to help with
+  EXPECT_EQ(publish(4, std::numeric_limits<size_t>::max()), alone);
+  EXPECT_EQ(publish(3, 9'000'000), alone);
+}
+
 TEST(Watching, SeesEachVersionComeAndGo) {
   ServerOptions server_options;
   server_options.store.retain_versions = 1;
@@ -525,7 +561,9 @@ TEST(ShuttingDown, LetsAPullEndWithinTheGrace) {
   auto subscriber = Subscriber::Connect(To(*server));
   ASSERT_OK(subscriber);
   server->Shutdown(std::chrono::seconds(5));
-  EXPECT_THAT((*subscriber)->Pull(PullOptions{}), StatusIs(absl::StatusCode::kUnavailable));
+  PullOptions pull;
+  pull.resume_within = std::chrono::seconds(0);
+  EXPECT_THAT((*subscriber)->Pull(pull), StatusIs(absl::StatusCode::kUnavailable));
 }
 
 }  // namespace

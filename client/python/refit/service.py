@@ -114,7 +114,8 @@ def serve(
         memory: for the tensors of all versions, bytes or such as "16GiB".
         retain: committed versions to keep for each model, at least 1.
         metrics: "host:port" for Prometheus; empty: nowhere.
-        convert_threads: 0: one for each two cores.
+        convert_threads: How many threads convert what is pushed, and help the one that publishes in process with large
+            tensors. 0: one for each two cores.
         spool: a folder in which committed versions outlive the process.
         shared_memory: workers on this host may map the tensors.
         allow_plaintext: listen beyond loopback without TLS.

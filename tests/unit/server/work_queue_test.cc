@@ -35,6 +35,49 @@ TEST(WorkQueue, SaysHowMuchWaits) {
   release.Notify();
 }
 
+TEST(ForEachTogether, DoesEachOnce) {
+  WorkQueue queue(3);
+  for (const size_t count : {0, 1, 2, 3, 4, 1000}) {
+    std::vector<std::atomic<int>> done(count);
+    ForEachTogether(queue, count, [&](size_t i) { ++done[i]; });
+    for (const std::atomic<int>& times : done) EXPECT_EQ(times, 1);
+  }
+}
+
+TEST(ForEachTogether, OthersHelp) {
+  WorkQueue queue(1);
+  absl::Notification helped;
+  std::atomic<int> first{0};
+  ForEachTogether(queue, 2, [&](size_t) {
+    if (first++ == 0) {
+      EXPECT_TRUE(helped.WaitForNotificationWithTimeout(absl::Seconds(30)));
+    } else {
+      helped.Notify();
+    }
+  });
+}
+
+TEST(ForEachTogether, NeedsNobody) {
+  absl::Notification release;
+  int done = 0;
+  WorkQueue queue(1);
+  queue.Submit([&] { release.WaitForNotification(); });
+  ForEachTogether(queue, 5, [&](size_t) { ++done; });
+  EXPECT_EQ(done, 5);
+  release.Notify();  // whoever comes to help now finds nothing left
+}
+
+TEST(ForEachTogether, MayBeCalledOnTheQueueItself) {
+  std::atomic<int> done{0};
+  {
+    WorkQueue queue(2);
+    for (int i = 0; i < 10; ++i) {
+      queue.Submit([&] { ForEachTogether(queue, 10, [&](size_t) { ++done; }); });
+    }
+  }
+  EXPECT_EQ(done, 100);
+}
+
 TEST(Strand, RunsInOrderAndOneAtATime) {
   std::vector<int> order;  // no lock: the strand is the lock
   {
