@@ -28,7 +28,6 @@ namespace {
 
 constexpr char kPushMethod[] = "/refit.v1.PushService/Push";
 using Stub = v1::PushService::Stub;
-using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::seconds kUnaryTimeout{60};
 constexpr std::chrono::seconds kAnswerMargin{10};
@@ -40,8 +39,8 @@ constexpr uint64_t kMessageOverhead = 1 << 10;
 // A few chunks, so that payloads are still in the cache when the service reads them. Short chunks go over the
 // connection, and so do those that would soon fill the ring.
 constexpr uint64_t kRingBytes = 16 << 20;
-// Short chunks wait for others for so long.
-constexpr std::chrono::milliseconds kBatchInterval{1};
+constexpr RawCall::Batching kShortChunks{kBatchBytes, kMaxBatchBytes - kBatchBytes, std::chrono::milliseconds(2),
+                                         &MakeBatchMessage};
 // Chunks are cut at multiples of the largest element.
 constexpr uint64_t kElementBytes = 8;
 
@@ -105,8 +104,6 @@ struct VersionPush::State {
   uint64_t sent_bytes = 0;           // of payload
   uint64_t received_bytes = 0;       // of those, what the service has acknowledged
   std::unique_ptr<SharedRing> ring;  // null: payloads go over the connection
-  std::string batch;                 // entries of short chunks that are to be sent
-  Clock::time_point batch_sent_at;   // the last one
   std::unique_ptr<RawCall> call;
   std::unique_ptr<ActiveCalls::Entry> entry;  // of `call`
   absl::Status over;                          // not OK: nothing more can be pushed
@@ -123,7 +120,6 @@ struct VersionPush::State {
   absl::Status WaitForWindow(uint64_t payload_bytes);
   absl::Status WaitForReceived();
   absl::Status SendShort(const ChunkHeader& header, absl::Span<const std::byte> payload);
-  absl::Status SendBatch(absl::string_view what = "");
   absl::Status SendShared(ChunkHeader header, absl::Span<const std::byte> payload);
   absl::Status AppendDigest(size_t tensor, absl::Span<const std::byte> bytes);
   absl::Status AppendChunk(size_t tensor, absl::Span<const std::byte> payload, std::shared_ptr<const void> owner);
@@ -152,7 +148,6 @@ absl::Status VersionPush::State::FailAsServiceSays(absl::string_view what) {
 }
 
 absl::Status VersionPush::State::Send(grpc::ByteBuffer message, absl::string_view what) {
-  if (absl::Status status = SendBatch(what); !status.ok()) return status;
   const absl::Status status = call->Write(std::move(message), options.timeout);
   return status.ok() ? status : FailAsServiceSays(what);
 }
@@ -173,7 +168,6 @@ absl::Status VersionPush::State::Read(v1::PushResponse& response) {
 
 // How long other ranks may keep this one waiting is for the service to say; each `waiting` shows that it lives.
 absl::Status VersionPush::State::Receive(v1::PushResponse::ResponseCase expected, v1::PushResponse& response) {
-  if (absl::Status status = SendBatch(); !status.ok()) return status;
   while (true) {
     if (absl::Status status = Read(response); !status.ok()) return status;
     if (response.response_case() == expected) return absl::OkStatus();
@@ -345,19 +339,10 @@ absl::Status VersionPush::State::WaitForReceived() {
 }
 
 absl::Status VersionPush::State::SendShort(const ChunkHeader& header, absl::Span<const std::byte> payload) {
-  if (batch.empty()) batch.reserve(kMaxBatchBytes);
-  AppendBatchEntry(header, payload, batch);
-  const bool is_due = batch.size() >= kBatchBytes || Clock::now() - batch_sent_at >= kBatchInterval;
-  if (!is_due) return absl::OkStatus();
-  return SendBatch(absl::StrCat("tensor ", Printable(shards[header.tensor].tensor.name)));
-}
-
-// What short chunks there are, before anything else is sent or waited for.
-absl::Status VersionPush::State::SendBatch(absl::string_view what) {
-  if (batch.empty()) return absl::OkStatus();
-  batch_sent_at = Clock::now();
-  const absl::Status status = call->Write(MakeBatchMessage(std::exchange(batch, {})), options.timeout);
-  return status.ok() ? status : FailAsServiceSays(what);
+  const absl::Status status = call->WriteTogether(
+      [&](std::string& entries) { AppendBatchEntry(header, payload, entries); }, kShortChunks, options.timeout);
+  return status.ok() ? status
+                     : FailAsServiceSays(absl::StrCat("tensor ", Printable(shards[header.tensor].tensor.name)));
 }
 
 // Puts the payload into the ring and sends where it lies.

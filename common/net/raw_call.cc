@@ -1,5 +1,6 @@
 #include "common/net/raw_call.h"
 
+#include <grpcpp/alarm.h>
 #include <grpcpp/client_context.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/support/client_callback.h>
@@ -37,6 +38,19 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
     return absl::OkStatus();
   }
 
+  absl::Status WriteTogether(absl::FunctionRef<void(std::string&)> append, const Batching& batching,
+                             std::chrono::milliseconds timeout) {
+    std::unique_lock lock(mutex_);
+    if (!Await(lock, timeout, [&] { return !writing_ || pieces_.size() < batching.bytes; })) {
+      return GiveUp("the peer took no message", timeout);
+    }
+    if (write_failed_ || writes_done_ || released_) return Ended();
+    if (pieces_.empty()) BeginPieces(batching);
+    append(pieces_);
+    if (pieces_.size() >= batching.bytes) FlushPieces();
+    return absl::OkStatus();
+  }
+
   absl::Status WritesDone(std::chrono::milliseconds timeout) {
     std::unique_lock lock(mutex_);
     if (!AwaitWritten(lock, timeout)) return GiveUp("the peer took no message", timeout);
@@ -47,6 +61,7 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
 
   absl::StatusOr<std::optional<grpc::ByteBuffer>> Read(std::chrono::milliseconds timeout) {
     std::unique_lock lock(mutex_);
+    FlushPieces();  // what the peer may wait for
     if (!Await(lock, timeout, [this] { return !reading_; })) return GiveUp("the peer sent nothing", timeout);
     std::optional<grpc::ByteBuffer> message = std::exchange(received_, std::nullopt);
     if (message.has_value() && !released_) ReadNext();
@@ -64,9 +79,10 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
 
   void CancelAndAwaitDone() {
     Cancel();
+    if (alarm_ != nullptr) alarm_->Cancel();
     std::unique_lock lock(mutex_);
     Release();
-    changed_.wait(lock, [this] { return done_; });
+    changed_.wait(lock, [this] { return done_ && !alarm_is_set_; });
   }
 
   void OnReadDone(bool ok) override {
@@ -84,6 +100,7 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
     writing_ = false;
     if (!ok) write_failed_ = true;
     outgoing_.Clear();
+    if (flush_ && ok && !released_) FlushPieces();
     changed_.notify_all();
   }
 
@@ -102,7 +119,32 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
 
   // Everything that was given to write was taken by gRPC.
   bool AwaitWritten(std::unique_lock<std::mutex>& lock, std::chrono::milliseconds timeout) {
-    return Await(lock, timeout, [this] { return !writing_; });
+    FlushPieces();
+    return Await(lock, timeout, [this] { return !writing_ && (pieces_.empty() || write_failed_ || released_); });
+  }
+
+  void BeginPieces(const Batching& batching) {
+    batching_ = batching;
+    pieces_.reserve(batching.bytes + batching.max_piece_bytes);
+    if (std::exchange(alarm_is_set_, true)) return;
+    // A new one each time: the old one's callback may still be returning.
+    alarm_ = std::make_unique<grpc::Alarm>();
+    alarm_->Set(std::chrono::system_clock::now() + batching.wait, [this](bool) { OnAlarm(); });
+  }
+
+  // Also when it was cancelled.
+  void OnAlarm() {
+    const std::lock_guard lock(mutex_);
+    alarm_is_set_ = false;
+    FlushPieces();
+    changed_.notify_all();
+  }
+
+  // At once, or when gRPC has taken what it has now.
+  void FlushPieces() {
+    if (pieces_.empty() || write_failed_ || released_ || writes_done_) return;
+    flush_ = writing_;
+    if (!writing_) StartWriting(batching_->message(std::exchange(pieces_, {})));
   }
 
   void StartWriting(grpc::ByteBuffer message) {
@@ -147,6 +189,11 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
   bool done_ = false;
   grpc::ByteBuffer incoming_;
   grpc::ByteBuffer outgoing_;
+  std::string pieces_;  // of the message after outgoing_
+  bool flush_ = false;  // it is to be written, whatever its size
+  std::optional<Batching> batching_;
+  std::unique_ptr<grpc::Alarm> alarm_;
+  bool alarm_is_set_ = false;
   std::optional<grpc::ByteBuffer> received_;  // read ahead
   grpc::Status status_;
   absl::Status gave_up_;
@@ -164,6 +211,11 @@ RawCall::~RawCall() { reactor_->CancelAndAwaitDone(); }
 
 absl::Status RawCall::Write(grpc::ByteBuffer message, std::chrono::milliseconds timeout) {
   return reactor_->Write(std::move(message), timeout);
+}
+
+absl::Status RawCall::WriteTogether(absl::FunctionRef<void(std::string&)> append, const Batching& batching,
+                                    std::chrono::milliseconds timeout) {
+  return reactor_->WriteTogether(append, batching, timeout);
 }
 
 absl::Status RawCall::WritesDone(std::chrono::milliseconds timeout) { return reactor_->WritesDone(timeout); }

@@ -9,9 +9,9 @@
 #include <optional>
 #include <string>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 
 namespace refit {
 
@@ -26,6 +26,18 @@ class RawCall {
   // Hands a message to gRPC; returns once the one before it was taken (so at most one is in flight here). Non-OK once
   // the call has ended: the reason is what Finish says. DEADLINE_EXCEEDED cancels the call.
   absl::Status Write(grpc::ByteBuffer message, std::chrono::milliseconds timeout);
+
+  // Adds a piece to a message that is sent once it has `bytes`, `wait` after its first piece, or before anything else
+  // is written or read. While gRPC has not taken the message before it, it grows, and at `bytes` the caller waits.
+  // Pieces of one call are batched alike. Otherwise as Write.
+  struct Batching {
+    size_t bytes;
+    size_t max_piece_bytes;
+    std::chrono::milliseconds wait;
+    grpc::ByteBuffer (*message)(std::string pieces);
+  };
+  absl::Status WriteTogether(absl::FunctionRef<void(std::string& pieces)> append, const Batching& batching,
+                             std::chrono::milliseconds timeout);
 
   // No more writes.
   absl::Status WritesDone(std::chrono::milliseconds timeout);

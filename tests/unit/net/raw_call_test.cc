@@ -98,6 +98,103 @@ TEST(RawCall, BidirectionalRoundTrips) {
   EXPECT_TRUE(call->Finish(kPatience).ok());
 }
 
+// Pieces are names of tensors, which a declaration has several of.
+constexpr size_t kPiece = 100;
+
+grpc::ByteBuffer Declaration(std::string pieces) {
+  v1::PushRequest request;
+  for (size_t at = 0; at < pieces.size(); at += kPiece) {
+    request.mutable_declare()->add_tensors()->mutable_tensor()->set_name(pieces.substr(at, kPiece));
+  }
+  return Serialize(request);
+}
+
+RawCall::Batching PiecesFor(milliseconds wait) { return {10 * kPiece, kPiece, wait, &Declaration}; }
+
+absl::Status WritePiece(RawCall& call, milliseconds wait) {
+  return call.WriteTogether([](std::string& pieces) { pieces.append(kPiece, 'n'); }, PiecesFor(wait), kPatience);
+}
+
+// Answers each message with how many pieces it has.
+grpc::Status CountPieces(grpc::ServerContext&, PushStream& stream) {
+  v1::PushRequest request;
+  v1::PushResponse response;
+  while (stream.Read(&request)) {
+    response.mutable_opened()->set_max_chunk_bytes(static_cast<uint64_t>(request.declare().tensors_size()));
+    stream.Write(response);
+  }
+  return grpc::Status::OK;
+}
+
+uint64_t ReadCount(RawCall& call) {
+  const auto message = call.Read(kPatience);
+  v1::PushResponse response;
+  EXPECT_TRUE(message.ok() && message->has_value() && Parse(**message, response).ok());
+  return response.opened().max_chunk_bytes();
+}
+
+TEST(RawCall, PiecesAreSentTogetherOnceTheyAreMany) {
+  ScriptedPush service(CountPieces);
+  const LoopbackServer server({&service});
+  const auto call = Start(server, kPush);
+  uint64_t sent = 0;
+  for (int i = 0; i < 1005; ++i) ASSERT_TRUE(WritePiece(*call, std::chrono::hours(1)).ok());
+  while (sent < 1000) {
+    const uint64_t pieces = ReadCount(*call);
+    EXPECT_GE(pieces, 10u);
+    sent += pieces;
+  }
+  while (sent < 1005) sent += ReadCount(*call);  // what was left, since it is waited for
+  EXPECT_EQ(sent, 1005u);
+}
+
+TEST(RawCall, PiecesWaitForOthersNoLongerThanTheyMay) {
+  std::atomic<int> pieces{0};
+  ScriptedPush service([&](grpc::ServerContext&, PushStream& stream) {
+    v1::PushRequest request;
+    while (stream.Read(&request)) pieces += request.declare().tensors_size();
+    return grpc::Status::OK;
+  });
+  const LoopbackServer server({&service});
+  const auto call = Start(server, kPush);
+  for (int i = 1; i <= 3; ++i) {
+    ASSERT_TRUE(WritePiece(*call, milliseconds(1)).ok());
+    const auto deadline = std::chrono::steady_clock::now() + kPatience;
+    while (pieces < i && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+    ASSERT_EQ(pieces, i);
+  }
+}
+
+TEST(RawCall, PiecesGoBeforeWhateverIsWrittenNext) {
+  ScriptedPush service(CountPieces);
+  const LoopbackServer server({&service});
+  const auto call = Start(server, kPush);
+  ASSERT_TRUE(WritePiece(*call, std::chrono::hours(1)).ok());
+  ASSERT_TRUE(call->Write(Serialize(OpenRequest(1)), kPatience).ok());
+  EXPECT_EQ(ReadCount(*call), 1u);
+  EXPECT_EQ(ReadCount(*call), 0u);
+  ASSERT_TRUE(WritePiece(*call, std::chrono::hours(1)).ok());
+  ASSERT_TRUE(WritePiece(*call, std::chrono::hours(1)).ok());
+  ASSERT_TRUE(call->WritesDone(kPatience).ok());
+  EXPECT_EQ(ReadCount(*call), 2u);
+  EXPECT_FALSE(WritePiece(*call, std::chrono::hours(1)).ok());
+  EXPECT_TRUE(call->Finish(kPatience).ok());
+}
+
+TEST(RawCall, ACallEndsWhilePiecesWait) {
+  ScriptedPush service([](grpc::ServerContext& context, PushStream& stream) {
+    AwaitCancellation(context, stream);
+    return grpc::Status::OK;
+  });
+  const LoopbackServer server({&service});
+  for (const milliseconds wait : {milliseconds(1), milliseconds(3'600'000)}) {
+    for (int i = 0; i < 20; ++i) {
+      const auto call = Start(server, kPush);
+      ASSERT_TRUE(WritePiece(*call, wait).ok());
+    }
+  }
+}
+
 TEST(RawCall, ReadsAndWritesConcurrently) {
   ScriptedPush service(Echo);
   const LoopbackServer server({&service});
