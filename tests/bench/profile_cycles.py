@@ -20,7 +20,7 @@ from refit import REPOSITORY, Service, Setup, Worker, start_trainer
 KINDS = (
     ("copy into and out of the kernel", r"_copy_(to|from)_iter|copy_user|rep_movs|copy_page"),
     ("first touch of memory", r"clear_page|page_fault|do_anonymous|shmem_|fault_|handle_mm"),
-    ("copy into place", r"__mem(cpy|move|set)"),
+    ("copy into place", r"__mem(cpy|move|set)|N_\w+::.*::Stream\b"),
     ("digest", r"XXH|libxxhash"),
     ("convert", r"hwy|Transpose|Convert|N_AVX|WriteTransposed"),
     ("gRPC, protobuf, allocator", r"libgrpc|libgpr|libabsl|libprotobuf|libc\.so|libstdc"),
