@@ -120,7 +120,8 @@ void AddOptions(CLI::App& app, Flags& flags) {
   option("--pack-memory", limits.packed_bytes, "SIZE",
          "Memory, besides --memory, for parts of tensors that workers ask for and that must be packed [256MiB]")
       ->transform(size);
-  option("--convert-threads", flags.server.convert_threads, "N", "Threads that convert, one for each stream that is pushed at the time; 0: one for each two cores [0]")
+  option("--convert-threads", flags.server.convert_threads, "N",
+         "Threads that convert, one for each stream that is pushed at the time; 0: one for each two cores [0]")
       ->check(CLI::Range(0, 1024));
   option("--grace", flags.grace_seconds, "SECONDS", "On SIGTERM, time for calls under way to end [10]")
       ->check(CLI::NonNegativeNumber);
