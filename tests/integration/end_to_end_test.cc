@@ -113,7 +113,7 @@ absl::StatusOr<v1::VersionSummary> PushVersion(const RefitServer& server, const 
   return trainer->push->Commit();
 }
 
-absl::StatusOr<PulledVersion> PullVersion(const RefitServer& server, PullOptions options = {}) {
+absl::StatusOr<PulledVersion> PullVersion(const RefitServer& server, const PullOptions& options = {}) {
   auto subscriber = Subscriber::Connect(To(server));
   if (!subscriber.ok()) return subscriber.status();
   return (*subscriber)->Pull(options);
@@ -148,6 +148,7 @@ TEST_P(EndToEnd, TwoWorkersPullEachVersionBitForBit) {
     EXPECT_EQ(committed->tensors(), 165u);
     EXPECT_TRUE(committed->has_manifest_digest());
     std::vector<std::thread> workers;
+    workers.reserve(2);
     for (int worker = 0; worker < 2; ++worker) {
       workers.emplace_back([&] {
         auto pulled = PullVersion(*server_);

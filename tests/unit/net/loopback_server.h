@@ -14,7 +14,7 @@ namespace refit {
 
 class LoopbackServer {
  public:
-  explicit LoopbackServer(std::initializer_list<grpc::Service*> services) {
+  LoopbackServer(std::initializer_list<grpc::Service*> services) {
     grpc::ServerBuilder builder;
     ConfigureServer(builder, kMaxMessageBytes);
     int port = 0;

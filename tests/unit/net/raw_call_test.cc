@@ -101,6 +101,7 @@ TEST(RawCall, BidirectionalRoundTrips) {
 // Pieces are names of tensors, which a declaration has several of.
 constexpr size_t kPiece = 100;
 
+// NOLINTNEXTLINE(performance-unnecessary-value-param): as MakeBatchMessage, which takes them over.
 grpc::ByteBuffer Declaration(std::string pieces) {
   v1::PushRequest request;
   for (size_t at = 0; at < pieces.size(); at += kPiece) {
