@@ -2,8 +2,6 @@
 // that sets it, for what is beyond.
 #pragma once
 
-#include <cstdint>
-
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "refit/v1/pull.pb.h"
@@ -11,10 +9,6 @@
 #include "server/server_context.h"
 
 namespace refit {
-
-// "<what> has 5000 bytes; at most 4096 are accepted, which is the limit (--max-regex-bytes)".
-absl::Status CheckLimit(absl::string_view what, uint64_t has, absl::string_view unit, uint64_t limit,
-                        absl::string_view flag);
 
 // Length of its name, and number of dimensions.
 absl::Status CheckTensor(const v1::TensorSpec& tensor, const Limits& limits);

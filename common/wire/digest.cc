@@ -1,7 +1,6 @@
 #include "common/wire/digest.h"
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <string>
 
@@ -12,11 +11,8 @@
 namespace refit {
 namespace {
 
-std::array<char, 8> LittleEndian(uint64_t value) {
-  std::array<char, 8> bytes;
-  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(value >> (8 * i));
-  return bytes;
-}
+// Numbers are digested as they lie in memory.
+static_assert(std::endian::native == std::endian::little);
 
 void AppendJoined(absl::Span<const int64_t> numbers, std::string& text) {
   const char* separator = "";
@@ -42,9 +38,7 @@ uint64_t ChunkCount(uint64_t bytes, uint64_t chunk_bytes) {
   return (bytes - 1) / std::max<uint64_t>(chunk_bytes, 1) + 1;
 }
 
-// As they lie in memory: this host is little-endian.
 uint64_t TensorDigest(absl::Span<const uint64_t> block_digests) {
-  static_assert(std::endian::native == std::endian::little);
   return Hasher::Of(block_digests.data(), block_digests.size() * sizeof(uint64_t));
 }
 
@@ -108,8 +102,7 @@ struct ManifestDigester::State {
   }
 
   void End(uint64_t digest) {
-    const std::array<char, 8> bytes = LittleEndian(digest);
-    absl::StrAppend(&entry, kEnd, absl::string_view(bytes.data(), bytes.size()));
+    absl::StrAppend(&entry, kEnd, absl::string_view(reinterpret_cast<const char*>(&digest), sizeof(digest)));
     hasher.Update(entry.data(), entry.size());
   }
 
