@@ -116,7 +116,7 @@ struct VersionPush::State {
   absl::Status Declare();
   absl::Status OnOpened();
   absl::Status Mark(const google::protobuf::RepeatedField<uint64_t>& tensors, std::vector<bool>& marks);
-  absl::Status CheckAppend(size_t tensor, uint64_t bytes) const;
+  absl::Status CheckAppend(size_t tensor, absl::Span<const std::byte> bytes) const;
   absl::Status WaitForWindow(uint64_t payload_bytes);
   absl::Status WaitForReceived();
   absl::Status SendShort(const ChunkHeader& header, absl::Span<const std::byte> payload);
@@ -276,7 +276,7 @@ absl::Status VersionPush::State::OnOpened() {
                                                " bytes, at most ", opened.max_chunk_bytes())));
 }
 
-absl::Status VersionPush::State::CheckAppend(size_t tensor, uint64_t bytes) const {
+absl::Status VersionPush::State::CheckAppend(size_t tensor, absl::Span<const std::byte> bytes) const {
   if (!over.ok()) return over;
   if (tensor >= shards.size()) {
     return absl::OutOfRangeError(
@@ -284,14 +284,18 @@ absl::Status VersionPush::State::CheckAppend(size_t tensor, uint64_t bytes) cons
   }
   const TensorPart& shard = shards[tensor];
   const uint64_t rest = shard.ByteSize() - progress[tensor].sent;
-  if (bytes > rest) {
+  if (bytes.size() > rest) {
     return absl::OutOfRangeError(
-        absl::StrCat(context, ", tensor ", shard.ToString(), ": ", bytes, " bytes more, but it lacks ", rest));
+        absl::StrCat(context, ", tensor ", shard.ToString(), ": ", bytes.size(), " bytes more, but it lacks ", rest));
   }
   const size_t element = ElementSize(shard.tensor.dtype);
-  if (bytes % element == 0) return absl::OkStatus();
+  if (bytes.size() % element != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(context, ", tensor ", shard.ToString(), ": ", bytes.size(),
+                                                   " bytes are not whole elements of ", element));
+  }
+  if (bytes.data() != nullptr || bytes.empty()) return absl::OkStatus();
   return absl::InvalidArgumentError(
-      absl::StrCat(context, ", tensor ", shard.ToString(), ": ", bytes, " bytes are not whole elements of ", element));
+      absl::StrCat(context, ", tensor ", shard.ToString(), ": got ", bytes.size(), " bytes at a null address"));
 }
 
 TensorDigester& VersionPush::State::DigesterOf(size_t tensor) {
@@ -396,7 +400,7 @@ bool VersionPush::unneeded(size_t index) const { return index < state_->unneeded
 
 absl::Status VersionPush::Append(size_t index, absl::Span<const std::byte> bytes, std::shared_ptr<const void> owner) {
   State& state = *state_;
-  if (absl::Status status = state.CheckAppend(index, bytes.size()); !status.ok()) return status;
+  if (absl::Status status = state.CheckAppend(index, bytes); !status.ok()) return status;
   if (state.unneeded[index]) {
     state.progress[index].sent += bytes.size();
     return absl::OkStatus();

@@ -66,9 +66,10 @@ class VersionPush {
 
   // The next bytes of shard `index` (into the declared list), row-major, at most the rest of it; whole elements. Copied
   // before it returns unless `owner` is given: then the bytes are borrowed, must not change, and `owner` is kept until
-  // gRPC has let go of them. An empty shard needs no call. Less than 32 KiB may wait 2 ms
-  // for more. Errors: OUT_OF_RANGE for more bytes than the tensor has;
-  // otherwise what the service says of the push (see push.proto), which then is over.
+  // gRPC has let go of them. An empty shard needs no call. Less than 32 KiB may wait 2 ms for more. The bytes must be
+  // readable: memory of uncertain origin is MemoryProbe's to look at before. Errors: OUT_OF_RANGE for more bytes than
+  // the tensor has; INVALID_ARGUMENT for a null address; otherwise what the service says of the push (see push.proto),
+  // which then is over.
   absl::Status Append(size_t index, absl::Span<const std::byte> bytes, std::shared_ptr<const void> owner = nullptr);
 
   // The whole shard of the tensor of this name. NOT_FOUND if it was not declared; INVALID_ARGUMENT unless `bytes` is

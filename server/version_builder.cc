@@ -4,7 +4,9 @@
 #include <utility>
 
 #include "absl/memory/memory.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "common/adapters/native_range_writer.h"
 #include "common/net/status.h"
@@ -14,6 +16,24 @@
 namespace refit {
 namespace {
 
+// What a PyTorch module keeps besides its weights: "layers.0._extra_state", also with a number behind it.
+bool IsExtraState(absl::string_view name) {
+  while (!name.empty() && absl::ascii_isdigit(name.back())) name.remove_suffix(1);
+  return absl::ConsumeSuffix(&name, "_extra_state") && (name.empty() || name.back() == '.');
+}
+
+// Such a thing is no weight of any engine's, and often no tensor: whoever did not leave it out did not mean to send it.
+absl::Status CheckNoExtraState(const VersionPlan& plan) {
+  for (size_t i = 0; i < plan.native.size(); ++i) {
+    if (!IsExtraState(plan.native[i].name) || plan.outputs_of_native[i].empty()) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor ", plan.native[i].ToString(),
+                     ": a module's extra state is no weight; leave it out with exclude_key_regex ",
+                     "(--exclude-key-regex) '.*_extra_state.*'"));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<VersionPlan> Plan(const Adapter& adapter, const BuildOptions& options, std::vector<TensorSpec> native) {
   ConvertOptions convert;
   convert.dtype = options.dtype;
@@ -22,7 +42,10 @@ absl::StatusOr<VersionPlan> Plan(const Adapter& adapter, const BuildOptions& opt
     if (!exclude.ok()) return exclude.status();
     convert.exclude = *std::move(exclude);
   }
-  return PlanVersion(adapter, std::move(native), convert, options.max_name_bytes);
+  absl::StatusOr<VersionPlan> plan = PlanVersion(adapter, std::move(native), convert, options.max_name_bytes);
+  if (!plan.ok()) return plan;
+  if (absl::Status status = CheckNoExtraState(*plan); !status.ok()) return status;
+  return plan;
 }
 
 absl::Status CheckOptions(const BuildOptions& options, size_t tensors) {
@@ -206,6 +229,10 @@ absl::Status VersionBuilder::Append(size_t index, uint64_t offset, absl::Span<co
   if (absl::Status status = CheckComplete(); !status.ok()) return status;
   if (absl::Status status = CheckRange(index, offset, bytes.size()); !status.ok()) return status;
   if (bytes.empty()) return absl::OkStatus();
+  if (bytes.data() == nullptr) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor ", shards_[index].ToString(), ": got ", bytes.size(), " bytes at a null address"));
+  }
   if (!is_digest_only(index) && !is_unneeded(index)) {
     if (absl::Status status = Write(index, offset, bytes); !status.ok()) return status;
   }

@@ -7,12 +7,15 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "client/python/bindings/convert.h"
 #include "client/python/bindings/status_error.h"
 #include "client/python/bindings/tensor.h"
 #include "common/adapters/native_range_writer.h"
 #include "common/adapters/plan.h"
+#include "common/net/status.h"
 #include "common/tensor/kernels.h"
+#include "common/tensor/memory_probe.h"
 
 namespace refit::python {
 namespace {
@@ -31,6 +34,11 @@ absl::StatusOr<Tensor> Convert(const TensorSpec& native, const PlannedOutput& ou
   return Tensor{TensorPart::Whole(output.hf), (*buffer)->span(), *buffer};
 }
 
+void CheckReadable(const TensorPart& native, const Lent& memory) {
+  const py::gil_scoped_release no_gil;
+  Check(Annotate(MemoryProbe().CheckReadable(memory.bytes()), absl::StrCat("tensor ", native.ToString())));
+}
+
 // A list of (part, tensor): the tensor is None where the output is the native tensor, only named anew.
 py::list ConvertSingle(const std::string& adapter_name, const TensorPart& native, const Lent& memory,
                        const std::string& exclude_key_regex, const std::optional<std::string>& dtype) {
@@ -43,6 +51,7 @@ py::list ConvertSingle(const std::string& adapter_name, const TensorPart& native
   if (memory.size != native.tensor.ByteSize()) {
     throw StatusError(absl::InvalidArgumentError("the memory is not the tensor's size"));
   }
+  CheckReadable(native, memory);
   py::list result;
   for (const PlannedOutput& output : Value(adapter->PlanTensor(native.tensor, options))) {
     const TensorPart part = TensorPart::Whole(output.hf);

@@ -1,12 +1,17 @@
 // The exchange format for tensors in memory, as its specification lays it out (DLPack 0.8, github.com/dmlc/dlpack;
-// codes of 8-bit floats from 1.1): what this package gives and takes of it.
+// codes of 8-bit floats from 1.1, and 1.x's capsules, which say more): what this package gives and takes of it.
 #pragma once
 
 #include <cstdint>
 
 namespace refit::python {
 
-enum DLDeviceType : int32_t { kDLCPU = 1 };
+enum DLDeviceType : int32_t { kDLCPU = 1, kDLCUDAHost = 3, kDLROCMHost = 11, kDLCUDAManaged = 13 };
+
+// Whether a processor may read it, whatever else may.
+constexpr bool IsHostMemory(int32_t type) {
+  return type == kDLCPU || type == kDLCUDAHost || type == kDLROCMHost || type == kDLCUDAManaged;
+}
 
 struct DLDevice {
   int32_t type;
@@ -45,6 +50,24 @@ struct DLManagedTensor {
   void (*deleter)(DLManagedTensor*);
 };
 
+// 1.x
+struct DLPackVersion {
+  uint32_t major;
+  uint32_t minor;
+};
+
+struct DLManagedTensorVersioned {
+  DLPackVersion version;
+  void* context;
+  void (*deleter)(DLManagedTensorVersioned*);
+  uint64_t flags;
+  DLTensor tensor;
+};
+
+inline constexpr uint32_t kDLPackMajor = 1;
+inline constexpr uint64_t kDLPackReadOnly = 1;
+
+inline constexpr char kDLPackVersionedName[] = "dltensor_versioned";
 inline constexpr char kDLPackName[] = "dltensor";
 inline constexpr char kDLPackUsedName[] = "used_dltensor";
 

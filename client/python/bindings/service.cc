@@ -8,10 +8,13 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "client/python/bindings/convert.h"
 #include "client/python/bindings/interruptible.h"
 #include "client/python/bindings/status_error.h"
 #include "client/python/bindings/tensor.h"
+#include "common/net/status.h"
+#include "common/tensor/memory_probe.h"
 #include "server/refit_server.h"
 #include "server/version_builder.h"
 
@@ -37,10 +40,14 @@ class LocalPush {
   py::dict Summary() const { return ToDict(builder_->version()->Summary()); }
   bool Unneeded(size_t index) const { return builder_->is_unneeded(index); }
 
-  // Whole tensors, in any order: converted before it returns.
-  void Append(const Items& items) {
+  // Whole tensors, in any order: converted before it returns, so that nobody reads them any more.
+  void Append(const Items& items, bool /*until_read*/) {
     Check(Finish([&] {
+      MemoryProbe probe;
       for (const auto& [index, lent] : items) {
+        if (absl::Status status = probe.CheckReadable(lent.bytes()); !status.ok()) {
+          return Annotate(status, absl::StrCat("tensor ", builder_->shards()[index].ToString()));
+        }
         if (absl::Status status = builder_->Append(index, 0, lent.bytes()); !status.ok()) return status;
       }
       return absl::OkStatus();
@@ -134,7 +141,7 @@ void BindService(py::module_& module) {
   py::class_<LocalPush>(module, "LocalPush")
       .def("summary", &LocalPush::Summary)
       .def("unneeded", &LocalPush::Unneeded, py::arg("index"))
-      .def("append", &LocalPush::Append, py::arg("items"))
+      .def("append", &LocalPush::Append, py::arg("items"), py::arg("until_read"))
       .def("commit", &LocalPush::Commit)
       .def("abort", &LocalPush::Abort, py::arg("reason"));
 

@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <cstring>
 #include <optional>
 #include <utility>
 
@@ -10,6 +11,8 @@
 #include "client/python/bindings/dlpack.h"
 #include "client/python/bindings/python_owner.h"
 #include "client/python/bindings/status_error.h"
+#include "common/tensor/memory_probe.h"
+#include "common/wire/digest.h"
 
 namespace refit::python {
 namespace {
@@ -104,18 +107,47 @@ bool IsRowMajor(const DLTensor& view) {
   return true;
 }
 
-// (dtype, shape, address) of a capsule, whose producer must be kept meanwhile. TypeError for what cannot be read.
-py::tuple ReadDLPack(const py::capsule& capsule) {
-  if (PyCapsule_IsValid(capsule.ptr(), kDLPackName) == 0) throw py::type_error("not an unused DLPack capsule");
-  const DLTensor& view = static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), kDLPackName))->tensor;
-  if (view.device.type != kDLCPU) throw py::type_error(absl::StrCat("DLPack device type ", view.device.type));
-  const std::optional<DType> dtype = FromDLPack(view.dtype);
-  if (!dtype.has_value()) {
-    throw py::type_error(absl::StrCat("DLPack element type code ", view.dtype.code, ", ", view.dtype.bits, " bits"));
+// What a capsule of either kind holds.
+struct Exchanged {
+  const DLTensor& tensor;
+  bool is_read_only;
+};
+
+Exchanged OpenCapsule(const py::capsule& capsule) {
+  PyObject* object = capsule.ptr();
+  if (PyCapsule_IsValid(object, kDLPackName) != 0) {
+    return {static_cast<DLManagedTensor*>(PyCapsule_GetPointer(object, kDLPackName))->tensor, false};
+  }
+  if (PyCapsule_IsValid(object, kDLPackVersionedName) == 0) throw py::type_error("not an unused DLPack capsule");
+  const auto& managed = *static_cast<DLManagedTensorVersioned*>(PyCapsule_GetPointer(object, kDLPackVersionedName));
+  if (managed.version.major != kDLPackMajor) {
+    throw py::type_error(absl::StrCat("DLPack version ", managed.version.major, ".", managed.version.minor));
+  }
+  return {managed.tensor, (managed.flags & kDLPackReadOnly) != 0};
+}
+
+void CheckExchanged(const DLTensor& view) {
+  if (!IsHostMemory(view.device.type)) {
+    throw py::type_error(absl::StrCat("it is on DLPack device type ", view.device.type, ", not in host memory"));
+  }
+  if (view.ndim < 0 || (view.ndim > 0 && view.shape == nullptr)) {
+    throw py::type_error(absl::StrCat("its DLPack capsule has ", view.ndim, " dimensions and no shape"));
   }
   if (!IsRowMajor(view)) throw py::type_error("not row-major without gaps");
+}
+
+// (dtype, shape, address, read-only) of a capsule, which must be kept meanwhile. TypeError for what cannot be read.
+py::tuple ReadDLPack(const py::capsule& capsule) {
+  const auto& [view, is_read_only] = OpenCapsule(capsule);
+  CheckExchanged(view);
+  const std::optional<DType> dtype = FromDLPack(view.dtype);
+  if (!dtype.has_value()) {
+    throw py::type_error(absl::StrCat("DLPack element type code ", view.dtype.code, ", ", view.dtype.bits, " bits, ",
+                                      view.dtype.lanes, " lanes"));
+  }
   const std::vector<int64_t> shape(view.shape, view.shape + view.ndim);
-  return py::make_tuple(std::string(Name(*dtype)), shape, reinterpret_cast<uintptr_t>(view.data) + view.byte_offset);
+  const auto data = reinterpret_cast<uintptr_t>(view.data);
+  return py::make_tuple(std::string(Name(*dtype)), shape, data == 0 ? 0 : data + view.byte_offset, is_read_only);
 }
 
 py::buffer_info BufferOf(Tensor& tensor) {
@@ -130,6 +162,47 @@ py::tuple ReadBuffer(const py::buffer& object) {
       py::make_tuple(reinterpret_cast<uintptr_t>(view.buf), static_cast<uint64_t>(view.len), view.readonly != 0);
   PyBuffer_Release(&view);
   return result;
+}
+
+// INVALID_ARGUMENT for memory that nobody can have.
+std::unique_ptr<Lent> MakeLent(uintptr_t address, uint64_t size, py::object owner) {
+  if (address == 0 && size != 0) {
+    throw StatusError(absl::InvalidArgumentError(absl::StrCat("its address is null, but it has ", size, " bytes")));
+  }
+  return std::make_unique<Lent>(Lent{address, size, std::move(owner)});
+}
+
+void CheckLent(const Lent& lent, bool writable) {
+  absl::Status status;
+  {
+    const py::gil_scoped_release no_gil;
+    MemoryProbe probe;
+    status = writable ? probe.CheckWritable(lent.bytes()) : probe.CheckReadable(lent.bytes());
+  }
+  Check(status);
+}
+
+// The same bytes in memory of its own.
+std::unique_ptr<Lent> CopyLent(const Lent& lent) {
+  CheckLent(lent, false);
+  Tensor copy;
+  {
+    const py::gil_scoped_release no_gil;
+    absl::StatusOr<std::shared_ptr<Buffer>> buffer = Buffer::Allocate(lent.size);
+    if (buffer.ok() && lent.size != 0) std::memcpy((*buffer)->data(), lent.bytes().data(), lent.size);
+    if (buffer.ok()) copy = {{}, (*buffer)->span(), *buffer};
+  }
+  if (copy.owner == nullptr) {
+    throw StatusError(
+        absl::ResourceExhaustedError(absl::StrCat("there is no memory for a copy of ", lent.size, " bytes")));
+  }
+  return MakeLent(reinterpret_cast<uintptr_t>(copy.bytes.data()), lent.size, py::cast(std::move(copy)));
+}
+
+uint64_t DigestLent(const Lent& lent) {
+  CheckLent(lent, false);
+  const py::gil_scoped_release no_gil;
+  return DigestBytes(lent.bytes());
 }
 
 }  // namespace
@@ -165,11 +238,12 @@ void BindTensor(py::module_& module) {
       .def("__repr__", [](const TensorPart& part) { return part.ToString(); });
 
   py::class_<Lent>(module, "Lent")
-      .def(py::init([](uintptr_t address, uint64_t size, py::object owner) {
-             return Lent{address, size, std::move(owner)};
-           }),
-           py::arg("address"), py::arg("size"), py::arg("owner"))
-      .def_readonly("size", &Lent::size);
+      .def(py::init(&MakeLent), py::arg("address"), py::arg("size"), py::arg("owner"))
+      .def_readonly("address", &Lent::address)
+      .def_readonly("size", &Lent::size)
+      .def("check", &CheckLent, py::arg("writable") = false)
+      .def("copy", &CopyLent)
+      .def("digest", &DigestLent);
 
   py::class_<Tensor>(module, "TensorMemory", py::buffer_protocol())
       .def_buffer(&BufferOf)
@@ -181,6 +255,7 @@ void BindTensor(py::module_& module) {
       .def("dlpack_of_bytes", &DLPackOfBytes);
 
   module.def("read_dlpack", &ReadDLPack, py::arg("capsule"));
+  module.def("is_dlpack_host_memory", &IsHostMemory, py::arg("device_type"));
   module.def("read_buffer", &ReadBuffer, py::arg("object"));
   module.def("parse_dtype", [](const std::string& name) { return std::string(Name(Value(ParseDType(name)))); });
 }

@@ -21,7 +21,8 @@ struct Tensor {
   std::shared_ptr<const void> owner;
 };
 
-// Memory that Python lends to a call: [address, address + size), kept by `owner`.
+// Memory that Python lends to a call: [address, address + size), kept by `owner`. Before it is read a MemoryProbe looks
+// at it: it may be anything, such as a mapping of a file that somebody truncates.
 struct Lent {
   uintptr_t address = 0;
   uint64_t size = 0;

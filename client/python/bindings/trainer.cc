@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -9,12 +10,16 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "client/publisher.h"
 #include "client/python/bindings/convert.h"
 #include "client/python/bindings/interruptible.h"
+#include "client/python/bindings/loans.h"
 #include "client/python/bindings/python_owner.h"
 #include "client/python/bindings/status_error.h"
 #include "client/python/bindings/tensor.h"
+#include "common/net/status.h"
+#include "common/tensor/memory_probe.h"
 
 namespace refit::python {
 namespace {
@@ -23,6 +28,9 @@ namespace py = pybind11;
 
 using Shards = std::vector<TensorPart>;
 using Items = std::vector<std::pair<size_t, Lent>>;  // index of a shard, and its bytes
+
+// Looked at, and then sent, at a time. A multiple of the usual chunk sizes, which are cut anew in each.
+constexpr uint64_t kProbedBytes = 64 << 20;
 
 // Runs `call`; Ctrl-C cancels the publisher.
 template <typename Result>
@@ -41,8 +49,8 @@ void RunStatus(Publisher& publisher, absl::FunctionRef<absl::Status()> call) {
 // A version under way, and the connection that it needs.
 class Push {
  public:
-  Push(std::shared_ptr<Publisher> publisher, std::unique_ptr<VersionPush> push)
-      : publisher_(std::move(publisher)), push_(std::move(push)) {}
+  Push(std::shared_ptr<Publisher> publisher, std::unique_ptr<VersionPush> push, std::chrono::milliseconds timeout)
+      : publisher_(std::move(publisher)), push_(std::move(push)), timeout_(timeout) {}
   // Waits for gRPC: not with the GIL.
   ~Push() {
     const py::gil_scoped_release no_gil;
@@ -55,18 +63,20 @@ class Push {
   // Whether the shard's bytes need not be at hand.
   bool Unneeded(size_t index) const { return push_->unneeded(index); }
 
-  // Whole shards, in any order.
-  void Append(const Items& items) {
+  // Whole shards, in any order. Returns once gRPC has taken the last one; with `until_read`, once nobody reads any
+  // memory that was ever lent to this push: it may be changed, and freed.
+  void Append(const Items& items, bool until_read) {
     std::vector<std::shared_ptr<const void>> owners;
     owners.reserve(items.size());
-    for (const auto& [index, lent] : items) owners.push_back(OwnedBy(lent.owner));
+    for (const auto& [index, lent] : items) owners.push_back(loans_.Lend(lent.owner));
     RunStatus(*publisher_, [&] {
+      MemoryProbe probe;
       for (size_t i = 0; i < items.size(); ++i) {
         const auto& [index, lent] = items[i];
-        absl::Status status = push_->Append(index, lent.bytes(), std::move(owners[i]));
+        absl::Status status = AppendShard(index, lent.bytes(), std::move(owners[i]), probe);
         if (!status.ok()) return status;
       }
-      return absl::OkStatus();
+      return until_read ? loans_.AwaitNone(timeout_) : absl::OkStatus();
     });
   }
 
@@ -79,8 +89,23 @@ class Push {
   }
 
  private:
+  // Looks at a piece of the memory, and has it sent, before it looks at the next.
+  absl::Status AppendShard(size_t index, absl::Span<const std::byte> bytes, std::shared_ptr<const void> owner,
+                           MemoryProbe& probe) {
+    for (uint64_t begin = 0; begin < bytes.size(); begin += kProbedBytes) {
+      const auto piece = bytes.subspan(begin, kProbedBytes);
+      if (absl::Status status = probe.CheckReadable(piece); !status.ok()) {
+        return Annotate(status, absl::StrCat("tensor ", push_->shards()[index].ToString()));
+      }
+      if (absl::Status status = push_->Append(index, piece, owner); !status.ok()) return status;
+    }
+    return absl::OkStatus();
+  }
+
   const std::shared_ptr<Publisher> publisher_;
   std::unique_ptr<VersionPush> push_;
+  const std::chrono::milliseconds timeout_;
+  Loans loans_;
 };
 
 std::shared_ptr<Publisher> Connect(const ChannelOptions& options) {
@@ -100,7 +125,7 @@ std::function<void(absl::Span<const uint32_t>)> Waiting(const py::object& on_wai
 std::unique_ptr<Push> Open(const std::shared_ptr<Publisher>& publisher, const PublishOptions& options,
                            const Shards& shards) {
   auto push = Run<std::unique_ptr<VersionPush>>(*publisher, [&] { return publisher->OpenShards(options, shards); });
-  return std::make_unique<Push>(publisher, std::move(push));
+  return std::make_unique<Push>(publisher, std::move(push), options.timeout);
 }
 
 PublishOptions MakeOptions(const std::string& model, uint64_t version, const std::string& adapter,
@@ -145,7 +170,7 @@ void BindTrainer(py::module_& module) {
   py::class_<Push>(module, "Push")
       .def("summary", &Push::Summary)
       .def("unneeded", &Push::Unneeded, py::arg("index"))
-      .def("append", &Push::Append, py::arg("items"))
+      .def("append", &Push::Append, py::arg("items"), py::arg("until_read"))
       .def("commit", &Push::Commit)
       .def("abort", &Push::Abort, py::arg("reason"));
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any, List, Optional, Tuple
 
 from refit import _refit
-from refit.tensors import Tensor, cast_name, is_torch, lend
+from refit.dtypes import cast_name
+from refit.intake import is_torch, lend
+from refit.tensors import Tensor
 
 
 def convert_single_tensor_to_hf(
@@ -18,7 +20,7 @@ def convert_single_tensor_to_hf(
 
     Args:
         fqn: the native name.
-        tensor: in host memory, of any library (see refit.tensors); the outputs are of torch if it is, else refit.Tensor.
+        tensor: in host memory, of any library (see refit.intake); the outputs are of torch if it is, else refit.Tensor.
         exclude_key_regex: Python ``re.match`` on `fqn`: what matches becomes nothing.
         dtype: what floating-point outputs are cast to; None: no cast.
         adapter: whose conversion.

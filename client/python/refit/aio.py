@@ -22,6 +22,7 @@ from refit import publisher as _publisher
 from refit import subscriber as _subscriber
 from refit import version as _version
 from refit.calls import Calls
+from refit.progress import OnProgress, told_to
 
 
 async def _run(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -74,8 +75,13 @@ class Version:
     def info(self) -> Optional[_version.VersionInfo]:
         return self._under_way.info
 
-    async def push(self, *args: Any, **kwargs: Any) -> None:
-        await _run(self._under_way.push, *args, **kwargs)
+    async def push(self, tensors: _version.Tensors, progress: Union[bool, OnProgress, None] = None) -> None:
+        """As refit.Version.push(). The tensors are asked for, and copies from a device are begun, in this thread and its
+        current streams; only the network is left to another."""
+        version = self._under_way
+        with told_to(progress, f"push of version {version.number}") as tell:
+            for step in version.push_steps(tensors, tell):
+                await _run(step)
 
     async def commit(self) -> _version.VersionInfo:
         return await _run(self._under_way.commit)

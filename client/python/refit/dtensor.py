@@ -10,10 +10,7 @@ from typing import Any, List, Tuple
 
 from refit import _refit
 from refit.errors import InvalidArgument
-
-
-def is_dtensor(tensor: Any) -> bool:
-    return hasattr(tensor, "placements") and hasattr(tensor, "device_mesh") and hasattr(tensor, "to_local")
+from refit.intake import is_dtensor, local
 
 
 def local_part(name: str, tensor: Any) -> Tuple["_refit.Box", Any]:
@@ -28,21 +25,21 @@ def local_part(name: str, tensor: Any) -> Tuple["_refit.Box", Any]:
     shape = [int(size) for size in tensor.shape]
     offsets, sizes = [0] * len(shape), list(shape)
     coordinate = tensor.device_mesh.get_coordinate()
-    local = tensor.to_local()
+    held = local(name, tensor)
     if coordinate is None:
-        return _refit.Box(offsets, [0] * len(shape)), local
+        return _refit.Box(offsets, [0] * len(shape)), held
     for mesh_dimension, dimension in _cuts(name, tensor.placements, len(shape)):
         parts = tensor.device_mesh.size(mesh_dimension)
         begin, size = _chunk(sizes[dimension], coordinate[mesh_dimension], parts)
         offsets[dimension] += begin
         sizes[dimension] = size
-    if tuple(sizes) != tuple(local.shape) and local.numel() != 0:
+    if tuple(sizes) != tuple(held.shape) and held.numel() != 0:
         raise InvalidArgument(
             f"tensor {name}: placements {tuple(tensor.placements)} give this rank {sizes} of {shape}, but its local tensor is "
-            f"{list(local.shape)}",
+            f"{list(held.shape)}",
             tensor=name,
         )
-    return _refit.Box(offsets, sizes), local
+    return _refit.Box(offsets, sizes), held
 
 
 def _cuts(name: str, placements: Any, rank: int) -> List[Tuple[int, int]]:
@@ -74,3 +71,6 @@ def process_rank() -> Tuple[int, int]:
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
         return 0, 1
     return distributed.get_rank(), distributed.get_world_size()
+
+
+__all__ = ["is_dtensor", "local_part", "process_rank"]

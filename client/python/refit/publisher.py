@@ -7,7 +7,7 @@ from typing import Any, Callable, List, Optional
 from refit import _refit
 from refit.channel import Connections, make_channel
 from refit.dtensor import process_rank
-from refit.tensors import cast_name
+from refit.dtypes import cast_name
 from refit.version import Tensors, Version, VersionInfo
 
 

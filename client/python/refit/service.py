@@ -6,8 +6,8 @@ import re
 from typing import Any, List, Optional, Union
 
 from refit import _refit
+from refit.dtypes import cast_name
 from refit.errors import InvalidArgument
-from refit.tensors import cast_name
 from refit.version import Tensors, Version
 
 _UNITS = {

@@ -8,8 +8,9 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Seque
 from refit import _refit
 from refit.channel import Connections, make_channel
 from refit.errors import InvalidArgument
+from refit.intake import targets_of
 from refit.progress import OnProgress, told_to
-from refit.tensors import Tensor, targets_of
+from refit.tensors import Tensor
 from refit.version import VersionInfo
 from refit.worker import Worker
 

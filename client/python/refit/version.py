@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Union
+from functools import partial
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Union
 
-from refit import _refit
+from refit import _refit, intake
 from refit.calls import cancellable
 from refit.dtensor import is_dtensor, local_part
+from refit.dtypes import dtype_name
 from refit.errors import FailedPrecondition, InvalidArgument, NotFound
+from refit.holding import Holding
+from refit.intake import Lease, describe, items_of
 from refit.progress import OnProgress, told_to
 from refit.staging import on_host
-from refit.tensors import describe, dtype_name, items_of, lend
 
 Tensors = Union[Mapping[str, Any], Iterable[Tuple[str, Any]]]
+
+Pair = Tuple[str, Any]
 
 # Memory that is lent to one call: large enough that the calls do not count.
 _LENT_BYTES = 64 << 20
 _LENT_TENSORS = 1024
+# Of what would have to be read at once, that much is copied instead.
+_COPIED_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -98,28 +106,50 @@ class Version:
             self._open([part_of(name, tensor) for name, tensor in self._wanted(declare)])
 
     def push(self, tensors: Tensors, progress: Union[bool, OnProgress, None] = None) -> None:
-        """Pushes native tensors, such as ``model.state_dict()``. Returns once their memory was read, or is kept.
+        """Pushes native tensors, such as ``model.state_dict()``. Once it returns, all their memory was read: they may be
+        changed and freed.
 
         The first push of a version that was opened without `declare` opens it: it must bring all tensors. Otherwise
         each push may bring some of those declared, in any order, also from a generator.
 
         Args:
             tensors: by name. Tensors of torch on any device (DTensors: this rank's part), NumPy arrays, or what speaks
-                DLPack or the buffer protocol. They must not change until the version is committed.
+                DLPack or the buffer protocol. Of a dict or a list, none may change before push() returns. Of a generator
+                or any other iterable, to a version with `declare`, each is read, or its copy from the device begun in the
+                current stream, before the next one is asked for: it may use its memory again. Without `declare` all
+                must be there before the first is read; memory that is used again is noticed then, as far as it can be.
             progress: True for a bar, or a function that hears of (bytes done, bytes in all).
         Raises:
-            InvalidArgument: naming the tensor, for a dtype that is not known, a tensor without data, or one that is not as
-                it was declared.
+            InvalidArgument: naming the tensor, for a dtype that is not known, a tensor without data, memory that cannot be
+                read or was changed meanwhile, or one that is not as it was declared.
             RefitError: as the service says; the version is aborted then.
         """
+        with told_to(progress, f"push of version {self.number}") as tell:
+            for step in self.push_steps(tensors, tell):
+                step()
+
+    def push_steps(self, tensors: Tensors, tell: Optional[OnProgress]) -> Iterator[Callable[[], None]]:
+        """What push() does over the network, step by step: each is to be called, in any thread, before the next is asked
+        for. All else, such as asking `tensors` for the next one and beginning a device's copies, happens in the thread
+        that asks for the steps: a trainer's streams, modes and collectives belong to it."""
         if self._is_over:
             raise FailedPrecondition(f"version {self.number} is over: nothing can be pushed", version=self.number)
         pairs = self._wanted(tensors)
+        lasts = _lasts(tensors)
         if self._push is None:
-            pairs = list(pairs)
-            self._open([part_of(name, tensor) for name, tensor in pairs])
-        with told_to(progress, f"push of version {self.number}") as tell, cancellable(self._cancel):
-            self._append_all(pairs, tell)
+            pairs = list(pairs if lasts else Holding(pairs))
+            lasts = True
+            yield partial(self._open, [part_of(name, tensor) for name, tensor in pairs])
+        total = sum(part.nbytes for part in self._declared)
+        done = 0
+        for batch in self._batches(pairs, lasts):
+            yield partial(self._append, batch, until_read=not lasts)
+            done += sum(item.lease.memory.size for item in batch)
+            if tell is not None:
+                tell(done, total)
+        yield partial(self._append, [], until_read=True)
+        if tell is not None:
+            tell(done, total)
 
     def commit(self) -> VersionInfo:
         """Makes it visible to workers as a whole, once all ranks have committed.
@@ -183,45 +213,59 @@ class Version:
         self._index = {part.name: index for index, part in enumerate(parts)}
         self.info = VersionInfo.of(self._push.summary())
 
-    def _append_all(self, pairs: Iterable[Tuple[str, Any]], tell: Optional[OnProgress]) -> None:
-        total = sum(part.nbytes for part in self._declared)
-        done = 0
-        lent: List[Tuple[int, "_refit.Lent"]] = []
-        lent_bytes = 0
-        for index, memory in self._memories(pairs):
-            lent.append((index, memory))
-            lent_bytes += memory.size
-            if lent_bytes >= _LENT_BYTES or len(lent) >= _LENT_TENSORS:
-                self._append(lent)
-                done += lent_bytes
-                if tell is not None:
-                    tell(done, total)
-                lent, lent_bytes = [], 0
-        self._append(lent)
-        if tell is not None:
-            tell(done + lent_bytes, total)
+    def _batches(self, pairs: Iterable[Pair], lasts: bool) -> Iterator[List["_Item"]]:
+        """What is lent to one call each. Unless the pairs last, the next one is asked for only when those before are read,
+        or copied if they are small."""
+        batch: List[_Item] = []
+        size = 0
+        for item in self._items(pairs):
+            is_lent = not (lasts or item.lease.is_own)
+            if is_lent and item.lease.memory.size <= _COPIED_BYTES:
+                item, is_lent = item.kept(), False
+            batch.append(item)
+            size += item.lease.memory.size
+            if is_lent or size >= _LENT_BYTES or len(batch) >= _LENT_TENSORS:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
 
-    def _append(self, lent: List[Tuple[int, "_refit.Lent"]]) -> None:
+    def _append(self, batch: List["_Item"], until_read: bool) -> None:
         try:
-            self._push.append(lent)
-        except BaseException:
-            self._end()  # a push that failed is over
+            with cancellable(self._cancel):
+                self._push.append([(item.index, item.lease.memory) for item in batch], until_read)
+            for item in batch:
+                item.check_unchanged(self.number)
+        except BaseException as error:
+            self._give_up(error)  # a push that failed is over
             raise
 
-    def _memories(self, pairs: Iterable[Tuple[str, Any]]) -> Iterable[Tuple[int, "_refit.Lent"]]:
-        for name, tensor in on_host(self._locals(pairs)):
-            dtype, shape, memory = lend(name, tensor)
+    def _give_up(self, error: BaseException) -> None:
+        """Without a word the service aborts it too, only later, and does not know why. The connection may be at fault, and
+        is not used again."""
+        push = self._push
+        self._end()
+        if push is None or not isinstance(error, Exception):
+            return
+        try:
+            with cancellable(self._cancel):
+                push.abort(f"{type(error).__name__}: {error}"[:1000])
+        except Exception:  # what is under way counts
+            pass
+
+    def _items(self, pairs: Iterable[Pair]) -> Iterator["_Item"]:
+        for name, lease in on_host(self._locals(pairs)):
             index = self._index[name]
             declared = self._declared[index]
-            if (dtype, shape) != (declared.dtype, declared.box.sizes) and declared.nbytes != 0:
+            if (lease.dtype, lease.shape) != (declared.dtype, declared.box.sizes) and declared.nbytes != 0:
                 raise InvalidArgument(
-                    f"tensor {name}: {declared!r} was declared, got {dtype} {list(shape)}",
+                    f"tensor {name}: {declared!r} was declared, got {lease.dtype} {list(lease.shape)}",
                     tensor=name,
                     version=self.number,
                 )
-            yield index, memory
+            yield _Item(name, index, lease)
 
-    def _locals(self, pairs: Iterable[Tuple[str, Any]]) -> Iterable[Tuple[str, Any]]:
+    def _locals(self, pairs: Iterable[Pair]) -> Iterator[Pair]:
         for name, tensor in pairs:
             index = self._index.get(name)
             if index is None:
@@ -230,4 +274,31 @@ class Version:
                 )
             if self._declared[index].nbytes == 0 or self._push.unneeded(index):
                 continue
-            yield name, tensor.to_local() if is_dtensor(tensor) else tensor
+            yield name, intake.local(name, tensor)
+
+
+class _Item(NamedTuple):
+    name: str
+    index: int  # into what was declared
+    lease: Lease
+
+    def kept(self) -> "_Item":
+        return self._replace(lease=self.lease.kept(self.name))
+
+    def check_unchanged(self, version: int) -> None:
+        if self.lease.is_unchanged():
+            return
+        raise InvalidArgument(
+            f"tensor {self.name}: it was changed or freed while version {version} was pushed; push() must return before "
+            "that, or push a copy",
+            tensor=self.name,
+            version=version,
+        )
+
+
+# Their values are all there at once, as another iterable's need not be.
+_LASTING = (list, tuple, type({}.items()), type(OrderedDict().items()))
+
+
+def _lasts(tensors: Tensors) -> bool:
+    return isinstance(tensors, _LASTING) or getattr(type(tensors), "items", None) in (dict.items, OrderedDict.items)

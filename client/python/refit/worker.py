@@ -7,7 +7,7 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 from refit import _refit
 from refit.calls import cancellable
 from refit.channel import make_channel
-from refit.tensors import targets_of
+from refit.intake import targets_of
 from refit.version import VersionInfo
 
 

@@ -36,7 +36,7 @@ def test_the_next_copy_is_under_way_while_the_last_is_used():
     pairs = [(str(i), on_device(torch.tensor([i]))) for i in range(3)]
     for name, host in on_host(pairs, begin):
         events.append(f"use {name}")
-        assert host.device.type == "cpu" and int(host) == int(name)
+        assert host.is_own and host.kept(name) is host
     assert events == [
         "begin 0", "begin 1", "end 0", "use 0", "begin 2", "end 1", "use 1", "end 2", "use 2",
     ]  # fmt: skip
@@ -44,7 +44,25 @@ def test_the_next_copy_is_under_way_while_the_last_is_used():
 
 def test_what_is_here_is_not_copied():
     tensor = torch.zeros(2)
-    assert [here is tensor for _, here in on_host([("w", tensor)])] == [True]
+    ((name, host),) = on_host([("w", tensor)])
+    assert name == "w" and not host.is_own and host.memory.address == tensor.data_ptr()
+
+
+def test_what_is_here_may_be_used_before_the_next_is_asked_for():
+    events = []
+
+    def begin(tensor):
+        events.append("begin")
+        return lambda: tensor.as_subclass(torch.Tensor).clone()
+
+    def pairs():
+        for name, tensor in [("a", on_device(torch.ones(1))), ("b", torch.ones(1)), ("c", torch.ones(1))]:
+            events.append(f"give {name}")
+            yield name, tensor
+
+    for name, _ in on_host(pairs(), begin):
+        events.append(f"use {name}")
+    assert events == ["give a", "begin", "give b", "use a", "use b", "give c", "use c"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")

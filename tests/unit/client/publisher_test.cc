@@ -271,6 +271,8 @@ TEST_F(PublisherTest, MisuseIsExplainedAndHarmless) {
   expect(push->Append(0, b_), absl::StatusCode::kOutOfRange, "400 bytes more, but it lacks 200");
   expect(push->Append(3, {}), absl::StatusCode::kOutOfRange, "no tensor 3");
   expect(push->Append(0, absl::MakeConstSpan(a_).subspan(0, 3)), absl::StatusCode::kInvalidArgument, "whole elements");
+  expect(push->Append(0, {static_cast<const std::byte*>(nullptr), 200}), absl::StatusCode::kInvalidArgument,
+         "tensor a BF16 [100]: got 200 bytes at a null address");
   ASSERT_TRUE(push->Push("a", a_).ok());
   expect(push->Push("a", a_), absl::StatusCode::kOutOfRange, "lacks 0");
   expect(push->Commit().status(), absl::StatusCode::kFailedPrecondition,

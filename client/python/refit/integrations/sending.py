@@ -5,22 +5,24 @@ from __future__ import annotations
 from itertools import chain, islice
 from typing import Any, Callable, Iterable, Iterator, List, Mapping, Optional, Tuple
 
-from refit import aio
-from refit.dtensor import is_dtensor
+from refit import aio, intake
 from refit.errors import InvalidArgument
-from refit.staging import on_host
-from refit.version import part_of
+from refit.intake import Lease, is_dtensor
+from refit.staging import Begin, on_host
+from refit.version import Tensors, part_of
 
 Pair = Tuple[str, Any]
 Parts = List[Tuple[str, Any]]
 
 
 class WeightSender:
-    """Pushes versions of the same tensors. The first one is gathered in host memory, since a version is declared before
-    it is pushed; those that follow are streamed, `bucket_size` bytes of the trainer's memory at a time.
+    """Pushes versions of the same tensors. The first one is copied to host memory as a whole, since a version is declared
+    before it is pushed, unless `declare` says what will come; those that follow are streamed, `bucket_size` bytes of copies
+    at a time.
 
     The generator runs in the caller's thread, whose CUDA device and stream its collectives may need; only the network
-    is left to another.
+    is left to another. Each tensor is copied before the generator is resumed (a CUDA tensor: in the current stream), so
+    that it may use its memory again, or free it.
     """
 
     def __init__(
@@ -32,10 +34,13 @@ class WeightSender:
         dtype: Any = None,
         sharded: Optional[bool] = None,
         channel: Optional[Mapping[str, Any]] = None,
+        declare: Optional[Tensors] = None,
     ):
         """
         Args:
             bucket_size: bytes on the way at a time; a larger tensor goes alone.
+            declare: all tensors by name, as tensors (also on meta) or (dtype, shape), for a trainer without memory for a copy
+                of all of them.
             sharded: True: every rank pushes what it holds, as of DTensors; False: rank 0 pushes all, and the others
                 only drain the generator; None: as the first tensor is.
             model, adapter, dtype, channel: as Publisher's and its version()'s; `channel` has the connection's options.
@@ -44,7 +49,8 @@ class WeightSender:
         self._sharded = sharded
         self._version_options = dict(dtype=dtype)
         self._publisher_options = dict(channel or {}, model=model, adapter=adapter)
-        self._declared: Optional[Parts] = None
+        self._given = _parts(declare)
+        self._declared = self._given
 
     async def send(self, address: str, number: int, weights: Iterable[Pair], *, rank: int = 0, world: int = 1) -> None:
         """Pushes and commits version `number`. On every rank the generator is drained, also if the push fails, so
@@ -70,14 +76,14 @@ class WeightSender:
                 pass
 
     async def _push(self, address: str, number: int, pairs: Iterable[Pair], rank: int, world: int) -> None:
-        declared, self._declared = self._declared, None
+        declared, self._declared = self._declared, self._given
         if declared is None:
             declared, pairs = _gathered(pairs)
         async with aio.Publisher(address, **self._publisher_options) as publisher:
             options = dict(self._version_options, declare=declared, rank=rank, world=world)
             async with publisher.version(number, **options) as version:
-                for bucket in buckets(pairs, self._bucket_size, _nbytes):
-                    await version.push(list(on_host((name, _local(tensor)) for name, tensor in bucket)))
+                for bucket in buckets(_kept(pairs), self._bucket_size, _nbytes):
+                    await version.push(bucket)
         self._declared = declared
 
 
@@ -106,17 +112,29 @@ def _whole(pairs: Iterable[Pair]) -> Iterator[Pair]:
         yield name, tensor
 
 
+def _parts(declare: Optional[Tensors]) -> Optional[Parts]:
+    if declare is None:
+        return None
+    return [(name, part_of(name, tensor)) for name, tensor in intake.items_of(declare)]
+
+
 def _gathered(pairs: Iterable[Pair]) -> Tuple[Parts, List[Pair]]:
-    """(what to declare, this rank's tensors in pageable host memory)."""
+    """(what to declare, copies of this rank's tensors in pageable host memory)."""
     parts: Parts = []
 
-    def locals_of() -> Iterator[Pair]:
+    def declared() -> Iterator[Pair]:
         for name, tensor in pairs:
             parts.append((name, part_of(name, tensor)))
-            yield name, _local(tensor)
+            yield name, tensor
 
-    here = list(on_host(locals_of(), begin=_pageable_copy))
+    here: List[Pair] = list(_kept(declared(), begin=_pageable_copy))
     return parts, here
+
+
+def _kept(pairs: Iterable[Pair], begin: Optional[Begin] = None) -> Iterator[Tuple[str, Lease]]:
+    """Of each tensor what this rank holds, in host memory that the generator has no hand in."""
+    locals_of = ((name, intake.local(name, tensor)) for name, tensor in pairs)
+    return ((name, lease.kept(name)) for name, lease in on_host(locals_of, begin))
 
 
 def _pageable_copy(tensor: Any) -> Callable[[], Any]:
@@ -124,10 +142,5 @@ def _pageable_copy(tensor: Any) -> Callable[[], Any]:
     return lambda: copied
 
 
-def _local(tensor: Any) -> Any:
-    return tensor.to_local() if is_dtensor(tensor) else tensor
-
-
-def _nbytes(tensor: Any) -> int:
-    local = _local(tensor)
-    return int(local.numel()) * int(local.element_size())
+def _nbytes(lease: Lease) -> int:
+    return int(lease.memory.size)

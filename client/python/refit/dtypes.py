@@ -1,0 +1,45 @@
+"""Element types by name: torch's, NumPy's and safetensors'."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from refit import _refit
+
+# Of torch, and of NumPy with ml_dtypes, which agree but for the 8-bit floats' case.
+_DTYPES = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+_SHORT = {"fp64": "F64", "fp32": "F32", "fp16": "F16", "half": "F16", "float": "F32", "double": "F64"}
+
+# What torch, and NumPy with ml_dtypes, call them.
+PYTHON_NAMES = {name: python for python, name in _DTYPES.items()}
+
+
+def dtype_name(dtype: Any) -> str:
+    """The safetensors name of an element type.
+
+    Args:
+        dtype: a safetensors name in any case ("BF16"), a torch or NumPy dtype, or its name ("bfloat16").
+    Raises:
+        InvalidArgument: for what is no such type.
+    """
+    text = str(getattr(dtype, "name", dtype)).rsplit(".", 1)[-1].lower()
+    known = _DTYPES.get(text) or _SHORT.get(text)
+    return known if known is not None else _refit.parse_dtype(str(dtype))
+
+
+def cast_name(dtype: Any) -> Optional[str]:
+    """What to cast to, as dtype_name(); None: no cast."""
+    return None if dtype is None else dtype_name(dtype)

@@ -1,0 +1,159 @@
+"""The one way in for tensors, whatever their kind: each is looked at before a byte of it is read.
+
+Tensors of torch (subclasses and DTensors too), NumPy's arrays, what speaks ``__array_interface__``, DLPack or the buffer
+protocol. Nothing here needs torch or NumPy; their tensors are recognised by what they can do. What cannot be read is
+InvalidArgument, with the tensor's name, its type, what it claims and what it has; nothing ends in a signal that can be
+told before.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Iterator, Mapping, NamedTuple, Optional, Tuple
+
+from refit import _refit
+from refit.errors import InvalidArgument, RefitError, ResourceExhausted
+from refit.intake import arrays, buffers, dlpack, torch
+
+is_torch = torch.is_torch
+is_dtensor = torch.is_dtensor
+device_of = torch.device_of
+stamp = torch.stamp
+span = torch.span
+
+
+class Lease(NamedTuple):
+    """A tensor's memory: host memory, row-major and without gaps.
+
+    Attributes:
+        is_own: nobody else writes it: it is a copy, made here.
+        seen: a torch tensor of somebody else's, and its stamp.
+    """
+
+    dtype: str
+    shape: Tuple[int, ...]
+    memory: "_refit.Lent"
+    is_own: bool
+    seen: Optional[Tuple[Any, torch.Stamp]] = None
+
+    def is_unchanged(self) -> bool:
+        """Whether torch has neither written, freed nor moved it since. Of other libraries' tensors nothing is known."""
+        return self.seen is None or torch.stamp(self.seen[0]) == self.seen[1]
+
+    def kept(self, name: str) -> "Lease":
+        """The same values in memory that nobody else writes. InvalidArgument, naming it, if they cannot be read."""
+        if self.is_own:
+            return self
+        with _Named(name, self):
+            return self._replace(memory=self.memory.copy(), is_own=True, seen=None)
+
+    def digest(self, name: str) -> int:
+        """Of the values as they are now. InvalidArgument, naming it, if they cannot be read."""
+        with _Named(name, self):
+            return self.memory.digest()
+
+
+def describe(name: str, tensor: Any) -> Tuple[str, Tuple[int, ...]]:
+    """(dtype, shape) of a tensor on any device, also on meta, without a look at its memory; of a DTensor as a whole.
+
+    Raises:
+        InvalidArgument: for what cannot be read as a tensor.
+    """
+    if isinstance(tensor, Lease):
+        return tensor.dtype, tensor.shape
+    if not is_torch(tensor) and not is_dtensor(tensor):
+        lease = lend(name, tensor)
+        return lease.dtype, lease.shape
+    with _Named(name, tensor):
+        return torch.describe(tensor)
+
+
+def local(name: str, tensor: Any) -> Any:
+    """The tensor itself: of a DTensor the part that this rank holds; of a collective under way, waited for, its result."""
+    if not is_torch(tensor) and not is_dtensor(tensor):
+        return tensor
+    with _Named(name, tensor):
+        return torch.local(tensor)
+
+
+def check(name: str, tensor: Any) -> None:
+    """Whether a torch tensor on any device has the memory that it claims. InvalidArgument if not."""
+    with _Named(name, tensor):
+        torch.check(tensor)
+
+
+def lend(name: str, tensor: Any, writable: bool = False) -> Lease:
+    """The memory of a tensor in host memory; a copy of it if it is not row-major or has gaps (never if `writable`).
+
+    Whether the memory's pages can be touched is looked at when they are; see _refit.Lent.check().
+
+    Raises:
+        InvalidArgument: for a tensor that is elsewhere (see refit.staging), or cannot be read (or written) as one.
+    """
+    if isinstance(tensor, Lease):
+        return tensor
+    with _Named(name, tensor):
+        tensor = torch.local(tensor) if is_torch(tensor) else tensor
+        dtype, shape, memory, is_copy = _way_in(tensor)(tensor, writable)
+        seen = (tensor, torch.stamp(tensor)) if is_torch(tensor) and not is_copy else None
+        return Lease(dtype, tuple(shape), memory, is_copy, seen)
+
+
+def targets_of(out: Optional[Mapping[str, Any]]) -> "_refit.Targets":
+    """Memory for tensors by name, checked when a version comes. None: none."""
+    targets = _refit.Targets()
+    for name, tensor in (out or {}).items():
+        lease = lend(name, tensor, writable=True)
+        with _Named(name, tensor):
+            lease.memory.check(writable=True)
+        targets.add(_refit.Part(name, lease.dtype, lease.shape), lease.memory)
+    return targets
+
+
+def items_of(tensors: Any) -> Iterator[Tuple[str, Any]]:
+    """(name, tensor) of a mapping, or of an iterable of pairs."""
+    return iter(tensors.items() if hasattr(tensors, "items") else tensors)
+
+
+def _way_in(tensor: Any) -> Any:
+    if is_torch(tensor):
+        return torch.lend
+    if hasattr(tensor, "__array_interface__"):
+        return arrays.lend
+    if hasattr(tensor, "__dlpack__"):
+        return dlpack.lend
+    if buffers.is_buffer(tensor):
+        return buffers.lend
+    raise TypeError("it is no tensor")
+
+
+class _Named:
+    """What goes wrong with a tensor, as an error that names it. A tensor of an unknown kind may raise anything."""
+
+    def __init__(self, name: str, tensor: Any):
+        self._name = name
+        self._tensor = tensor
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: Any, error: Optional[BaseException], __: Any) -> None:
+        if not isinstance(error, Exception):
+            return
+        reason = error.message if isinstance(error, RefitError) else (str(error) or type(error).__name__)
+        kind = ResourceExhausted if isinstance(error, (MemoryError, ResourceExhausted)) else InvalidArgument
+        raise kind(
+            f"tensor {self._name}: {reason} (a {_type_name(self._tensor)}){_way_out(self._name, error)}", tensor=self._name
+        ) from None
+
+
+def _type_name(tensor: Any) -> str:
+    kind = type(tensor)
+    return kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _way_out(name: str, error: Exception) -> str:
+    if not (isinstance(error, TypeError) and str(error) == "it is no tensor"):
+        return ""
+    pattern = r".*_extra_state.*" if "_extra_state" in name else re.escape(name)
+    return f"; leave it out with exclude_key_regex=r\"{pattern}\""

@@ -1,0 +1,35 @@
+"""What speaks DLPack, and nothing else that is known here."""
+
+from __future__ import annotations
+
+from typing import Any, Sequence, Tuple
+
+from refit import _refit
+
+
+def lend(tensor: Any, writable: bool) -> Tuple[str, Sequence[int], "_refit.Lent", bool]:
+    """(dtype, shape, memory, False). TypeError for what cannot be read, or written. The capsule is kept, unused: what it
+    holds lives as long as it."""
+    _check_device(tensor)
+    capsule = _capsule(tensor)
+    dtype, shape, address, read_only = _refit.read_dlpack(capsule)
+    if writable and read_only:
+        raise TypeError("it is read-only")
+    size = _refit.Part("it", dtype, shape).nbytes
+    return dtype, shape, _refit.Lent(address, size, (tensor, capsule)), False
+
+
+def _check_device(tensor: Any) -> None:
+    """Before it is exported, which may cost a copy, or wait for the device."""
+    if not hasattr(tensor, "__dlpack_device__"):
+        return
+    kind = int(tensor.__dlpack_device__()[0])
+    if not _refit.is_dlpack_host_memory(kind):
+        raise TypeError(f"it is on DLPack device type {kind}, not in host memory")
+
+
+def _capsule(tensor: Any) -> Any:
+    try:
+        return tensor.__dlpack__(max_version=(1, 0))
+    except TypeError:  # from before DLPack 1.0
+        return tensor.__dlpack__()
