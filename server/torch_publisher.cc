@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/adapters/torch_tensor.h"
+#include "common/net/status.h"
 
 namespace refit {
 
@@ -16,9 +17,9 @@ absl::Status PublishTensor(VersionBuilder& builder, const std::string& name, con
         absl::StrCat("tensor ", declared.ToString(), " was declared, got ", spec->ToString()));
   }
   absl::StatusOr<TypedTensor> host = OnHost(tensor);
-  if (!host.ok()) return host.status();
+  if (!host.ok()) return Annotate(host.status(), absl::StrCat("tensor ", spec->ToString()));
   absl::StatusOr<absl::Span<const std::byte>> bytes = BytesOf(*host);
-  if (!bytes.ok()) return bytes.status();
+  if (!bytes.ok()) return Annotate(bytes.status(), absl::StrCat("tensor ", spec->ToString()));
   return builder.Append(*index, 0, *bytes);
 }
 

@@ -17,7 +17,8 @@
 namespace refit {
 
 // Publishes the native tensor of this name: dtype and shape as declared to OpenVersion (INVALID_ARGUMENT otherwise).
-// Any device and any strides; what is not contiguous CPU memory is copied to it first.
+// Any device and any strides; what is not contiguous CPU memory is copied to it first. INVALID_ARGUMENT also for a
+// tensor whose memory is not there; see CheckMemory. Read when it returns.
 absl::Status PublishTensor(VersionBuilder& builder, const std::string& name, const at::Tensor& tensor);
 
 // Opens a version of these native tensors, publishes them in order, commits. On an error nothing is published.

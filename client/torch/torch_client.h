@@ -21,7 +21,8 @@ using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
 // Pushes a whole native tensor, or the whole shard of one, under a name that was declared (NOT_FOUND) with its dtype
 // and shape (INVALID_ARGUMENT); SpecOf gives what to declare. A contiguous tensor in host memory is borrowed: it must
-// not be written to until Commit has returned. Any other is copied first.
+// not be written to until Commit has returned. Any other is copied first. INVALID_ARGUMENT also for a tensor whose
+// memory is not there; see CheckMemory.
 absl::Status PushTensor(VersionPush& push, absl::string_view name, const TypedTensor& tensor);
 
 // Opens a version of these native tensors, pushes them in order, and commits. After an error there is no such version.

@@ -17,6 +17,7 @@
 #include "common/adapters/native_range_writer.h"
 #include "common/adapters/torch_errors.h"
 #include "common/tensor/kernels.h"
+#include "common/tensor/memory_probe.h"
 
 namespace refit {
 namespace {
@@ -67,14 +68,16 @@ at::Tensor Empty(DType dtype, c10::IntArrayRef shape) {
 
 // Every bit of every element, in row-major order, in host memory.
 at::Tensor ContiguousOnHost(const at::Tensor& tensor, DType dtype) {
-  if (tensor.is_contiguous() && tensor.device().is_cpu()) return tensor;
   const at::NoGradGuard no_grad;
+  if (tensor.is_neg()) return ContiguousOnHost(tensor.detach().resolve_neg(), dtype);
+  if (tensor.is_contiguous() && tensor.device().is_cpu()) return tensor;
   return tensor.detach().view(BitsType(dtype)).contiguous().cpu().view(tensor.scalar_type());
 }
 
 absl::Status CheckConversion(const TypedTensor& tensor, DType to, size_t least_rank) {
   absl::StatusOr<TensorSpec> spec = SpecOf("to convert", tensor);
   if (!spec.ok()) return spec.status();
+  if (absl::Status status = CheckMemory(tensor.data); !status.ok()) return status;
   if (spec->shape.size() < least_rank) {
     return absl::InvalidArgumentError(
         absl::StrCat("a tensor of shape ", ToString(spec->shape), " has no last two dimensions to swap"));
@@ -83,6 +86,34 @@ absl::Status CheckConversion(const TypedTensor& tensor, DType to, size_t least_r
     return absl::InvalidArgumentError(absl::StrCat("cannot cast ", Name(spec->dtype), " to ", Name(to)));
   }
   return absl::OkStatus();
+}
+
+// Bytes of its storage, from the first to the last one that it uses. Of a tensor with elements.
+uint64_t ClaimedBytes(const at::Tensor& tensor) {
+  int64_t last = tensor.storage_offset();
+  for (int64_t d = 0; d < tensor.dim(); ++d) last += (tensor.size(d) - 1) * tensor.stride(d);
+  return (static_cast<uint64_t>(last) + 1) * tensor.element_size();
+}
+
+absl::Status CheckStorage(const at::Tensor& tensor) {
+  constexpr char kNoMemory[] = "it has no memory of its own, as tensors that wrap others have none";
+  if (tensor.is_meta()) return absl::InvalidArgumentError("it is on meta and has no data");
+  // Other devices may have no storages, and look for themselves when they copy.
+  if (!tensor.is_cpu() && !tensor.is_cuda()) return absl::OkStatus();
+  if (!tensor.has_storage()) return absl::InvalidArgumentError(kNoMemory);
+  if (tensor.numel() == 0) return absl::OkStatus();
+  const uint64_t claimed = ClaimedBytes(tensor);
+  const uint64_t has = tensor.storage().nbytes();
+  if (claimed > has) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(c10::toString(tensor.scalar_type()), " ", ToString(ShapeOf(tensor.sizes())), " with strides ",
+                     ToString(ShapeOf(tensor.strides())), " from element ", tensor.storage_offset(), " on needs ",
+                     claimed, " bytes, but its storage has ", has, ": was it freed, or shrunk?"));
+  }
+  if (tensor.data_ptr() == nullptr) return absl::InvalidArgumentError(kNoMemory);
+  if (!tensor.is_cpu()) return absl::OkStatus();
+  const uint64_t begin = tensor.storage_offset() * tensor.element_size();
+  return MemoryProbe().CheckReadable({MutableBytes(tensor), static_cast<size_t>(claimed - begin)});
 }
 
 // A device's own kernels, for tensors outside of host memory.
@@ -109,19 +140,27 @@ std::optional<at::ScalarType> ScalarTypeOf(DType dtype) {
 
 at::ScalarType StorageTypeOf(DType dtype) { return ScalarTypeOf(dtype).value_or(at::kByte); }
 
+absl::Status CheckMemory(const at::Tensor& tensor) {
+  const absl::Status status = CatchTorchErrors("its memory", [&] { return CheckStorage(tensor); });
+  // What a tensor of a kind that is not known here says when it is asked.
+  return absl::IsInternal(status) ? absl::InvalidArgumentError(status.message()) : status;
+}
+
 absl::StatusOr<TensorSpec> SpecOf(absl::string_view name, const TypedTensor& tensor) {
   const auto invalid = [&](absl::string_view what) {
     return absl::InvalidArgumentError(absl::StrCat("tensor ", Printable(name), " ", what));
   };
   if (!tensor.data.defined()) return invalid("is undefined");
-  if (tensor.data.layout() != at::kStrided) return invalid("is not strided");
+  if (tensor.data.layout() != at::kStrided || tensor.data.is_nested()) return invalid("is not strided");
   const char* type = c10::toString(tensor.data.scalar_type());
   if (!tensor.dtype.has_value()) return invalid(absl::StrCat("has element type ", type, ", which is not supported"));
   const bool is_stand_in = tensor.data.scalar_type() == at::kByte && ElementSize(*tensor.dtype) == 1;
   if (tensor.data.scalar_type() != StorageTypeOf(*tensor.dtype) && !is_stand_in) {
     return invalid(absl::StrCat("is said to be ", Name(*tensor.dtype), ", but its element type is ", type));
   }
-  return TensorSpec{std::string(name), *tensor.dtype, ShapeOf(tensor.data.sizes())};
+  return CatchTorchErrors(absl::StrCat("tensor ", Printable(name)), [&]() -> absl::StatusOr<TensorSpec> {
+    return TensorSpec{std::string(name), *tensor.dtype, ShapeOf(tensor.data.sizes())};
+  });
 }
 
 absl::StatusOr<TypedTensor> TensorOnBytes(const TensorSpec& spec, absl::Span<const std::byte> bytes,
@@ -149,9 +188,11 @@ absl::StatusOr<TypedTensor> TensorOnBytes(const TensorSpec& spec, absl::Span<con
 
 absl::StatusOr<absl::Span<const std::byte>> BytesOf(const TypedTensor& tensor) {
   return CatchTorchErrors("bytes of a tensor", [&]() -> absl::StatusOr<absl::Span<const std::byte>> {
-    if (!tensor.data.defined() || !tensor.data.device().is_cpu() || !tensor.data.is_contiguous()) {
+    if (!tensor.data.defined() || !tensor.data.device().is_cpu() || !tensor.data.is_contiguous() ||
+        tensor.data.is_neg()) {
       return absl::InvalidArgumentError("expected a contiguous tensor in host memory");
     }
+    if (absl::Status status = CheckMemory(tensor.data); !status.ok()) return status;
     return absl::Span<const std::byte>(MutableBytes(tensor.data), tensor.data.nbytes());
   });
 }
@@ -159,6 +200,7 @@ absl::StatusOr<absl::Span<const std::byte>> BytesOf(const TypedTensor& tensor) {
 absl::StatusOr<TypedTensor> OnHost(const TypedTensor& tensor) {
   absl::StatusOr<TensorSpec> spec = SpecOf("to copy", tensor);
   if (!spec.ok()) return spec.status();
+  if (absl::Status status = CheckMemory(tensor.data); !status.ok()) return status;
   return CatchTorchErrors("copying a tensor", [&]() -> absl::StatusOr<TypedTensor> {
     return TypedTensor(ContiguousOnHost(tensor.data, spec->dtype), spec->dtype);
   });

@@ -38,16 +38,22 @@ struct TypedTensor {
   std::optional<DType> dtype;  // unset: none that SpecOf accepts
 };
 
-// Name, dtype and shape. INVALID_ARGUMENT, naming the tensor, if it is undefined or not strided, has an element type
-// that no DType stands for, or `dtype` contradicts `data`.
+// Name, dtype and shape, of a tensor on any device, also on meta. INVALID_ARGUMENT, naming the tensor, if it is
+// undefined or not strided, has an element type that no DType stands for, or `dtype` contradicts `data`.
 absl::StatusOr<TensorSpec> SpecOf(absl::string_view name, const TypedTensor& tensor);
+
+// Whether the tensor has all the memory that its shape and strides claim, and that can be read: INVALID_ARGUMENT,
+// saying what it claims and what it has, if its storage was freed or shrunk, if it wraps another tensor and has none,
+// or for a mapping of a file that was truncated (see MemoryProbe). All below that read a tensor look first.
+absl::Status CheckMemory(const at::Tensor& tensor);
 
 // A tensor on `bytes`, which must be as long as the spec says (INVALID_ARGUMENT) and must not be written to through it.
 // Keeps `owner` while it, or any view of it, lives. Copies where `bytes` are not aligned to their elements.
 absl::StatusOr<TypedTensor> TensorOnBytes(const TensorSpec& spec, absl::Span<const std::byte> bytes,
                                           std::shared_ptr<const void> owner);
 
-// The elements of a contiguous tensor in host memory; INVALID_ARGUMENT for any other. Valid while the tensor lives.
+// The elements of a contiguous tensor in host memory (not a view of negated ones); INVALID_ARGUMENT for any other.
+// Valid while the tensor lives.
 absl::StatusOr<absl::Span<const std::byte>> BytesOf(const TypedTensor& tensor);
 
 // The same tensor if it is contiguous and in host memory already; otherwise a copy that is.

@@ -68,5 +68,23 @@ TEST_F(TorchPublisher, AnErrorPublishesNothing) {
   EXPECT_OK(PublishStateDict(*server_, build_, {{"w", at::zeros({4})}}));
 }
 
+TEST_F(TorchPublisher, MemoryThatIsNotThereIsNamed) {
+  const at::Tensor shrunk = at::ones({64});
+  shrunk.storage().unsafeGetStorageImpl()->set_nbytes(8);
+  const auto names_it = StatusIs(absl::StatusCode::kInvalidArgument,
+                                 ::testing::AllOf(HasSubstr("tensor w F32 [64]"), HasSubstr("its storage has 8")));
+  EXPECT_THAT(PublishStateDict(*server_, build_, {{"v", at::ones({4})}, {"w", shrunk}}), names_it);
+
+  ChannelOptions channel;
+  channel.address = server_->address();
+  auto publisher = Publisher::Connect(channel);
+  ASSERT_OK(publisher);
+  PublishOptions options;
+  options.version = 2;
+  EXPECT_THAT(PublishStateDict(**publisher, options, {{"v", at::ones({4})}, {"w", shrunk}}), names_it);
+  options.version = 3;
+  EXPECT_OK(PublishStateDict(**publisher, options, {{"w", at::ones({64})}}));
+}
+
 }  // namespace
 }  // namespace refit

@@ -4,6 +4,7 @@
 #include <ATen/TensorOperators.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <limits>
@@ -215,6 +216,78 @@ TEST(CatchTorchErrors, TurnsWhatIsThrownIntoAStatus) {
   EXPECT_EQ(code([] { TORCH_CHECK(false, "bad"); }), absl::StatusCode::kInternal);
   EXPECT_EQ(code([] { throw std::bad_alloc(); }), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(code([] { throw std::runtime_error("bad"); }), absl::StatusCode::kInternal);
+}
+
+// Memory that a tensor claims and does not have.
+class BadMemory : public ::testing::Test {
+ protected:
+  static at::Tensor Resized(at::Tensor tensor, size_t bytes) {
+    tensor.storage().unsafeGetStorageImpl()->set_nbytes(bytes);
+    return tensor;
+  }
+
+  // Everything that reads a tensor refuses it.
+  static void ExpectRefused(const at::Tensor& tensor, const std::string& why) {
+    for (const absl::Status& status :
+         {CheckMemory(tensor), OnHost(tensor).status(), CastTo(tensor, DType::kBF16).status(),
+          TransposeLastTwo(tensor, DType::kF32).status()}) {
+      EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+      EXPECT_THAT(Message(status), HasSubstr(why));
+    }
+    EXPECT_EQ(BytesOf(tensor).status().code(), absl::StatusCode::kInvalidArgument);
+  }
+};
+
+TEST_F(BadMemory, AShrunkStorage) {
+  ExpectRefused(Resized(at::ones({4, 8}), 100),
+                "Float [4, 8] with strides [8, 1] from element 0 on needs 128 bytes, but "
+                "its storage has 100");
+  ExpectRefused(Resized(at::ones({4, 8}), 0), "its storage has 0");
+  ExpectRefused(Resized(at::ones({4, 8}).t(), 127), "needs 128 bytes");
+  ExpectRefused(Resized(at::ones({4, 8}).slice(0, 3), 127), "from element 24 on");
+}
+
+TEST_F(BadMemory, WhatIsUsedIsWhatCounts) {
+  const at::Tensor whole = at::ones({4, 8});
+  const at::Tensor part = whole.slice(0, 0, 2);
+  Resized(whole, 64);
+  EXPECT_TRUE(OnHost(part).ok());
+  EXPECT_TRUE(CheckMemory(whole.slice(0, 4)).ok());  // empty
+}
+
+TEST_F(BadMemory, NoMemoryAtAll) {
+  ExpectRefused(at::ones({4, 8}, at::TensorOptions().device(at::kMeta)), "meta");
+  ExpectRefused(at::_efficientzerotensor({4, 8}), "no memory of its own");
+  const at::Tensor without(c10::make_intrusive<at::TensorImpl>(
+      c10::Storage(c10::Storage::use_byte_size_t(), 128, at::DataPtr(nullptr, at::kCPU), nullptr, false),
+      c10::DispatchKeySet(c10::DispatchKey::CPU), at::scalarTypeToTypeMeta(at::kFloat)));
+  without.unsafeGetTensorImpl()->set_sizes_contiguous({4, 8});
+  ExpectRefused(without, "no memory of its own");
+}
+
+TEST_F(BadMemory, AFileThatWasTruncated) {
+  const std::string path = ::testing::TempDir() + "/truncated_under_a_tensor";
+  const at::Tensor mapped = at::from_file(path, true, 1 << 20, at::kFloat).view({1024, 1024});
+  ASSERT_EQ(truncate(path.c_str(), 8192), 0);
+  ExpectRefused(mapped, "truncated");
+  ExpectRefused(mapped.t(), "truncated");
+  EXPECT_TRUE(OnHost(mapped.slice(0, 0, 2)).ok());
+  unlink(path.c_str());
+}
+
+TEST_F(BadMemory, NegatedViewsKeepTheirSigns) {
+  const at::Tensor pairs = at::arange(1, 13, at::kFloat).view({2, 3, 2});
+  const at::Tensor negated = at::imag(at::view_as_complex(pairs).conj());
+  ASSERT_TRUE(negated.is_neg());
+  EXPECT_FALSE(BytesOf(negated).ok());
+  EXPECT_TRUE(OnHost(negated).value().data.equal(negated));
+  EXPECT_TRUE(CastTo(negated, DType::kF64).value().data.equal(negated.to(at::kDouble)));
+  EXPECT_TRUE(TransposeLastTwo(negated, DType::kF32).value().data.equal(negated.t()));
+}
+
+TEST_F(BadMemory, NestedTensorsAreNoException) {
+  const at::Tensor nested = at::_nested_tensor_from_tensor_list({at::ones({2}), at::ones({3})});
+  EXPECT_EQ(SpecOf("w", nested).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 }  // namespace
