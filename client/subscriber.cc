@@ -18,6 +18,7 @@
 #include "common/net/raw_reader.h"
 #include "common/net/shared_segment.h"
 #include "common/net/status.h"
+#include "common/net/steady_deadline.h"
 #include "common/tensor/slab.h"
 #include "refit/v1/inspect.grpc.pb.h"
 #include "refit/v1/pull.grpc.pb.h"
@@ -147,7 +148,7 @@ class Subscriber::State::PullLease final : public Lease {
     request.set_lease(number_);
     v1::EndLeaseResponse response;
     grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + kEndLeaseTimeout);
+    context.set_deadline(SteadyDeadline(kEndLeaseTimeout));
     (void)v1::PullService::NewStub(state_->channel)->EndLease(&context, request, &response);
   }
 
@@ -163,7 +164,7 @@ class Subscriber::State::PullLease final : public Lease {
 absl::StatusOr<bool> Subscriber::State::CanShare() const {
   if (transport == Transport::kWire || (transport == Transport::kAuto && !IsLocal(address))) return false;
   grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + kInfoTimeout);
+  context.set_deadline(SteadyDeadline(kInfoTimeout));
   v1::GetServerInfoResponse info;
   const grpc::Status asked = v1::InspectService::NewStub(channel)->GetServerInfo(&context, {}, &info);
   absl::Status status = FromGrpc(asked);

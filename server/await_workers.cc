@@ -11,8 +11,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
 #include "common/net/status.h"
+#include "common/net/steady_deadline.h"
 
 namespace refit {
 namespace {
@@ -57,7 +57,7 @@ class AwaitReactor final : public grpc::ServerUnaryReactor, public std::enable_s
       worker_observer_ = workers;
       version_observer_ = versions;
       alarm_ = std::make_unique<grpc::Alarm>();
-      alarm_->Set(absl::ToChronoTime(absl::Now() + absl::Milliseconds(request_.timeout_ms())),
+      alarm_->Set(SteadyDeadline(std::chrono::milliseconds(request_.timeout_ms())),
                   [weak = weak_from_this()](bool expired) {
                     const std::shared_ptr<AwaitReactor> self = weak.lock();
                     if (expired && self != nullptr) self->Look(/*last=*/true);

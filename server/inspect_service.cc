@@ -107,8 +107,9 @@ grpc::ServerUnaryReactor* InspectService::GetServerInfo(grpc::CallbackServerCont
   response->add_libraries(
       absl::StrCat("protobuf ", google::protobuf::internal::VersionString(GOOGLE_PROTOBUF_VERSION)));
   for (std::string& name : AdapterNames()) response->add_adapters(std::move(name));
-  response->set_started_at_ns(absl::ToUnixNanos(state_.started_at));
-  response->set_uptime_seconds(absl::ToInt64Seconds(absl::Now() - state_.started_at));
+  response->set_started_at_ns(state_.started_at_ns);
+  response->set_uptime_seconds(
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - state_.started_at).count());
   const StoreOptions& store = state_.store.options();
   response->set_memory_budget_bytes(store.memory_budget_bytes);
   response->set_memory_reserved_bytes(state_.store.reserved_bytes());

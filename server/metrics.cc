@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "common/net/states.h"
 #include "common/net/version_info.h"
 #include "common/tensor/tensor_spec.h"
@@ -32,7 +31,7 @@ void AddProcess(const ServerState& state, MetricFamilies& out) {
   out.Gauge("refit_build_info", "1; the label says which version of the software runs.")
       .Add(1, {{"version", SoftwareVersion()}});
   out.Gauge("process_start_time_seconds", "Start of the service, seconds since the Unix epoch.")
-      .Add(absl::ToDoubleSeconds(state.started_at - absl::UnixEpoch()));
+      .Add(Seconds(state.started_at_ns));
   out.Counter("process_cpu_seconds_total", "User and system CPU time.").Add(CpuSeconds());
   out.Gauge("process_resident_memory_bytes", "Resident memory.").Add(Number(ResidentBytes()));
   out.Gauge("process_open_fds", "Open file descriptors; each connection takes one.").Add(Number(OpenDescriptors()));
@@ -118,6 +117,12 @@ void AddModels(const ServerState& state, const std::vector<v1::VersionSummary>& 
   }
 }
 
+// A restored version's was measured by the service that committed it; an older one noted the times only.
+uint64_t ElapsedNs(const v1::VersionSummary& version) {
+  if (version.elapsed_ns() != 0 || version.closed_at_ns() == 0) return version.elapsed_ns();
+  return std::max<int64_t>(version.closed_at_ns() - version.opened_at_ns(), 0);
+}
+
 void AddVersions(const std::vector<v1::VersionSummary>& versions, MetricFamilies& out) {
   const auto in_state = out.Gauge("refit_version_state", "1; the label says in which state the version is.");
   const auto bytes = out.Gauge("refit_version_bytes", "Bytes of all its Hugging Face tensors.");
@@ -130,7 +135,6 @@ void AddVersions(const std::vector<v1::VersionSummary>& versions, MetricFamilies
                 "converting and digesting beside that, summed over the threads.");
   const auto push = out.Gauge("refit_version_push_seconds", "From opening to commit, abort or, if it is open, to now.");
   const auto spooled = out.Gauge("refit_version_spooled", "1 if it is on disk.");
-  const auto now = absl::ToUnixNanos(absl::Now());
   for (const v1::VersionSummary& version : versions) {
     const Labels labels = {{"model", version.model()}, {"version", absl::StrCat(version.version())}};
     const auto with = [&](const char* name, const std::string& value) {
@@ -146,24 +150,21 @@ void AddVersions(const std::vector<v1::VersionSummary>& versions, MetricFamilies
     phases.Add(Seconds(version.open_ns()), with("phase", "open"));
     phases.Add(Seconds(version.receive_ns()), with("phase", "receive"));
     phases.Add(Seconds(version.convert_ns()), with("phase", "convert"));
-    const int64_t end = version.closed_at_ns() != 0 ? version.closed_at_ns() : now;
-    push.Add(Seconds(std::max<int64_t>(end - version.opened_at_ns(), 0)), labels);
+    push.Add(Seconds(ElapsedNs(version)), labels);
     spooled.Add(version.spooled() ? 1 : 0, labels);
   }
 }
 
 // Of the present or last pull.
-void AddPull(const v1::Worker& worker, const Labels& labels, int64_t now, const MetricFamilies::Family& phases) {
+void AddPull(const v1::Worker& worker, const Labels& labels, const MetricFamilies::Family& phases) {
   const auto with = [&](const char* phase) {
     Labels more = labels;
     more.push_back({"phase", phase});
     return more;
   };
   if (worker.started_at_ns() != 0) {
-    const int64_t end = worker.ended_at_ns() != 0 ? worker.ended_at_ns() : now;
-    const auto waited = static_cast<int64_t>(worker.waited_ns());
     phases.Add(Seconds(worker.waited_ns()), with("wait"));
-    phases.Add(Seconds(std::max<int64_t>(end - worker.started_at_ns() - waited, 0)), with("wire"));
+    phases.Add(Seconds(worker.pull_ns() - std::min(worker.pull_ns(), worker.waited_ns())), with("wire"));
   }
   if (worker.stage_ns() != 0) phases.Add(Seconds(worker.stage_ns()), with("stage"));
   if (worker.install_ns() != 0) phases.Add(Seconds(worker.install_ns()), with("install"));
@@ -188,7 +189,6 @@ void AddWorkers(const ServerState& state, MetricFamilies& out) {
   const auto pulls = out.Counter("refit_worker_pulls_total", "Pulls that it began.");
   const auto resumed = out.Counter("refit_worker_pulls_resumed_total", "Those that resumed one that was cut.");
   const auto failed = out.Counter("refit_worker_pulls_failed_total", "Those that ended before the version was whole.");
-  const auto now = absl::ToUnixNanos(absl::Now());
   for (const v1::Worker& worker : state.workers.List("")) {
     const Labels labels = {{"model", worker.model()}, {"worker", worker.name()}};
     in_state.Add(1, {{"model", worker.model()}, {"worker", worker.name()}, {"state", StateName(worker.state())}});
@@ -201,7 +201,7 @@ void AddWorkers(const ServerState& state, MetricFamilies& out) {
                                                       std::numeric_limits<uint64_t>::max());
       behind.Add(Number(newer.size()), labels);
     }
-    AddPull(worker, labels, now, phases);
+    AddPull(worker, labels, phases);
     pull_sent.Add(Number(worker.sent_bytes()), labels);
     pull_bytes.Add(Number(worker.selected_bytes()), labels);
     sent.Add(Number(worker.total_sent_bytes()), labels);

@@ -2,6 +2,7 @@
 
 #include <grpcpp/alarm.h>
 
+#include <chrono>
 #include <map>
 #include <memory>
 #include <optional>
@@ -11,9 +12,9 @@
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/status.h"
+#include "common/net/steady_deadline.h"
 #include "server/limit_checks.h"
 #include "server/limit_reached.h"
 #include "server/pull_session.h"
@@ -22,6 +23,8 @@
 
 namespace refit {
 namespace {
+
+using Clock = std::chrono::steady_clock;
 
 // What to ask of gRPC once the reactor's lock is released: gRPC may call back from within.
 enum class Step { kNothing, kWrite, kFinish };
@@ -114,15 +117,14 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   }
 
   Step Sleep() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    asleep_since_ = absl::Now();
+    asleep_since_ = Clock::now();
     const uint64_t epoch = wait_epoch_;
     // A new one each time: the old one's callback may still be returning.
     alarm_ = std::make_unique<grpc::Alarm>();
-    alarm_->Set(absl::ToChronoTime(asleep_since_ + absl::FromChrono(state_.limits.waiting_interval)),
-                [weak = weak_from_this(), epoch](bool expired) {
-                  const std::shared_ptr<PullReactor> self = weak.lock();
-                  if (expired && self != nullptr) self->OnStillWaiting(epoch);
-                });
+    alarm_->Set(SteadyDeadline(state_.limits.waiting_interval), [weak = weak_from_this(), epoch](bool expired) {
+      const std::shared_ptr<PullReactor> self = weak.lock();
+      if (expired && self != nullptr) self->OnStillWaiting(epoch);
+    });
     return Step::kNothing;
   }
 
@@ -153,7 +155,7 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     if (ended_ || epoch != wait_epoch_) return false;
     ++wait_epoch_;
     session_->CancelWait(waiter_);
-    session_->Waited(absl::Now() - asleep_since_);
+    session_->Waited(Clock::now() - asleep_since_);
     return true;
   }
 
@@ -223,7 +225,7 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   absl::Status status_;  // set once, before finished_
   uint64_t waiter_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t wait_epoch_ ABSL_GUARDED_BY(mutex_) = 0;
-  absl::Time asleep_since_ ABSL_GUARDED_BY(mutex_);
+  Clock::time_point asleep_since_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<grpc::Alarm> alarm_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -3,6 +3,7 @@
 
 #include <grpcpp/support/byte_buffer.h>
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -11,7 +12,6 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "absl/time/time.h"
 #include "common/wire/chunk_codec.h"
 #include "refit/v1/pull.pb.h"
 #include "server/selection.h"
@@ -47,7 +47,7 @@ class PullSession {
   grpc::ByteBuffer WaitingMessage() const;
 
   // For the fleet's status.
-  void Waited(absl::Duration time) { fleet_->Waited(time); }
+  void Waited(std::chrono::nanoseconds time) { fleet_->Waited(time); }
   void Ended(const absl::Status& status);
 
   std::string Label() const { return reader_->Label(); }

@@ -12,8 +12,10 @@
 #include "absl/strings/str_cat.h"
 #include "common/net/address.h"
 #include "common/net/channel.h"
+#include "common/net/clock_steps.h"
 #include "common/net/credentials.h"
 #include "common/net/status.h"
+#include "common/net/steady_deadline.h"
 #include "common/net/version_info.h"
 #include "server/inspect_service.h"
 #include "server/metrics.h"
@@ -105,6 +107,7 @@ struct RefitServer::Impl {
         inspect(state) {}
 
   const ServerCredentials credentials;
+  const std::shared_ptr<const ClockSteps> clock_steps = ClockSteps::Watch();
   ServerState state;
   PushService push;
   PullService pull;
@@ -193,10 +196,10 @@ void RefitServer::Shutdown(std::chrono::milliseconds grace) {
   if (grpc::HealthCheckServiceInterface* health = impl_->server->GetHealthCheckService()) health->Shutdown();
   impl_->state.leases.EndAll();
   impl_->state.watches.EndAll();
-  const auto deadline = std::chrono::system_clock::now() + grace;
-  impl_->server->Shutdown(deadline);
+  const auto deadline = std::chrono::steady_clock::now() + grace;
+  impl_->server->Shutdown(SteadyDeadline(grace));
   impl_->server->Wait();
-  if (impl_->state.spool != nullptr) impl_->state.spool->Stop(absl::FromChrono(deadline));
+  if (impl_->state.spool != nullptr) impl_->state.spool->Stop(deadline);
 }
 
 }  // namespace refit

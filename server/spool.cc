@@ -6,14 +6,16 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/time/clock.h"
+#include "common/net/wall_clock.h"
 
 namespace refit {
 namespace {
 
-constexpr absl::Duration kRetryInterval = absl::Seconds(30);
+constexpr std::chrono::seconds kRetryInterval{30};
 
-std::string Seconds(absl::Duration duration) { return absl::StrFormat("%.3f", absl::ToDoubleSeconds(duration)); }
+double Seconds(Spool::Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
+
+std::string Text(Spool::Clock::duration duration) { return absl::StrFormat("%.3f", Seconds(duration)); }
 
 }  // namespace
 
@@ -28,11 +30,12 @@ absl::StatusOr<std::unique_ptr<Spool>> Spool::Open(const std::string& folder, ui
       absl::WrapUnique(new Spool(*std::move(opened), max_chunk_bytes, store, std::move(log)));
   if (absl::Status status = spool->Load(); !status.ok()) return status;
   spool->observer_ = store.ObserveAll([self = spool.get()](const std::shared_ptr<Version>& version) {
-    absl::MutexLock lock(&self->mutex_);
+    const std::lock_guard lock(self->mutex_);
     self->changed_.insert(version->model());
+    self->changes_.notify_all();
   });
   {
-    absl::MutexLock lock(&spool->mutex_);
+    const std::lock_guard lock(spool->mutex_);
     spool->ended_ = false;
   }
   spool->thread_ = std::thread([self = spool.get()] { self->Run(); });
@@ -40,19 +43,17 @@ absl::StatusOr<std::unique_ptr<Spool>> Spool::Open(const std::string& folder, ui
 }
 
 Spool::~Spool() {
-  Stop(absl::InfinitePast());
+  Stop(Clock::time_point::min());
   if (thread_.joinable()) thread_.join();
   store_.StopObserving(observer_);
 }
 
-void Spool::Stop(absl::Time deadline) {
-  {
-    absl::MutexLock lock(&mutex_);
-    stopping_ = true;
-    deadline_ = std::min(deadline_, deadline);
-  }
-  absl::MutexLock lock(&mutex_);
-  mutex_.Await(absl::Condition(&ended_));
+void Spool::Stop(Clock::time_point deadline) {
+  std::unique_lock lock(mutex_);
+  stopping_ = true;
+  deadline_ = std::min(deadline_, deadline);
+  changes_.notify_all();
+  changes_.wait(lock, [this] { return ended_; });
 }
 
 // What was there before.
@@ -108,12 +109,12 @@ void Spool::LoadModel(std::map<uint64_t, SpooledFile> files) {
 }
 
 bool Spool::LoadVersion(const std::string& name, const SpooledFile& file) {
-  const absl::Time begin = absl::Now();
+  const Clock::time_point begin = Clock::now();
   if (file.summary().chunk_bytes() > max_chunk_bytes_) {
     log_.Warning("spooled version cannot be served: its chunks are larger than --max-message-bytes allows",
                  {{"file", name}, {"chunk_bytes", absl::StrCat(file.summary().chunk_bytes())}});
     store_.RestoreRecord(file.model(), {file.number(), file.summary().trainer_epoch()});
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     files_[file.model()][file.number()] = file.summary().bytes();
     return false;
   }
@@ -124,14 +125,14 @@ bool Spool::LoadVersion(const std::string& name, const SpooledFile& file) {
   }
   const uint64_t bytes = (*version)->bytes();
   const double gigabytes = static_cast<double>(bytes) / 1e9;
-  const absl::Duration took = absl::Now() - begin;
+  const Clock::duration took = Clock::now() - begin;
   log_.Info("spooled version checked and served",
             {{"version", Printable((*version)->Label())},
              {"bytes", absl::StrCat(bytes)},
-             {"seconds", Seconds(took)},
-             {"gigabytes_per_second", absl::StrFormat("%.2f", gigabytes / absl::ToDoubleSeconds(took))}});
+             {"seconds", Text(took)},
+             {"gigabytes_per_second", absl::StrFormat("%.2f", gigabytes / Seconds(took))}});
   store_.RestoreVersion(*std::move(version));
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   files_[file.model()][file.number()] = bytes;
   return true;
 }
@@ -152,16 +153,18 @@ void Spool::Run() {
     if (models.empty()) break;
     for (const std::string& model : models) Report(model, Update(model));
   }
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   ended_ = true;
+  changes_.notify_all();
 }
 
 // Waits until there are some; none at the end.
 std::set<std::string> Spool::NextModels() {
-  absl::MutexLock lock(&mutex_);
-  const auto has_work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_ || !changed_.empty(); };
-  const absl::Duration patience = errors_.empty() ? absl::InfiniteDuration() : kRetryInterval;
-  if (!mutex_.AwaitWithTimeout(absl::Condition(&has_work), patience)) {
+  std::unique_lock lock(mutex_);
+  const auto has_work = [this] { return stopping_ || !changed_.empty(); };
+  if (errors_.empty()) {
+    changes_.wait(lock, has_work);
+  } else if (!changes_.wait_for(lock, kRetryInterval, has_work)) {
     for (const auto& [model, error] : errors_) changed_.insert(model);
   }
   return std::exchange(changed_, {});
@@ -180,7 +183,7 @@ absl::Status Spool::Update(const std::string& model) {
 }
 
 absl::Status Spool::Write(const std::shared_ptr<Version>& version) {
-  const absl::Time begin = absl::Now();
+  const Clock::time_point begin = Clock::now();
   const std::string name = SpoolFolder::NameOf(version->model(), version->number());
   const absl::Status status = WriteSpooledVersion(version, folder_.PathOf(name), [this] { return MayGoOn(); });
   if (!status.ok()) {
@@ -190,13 +193,13 @@ absl::Status Spool::Write(const std::shared_ptr<Version>& version) {
                                                     status.message()));
   }
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     files_[version->model()][version->number()] = version->bytes();
   }
   version->SetSpooled(true);
   log_.Info("version spooled", {{"version", Printable(version->Label())},
                                 {"bytes", absl::StrCat(version->bytes())},
-                                {"seconds", Seconds(absl::Now() - begin)}});
+                                {"seconds", Text(Clock::now() - begin)}});
   return absl::OkStatus();
 }
 
@@ -216,12 +219,12 @@ void Spool::RemoveRetired(const std::string& model, const std::vector<std::share
   for (const std::shared_ptr<Version>& version : versions) {
     if (removed.count(version->number()) != 0) version->SetSpooled(false);
   }
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   for (const uint64_t number : removed) files_[model].erase(number);
 }
 
 Spool::Files Spool::FilesOf(const std::string& model) const {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   const auto found = files_.find(model);
   return found == files_.end() ? Files() : found->second;
 }
@@ -248,12 +251,12 @@ void Spool::Report(const std::string& model, const absl::Status& status) {
   bool is_new = false;
   bool was_there = false;
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     if (status.ok()) {
       was_there = errors_.erase(model) != 0;
     } else {
       is_new = std::exchange(errors_[model], error) != error;
-      last_error_at_ = absl::Now();
+      last_error_at_ns_ = UnixNanos();
     }
   }
   if (was_there) log_.Info("the spool can be written again", {{"model", Printable(model)}});
@@ -264,8 +267,8 @@ void Spool::Report(const std::string& model, const absl::Status& status) {
 }
 
 bool Spool::MayGoOn() const {
-  absl::MutexLock lock(&mutex_);
-  return !stopping_ || absl::Now() < deadline_;
+  const std::lock_guard lock(mutex_);
+  return !stopping_ || Clock::now() < deadline_;
 }
 
 v1::SpoolInfo Spool::Info() const {
@@ -276,13 +279,13 @@ v1::SpoolInfo Spool::Info() const {
     if (version->state() == v1::VERSION_STATE_COMMITTED) newest_is_spooled[version->model()] = version->is_spooled();
   }
   for (const auto& [model, spooled] : newest_is_spooled) info.set_pending(info.pending() + (spooled ? 0 : 1));
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   for (const auto& [model, files] : files_) {
     info.set_versions(info.versions() + static_cast<uint32_t>(files.size()));
     for (const auto& [number, bytes] : files) info.set_bytes(info.bytes() + bytes);
   }
   if (!errors_.empty()) info.set_last_error(errors_.begin()->second);
-  if (last_error_at_ != absl::InfinitePast()) info.set_last_error_at_ns(absl::ToUnixNanos(last_error_at_));
+  info.set_last_error_at_ns(last_error_at_ns_);
   return info;
 }
 

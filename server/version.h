@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <list>
@@ -151,6 +152,7 @@ class Version : public std::enable_shared_from_this<Version> {
  private:
   friend class VersionBuilder;
   friend class VersionStore;
+  using Clock = std::chrono::steady_clock;
 
   struct Tensor {
     std::shared_ptr<Buffer> data;  // null until the first byte comes, and after the data were dropped
@@ -178,8 +180,8 @@ class Version : public std::enable_shared_from_this<Version> {
   void Publish(size_t tensor, const ChunkCounts& written);
   // For VersionBuilder: a rank declares its shards; see Assembly.
   absl::StatusOr<bool> Join(uint32_t rank, std::vector<Box> boxes);
-  // For VersionBuilder: native bytes came, and have been converted since `begin_ns`.
-  void AddConverted(uint64_t bytes, int64_t begin_ns);
+  // For VersionBuilder: native bytes came, and have been converted since `begin`.
+  void AddConverted(uint64_t bytes, Clock::time_point begin);
 
   // For VersionStore, which calls WakeReady once it holds no lock.
   absl::Status SetCommitted() ABSL_LOCKS_EXCLUDED(mutex_);
@@ -230,11 +232,12 @@ class Version : public std::enable_shared_from_this<Version> {
   std::atomic<uint64_t> received_bytes_{0};
   uint64_t converted_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t manifest_digest_ ABSL_GUARDED_BY(mutex_) = 0;
-  int64_t opened_at_ns_ ABSL_GUARDED_BY(mutex_) = 0;
-  int64_t closed_at_ns_ ABSL_GUARDED_BY(mutex_) = 0;
-  int64_t assembled_at_ns_ ABSL_GUARDED_BY(mutex_) = 0;  // all ranks have declared
-  std::atomic<int64_t> received_at_ns_{0};               // the last bytes so far
-  std::atomic<uint64_t> convert_ns_{0};                  // sum over all threads
+  const int64_t opened_at_ns_;  // the time of day
+  const Clock::time_point opened_at_;
+  std::optional<Clock::time_point> closed_at_ ABSL_GUARDED_BY(mutex_);
+  std::optional<Clock::time_point> assembled_at_ ABSL_GUARDED_BY(mutex_);  // all ranks have declared
+  std::atomic<Clock::time_point> received_at_{};                           // the last bytes so far
+  std::atomic<uint64_t> convert_ns_{0};                                    // sum over all threads
   uint64_t next_waiter_ ABSL_GUARDED_BY(mutex_) = 1;
   std::map<uint64_t, Waiter> waiters_ ABSL_GUARDED_BY(mutex_);
 };

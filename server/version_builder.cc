@@ -1,13 +1,13 @@
 #include "server/version_builder.h"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "absl/time/clock.h"
 #include "common/adapters/native_range_writer.h"
 #include "common/net/status.h"
 #include "common/tensor/kernels.h"
@@ -273,7 +273,7 @@ absl::Status VersionBuilder::Write(size_t index, uint64_t offset, absl::Span<con
 }
 
 absl::Status VersionBuilder::WritePiece(size_t index, uint64_t offset, absl::Span<const std::byte> bytes) {
-  const int64_t begin_ns = absl::GetCurrentTimeNanos();
+  const auto begin = std::chrono::steady_clock::now();
   const VersionPlan& plan = version_->plan();
   for (const size_t output : plan.outputs_of_native[index]) {
     const PlannedOutput& planned = plan.outputs[output].planned;
@@ -290,7 +290,7 @@ absl::Status VersionBuilder::WritePiece(size_t index, uint64_t offset, absl::Spa
                      [&written](const StridedRuns& runs) { written.Add(runs); });
     version_->Publish(output, written);
   }
-  version_->AddConverted(bytes.size(), begin_ns);
+  version_->AddConverted(bytes.size(), begin);
   return absl::OkStatus();
 }
 

@@ -4,14 +4,16 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "common/net/wall_clock.h"
 #include "common/tensor/tensor_spec.h"
 #include "server/limit_reached.h"
 
 namespace refit {
 namespace {
 
-constexpr absl::Duration kForgetAfter = absl::Hours(1);
+using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::hours kForgetAfter{1};
 
 void Apply(const v1::ReportWorkerRequest& report, v1::Worker& worker) {
   worker.set_version(report.version());
@@ -41,7 +43,7 @@ void Apply(const v1::ReportWorkerRequest& report, v1::Worker& worker) {
 
 std::shared_ptr<WorkerRegistry::Entry> WorkerRegistry::Touch(const std::string& model, const std::string& name,
                                                              const std::string& peer) {
-  const absl::Time now = absl::Now();
+  const Clock::time_point now = Clock::now();
   ForgetSilent(now);
   if (workers_.count({model, name}) == 0) MakeRoom();
   std::shared_ptr<Entry>& entry = workers_[{model, name}];
@@ -53,7 +55,7 @@ std::shared_ptr<WorkerRegistry::Entry> WorkerRegistry::Touch(const std::string& 
   return entry;
 }
 
-void WorkerRegistry::ForgetSilent(absl::Time now) {
+void WorkerRegistry::ForgetSilent(Clock::time_point now) {
   for (auto it = workers_.begin(); it != workers_.end();) {
     const bool forget = !it->second->connected() && now - it->second->last_call > kForgetAfter;
     it = forget ? workers_.erase(it) : std::next(it);
@@ -74,7 +76,7 @@ void WorkerRegistry::MakeRoom() {
 absl::Status WorkerRegistry::CheckRoom(const std::string& model, const std::string& name) {
   absl::MutexLock lock(&mutex_);
   if (workers_.count({model, name}) != 0) return absl::OkStatus();
-  ForgetSilent(absl::Now());
+  ForgetSilent(Clock::now());
   MakeRoom();
   if (workers_.size() < max_workers_) return absl::OkStatus();
   return LimitReached("--max-workers", absl::StrCat("no room for worker '", Printable(name), "': ", max_workers_,
@@ -94,7 +96,8 @@ std::unique_ptr<WorkerRegistry::Pull> WorkerRegistry::StartPull(const std::strin
     worker.set_version(version);
     worker.set_sent_bytes(0);
     worker.set_selected_bytes(selected_bytes);
-    worker.set_started_at_ns(absl::ToUnixNanos(entry->last_call));
+    entry->pull_began = entry->last_call;
+    worker.set_started_at_ns(UnixNanos());
     worker.set_ended_at_ns(0);
     worker.set_waited_ns(0);
     worker.clear_last_error();
@@ -126,7 +129,7 @@ void WorkerRegistry::WatchEnded(const std::string& model, const std::string& nam
     const auto it = workers_.find({model, name});
     if (it == workers_.end() || it->second->watches == 0) return;
     --it->second->watches;
-    it->second->last_call = absl::Now();
+    it->second->last_call = Clock::now();
     if (!it->second->connected() && it->second->worker.state() == v1::WORKER_STATE_WATCHING) workers_.erase(it);
   }
   Tell();
@@ -177,7 +180,10 @@ std::vector<v1::Worker> WorkerRegistry::List(const std::string& model) const {
   for (const auto& [key, entry] : workers_) {
     if (!model.empty() && key.first != model) continue;
     list.push_back(entry->worker);
-    list.back().set_connected(entry->connected());
+    v1::Worker& worker = list.back();
+    worker.set_connected(entry->connected());
+    const bool is_pulling = worker.started_at_ns() != 0 && worker.ended_at_ns() == 0;
+    if (is_pulling) worker.set_pull_ns(std::chrono::nanoseconds(Clock::now() - entry->pull_began).count());
   }
   return list;
 }
@@ -200,9 +206,9 @@ void WorkerRegistry::Pull::Sent(uint64_t bytes) {
   registry_.totals_.sent_bytes += bytes;
 }
 
-void WorkerRegistry::Pull::Waited(absl::Duration time) {
+void WorkerRegistry::Pull::Waited(std::chrono::nanoseconds time) {
   absl::MutexLock lock(&registry_.mutex_);
-  entry_->worker.set_waited_ns(entry_->worker.waited_ns() + absl::ToInt64Nanoseconds(time));
+  entry_->worker.set_waited_ns(entry_->worker.waited_ns() + time.count());
 }
 
 void WorkerRegistry::Pull::Complete() { End(v1::WORKER_STATE_COMPLETE, ""); }
@@ -215,11 +221,13 @@ void WorkerRegistry::Pull::End(v1::WorkerState state, const std::string& error) 
   {
     absl::MutexLock lock(&registry_.mutex_);
     --entry_->pulls;
-    entry_->last_call = absl::Now();
+    entry_->last_call = Clock::now();
     v1::Worker& worker = entry_->worker;
     // It may have told more since its last byte was sent.
     if (worker.state() == v1::WORKER_STATE_PULLING) worker.set_state(state);
-    worker.set_ended_at_ns(absl::ToUnixNanos(entry_->last_call));
+    const std::chrono::nanoseconds took = entry_->last_call - entry_->pull_began;
+    worker.set_pull_ns(took.count());
+    worker.set_ended_at_ns(worker.started_at_ns() + took.count());
     if (!error.empty()) worker.set_last_error(Printable(error));
     if (state == v1::WORKER_STATE_COMPLETE) worker.set_last_complete_version(worker.version());
     if (state == v1::WORKER_STATE_FAILED) worker.set_failed_pulls(worker.failed_pulls() + 1);

@@ -1,6 +1,7 @@
 // Who pulls what: the fleet as the service sees it.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -11,7 +12,6 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/time.h"
 #include "refit/v1/inspect.pb.h"
 #include "refit/v1/pull.pb.h"
 
@@ -25,7 +25,8 @@ class WorkerRegistry {
     int pulls = 0;  // under way
     int watches = 0;
     bool connected() const { return pulls + watches > 0; }
-    absl::Time last_call;
+    std::chrono::steady_clock::time_point last_call;
+    std::chrono::steady_clock::time_point pull_began;
   };
 
  public:
@@ -43,7 +44,7 @@ class WorkerRegistry {
     Pull(WorkerRegistry& registry, std::shared_ptr<Entry> entry);
     ~Pull();
     void Sent(uint64_t bytes);
-    void Waited(absl::Duration time);
+    void Waited(std::chrono::nanoseconds time);
     void Complete();
     void Fail(const absl::Status& status);
 
@@ -85,7 +86,7 @@ class WorkerRegistry {
 
   std::shared_ptr<Entry> Touch(const std::string& model, const std::string& name, const std::string& peer)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void ForgetSilent(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ForgetSilent(std::chrono::steady_clock::time_point now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MakeRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Tell() ABSL_LOCKS_EXCLUDED(mutex_);
 

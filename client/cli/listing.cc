@@ -8,11 +8,23 @@
 
 namespace refit::cli {
 
-double Seconds(const v1::VersionSummary& version) {
-  return SecondsBetween(version.opened_at_ns(), version.closed_at_ns());
+namespace {
+
+// What the service measured; of an older one, which measured nothing, what its clock said at the end.
+double Seconds(uint64_t measured_ns, int64_t begin_ns, int64_t end_ns) {
+  if (measured_ns != 0) return static_cast<double>(measured_ns) / 1e9;
+  return end_ns == 0 ? 0 : static_cast<double>(end_ns - begin_ns) / 1e9;
 }
 
-double Seconds(const v1::Worker& worker) { return SecondsBetween(worker.started_at_ns(), worker.ended_at_ns()); }
+}  // namespace
+
+double Seconds(const v1::VersionSummary& version) {
+  return Seconds(version.elapsed_ns(), version.opened_at_ns(), version.closed_at_ns());
+}
+
+double Seconds(const v1::Worker& worker) {
+  return Seconds(worker.pull_ns(), worker.started_at_ns(), worker.ended_at_ns());
+}
 
 std::string RanksText(const v1::VersionSummary& version) {
   if (version.world() <= 1) return "";

@@ -10,8 +10,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "common/net/byte_buffer.h"
+#include "common/net/clock_steps.h"
 #include "common/net/raw_reader.h"
 #include "common/net/status.h"
+#include "common/net/steady_deadline.h"
 #include "common/net/version_info.h"
 
 #ifdef __GLIBC__
@@ -84,6 +86,7 @@ absl::Status NotConnected(const std::shared_ptr<grpc::Channel>& channel, const C
 // As long as anyone has the channel.
 struct SecuredChannel {
   std::shared_ptr<const void> files;  // let go of last
+  std::shared_ptr<const ClockSteps> clock_steps;
   std::shared_ptr<grpc::Channel> channel;
 };
 
@@ -101,8 +104,9 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const ChannelOptions& opt
   if (!credentials.ok()) return credentials.status();
   const auto secured = std::make_shared<SecuredChannel>();
   secured->files = std::move(credentials->files);
+  secured->clock_steps = ClockSteps::Watch();
   secured->channel = grpc::CreateCustomChannel(options.address, credentials->channel, ClientArguments(options));
-  if (!secured->channel->WaitForConnected(std::chrono::system_clock::now() + options.connect_timeout)) {
+  if (!secured->channel->WaitForConnected(SteadyDeadline(options.connect_timeout))) {
     return NotConnected(secured->channel, options);
   }
   return std::shared_ptr<grpc::Channel>(secured, secured->channel.get());

@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/net/status.h"
+#include "common/net/steady_deadline.h"
 
 namespace refit {
 
@@ -129,7 +130,7 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
     if (std::exchange(alarm_is_set_, true)) return;
     // A new one each time: the old one's callback may still be returning.
     alarm_ = std::make_unique<grpc::Alarm>();
-    alarm_->Set(std::chrono::system_clock::now() + batching.wait, [this](bool) { OnAlarm(); });
+    alarm_->Set(SteadyDeadline(batching.wait), [this](bool) { OnAlarm(); });
   }
 
   // Also when it was cancelled.

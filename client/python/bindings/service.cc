@@ -2,6 +2,8 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,6 +18,7 @@
 #include "common/net/status.h"
 #include "common/tensor/memory_probe.h"
 #include "server/refit_server.h"
+#include "server/settings.h"
 #include "server/version_builder.h"
 
 namespace refit::python {
@@ -70,28 +73,43 @@ class LocalPush {
   const std::unique_ptr<VersionBuilder> builder_;
 };
 
-struct Files {
-  std::string certificate, key, client_ca, tokens, roles, spool;
-};
+// The same, for who gave arguments rather than flags.
+absl::Status Renamed(const absl::Status& status) {
+  if (status.ok()) return status;
+  return absl::Status(status.code(), WithArgumentNames(status.message()));
+}
+
+absl::Status Set(const std::vector<Setting>& settings, const std::string& argument, const std::string& value) {
+  const auto is_meant = [&](const Setting& setting) { return setting.argument == argument; };
+  const auto setting = std::find_if(settings.begin(), settings.end(), is_meant);
+  if (setting == settings.end()) return absl::InvalidArgumentError(absl::StrCat("no setting '", argument, "'"));
+  return Annotate(setting->set(value), argument);
+}
+
+// Arguments' names, and what refit-server says of the flags: the documentation is tested against it.
+py::dict DescribeSettings() {
+  ServerOptions options;
+  LogOptions log;
+  py::dict described;
+  for (const Setting& setting : SettingsOf(options, log)) {
+    described[py::str(setting.argument)] = py::make_tuple(setting.flag, setting.value, setting.help);
+  }
+  return described;
+}
 
 class Service {
  public:
-  Service(const std::string& listen, uint64_t memory, uint32_t retain, const std::string& metrics, int convert_threads,
-          bool allow_plaintext, bool shared_memory, const Files& files) {
+  // Settings as text, by argument.
+  explicit Service(const std::map<std::string, std::string>& given) {
     ServerOptions options;
-    options.listen = listen;
-    options.allow_plaintext = allow_plaintext;
-    options.security = {files.certificate, files.key, files.client_ca};
-    options.authorization = {files.tokens, files.roles};
-    options.store.memory_budget_bytes = memory;
-    options.store.retain_versions = retain;
-    options.store.shared_memory = shared_memory;
-    options.spool = files.spool;
-    options.metrics = metrics;
-    options.convert_threads = convert_threads;
+    LogOptions log;
+    const std::vector<Setting> settings = SettingsOf(options, log);
+    for (const auto& [argument, value] : given) Check(Set(settings, argument, value));
+    options.log = log.Make();
     absl::StatusOr<std::unique_ptr<RefitServer>> server;
     RunInterruptible([&] { server = RefitServer::Start(options); }, [] {});
-    server_ = Value(std::move(server));
+    Check(Renamed(server.status()));
+    server_ = *std::move(server);
   }
   ~Service() {
     const py::gil_scoped_release no_gil;
@@ -138,6 +156,8 @@ class Service {
 }  // namespace
 
 void BindService(py::module_& module) {
+  module.def("settings", &DescribeSettings);
+
   py::class_<LocalPush>(module, "LocalPush")
       .def("summary", &LocalPush::Summary)
       .def("unneeded", &LocalPush::Unneeded, py::arg("index"))
@@ -146,16 +166,7 @@ void BindService(py::module_& module) {
       .def("abort", &LocalPush::Abort, py::arg("reason"));
 
   py::class_<Service>(module, "Service")
-      .def(py::init([](const std::string& listen, uint64_t memory, uint32_t retain, const std::string& metrics,
-                       int convert_threads, bool allow_plaintext, bool shared_memory, const std::string& certificate,
-                       const std::string& key, const std::string& client_ca, const std::string& tokens,
-                       const std::string& roles, const std::string& spool) {
-             return std::make_unique<Service>(listen, memory, retain, metrics, convert_threads, allow_plaintext,
-                                              shared_memory, Files{certificate, key, client_ca, tokens, roles, spool});
-           }),
-           py::kw_only(), py::arg("listen"), py::arg("memory"), py::arg("retain"), py::arg("metrics"),
-           py::arg("convert_threads"), py::arg("allow_plaintext"), py::arg("shared_memory"), py::arg("certificate"),
-           py::arg("key"), py::arg("client_ca"), py::arg("tokens"), py::arg("roles"), py::arg("spool"))
+      .def(py::init<const std::map<std::string, std::string>&>(), py::arg("settings"))
       .def("address", &Service::address)
       .def("metrics_address", &Service::metrics_address)
       .def("open", &Service::Open, py::kw_only(), py::arg("model"), py::arg("version"), py::arg("adapter"),
