@@ -107,7 +107,7 @@ struct RefitServer::Impl {
         inspect(state) {}
 
   const ServerCredentials credentials;
-  const std::shared_ptr<const ClockSteps> clock_steps = ClockSteps::Watch();
+  const std::shared_ptr<ClockSteps> clock_steps = ClockSteps::Watch();
   ServerState state;
   PushService push;
   PullService pull;

@@ -86,7 +86,7 @@ absl::Status NotConnected(const std::shared_ptr<grpc::Channel>& channel, const C
 // As long as anyone has the channel.
 struct SecuredChannel {
   std::shared_ptr<const void> files;  // let go of last
-  std::shared_ptr<const ClockSteps> clock_steps;
+  std::shared_ptr<ClockSteps> clock_steps;
   std::shared_ptr<grpc::Channel> channel;
 };
 
@@ -106,6 +106,7 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const ChannelOptions& opt
   secured->files = std::move(credentials->files);
   secured->clock_steps = ClockSteps::Watch();
   secured->channel = grpc::CreateCustomChannel(options.address, credentials->channel, ClientArguments(options));
+  secured->clock_steps->Add(secured->channel);
   if (!secured->channel->WaitForConnected(SteadyDeadline(options.connect_timeout))) {
     return NotConnected(secured->channel, options);
   }

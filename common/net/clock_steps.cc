@@ -1,11 +1,11 @@
 #include "common/net/clock_steps.h"
 
+#include <algorithm>
 #include <chrono>
-#include <utility>
 
 #include "common/net/wall_clock.h"
 
-// gRPC's own, of which no public header knows; absent from later releases.
+// gRPC's own, of which no public header knows: has the thread of its timers look at them. Absent from later releases.
 extern void grpc_kick_poller() __attribute__((weak));
 
 namespace refit {
@@ -23,12 +23,12 @@ std::chrono::nanoseconds WallAheadOfSteady() {
 
 }  // namespace
 
-std::shared_ptr<const ClockSteps> ClockSteps::Watch() {
+std::shared_ptr<ClockSteps> ClockSteps::Watch() {
   static std::mutex mutex;
-  static std::weak_ptr<const ClockSteps> running;
+  static std::weak_ptr<ClockSteps> running;
   const std::lock_guard lock(mutex);
-  std::shared_ptr<const ClockSteps> steps = running.lock();
-  if (steps == nullptr) running = steps = std::make_shared<const ClockSteps>();
+  std::shared_ptr<ClockSteps> steps = running.lock();
+  if (steps == nullptr) running = steps = std::make_shared<ClockSteps>();
   return steps;
 }
 
@@ -43,13 +43,37 @@ ClockSteps::~ClockSteps() {
   thread_.join();
 }
 
+void ClockSteps::Add(const std::shared_ptr<grpc::Channel>& channel) {
+  const std::lock_guard lock(mutex_);
+  channels_.erase(std::remove_if(channels_.begin(), channels_.end(), [](const auto& one) { return one.expired(); }),
+                  channels_.end());
+  channels_.push_back(channel);
+}
+
 void ClockSteps::Run() {
-  std::chrono::nanoseconds ahead = WallAheadOfSteady();
-  std::unique_lock lock(mutex_);
-  while (!ending_.wait_for(lock, kInterval, [this] { return ended_; })) {
-    const std::chrono::nanoseconds before = std::exchange(ahead, WallAheadOfSteady());
-    if (ahead < before - kStep && grpc_kick_poller != nullptr) grpc_kick_poller();
+  std::chrono::nanoseconds most_ahead = WallAheadOfSteady();
+  const auto ended = [this] {
+    std::unique_lock lock(mutex_);
+    return ending_.wait_for(lock, kInterval, [this] { return ended_; });
+  };
+  while (!ended()) {
+    const std::chrono::nanoseconds ahead = WallAheadOfSteady();
+    most_ahead = std::max(most_ahead, ahead);
+    if (most_ahead - ahead < kStep) continue;
+    if (grpc_kick_poller != nullptr) grpc_kick_poller();
+    for (const std::shared_ptr<grpc::Channel>& channel : Living()) {
+      grpc::experimental::ChannelResetConnectionBackoff(channel.get());
+    }
   }
+}
+
+std::vector<std::shared_ptr<grpc::Channel>> ClockSteps::Living() {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::shared_ptr<grpc::Channel>> living;
+  for (const std::weak_ptr<grpc::Channel>& one : channels_) {
+    if (std::shared_ptr<grpc::Channel> channel = one.lock()) living.push_back(std::move(channel));
+  }
+  return living;
 }
 
 }  // namespace refit

@@ -195,7 +195,7 @@ def test_service_options_are_checked():
         refit.serve(retain=-1)
     with pytest.raises(refit.InvalidArgument, match="push_idle_timeout: expected seconds"):
         refit.serve(push_idle_timeout="soon")
-    with pytest.raises(refit.InvalidArgument, match="^spool keeps committed versions, but with retain 0"):
+    with pytest.raises(refit.InvalidArgument, match=": spool keeps committed versions, but with retain 0"):
         refit.serve(retain=0, spool="/nowhere")
     with pytest.raises(refit.InvalidArgument, match="plain"):
         refit.serve("0.0.0.0:0")
