@@ -12,6 +12,7 @@
 #include "client/lease.h"
 #include "client/pull_receiver.h"
 #include "client/unary_call.h"
+#include "common/limits/within_memory.h"
 #include "common/net/address.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/messages.h"
@@ -72,9 +73,10 @@ class MemorySink final : public TensorSink {
  public:
   MemorySink(BufferPool& pool, std::vector<PulledTensor>& tensors) : pool_(pool), tensors_(tensors) {}
 
-  absl::Status Begin(const v1::VersionSummary& version, const std::vector<TensorPart>& tensors) override {
+  absl::Status Begin(const v1::VersionSummary&, const std::vector<TensorPart>& tensors) override {
+    slabs_ = Slabs(SlabPlan::Of(tensors));
     // What earlier versions left, and this one cannot use.
-    pool_.TrimTo(version.bytes());
+    pool_.TrimTo(slabs_.plan().capacity());
     tensors_.reserve(tensors.size());
     for (const TensorPart& part : tensors) tensors_.push_back({part, nullptr});
     return absl::OkStatus();
@@ -82,8 +84,7 @@ class MemorySink final : public TensorSink {
 
   absl::StatusOr<absl::Span<std::byte>> Place(size_t index) override {
     PulledTensor& tensor = tensors_[index];
-    absl::StatusOr<std::shared_ptr<Buffer>> data =
-        small_.Get(tensor.part.ByteSize(), [this](size_t size) { return pool_.Get(size); });
+    absl::StatusOr<std::shared_ptr<Buffer>> data = slabs_.Get(index, [this](size_t size) { return pool_.Get(size); });
     if (!data.ok()) return Annotate(data.status(), absl::StrCat("memory for tensor ", tensor.part.ToString()));
     tensor.data = *std::move(data);
     return tensor.data->span();
@@ -98,7 +99,7 @@ class MemorySink final : public TensorSink {
 
  private:
   BufferPool& pool_;
-  Slab small_;
+  Slabs slabs_;
   std::vector<PulledTensor>& tensors_;
 };
 
@@ -116,8 +117,8 @@ struct Subscriber::State {
   class PullLease;
   class Watch;
 
-  // Whether this process can map the service's memory. UNAVAILABLE, saying why, if it must and cannot.
-  absl::StatusOr<bool> CanShare() const;
+  // Whether this process can map the service's memory: OK, or why not.
+  absl::Status TryToShare() const;
 };
 
 // A call that Cancel reaches.
@@ -160,8 +161,10 @@ class Subscriber::State::PullLease final : public Lease {
   uint64_t number_ = 0;
 };
 
-absl::StatusOr<bool> Subscriber::State::CanShare() const {
-  if (transport == Transport::kWire || (transport == Transport::kAuto && !IsLocal(address))) return false;
+absl::Status Subscriber::State::TryToShare() const {
+  if (transport == Transport::kWire || (transport == Transport::kAuto && !IsLocal(address))) {
+    return absl::UnavailableError("not asked for");
+  }
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + kInfoTimeout);
   v1::GetServerInfoResponse info;
@@ -169,9 +172,7 @@ absl::StatusOr<bool> Subscriber::State::CanShare() const {
   absl::Status status = FromGrpc(asked);
   if (status.ok() && !info.has_shared_memory()) status = absl::UnavailableError("the service shares no memory");
   if (status.ok()) status = MappedSegment::Open(info.shared_memory()).status();
-  if (status.ok()) return true;
-  if (transport == Transport::kAuto) return false;
-  return absl::UnavailableError(absl::StrCat("service at ", address, ": ", status.message()));
+  return status;
 }
 
 Subscriber::Subscriber(std::shared_ptr<State> state) : state_(std::move(state)) {}
@@ -209,6 +210,7 @@ class Subscriber::PullRun {
       const uint64_t before = receiver_.result().bytes;
       const StreamEnd end = RunStream();
       if (end.status.ok()) break;
+      if (GoesOnUnmapped(end)) continue;
       const bool gained = receiver_.result().bytes > before;
       if (gained) last_gain = Clock::now();
       if (cut_.ok() || gained) cut_ = end.status;
@@ -219,6 +221,7 @@ class Subscriber::PullRun {
     result.elapsed = Clock::now() - begin;
     result.waited = waited_;
     result.resumed = resumed_;
+    result.not_mapped = not_mapped_;
     return result;
   }
 
@@ -230,10 +233,14 @@ class Subscriber::PullRun {
   };
 
   StreamEnd RunStream() {
-    const absl::StatusOr<bool> can_share = state_->CanShare();
-    if (!can_share.ok()) return {can_share.status()};
+    const absl::Status shares = not_mapped_.empty() ? state_->TryToShare() : absl::UnavailableError(not_mapped_);
+    if (!shares.ok() && state_->transport == Transport::kSharedMemory) {
+      return {{absl::IsResourceExhausted(shares) ? shares.code() : absl::StatusCode::kUnavailable,
+               absl::StrCat("service at ", state_->address, ": ", shares.message())}};
+    }
+    if (absl::IsResourceExhausted(shares)) not_mapped_ = std::string(shares.message());
     v1::PullRequest request = MakeRequest(options_);
-    request.set_shared_memory(*can_share);
+    request.set_shared_memory(shares.ok());
     if (const std::optional<PullReceiver::Place> place = receiver_.place()) {
       request.mutable_version()->set_number(place->version);
       *request.mutable_resume() = place->cursor;
@@ -243,6 +250,7 @@ class Subscriber::PullRun {
     receiver_.BeginStream(lease);
     StreamEnd end = Receive(lease->call());
     if (end.status.ok()) lease->set_number(receiver_.lease());
+    if (receiver_.could_not_map()) lease->call()->Cancel();  // what is mapped already stays, and nobody reads on
     return end;
   }
 
@@ -264,6 +272,13 @@ class Subscriber::PullRun {
     if (status.ok()) return {receiver_.OnEnd()};
     const bool cut = IsCut(status) && !receiver_.OnEnd().ok() && !state_->calls->cancelled().stopped();
     return {Annotate(status, context_), cut};
+  }
+
+  // What cannot be mapped comes over the connection, from where the stream is.
+  bool GoesOnUnmapped(const StreamEnd& end) {
+    if (!receiver_.could_not_map() || !not_mapped_.empty() || state_->transport != Transport::kAuto) return false;
+    not_mapped_ = std::string(end.status.message());
+    return true;
   }
 
   bool MayResume(const StreamEnd& end, bool gained, Clock::time_point last_gain) {
@@ -292,13 +307,14 @@ class Subscriber::PullRun {
   PullReceiver receiver_;
   Backoff backoff_{kFirstPause, kLongestPause};
   std::chrono::nanoseconds waited_{0};
-  absl::Status cut_;  // the first since something came
+  absl::Status cut_;        // the first since something came
+  std::string not_mapped_;  // why; nothing is mapped any more then
   uint64_t resumed_ = 0;
   int damaged_ = 0;
 };
 
 absl::StatusOr<PullResult> Subscriber::Pull(const PullOptions& options, TensorSink& sink) {
-  return PullRun(state_, options, sink).Run();
+  return WithinMemory("a pull", [&] { return PullRun(state_, options, sink).Run(); });
 }
 
 absl::StatusOr<PulledVersion> Subscriber::Pull(const PullOptions& options) {

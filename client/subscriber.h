@@ -85,11 +85,15 @@ struct PullResult {
   std::chrono::nanoseconds waited{0};
   // How often it was resumed.
   uint64_t resumed = 0;
+  // Not empty: the service is on this host, but its memory could not be mapped, and all from there on came over the
+  // connection. Says why, naming the limit and its setting if one was hit.
+  std::string not_mapped;
   // Versions committed between PullOptions::installed and this one, as far as the service remembers them; ascending.
   std::vector<uint64_t> skipped;
 };
 
-// A pulled tensor that owns its memory.
+// A pulled tensor that owns its memory. Tensors of a version share slabs of memory (see common/tensor/slab.h), each of
+// which is let go of with the last of its tensors.
 struct PulledTensor {
   TensorPart part;               // the whole tensor unless the pull asked for less
   std::shared_ptr<Buffer> data;  // part.ByteSize() bytes, row-major

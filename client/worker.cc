@@ -10,6 +10,7 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "common/net/status.h"
+#include "common/tensor/slab.h"
 
 namespace refit {
 namespace {
@@ -46,7 +47,8 @@ class Worker::Stage final : public TensorSink {
     is_installed_ = worker_.installed() == version_;
     if (is_installed_) return absl::AlreadyExistsError("in use already");
     if (absl::Status status = worker_.CheckMayInstall(version, way_); !status.ok()) return status;
-    worker_.pool_.TrimTo(version.bytes());
+    if (!worker_.options_.place) slabs_ = Slabs(SlabPlan::Of(tensors));
+    worker_.pool_.TrimTo(slabs_.plan().capacity());
     staged_.tensors.reserve(tensors.size());
     for (const TensorPart& part : tensors) staged_.tensors.push_back({part, {}, nullptr});
     return absl::OkStatus();
@@ -55,7 +57,7 @@ class Worker::Stage final : public TensorSink {
   absl::StatusOr<absl::Span<std::byte>> Place(size_t index) override {
     if (worker_.options_.in_place && !std::exchange(torn_, true)) worker_.SetTorn(version_);
     StagedVersion::Tensor& tensor = staged_.tensors[index];
-    const absl::StatusOr<absl::Span<std::byte>> bytes = Memory(tensor);
+    const absl::StatusOr<absl::Span<std::byte>> bytes = Memory(index);
     if (!bytes.ok()) return Annotate(bytes.status(), absl::StrCat("memory for tensor ", tensor.part.ToString()));
     tensor.bytes = *bytes;
     return *bytes;
@@ -71,9 +73,11 @@ class Worker::Stage final : public TensorSink {
   absl::Status Done(size_t) override { return absl::OkStatus(); }
 
  private:
-  absl::StatusOr<absl::Span<std::byte>> Memory(StagedVersion::Tensor& tensor) {
+  absl::StatusOr<absl::Span<std::byte>> Memory(size_t index) {
+    StagedVersion::Tensor& tensor = staged_.tensors[index];
     if (worker_.options_.place) return worker_.options_.place(tensor.part);
-    absl::StatusOr<std::shared_ptr<Buffer>> owner = worker_.pool_.Get(tensor.part.ByteSize());
+    absl::StatusOr<std::shared_ptr<Buffer>> owner =
+        slabs_.Get(index, [this](size_t size) { return worker_.pool_.Get(size); });
     if (!owner.ok()) return owner.status();
     tensor.owner = *std::move(owner);
     return tensor.owner->span();
@@ -82,6 +86,7 @@ class Worker::Stage final : public TensorSink {
   Worker& worker_;
   const Way way_;
   StagedVersion& staged_;
+  Slabs slabs_;
   uint64_t version_ = 0;
   bool is_installed_ = false;
   bool torn_ = false;
@@ -268,6 +273,7 @@ absl::StatusOr<StagedVersion> Worker::StageVersion(std::optional<uint64_t> versi
   if (!result.ok()) return Failed(stage.version() != 0 ? stage.version() : version.value_or(0), result.status());
   staged.version = std::move(result->version);
   staged.skipped = std::move(result->skipped);
+  staged.not_mapped = std::move(result->not_mapped);
   staged.stage_time = result->elapsed;
   if (!options_.in_place) Report(staged.version.version(), v1::WORKER_PHASE_STAGED, absl::OkStatus(), result->elapsed);
   return staged;

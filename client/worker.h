@@ -25,12 +25,16 @@ struct StagedVersion {
   v1::VersionSummary version;
   struct Tensor {
     TensorPart part;
-    absl::Span<std::byte> bytes;    // row-major; yours to read, and to move elsewhere
-    std::shared_ptr<Buffer> owner;  // keeps `bytes`; null where WorkerOptions::place gave them
+    absl::Span<std::byte> bytes;  // row-major; yours to read, and to move elsewhere
+    // Keeps `bytes`, and with them the slab of memory that other tensors of the version share; null where
+    // WorkerOptions::place gave them.
+    std::shared_ptr<Buffer> owner;
   };
   std::vector<Tensor> tensors;  // in manifest order
   // Versions that were committed since the one in use, and that this worker passes over.
   std::vector<uint64_t> skipped;
+  // See PullResult::not_mapped.
+  std::string not_mapped;
   // How long it took to come.
   std::chrono::nanoseconds stage_time{0};
 };

@@ -60,8 +60,11 @@ void AddOptions(CLI::App& app, Flags& flags) {
       "Who may do what, by the bearer token of a call: a line each, 'trainer|worker|viewer TOKEN', the token at least\n"
       "16 characters; closed to others (chmod 600), read again when it changes");
   option("--port-file", flags.port_file, "FILE", "Write the port that is listened on to this file");
-  option("--memory", store.memory_budget_bytes, "SIZE", "Memory for the tensors of all versions, such as 16GiB [8GiB]")
-      ->transform(size);
+  option("--memory", store.memory_budget_bytes, "SIZE",
+         "Memory for the tensors of all versions, such as 16GiB [8GiB, or half of what the process may use if that is\n"
+         "less: the machine's memory, its container's or control group's limit, ulimit -v]")
+      ->transform(size)
+      ->check(CLI::PositiveNumber);
   option("--retain", store.retain_versions, "N",
          "Committed versions to keep for each model; older ones go earlier if the memory is needed. 0: keep nothing,\n"
          "stream each tensor through to the workers that pull while the trainer pushes, so that a version may be\n"
@@ -121,7 +124,9 @@ void AddOptions(CLI::App& app, Flags& flags) {
          "Memory, besides --memory, for parts of tensors that workers ask for and that must be packed [256MiB]")
       ->transform(size);
   option("--convert-threads", flags.server.convert_threads, "N",
-         "Threads that convert, one for each stream that is pushed at the time; 0: one for each two cores [0]")
+         "Threads that convert, one for each stream that is pushed at the time; 0: one for each two CPUs that the "
+         "process\n"
+         "may use (affinity, and the CPU quota of its container or control group) [0]")
       ->check(CLI::Range(0, 1024));
   option("--grace", flags.grace_seconds, "SECONDS", "On SIGTERM, time for calls under way to end [10]")
       ->check(CLI::NonNegativeNumber);
@@ -153,15 +158,6 @@ std::chrono::milliseconds Milliseconds(double seconds) {
 }
 
 constexpr int kUnreachable = 3;
-// Fewer descriptors than this do not serve a fleet.
-constexpr uint64_t kManyDescriptors = 4096;
-
-void CheckDescriptors(const EventLog& log) {
-  const uint64_t limit = RaiseDescriptorLimit();
-  if (limit >= kManyDescriptors) return;
-  log.Warning("few file descriptors: each connection takes one; raise `ulimit -n` or LimitNOFILE",
-              {{"limit", std::to_string(limit)}});
-}
 
 // Ends the program at once: what no longer accepts is not to be trusted with an orderly end.
 void EndUnreachable(const EventLog& log, const absl::Status& status) {
@@ -172,7 +168,7 @@ void EndUnreachable(const EventLog& log, const absl::Status& status) {
 int Serve(Flags& flags) {
   const sigset_t signals = BlockEndSignals();
   flags.server.log = EventLog(flags.log_format, flags.log_level);
-  CheckDescriptors(flags.server.log);
+  RaiseDescriptorLimit();
   flags.server.limits.peer_timeout = Milliseconds(flags.peer_seconds);
   flags.server.limits.push_idle_timeout = Milliseconds(flags.push_idle_seconds);
   flags.server.limits.worker_timeout = Milliseconds(flags.worker_seconds);

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "common/limits/within_memory.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/status.h"
 #include "server/limit_checks.h"
@@ -95,7 +96,8 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   Step Advance() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     while (true) {
       if (session_->lends() && lease_ == 0 && !MakeLease()) return End(ShuttingDown());
-      absl::StatusOr<std::optional<grpc::ByteBuffer>> message = session_->Next();
+      absl::StatusOr<std::optional<grpc::ByteBuffer>> message =
+          WithinMemory("what a worker pulls", [&] { return session_->Next(); });
       if (!message.ok()) return End(message.status());
       if (message->has_value()) return Write(**std::move(message));
       if (session_->done()) return lease_ == 0 ? End(absl::OkStatus()) : Lend();

@@ -170,7 +170,7 @@ grpc::ByteBuffer PullSession::SharedMessage(const Version::Chunk& chunk) {
   v1::SharedChunk& shared = *response.mutable_shared_chunk();
   ToProto(HeaderOf(chunk), *shared.mutable_chunk());
   *shared.mutable_segment() = Announce(*chunk.owner);
-  shared.set_begin(chunk.bytes.data() - chunk.owner->data());
+  shared.set_begin(chunk.owner->shared().begin + (chunk.bytes.data() - chunk.owner->data()));
   shared.set_bytes(chunk.bytes.size());
   if (lent_.empty() || lent_.back() != chunk.owner) lent_.push_back(chunk.owner);
   Advance(chunk.bytes.size());

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "common/limits/within_memory.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/status.h"
 #include "server/await_workers.h"
@@ -123,7 +124,8 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
 
   void Handle(const ReceivedMessage& message) {
     if (ended()) return;
-    absl::StatusOr<PushSession::Answer> answer = session_.Handle(message);
+    absl::StatusOr<PushSession::Answer> answer =
+        WithinMemory("what a trainer sends", [&] { return session_.Handle(message); });
     if (!answer.ok()) {
       End(answer.status());
     } else if (answer->has_value()) {

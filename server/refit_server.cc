@@ -10,12 +10,14 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/limits/host_limits.h"
 #include "common/net/address.h"
 #include "common/net/channel.h"
 #include "common/net/credentials.h"
 #include "common/net/status.h"
 #include "common/net/version_info.h"
 #include "server/inspect_service.h"
+#include "server/limit_warnings.h"
 #include "server/metrics.h"
 #include "server/metrics_endpoint.h"
 #include "server/pull_service.h"
@@ -88,10 +90,7 @@ std::string WithPort(const std::string& listen, int port) {
   return absl::StrCat(listen.substr(0, listen.rfind(':')), ":", port);
 }
 
-int ThreadCount(int asked) {
-  if (asked > 0) return asked;
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / 2);
-}
+int ThreadCount(int asked) { return asked > 0 ? asked : std::max(1, UsableCpus() / 2); }
 
 }  // namespace
 
@@ -158,10 +157,12 @@ absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOpti
   std::unique_ptr<RefitServer> server = absl::WrapUnique(new RefitServer(std::move(impl)));
   server->port_ = port;
   server->address_ = WithPort(options.listen, port);
+  const StoreOptions& store = server->impl_->state.store.options();
+  for (const std::string& warning : LimitWarnings(store.memory_budget_bytes)) options.log.Warning(warning);
   options.log.Info("listening", {{"address", server->address_},
                                  {"security", DescribeSecurity(options)},
                                  {"version", SoftwareVersion()},
-                                 {"memory_bytes", absl::StrCat(options.store.memory_budget_bytes)},
+                                 {"memory_bytes", absl::StrCat(store.memory_budget_bytes)},
                                  {"retain", absl::StrCat(options.store.retain_versions)},
                                  {"convert_threads", absl::StrCat(server->impl_->state.convert.threads())},
                                  {"metrics", server->metrics_address().empty() ? "off" : server->metrics_address()}});

@@ -35,7 +35,8 @@ struct ServerOptions {
   // "host:port" to serve metrics on (see server/metrics_endpoint.h), loopback unless allow_plaintext. Empty: nowhere.
   std::string metrics;
   // Threads that convert: one for each stream that is pushed at the time, all together for a large tensor that is
-  // published in process (the caller's thread does its part too). 0: one for each two cores, at least one.
+  // published in process (the caller's thread does its part too). 0: one for each two CPUs that the process may use
+  // (see common/limits/host_limits.h), at least one.
   int convert_threads = 0;
   EventLog log;
 };

@@ -62,6 +62,15 @@ inline std::shared_ptr<const Buffer> MakeSharedSample() {
   return sample.ok() && (*sample)->shared_fd() >= 0 ? *std::move(sample) : nullptr;
 }
 
+inline StoreOptions Reporting(StoreOptions options, const EventLog& log) {
+  if (options.on_unshared != nullptr) return options;
+  options.on_unshared = [log](const absl::Status& why) {
+    log.Warning("memory for tensors is no longer shared; workers on this host get it over the connection",
+                {{"reason", std::string(why.message())}});
+  };
+  return options;
+}
+
 // Members are thread-safe or immutable. Outlives every call.
 struct ServerState {
   ServerState(const StoreOptions& store_options, const Limits& limit_options, int convert_threads, EventLog event_log,
@@ -69,7 +78,7 @@ struct ServerState {
       : limits(limit_options),
         log(std::move(event_log)),
         authorizer(std::move(call_authorizer)),
-        store(store_options),
+        store(Reporting(store_options, log)),
         parts(limit_options.packed_bytes),
         scratch(2 * store_options.chunk_bytes * static_cast<uint64_t>(convert_threads)),
         workers(limit_options.max_workers),

@@ -76,6 +76,8 @@ absl::Status Spool::Load() {
       file = absl::InvalidArgumentError(
           absl::StrCat("it says that it is version ", Printable(file->model()), "/", file->number()));
     }
+    // A file is not bad because this process may not open or map it.
+    if (absl::IsResourceExhausted(file.status())) return file.status();
     if (!file.ok()) {
       Quarantine(name, file.status());
       continue;

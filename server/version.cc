@@ -15,6 +15,13 @@ namespace {
 // 0 if the clock was set back meanwhile.
 uint64_t NsBetween(int64_t begin, int64_t end) { return end > begin ? end - begin : 0; }
 
+SlabPlan PlanSlabs(const VersionPlan& plan) {
+  std::vector<uint64_t> sizes;
+  sizes.reserve(plan.outputs.size());
+  for (const VersionPlan::Output& output : plan.outputs) sizes.push_back(output.planned.hf.ByteSize());
+  return SlabPlan(sizes);
+}
+
 }  // namespace
 
 Version::Version(VersionIdentity identity, VersionPlan plan, uint64_t chunk_bytes, std::shared_ptr<TensorMemory> memory)
@@ -33,6 +40,7 @@ Version::Version(VersionIdentity identity, VersionPlan plan, uint64_t chunk_byte
     tensors_.push_back({nullptr, 0, ChunkProgress(spec(i).ByteSize(), chunk_bytes_)});
     tensors_.back().chunk_digests.resize(chunk_count(i));
   }
+  if (memory_ != nullptr && !is_streamed()) slabs_ = Slabs(PlanSlabs(plan_));
   for (size_t i = 0; i < plan_.native.size(); ++i) {
     if (!plan_.outputs_of_native[i].empty()) declared_bytes_ += plan_.native[i].ByteSize();
   }
@@ -61,6 +69,11 @@ absl::StatusOr<std::shared_ptr<Version>> Version::Restore(VersionIdentity identi
 }
 
 uint64_t Version::chunk_count(size_t tensor) const { return ChunkCount(spec(tensor).ByteSize(), chunk_bytes_); }
+
+SlabPlan Version::slab_plan() const {
+  absl::MutexLock lock(&mutex_);
+  return slabs_.plan();
+}
 
 std::string Version::Label() const { return absl::StrCat(identity_.model, "/", identity_.number); }
 
@@ -284,11 +297,10 @@ absl::StatusOr<std::shared_ptr<Buffer>> Version::DataFor(size_t tensor, bool wit
   if (absl::Status status = DataStatus(); !status.ok()) return status;
   Tensor& t = tensors_[tensor];
   if (t.data == nullptr) {
-    const uint64_t bytes = spec(tensor).ByteSize();
     const auto get = [this](size_t size) { return memory_->Get(size); };
-    absl::StatusOr<std::shared_ptr<Buffer>> data = within          ? memory_->TryGet(bytes)
-                                                   : is_streamed() ? get(bytes)  // to be given up tensor by tensor
-                                                                   : small_.Get(bytes, get);
+    absl::StatusOr<std::shared_ptr<Buffer>> data = within          ? memory_->TryGet(spec(tensor).ByteSize())
+                                                   : is_streamed() ? get(spec(tensor).ByteSize())
+                                                                   : slabs_.Get(tensor, get);
     if (!data.ok()) return data.status();
     t.data = *std::move(data);
   }
@@ -418,7 +430,7 @@ void Version::DropDataLocked(Dropped& dropped) {
   if (!holds_data_) return;
   holds_data_ = false;
   for (Tensor& t : tensors_) dropped.push_back(std::move(t.data));
-  small_ = {};
+  slabs_ = {};
 }
 
 bool Version::HoldsData() const {

@@ -67,6 +67,8 @@ class Version : public std::enable_shared_from_this<Version> {
   uint64_t number() const { return identity_.number; }
   const VersionPlan& plan() const { return plan_; }
   uint64_t chunk_bytes() const { return chunk_bytes_; }
+  // Where its tensors lie; of no slabs if it is streamed or restored, since each tensor then has memory of its own.
+  SlabPlan slab_plan() const ABSL_LOCKS_EXCLUDED(mutex_);
   // The manifest has size() tensors; spec(i) and chunk_count(i) are known from the beginning.
   size_t size() const { return plan_.outputs.size(); }
   const TensorSpec& spec(size_t tensor) const { return plan_.outputs[tensor].planned.hf; }
@@ -222,7 +224,7 @@ class Version : public std::enable_shared_from_this<Version> {
   bool spooled_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<v1::VersionSummary> restored_ ABSL_GUARDED_BY(mutex_);  // as it was when it was stored
   std::vector<Tensor> tensors_ ABSL_GUARDED_BY(mutex_);
-  Slab small_ ABSL_GUARDED_BY(mutex_);  // that the small ones are cut from
+  Slabs slabs_ ABSL_GUARDED_BY(mutex_);  // that they lie in, unless the version is streamed
   size_t incomplete_tensors_ ABSL_GUARDED_BY(mutex_) = 0;
   bool holds_data_ ABSL_GUARDED_BY(mutex_) = true;
   std::list<size_t> readers_ ABSL_GUARDED_BY(mutex_);  // the first tensor that each still lacks

@@ -9,6 +9,7 @@
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "common/adapters/native_range_writer.h"
+#include "common/limits/within_memory.h"
 #include "common/net/status.h"
 #include "common/tensor/kernels.h"
 #include "server/limit_reached.h"
@@ -101,7 +102,7 @@ uint64_t PieceBytes(const TensorPart& shard) {
 
 absl::StatusOr<std::unique_ptr<VersionBuilder>> VersionBuilder::Open(VersionStore& store, const BuildOptions& options,
                                                                      std::vector<TensorSpec> native) {
-  return Open(store, options, WholeParts(std::move(native)));
+  return WithinMemory("a version", [&] { return Open(store, options, WholeParts(std::move(native))); });
 }
 
 absl::StatusOr<std::unique_ptr<VersionBuilder>> VersionBuilder::Open(VersionStore& store, const BuildOptions& options,
@@ -273,6 +274,10 @@ absl::Status VersionBuilder::Write(size_t index, uint64_t offset, absl::Span<con
 }
 
 absl::Status VersionBuilder::WritePiece(size_t index, uint64_t offset, absl::Span<const std::byte> bytes) {
+  return WithinMemory("a conversion", [&] { return ConvertPiece(index, offset, bytes); });
+}
+
+absl::Status VersionBuilder::ConvertPiece(size_t index, uint64_t offset, absl::Span<const std::byte> bytes) {
   const int64_t begin_ns = absl::GetCurrentTimeNanos();
   const VersionPlan& plan = version_->plan();
   for (const size_t output : plan.outputs_of_native[index]) {

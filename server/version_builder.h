@@ -101,6 +101,7 @@ class VersionBuilder {
   // Converts and publishes these bytes, which may be many.
   absl::Status Write(size_t index, uint64_t offset, absl::Span<const std::byte> bytes);
   absl::Status WritePiece(size_t index, uint64_t offset, absl::Span<const std::byte> bytes);
+  absl::Status ConvertPiece(size_t index, uint64_t offset, absl::Span<const std::byte> bytes);
   // The memory of an output; null while a streamed version has no room for it.
   absl::StatusOr<std::shared_ptr<Buffer>> DataFor(size_t output);
   // That all ranks have joined: FAILED_PRECONDITION.

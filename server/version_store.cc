@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/limits/host_limits.h"
 #include "common/net/states.h"
 #include "server/limit_reached.h"
 
@@ -33,6 +34,11 @@ uint64_t TotalBytes(const VersionPlan& plan) {
   return total;
 }
 
+StoreOptions WithBudget(StoreOptions options) {
+  if (options.memory_budget_bytes == 0) options.memory_budget_bytes = DefaultMemoryBudget();
+  return options;
+}
+
 std::string DescribeKnown(const std::map<uint64_t, std::shared_ptr<Version>>& versions) {
   constexpr size_t kShown = 10;
   std::vector<std::string> shown;
@@ -45,11 +51,20 @@ std::string DescribeKnown(const std::map<uint64_t, std::shared_ptr<Version>>& ve
 
 }  // namespace
 
+uint64_t DefaultMemoryBudget() {
+  constexpr uint64_t kMost = uint64_t{8} << 30;
+  const uint64_t usable = LeastMemoryLimit().bytes;
+  return usable == 0 ? kMost : std::min(kMost, usable / 2);
+}
+
 VersionStore::VersionStore(StoreOptions options)
-    : options_(options),
-      memory_(std::make_shared<TensorMemory>(options.memory_budget_bytes,
-                                             options.shared_memory ? Backing::kShared : Backing::kPrivate)),
-      prefault_(options.prefault && options.retain_versions > 0 ? std::make_unique<WorkQueue>(1) : nullptr) {}
+    : options_(WithBudget(std::move(options))),
+      // What is streamed is given up as soon as it was sent, and so not shared.
+      memory_(std::make_shared<TensorMemory>(
+          options_.memory_budget_bytes,
+          options_.shared_memory && options_.retain_versions > 0 ? Backing::kShared : Backing::kPrivate,
+          options_.on_unshared)),
+      prefault_(options_.prefault && options_.retain_versions > 0 ? std::make_unique<WorkQueue>(1) : nullptr) {}
 
 absl::StatusOr<std::shared_ptr<Version>> VersionStore::FindToJoin(const VersionIdentity& identity, uint32_t rank) {
   const auto model = models_.find(identity.model);
@@ -257,12 +272,11 @@ void VersionStore::PrefaultForNext(const Version& version, uint64_t opened) {
   if (version.state() != v1::VERSION_STATE_COMMITTED || !version.HoldsData()) return;
   if (reserved_bytes() + version.bytes() > options_.memory_budget_bytes) return;
   std::vector<std::shared_ptr<Buffer>> idle;  // once let go of
-  Slab small;
-  for (size_t tensor = 0; tensor < version.size(); ++tensor) {
-    const uint64_t bytes = version.spec(tensor).ByteSize();
-    absl::StatusOr<std::shared_ptr<Buffer>> data = small.Get(bytes, [this](size_t size) { return memory_->Get(size); });
+  const SlabPlan plan = version.slab_plan();
+  for (size_t slab = 0; slab < plan.slabs(); ++slab) {
+    absl::StatusOr<std::shared_ptr<Buffer>> data = memory_->Get(plan.slab_bytes(slab));
     if (!data.ok()) return;
-    for (uint64_t at = 0; at < bytes; at += kStep) {
+    for (uint64_t at = 0; at < plan.slab_bytes(slab); at += kStep) {
       if (opened_ != opened) return;
       (*data)->Prefault(at, kStep);
     }

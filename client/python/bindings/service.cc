@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
@@ -15,6 +16,8 @@
 #include "client/python/bindings/tensor.h"
 #include "common/net/status.h"
 #include "common/tensor/memory_probe.h"
+#include "server/descriptor_limit.h"
+#include "server/limit_warnings.h"
 #include "server/refit_server.h"
 #include "server/version_builder.h"
 
@@ -70,6 +73,23 @@ class LocalPush {
   const std::unique_ptr<VersionBuilder> builder_;
 };
 
+// What Python is to be told, from whatever thread: told by the next call that comes from there. Thread-safe.
+class Warnings {
+ public:
+  void Add(std::string warning) {
+    const std::lock_guard lock(mutex_);
+    untold_.push_back(std::move(warning));
+  }
+  std::vector<std::string> Take() {
+    const std::lock_guard lock(mutex_);
+    return std::exchange(untold_, {});
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::string> untold_;
+};
+
 struct Files {
   std::string certificate, key, client_ca, tokens, roles, spool;
 };
@@ -86,9 +106,15 @@ class Service {
     options.store.memory_budget_bytes = memory;
     options.store.retain_versions = retain;
     options.store.shared_memory = shared_memory;
+    options.store.on_unshared = [warnings = warnings_](const absl::Status& why) {
+      warnings->Add(absl::StrCat(
+          "memory for tensors is no longer shared, workers on this host get it over the connection: ", why.message()));
+    };
     options.spool = files.spool;
     options.metrics = metrics;
     options.convert_threads = convert_threads;
+    RaiseDescriptorLimit();
+    for (std::string& warning : LimitWarnings(memory)) warnings_->Add(std::move(warning));
     absl::StatusOr<std::unique_ptr<RefitServer>> server;
     RunInterruptible([&] { server = RefitServer::Start(options); }, [] {});
     server_ = Value(std::move(server));
@@ -102,6 +128,7 @@ class Service {
 
   std::string address() const { return server_->address(); }
   std::string metrics_address() const { return server_->metrics_address(); }
+  std::vector<std::string> TakeWarnings() { return warnings_->Take(); }
 
   std::unique_ptr<LocalPush> Open(const std::string& model, uint64_t version, const std::string& adapter,
                                   const std::optional<std::string>& dtype, const std::string& exclude_key_regex,
@@ -132,6 +159,7 @@ class Service {
   }
 
  private:
+  const std::shared_ptr<Warnings> warnings_ = std::make_shared<Warnings>();
   std::shared_ptr<RefitServer> server_;
 };
 
@@ -158,6 +186,7 @@ void BindService(py::module_& module) {
            py::arg("key"), py::arg("client_ca"), py::arg("tokens"), py::arg("roles"), py::arg("spool"))
       .def("address", &Service::address)
       .def("metrics_address", &Service::metrics_address)
+      .def("take_warnings", &Service::TakeWarnings)
       .def("open", &Service::Open, py::kw_only(), py::arg("model"), py::arg("version"), py::arg("adapter"),
            py::arg("dtype"), py::arg("exclude_key_regex"), py::arg("publisher"), py::arg("hold_installs"),
            py::arg("trainer_epoch"), py::arg("tensors"))

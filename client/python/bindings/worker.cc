@@ -93,11 +93,12 @@ class Sink final : public TensorSink {
   Sink(BufferPool& pool, const Targets& targets, bool may_map, ProgressReport& progress)
       : pool_(pool), targets_(targets), may_map_(may_map && targets.empty()), progress_(progress) {}
 
-  absl::Status Begin(const v1::VersionSummary& version, const std::vector<TensorPart>& tensors) override {
+  absl::Status Begin(const v1::VersionSummary&, const std::vector<TensorPart>& tensors) override {
     if (!targets_.empty()) {
       if (absl::Status status = targets_.Check(tensors); !status.ok()) return status;
     }
-    pool_.TrimTo(version.bytes());
+    if (targets_.empty()) slabs_ = Slabs(SlabPlan::Of(tensors));
+    pool_.TrimTo(slabs_.plan().capacity());
     tensors_.reserve(tensors.size());
     for (const TensorPart& part : tensors) {
       tensors_.push_back(targets_.empty() ? Tensor{part, {}, nullptr} : targets_.At(part));
@@ -112,7 +113,7 @@ class Sink final : public TensorSink {
       wrote_targets_ = true;
       return tensor.bytes;
     }
-    auto buffer = small_.Get(tensor.part.ByteSize(), [this](size_t size) { return pool_.Get(size); });
+    auto buffer = slabs_.Get(index, [this](size_t size) { return pool_.Get(size); });
     if (!buffer.ok()) return buffer.status();
     tensor.bytes = (*buffer)->span();
     tensor.owner = *std::move(buffer);
@@ -136,7 +137,7 @@ class Sink final : public TensorSink {
 
  private:
   BufferPool& pool_;
-  Slab small_;
+  Slabs slabs_;
   const Targets& targets_;
   const bool may_map_;
   ProgressReport& progress_;
@@ -153,6 +154,7 @@ py::dict ResultOf(const PullResult& result) {
   dict["seconds"] = Seconds(result.elapsed);
   dict["waited_seconds"] = Seconds(result.waited);
   dict["resumed"] = result.resumed;
+  dict["not_mapped"] = result.not_mapped;
   dict["skipped"] = result.skipped;
   return dict;
 }
@@ -330,6 +332,7 @@ class PythonWorker {
     py::dict version = ToDict(staged.version);
     version["skipped"] = staged.skipped;
     version["seconds"] = Seconds(staged.stage_time);
+    version["not_mapped"] = staged.not_mapped;
     return version;
   }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from typing import Any, List, Optional, Union
 
 from refit import _refit
@@ -40,6 +41,12 @@ class Service:
         self._native = native
         self.address: str = native.address()
         self.metrics_address: str = native.metrics_address()
+        self._warn(stacklevel=4)
+
+    def _warn(self, stacklevel: int) -> None:
+        """Tells what the service has met meanwhile of its process's limits."""
+        for warning in self._native.take_warnings():
+            warnings.warn(warning, RuntimeWarning, stacklevel=stacklevel)
 
     def version(
         self,
@@ -58,6 +65,7 @@ class Service:
         memory. All of the version comes from this process."""
         if self._native is None:
             raise InvalidArgument("the service is closed")
+        self._warn(stacklevel=3)
         cast_to = cast_name(dtype)
 
         def open_push(parts: List["_refit.Part"]) -> Any:
@@ -94,7 +102,7 @@ class Service:
 def serve(
     listen: str = "127.0.0.1:0",
     *,
-    memory: Union[int, str] = "8GiB",
+    memory: Union[int, str, None] = None,
     retain: int = 2,
     metrics: str = "",
     convert_threads: int = 0,
@@ -109,13 +117,18 @@ def serve(
 ) -> Service:
     """Starts a service in this process.
 
+    The limit on open descriptors is raised (up to 65,536, as far as may be), and half of them, at most 512, are left to
+    connections and to the rest of the process. A RuntimeWarning tells what of the process's limits is too little.
+
     Args:
         listen: "host:port" (port 0: any free one; see Service.address) or "unix:/path".
-        memory: for the tensors of all versions, bytes or such as "16GiB".
+        memory: for the tensors of all versions, bytes or such as "16GiB". By default 8 GiB, or half of what this
+            process may use if that is less: the machine's memory, its container's limit, or `ulimit -v`.
         retain: committed versions to keep for each model, at least 1.
         metrics: "host:port" for Prometheus; empty: nowhere.
         convert_threads: How many threads convert what is pushed, and help the one that publishes in process with large
-            tensors. 0: one for each two cores.
+            tensors. 0: one for each two CPUs that this
+            process may use (affinity, and its container's quota).
         spool: a folder in which committed versions outlive the process.
         shared_memory: workers on this host may map the tensors.
         allow_plaintext: listen beyond loopback without TLS.
@@ -132,7 +145,7 @@ def serve(
     return Service(
         _refit.Service(
             listen=listen,
-            memory=_size(memory),
+            memory=0 if memory is None else _size(memory),
             retain=retain,
             metrics=metrics,
             convert_threads=convert_threads,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from refit import _refit
@@ -29,6 +30,7 @@ class PulledVersion:
         info: what the version is.
         seconds, waited_seconds: how long the pull took, and how much of that it waited for the service.
         resumed: how often it was cut and went on.
+        not_mapped: why tensors came over the connection although the service is on this host; empty otherwise.
         skipped: versions committed between `installed` and this one.
     """
 
@@ -37,9 +39,17 @@ class PulledVersion:
         self.seconds: float = result["seconds"]
         self.waited_seconds: float = result.get("waited_seconds", 0.0)
         self.resumed: int = result.get("resumed", 0)
+        self.not_mapped: str = result.get("not_mapped", "")
         self.skipped: List[int] = result["skipped"]
         self.tensors: List[Tensor] = [Tensor(memory) for memory in memories]
         self._by_name: Optional[Dict[str, Tensor]] = None
+        if self.not_mapped:
+            warnings.warn(
+                f"version {self.number} came over the connection, although the service is on this host: "
+                f"{self.not_mapped}",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     @property
     def number(self) -> int:

@@ -20,6 +20,8 @@
 #include "common/wire/digest.h"
 #include "server/version_builder.h"
 #include "tests/support/eventually.h"
+#include "tests/support/low_limit.h"
+#include "tests/support/sanitized.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temporary_folder.h"
 
@@ -158,6 +160,24 @@ class SpoolTest : public ::testing::Test {
 
   TemporaryFolder folder_;
 };
+
+TEST_F(SpoolTest, AFileThatThisProcessMayNotMapIsNotBad) {
+  if (kSanitized) GTEST_SKIP() << "sanitizers need mappings of their own";
+  {
+    Life life(Folder());
+    life.MustSpool(1);
+  }
+  {
+    const NoMappings none;
+    if (!none.is_exhausted()) GTEST_SKIP() << "vm.max_map_count is larger than what this test takes";
+    const Life life(Folder());
+    EXPECT_THAT(life.spool, StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("vm.max_map_count")));
+  }
+  EXPECT_TRUE(Files(".bad").empty());
+  const Life life(Folder());
+  ASSERT_OK(life.spool);
+  EXPECT_EQ(life.Committed(), std::vector<uint64_t>{1});
+}
 
 TEST_F(SpoolTest, WhatWasCommittedComesBackAsItWas) {
   v1::VersionSummary before;
