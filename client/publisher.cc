@@ -91,6 +91,7 @@ struct VersionPush::State {
     std::unique_ptr<TensorDigester> digester;  // from the first chunk to the last
   };
 
+  const ForkGuard guard;
   PublishOptions options;
   Transport transport = Transport::kAuto;
   std::string context;  // "push of default/3 (rank 2 of 8) to 127.0.0.1:50051"
@@ -277,6 +278,7 @@ absl::Status VersionPush::State::OnOpened() {
 }
 
 absl::Status VersionPush::State::CheckAppend(size_t tensor, absl::Span<const std::byte> bytes) const {
+  if (absl::Status status = guard.Check(context); !status.ok()) return status;
   if (!over.ok()) return over;
   if (tensor >= shards.size()) {
     return absl::OutOfRangeError(
@@ -387,7 +389,7 @@ absl::Status VersionPush::State::AppendChunk(size_t tensor, absl::Span<const std
       absl::StrCat("tensor ", Printable(shard.tensor.name)));
 }
 
-VersionPush::VersionPush(std::unique_ptr<State> state) : state_(std::move(state)) {}
+VersionPush::VersionPush(OwnedByProcess<State> state) : state_(std::move(state)) {}
 VersionPush::~VersionPush() = default;  // cancels the call, which aborts a version that is not committed
 
 const v1::VersionSummary& VersionPush::summary() const { return state_->opened.summary(); }
@@ -434,6 +436,7 @@ absl::Status VersionPush::Push(absl::string_view name, absl::Span<const std::byt
 
 absl::StatusOr<v1::VersionSummary> VersionPush::Commit() {
   State& state = *state_;
+  if (absl::Status status = state.guard.Check(state.context); !status.ok()) return status;
   if (!state.over.ok()) return state.over;
   for (size_t i = 0; i < state.shards.size(); ++i) {
     const TensorPart& shard = state.shards[i];
@@ -454,6 +457,7 @@ absl::StatusOr<v1::VersionSummary> VersionPush::Commit() {
 
 absl::Status VersionPush::Abort(absl::string_view reason) {
   State& state = *state_;
+  if (absl::Status status = state.guard.Check(state.context); !status.ok()) return status;
   if (state.committed) return state.over;
   if (!state.over.ok()) return absl::OkStatus();
   v1::PushRequest request;
@@ -466,6 +470,7 @@ absl::Status VersionPush::Abort(absl::string_view reason) {
 }
 
 struct Publisher::State {
+  const ForkGuard guard;
   std::string address;
   Transport transport = Transport::kAuto;
   std::shared_ptr<grpc::Channel> channel;
@@ -473,13 +478,17 @@ struct Publisher::State {
   std::shared_ptr<ActiveCalls> calls = std::make_shared<ActiveCalls>();
 };
 
-Publisher::Publisher(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Publisher::Publisher(OwnedByProcess<State> state) : state_(std::move(state)) {}
 Publisher::~Publisher() = default;
+
+absl::Status Publisher::CheckNotForked() const {
+  return state_->guard.Check(absl::StrCat("publisher to ", state_->address));
+}
 
 absl::StatusOr<std::unique_ptr<Publisher>> Publisher::Connect(const ChannelOptions& options) {
   absl::StatusOr<std::shared_ptr<grpc::Channel>> channel = refit::Connect(options);
   if (!channel.ok()) return channel.status();
-  auto state = std::make_unique<State>();
+  auto state = MakeOwnedByProcess<State>();
   state->address = options.address;
   state->transport = options.transport;
   state->stub = v1::PushService::NewStub(*channel);
@@ -494,7 +503,8 @@ absl::StatusOr<std::unique_ptr<VersionPush>> Publisher::Open(const PublishOption
 
 absl::StatusOr<std::unique_ptr<VersionPush>> Publisher::OpenShards(const PublishOptions& options,
                                                                    std::vector<TensorPart> shards) {
-  auto push = std::make_unique<VersionPush::State>();
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
+  auto push = MakeOwnedByProcess<VersionPush::State>();
   push->options = options;
   push->context = ContextOf(options, state_->address);
   if (absl::Status status = push->TakeShards(std::move(shards)); !status.ok()) return status;
@@ -508,6 +518,7 @@ absl::StatusOr<std::unique_ptr<VersionPush>> Publisher::OpenShards(const Publish
 
 absl::StatusOr<v1::VersionSummary> Publisher::Abort(const std::string& model, uint64_t version,
                                                     const std::string& reason) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   v1::AbortVersionRequest request;
   request.set_model(model);
   request.set_version(version);
@@ -520,6 +531,7 @@ absl::StatusOr<v1::VersionSummary> Publisher::Abort(const std::string& model, ui
 }
 
 absl::StatusOr<v1::VersionSummary> Publisher::ReleaseInstalls(const std::string& model, uint64_t version) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   v1::ReleaseInstallsRequest request;
   request.set_model(model);
   request.set_version(version);
@@ -531,6 +543,7 @@ absl::StatusOr<v1::VersionSummary> Publisher::ReleaseInstalls(const std::string&
 }
 
 absl::StatusOr<uint32_t> Publisher::AwaitWorkers(const Await& await) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   v1::AwaitWorkersRequest request;
   request.set_model(await.model);
   request.set_version(await.version);
@@ -546,6 +559,8 @@ absl::StatusOr<uint32_t> Publisher::AwaitWorkers(const Await& await) {
   return response->workers();
 }
 
-void Publisher::Cancel() { state_->calls->Cancel(); }
+void Publisher::Cancel() {
+  if (!state_->guard.forked()) state_->calls->Cancel();
+}
 
 }  // namespace refit

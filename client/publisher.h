@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/net/channel.h"
+#include "common/process/fork_guard.h"
 #include "common/tensor/box.h"
 #include "common/tensor/tensor_spec.h"
 #include "refit/v1/types.pb.h"
@@ -48,7 +49,8 @@ struct PublishOptions {
 };
 
 // One version under way. Legal order: Append / Push until every tensor is complete, then Commit or Abort. Destroying it
-// before Commit aborts the version. Not thread-safe.
+// before Commit aborts the version. Not thread-safe. In a child of a fork FAILED_PRECONDITION; the parent's push goes
+// on.
 class VersionPush {
  public:
   ~VersionPush();
@@ -87,11 +89,11 @@ class VersionPush {
  private:
   friend class Publisher;
   struct State;
-  explicit VersionPush(std::unique_ptr<State> state);
-  std::unique_ptr<State> state_;
+  explicit VersionPush(OwnedByProcess<State> state);
+  OwnedByProcess<State> state_;
 };
 
-// A connection to a service. Thread-safe.
+// A connection to a service. Thread-safe. In a child of a fork FAILED_PRECONDITION; the parent's connection stays.
 class Publisher {
  public:
   // Errors as refit::Connect.
@@ -133,8 +135,9 @@ class Publisher {
 
  private:
   struct State;
-  explicit Publisher(std::unique_ptr<State> state);
-  std::unique_ptr<State> state_;
+  explicit Publisher(OwnedByProcess<State> state);
+  absl::Status CheckNotForked() const;
+  OwnedByProcess<State> state_;
 };
 
 }  // namespace refit

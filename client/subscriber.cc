@@ -18,6 +18,7 @@
 #include "common/net/raw_reader.h"
 #include "common/net/shared_segment.h"
 #include "common/net/status.h"
+#include "common/process/fork_guard.h"
 #include "common/tensor/slab.h"
 #include "refit/v1/inspect.grpc.pb.h"
 #include "refit/v1/pull.grpc.pb.h"
@@ -30,7 +31,7 @@ using Clock = std::chrono::steady_clock;
 constexpr char kPullMethod[] = "/refit.v1.PullService/Pull";
 constexpr std::chrono::seconds kInfoTimeout{10};
 constexpr std::chrono::milliseconds kStartTimeout = std::chrono::seconds(60);
-constexpr std::chrono::seconds kEndLeaseTimeout{5};
+constexpr std::chrono::milliseconds kEndLeaseTimeout{500};
 constexpr std::chrono::seconds kReportTimeout{10};
 constexpr std::chrono::milliseconds kFirstPause{100};
 constexpr std::chrono::seconds kLongestPause{2};
@@ -105,6 +106,7 @@ class MemorySink final : public TensorSink {
 }  // namespace
 
 struct Subscriber::State {
+  const ForkGuard guard;
   std::string address;
   Transport transport = Transport::kAuto;
   std::shared_ptr<grpc::Channel> channel;
@@ -140,9 +142,10 @@ class Subscriber::State::PullLease final : public Lease {
  public:
   PullLease(std::shared_ptr<State> state, const v1::PullRequest& request, std::chrono::milliseconds timeout)
       : state_(std::move(state)), call_(*state_, kPullMethod, request, timeout) {}
-  // A lease that cannot be given back ends with the call.
+  // A lease that cannot be given back ends with the call: the service never uses that memory again. So it is with one
+  // that was there at a fork, whose child may have the memory mapped for as long as it likes.
   ~PullLease() override {
-    if (number_ == 0) return;
+    if (number_ == 0 || forks_ != ForksBegun()) return;
     v1::EndLeaseRequest request;
     request.set_lease(number_);
     v1::EndLeaseResponse response;
@@ -155,6 +158,7 @@ class Subscriber::State::PullLease final : public Lease {
   void set_number(uint64_t number) { number_ = number; }
 
  private:
+  const uint64_t forks_ = ForksBegun();
   const std::shared_ptr<State> state_;
   ActiveCall call_;
   uint64_t number_ = 0;
@@ -177,10 +181,14 @@ absl::StatusOr<bool> Subscriber::State::CanShare() const {
 Subscriber::Subscriber(std::shared_ptr<State> state) : state_(std::move(state)) {}
 Subscriber::~Subscriber() = default;
 
+absl::Status Subscriber::CheckNotForked() const {
+  return state_->guard.Check(absl::StrCat("subscriber to ", state_->address));
+}
+
 absl::StatusOr<std::unique_ptr<Subscriber>> Subscriber::Connect(const ChannelOptions& options) {
   absl::StatusOr<std::shared_ptr<grpc::Channel>> channel = refit::Connect(options);
   if (!channel.ok()) return channel.status();
-  auto state = std::make_shared<State>();
+  std::shared_ptr<State> state = MakeOwnedByProcess<State>();
   state->address = options.address;
   state->transport = options.transport;
   state->channel = *std::move(channel);
@@ -239,7 +247,8 @@ class Subscriber::PullRun {
       *request.mutable_resume() = place->cursor;
       request.set_skip_manifest(true);
     }
-    const auto lease = std::make_shared<State::PullLease>(state_, request, options_.idle_timeout);
+    const std::shared_ptr<State::PullLease> lease =
+        MakeOwnedByProcess<State::PullLease>(state_, request, options_.idle_timeout);
     receiver_.BeginStream(lease);
     StreamEnd end = Receive(lease->call());
     if (end.status.ok()) lease->set_number(receiver_.lease());
@@ -298,6 +307,7 @@ class Subscriber::PullRun {
 };
 
 absl::StatusOr<PullResult> Subscriber::Pull(const PullOptions& options, TensorSink& sink) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   return PullRun(state_, options, sink).Run();
 }
 
@@ -315,10 +325,12 @@ class Subscriber::State::Watch final : public VersionWatch {
   Watch(std::shared_ptr<State> state, const v1::WatchVersionsRequest& request)
       : state_(std::move(state)),
         context_(absl::StrCat("watch of ", request.model(), " at ", state_->address)),
-        call_(*state_, kWatchMethod, request, kStartTimeout) {}
+        call_(state_->guard.forked() ? nullptr
+                                     : MakeOwnedByProcess<ActiveCall>(*state_, kWatchMethod, request, kStartTimeout)) {}
 
   absl::StatusOr<v1::VersionSummary> Next(std::chrono::milliseconds timeout) override {
-    const absl::StatusOr<std::optional<grpc::ByteBuffer>> message = call_->Read(timeout);
+    if (absl::Status status = state_->guard.Check(context_); !status.ok()) return status;
+    const absl::StatusOr<std::optional<grpc::ByteBuffer>> message = (*call_)->Read(timeout);
     if (!message.ok()) return Annotate(message.status(), context_);
     if (!message->has_value()) return Annotate(WhyEnded(), context_);
     v1::VersionEvent event;
@@ -330,13 +342,13 @@ class Subscriber::State::Watch final : public VersionWatch {
 
  private:
   absl::Status WhyEnded() {
-    const absl::Status status = call_->Finish(kStartTimeout);
+    const absl::Status status = (*call_)->Finish(kStartTimeout);
     return status.ok() ? absl::UnavailableError("the service ended the watch") : status;
   }
 
   const std::shared_ptr<State> state_;
   const std::string context_;
-  ActiveCall call_;
+  const OwnedByProcess<ActiveCall> call_;
 };
 
 std::unique_ptr<VersionWatch> Subscriber::StartWatch(const std::string& model, std::optional<uint64_t> after,
@@ -352,6 +364,7 @@ absl::Status Subscriber::Watch(const std::string& model, std::optional<uint64_t>
                                const std::function<bool(const v1::VersionSummary&)>& on_event,
                                std::chrono::milliseconds idle_timeout, const std::string& worker) {
   if (idle_timeout == std::chrono::milliseconds::zero()) idle_timeout = kNoTimeout;
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   const std::unique_ptr<VersionWatch> watch = StartWatch(model, after, worker);
   while (true) {
     const absl::StatusOr<v1::VersionSummary> version = watch->Next(idle_timeout);
@@ -361,12 +374,15 @@ absl::Status Subscriber::Watch(const std::string& model, std::optional<uint64_t>
 }
 
 absl::Status Subscriber::Report(const v1::ReportWorkerRequest& report) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   const std::unique_ptr<v1::PullService::Stub> stub = v1::PullService::NewStub(state_->channel);
   return CallUnary(*stub, &v1::PullService::Stub::ReportWorker, report, kReportTimeout,
                    absl::StrCat("report of worker ", report.worker(), " to ", state_->address), state_->calls)
       .status();
 }
 
-void Subscriber::Cancel() { state_->calls->Cancel(); }
+void Subscriber::Cancel() {
+  if (!state_->guard.forked()) state_->calls->Cancel();
+}
 
 }  // namespace refit

@@ -110,7 +110,8 @@ class VersionWatch {
   virtual absl::StatusOr<v1::VersionSummary> Next(std::chrono::milliseconds timeout) = 0;
 };
 
-// A connection to a service. Thread-safe; pulls may run concurrently.
+// A connection to a service. Thread-safe; pulls may run concurrently. In a child of a fork FAILED_PRECONDITION: the
+// parent's connection stays, and what was pulled before keeps its values in both.
 class Subscriber {
  public:
   static absl::StatusOr<std::unique_ptr<Subscriber>> Connect(const ChannelOptions& options);
@@ -148,6 +149,7 @@ class Subscriber {
   struct State;
   class PullRun;
   explicit Subscriber(std::shared_ptr<State> state);
+  absl::Status CheckNotForked() const;
   std::shared_ptr<State> state_;  // leases hold it too
 };
 

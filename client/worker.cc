@@ -104,28 +104,34 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(const ChannelOptions& cha
   return absl::WrapUnique(new Worker(*std::move(subscriber), std::move(options)));
 }
 
+absl::Status Worker::CheckNotForked() const { return stop_.get_deleter().guard.Check(absl::StrCat("worker ", name())); }
+
 void Worker::Stop() {
-  stop_.Stop();
+  if (!CheckNotForked().ok()) return;
+  stop_->Stop();
   subscriber_->Cancel();
   const std::lock_guard lock(mutex_);
-  changed_.notify_all();
+  changed_->notify_all();
 }
 
 std::optional<uint64_t> Worker::installed() const {
+  if (!CheckNotForked().ok()) return std::nullopt;
   const std::lock_guard lock(mutex_);
   if (!installed_.has_value()) return std::nullopt;
   return installed_->version();
 }
 
 bool Worker::torn() const {
+  if (!CheckNotForked().ok()) return false;
   const std::lock_guard lock(mutex_);
   return torn_ != 0;
 }
 
 absl::Status Worker::WaitForVersion(uint64_t version, std::chrono::milliseconds timeout) const {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   std::unique_lock lock(mutex_);
   const auto is_there = [&] { return installed_.has_value() && installed_->version() >= version; };
-  const bool in_time = changed_.wait_for(lock, timeout, [&] { return is_there() || stop_.stopped(); });
+  const bool in_time = changed_->wait_for(lock, timeout, [&] { return is_there() || stop_->stopped(); });
   if (is_there()) return absl::OkStatus();
   if (in_time) return absl::CancelledError(absl::StrCat("worker ", name(), " was stopped"));
   return absl::DeadlineExceededError(absl::StrCat(
@@ -136,10 +142,11 @@ absl::Status Worker::WaitForVersion(uint64_t version, std::chrono::milliseconds 
 absl::Status Worker::Follow(const std::function<bool()>& done) {
   Backoff backoff(options_.first_pause, options_.longest_pause);
   while (true) {
+    if (absl::Status status = CheckNotForked(); !status.ok()) return status;
     const absl::Status status = FollowStream(backoff, done);
-    if (status.ok() || stop_.stopped()) return absl::OkStatus();
+    if (status.ok() || stop_->stopped()) return absl::OkStatus();
     Tell(status);
-    if (!backoff.Wait(stop_)) return absl::OkStatus();
+    if (!backoff.Wait(*stop_)) return absl::OkStatus();
   }
 }
 
@@ -287,8 +294,9 @@ absl::Status Worker::Install(StagedVersion& staged) {
 }
 
 absl::StatusOr<v1::VersionSummary> Worker::RefitNow(std::optional<uint64_t> version, Way way) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   const std::lock_guard lock(refit_mutex_);
-  if (stop_.stopped()) return absl::CancelledError(absl::StrCat("worker ", name(), " was stopped"));
+  if (stop_->stopped()) return absl::CancelledError(absl::StrCat("worker ", name(), " was stopped"));
   absl::StatusOr<StagedVersion> staged = StageVersion(version, way);
   if (!staged.ok()) return staged.status();
   v1::VersionSummary summary = staged->version;
@@ -302,6 +310,7 @@ absl::StatusOr<v1::VersionSummary> Worker::Refit(std::optional<uint64_t> version
 }
 
 absl::StatusOr<v1::VersionSummary> Worker::RollBack() {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   std::optional<uint64_t> previous;
   {
     const std::lock_guard lock(mutex_);
@@ -315,7 +324,7 @@ absl::StatusOr<v1::VersionSummary> Worker::RollBack() {
 }
 
 absl::Status Worker::Failed(uint64_t version, const absl::Status& status) {
-  if (version != 0 && !stop_.stopped()) {
+  if (version != 0 && !stop_->stopped()) {
     Report(version, torn() ? v1::WORKER_PHASE_TORN : v1::WORKER_PHASE_FAILED, status);
   }
   return status;
@@ -337,7 +346,7 @@ void Worker::SetInstalled(const v1::VersionSummary& version) {
   installed_ = version;
   torn_ = 0;
   highest_ = std::max(highest_, version.version());
-  changed_.notify_all();
+  changed_->notify_all();
 }
 
 // A report that does not arrive changes nothing here: the next one says more, and a new watch says all.
@@ -351,7 +360,7 @@ void Worker::Report(uint64_t version, v1::WorkerPhase phase, const absl::Status&
   if (!status.ok()) report.set_error(status.ToString());
   report.set_stage_ns(static_cast<uint64_t>(stage.count()));
   report.set_install_ns(static_cast<uint64_t>(install.count()));
-  if (const absl::Status reported = subscriber_->Report(report); !reported.ok() && !stop_.stopped()) Tell(reported);
+  if (const absl::Status reported = subscriber_->Report(report); !reported.ok() && !stop_->stopped()) Tell(reported);
 }
 
 // To a service that may have been restarted, and knows nothing of this worker.

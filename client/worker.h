@@ -16,6 +16,7 @@
 #include "absl/types/span.h"
 #include "client/backoff.h"
 #include "client/subscriber.h"
+#include "common/process/fork_guard.h"
 #include "common/tensor/buffer.h"
 
 namespace refit {
@@ -60,7 +61,8 @@ struct WorkerOptions {
   std::chrono::milliseconds longest_pause{5000};
 };
 
-// Thread-safe; one refit goes on at a time, others wait for it.
+// Thread-safe; one refit goes on at a time, others wait for it. In a child of a fork FAILED_PRECONDITION, and nothing
+// is installed; the parent's worker goes on.
 class Worker {
  public:
   // Connects. Errors as refit::Connect; INVALID_ARGUMENT for options that contradict each other.
@@ -87,7 +89,7 @@ class Worker {
   // come: a service that goes silent, or keeps serving what is old, is noticed. CANCELLED after Stop.
   absl::Status WaitForVersion(uint64_t version, std::chrono::milliseconds timeout) const;
 
-  // The version in use; nullopt before the first, and while torn.
+  // The version in use; nullopt before the first, while torn, and in a child of a fork.
   std::optional<uint64_t> installed() const;
   // A whole version is in use.
   bool ready() const { return installed().has_value(); }
@@ -100,6 +102,7 @@ class Worker {
  private:
   Worker(std::unique_ptr<Subscriber> subscriber, WorkerOptions options);
   class Stage;
+  absl::Status CheckNotForked() const;
 
   // What a refit may install: Follow goes forward only, and may wait for a release; a call may go where it is told.
   enum class Way { kFollow, kForward, kBack };
@@ -126,12 +129,13 @@ class Worker {
 
   const std::unique_ptr<Subscriber> subscriber_;
   const WorkerOptions options_;
-  StopFlag stop_;
+  // As changed_ below: other threads' waits for it never end in a child of a fork.
+  const OwnedByProcess<StopFlag> stop_ = MakeOwnedByProcess<StopFlag>();
   std::mutex refit_mutex_;  // held while a version is staged, and while one is installed
   BufferPool pool_;
 
   mutable std::mutex mutex_;
-  mutable std::condition_variable changed_;
+  const OwnedByProcess<std::condition_variable> changed_ = MakeOwnedByProcess<std::condition_variable>();
   // Guarded by mutex_.
   std::optional<v1::VersionSummary> installed_;
   std::optional<uint64_t> previous_;

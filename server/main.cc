@@ -1,16 +1,20 @@
 // refit-server: the service as a program.
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
-#include <iostream>
 #include <map>
 #include <memory>
 #include <string>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "common/net/channel.h"
 #include "common/net/version_info.h"
+#include "common/process/line_writer.h"
 #include "server/descriptor_limit.h"
 #include "server/refit_server.h"
 #include "server/self_check.h"
@@ -166,7 +170,14 @@ void CheckDescriptors(const EventLog& log) {
 // Ends the program at once: what no longer accepts is not to be trusted with an orderly end.
 void EndUnreachable(const EventLog& log, const absl::Status& status) {
   log.Error("unreachable, ending so that a supervisor restarts it", {{"reason", std::string(status.message())}});
+  log.Close();
   std::_Exit(kUnreachable);
+}
+
+// Also where nobody reads what was logged before.
+int CannotStart(absl::string_view reason) {
+  LineWriter(STDERR_FILENO, nullptr).Write(absl::StrCat("refit-server: ", reason));
+  return 1;
 }
 
 int Serve(Flags& flags) {
@@ -179,15 +190,13 @@ int Serve(Flags& flags) {
   flags.server.limits.rank_join_timeout = Milliseconds(flags.rank_join_seconds);
   absl::StatusOr<std::unique_ptr<RefitServer>> server = RefitServer::Start(flags.server);
   if (!server.ok()) {
-    std::cerr << "refit-server: " << server.status().message() << "\n";
-    return 1;
+    return CannotStart(server.status().message());
   }
   if (!flags.port_file.empty()) {
     std::ofstream file(flags.port_file);
     file << (*server)->port() << std::endl;
     if (!file) {
-      std::cerr << "refit-server: cannot write the port to '" << flags.port_file << "'\n";
-      return 1;
+      return CannotStart(absl::StrCat("cannot write the port to '", flags.port_file, "'"));
     }
   }
   std::unique_ptr<SelfCheck> self_check;
@@ -198,8 +207,7 @@ int Serve(Flags& flags) {
     auto started =
         SelfCheck::Start(options, [&](const absl::Status& status) { EndUnreachable(flags.server.log, status); });
     if (!started.ok()) {
-      std::cerr << "refit-server: " << started.status().message() << "\n";
-      return 1;
+      return CannotStart(started.status().message());
     }
     self_check = *std::move(started);
   }
@@ -215,6 +223,7 @@ int Serve(Flags& flags) {
 int Main(int argc, char** argv) {
   TuneForBulkData();
   std::signal(SIGXFSZ, SIG_IGN);  // a file that may grow no further is an error to report, no reason to die
+  std::signal(SIGPIPE, SIG_IGN);  // nor is a reader that went away
   CLI::App app(
       "Takes a trainer's native tensors, converts them to Hugging Face tensors as they arrive, and streams them to\n"
       "inference workers. A version becomes visible to workers whole, or not at all.");

@@ -37,6 +37,7 @@ void AddProcess(const ServerState& state, MetricFamilies& out) {
   out.Gauge("process_resident_memory_bytes", "Resident memory.").Add(Number(ResidentBytes()));
   out.Gauge("process_open_fds", "Open file descriptors; each connection takes one.").Add(Number(OpenDescriptors()));
   out.Gauge("process_max_fds", "Descriptors that may be open.").Add(Number(MaxDescriptors()));
+  out.Counter("refit_log_lines_dropped_total", "Log lines that nobody took.").Add(Number(state.log.dropped()));
 }
 
 void AddMemory(const ServerState& state, MetricFamilies& out) {

@@ -135,7 +135,14 @@ absl::StatusOr<std::unique_ptr<VersionBuilder>> VersionBuilder::Open(VersionStor
 VersionBuilder::VersionBuilder(VersionStore& store, std::shared_ptr<Version> version, uint32_t rank)
     : store_(store), version_(std::move(version)), rank_(rank) {}
 
-VersionBuilder::~VersionBuilder() { Abort("its trainer went away before the commit"); }
+VersionBuilder::~VersionBuilder() {
+  if (guard_.forked()) KeepForGood(version_);
+  Abort("its trainer went away before the commit");
+}
+
+absl::Status VersionBuilder::CheckNotForked() const {
+  return guard_.Check(absl::StrCat("version ", version_->Label()));
+}
 
 absl::Status VersionBuilder::Join(std::vector<TensorPart> shards) {
   std::vector<Box> boxes;
@@ -226,6 +233,7 @@ absl::Status VersionBuilder::CheckComplete() const {
 }
 
 absl::Status VersionBuilder::Append(size_t index, uint64_t offset, absl::Span<const std::byte> bytes) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   if (absl::Status status = CheckComplete(); !status.ok()) return status;
   if (absl::Status status = CheckRange(index, offset, bytes.size()); !status.ok()) return status;
   if (bytes.empty()) return absl::OkStatus();
@@ -245,6 +253,7 @@ absl::StatusOr<std::shared_ptr<Buffer>> VersionBuilder::DataFor(size_t output) {
 }
 
 absl::StatusOr<bool> VersionBuilder::HasRoom(size_t index) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   if (!version_->is_streamed() || index >= shards_.size()) return true;
   if (absl::Status status = CheckComplete(); !status.ok()) return status;
   if (is_digest_only(index)) return true;
@@ -295,11 +304,13 @@ absl::Status VersionBuilder::WritePiece(size_t index, uint64_t offset, absl::Spa
 }
 
 absl::Status VersionBuilder::Finish(size_t index, uint64_t digest) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   if (is_digest_only(index)) received_[index] = shards_[index].ByteSize();
   return version_->assembly().CheckDigest(rank_, index, digest);
 }
 
 absl::StatusOr<v1::VersionSummary> VersionBuilder::Commit() {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   size_t incomplete = 0;
   size_t first = shards_.size();
   for (size_t i = 0; i < shards_.size(); ++i) {
@@ -319,6 +330,8 @@ absl::StatusOr<v1::VersionSummary> VersionBuilder::Commit() {
   return version_->Summary();
 }
 
-bool VersionBuilder::Abort(absl::string_view reason) { return joined_ && store_.Abort(*version_, AsRank(reason)); }
+bool VersionBuilder::Abort(absl::string_view reason) {
+  return !guard_.forked() && joined_ && store_.Abort(*version_, AsRank(reason));
+}
 
 }  // namespace refit

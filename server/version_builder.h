@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "common/process/fork_guard.h"
 #include "common/tensor/box.h"
 #include "common/tensor/tensor_spec.h"
 #include "server/version_store.h"
@@ -40,7 +41,8 @@ struct BuildOptions {
 };
 
 // One rank's hand in an open version. Destroying it before the version is committed aborts the version. Not
-// thread-safe, but the builders of a version's ranks may work at the same time; the store must outlive it.
+// thread-safe, but the builders of a version's ranks may work at the same time; the store must outlive it. In a child
+// of a fork FAILED_PRECONDITION; the parent's version stays as it is.
 class VersionBuilder {
  public:
   // Plans, opens or joins, with this rank's box of every native tensor. Bytes may come once the version's assembly is
@@ -98,6 +100,7 @@ class VersionBuilder {
  private:
   VersionBuilder(VersionStore& store, std::shared_ptr<Version> version, uint32_t rank);
   absl::Status Join(std::vector<TensorPart> shards);
+  absl::Status CheckNotForked() const;
   // Converts and publishes these bytes, which may be many.
   absl::Status Write(size_t index, uint64_t offset, absl::Span<const std::byte> bytes);
   absl::Status WritePiece(size_t index, uint64_t offset, absl::Span<const std::byte> bytes);
@@ -110,6 +113,7 @@ class VersionBuilder {
   // "rank 3: it went away", of a version that several push together.
   std::string AsRank(absl::string_view what) const;
 
+  const ForkGuard guard_;
   VersionStore& store_;
   WorkQueue* helpers_ = nullptr;
   const std::shared_ptr<Version> version_;

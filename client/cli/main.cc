@@ -11,6 +11,7 @@
 #include "client/cli/exit_code.h"
 #include "client/cli/help_formatter.h"
 #include "client/cli/options.h"
+#include "client/cli/status_lines.h"
 #include "common/net/channel.h"
 #include "common/net/version_info.h"
 
@@ -32,8 +33,7 @@ const char kExamples[] =
     "and REFIT_TOKEN_FILE say how to prove who is who; NO_COLOR switches colours and bars off.\n\n";
 
 void PrintUsage(const std::string& message) {
-  std::fprintf(stderr, "refit: usage: %s\n", message.c_str());
-  std::fprintf(stderr, "Try 'refit --help' or 'refit COMMAND --help'.\n");
+  SayOnStderr(absl::StrCat("refit: usage: ", message, "\nTry 'refit --help' or 'refit COMMAND --help'."));
 }
 
 int Usage(const CLI::App& app, const CLI::ParseError& error) {
@@ -47,7 +47,7 @@ void PrintError(const std::string& command, const absl::Status& status) {
   std::string message = absl::StrReplaceAll(status.message(), {{"\n", " "}, {"\r", " "}});
   if (IsUsageError(status)) return PrintUsage(message);
   if (!absl::StartsWith(message, command + " of ")) message = absl::StrCat(command, ": ", message);
-  std::fprintf(stderr, "refit: %s\n", message.c_str());
+  SayOnStderr(absl::StrCat("refit: ", message));
 }
 
 int Main(int argc, char** argv) {

@@ -200,32 +200,47 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
 };
 
 std::unique_ptr<RawCall> RawCall::Start(const std::shared_ptr<grpc::Channel>& channel, const std::string& method) {
-  auto reactor = std::make_unique<Reactor>(channel);
+  auto reactor = MakeOwnedByProcess<Reactor>(channel);
   reactor->Start(method);
   return std::unique_ptr<RawCall>(new RawCall(std::move(reactor)));
 }
 
-RawCall::RawCall(std::unique_ptr<Reactor> reactor) : reactor_(std::move(reactor)) {}
+RawCall::RawCall(OwnedByProcess<Reactor> reactor) : reactor_(std::move(reactor)) {}
 
-RawCall::~RawCall() { reactor_->CancelAndAwaitDone(); }
+RawCall::~RawCall() {
+  if (CheckNotForked().ok()) reactor_->CancelAndAwaitDone();
+}
+
+absl::Status RawCall::CheckNotForked() const { return reactor_.get_deleter().guard.Check("the call"); }
 
 absl::Status RawCall::Write(grpc::ByteBuffer message, std::chrono::milliseconds timeout) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   return reactor_->Write(std::move(message), timeout);
 }
 
 absl::Status RawCall::WriteTogether(absl::FunctionRef<void(std::string&)> append, const Batching& batching,
                                     std::chrono::milliseconds timeout) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   return reactor_->WriteTogether(append, batching, timeout);
 }
 
-absl::Status RawCall::WritesDone(std::chrono::milliseconds timeout) { return reactor_->WritesDone(timeout); }
+absl::Status RawCall::WritesDone(std::chrono::milliseconds timeout) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
+  return reactor_->WritesDone(timeout);
+}
 
 absl::StatusOr<std::optional<grpc::ByteBuffer>> RawCall::Read(std::chrono::milliseconds timeout) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   return reactor_->Read(timeout);
 }
 
-absl::Status RawCall::Finish(std::chrono::milliseconds timeout) { return reactor_->Finish(timeout); }
+absl::Status RawCall::Finish(std::chrono::milliseconds timeout) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
+  return reactor_->Finish(timeout);
+}
 
-void RawCall::Cancel() { reactor_->Cancel(); }
+void RawCall::Cancel() {
+  if (CheckNotForked().ok()) reactor_->Cancel();
+}
 
 }  // namespace refit

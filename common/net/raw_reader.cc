@@ -135,20 +135,28 @@ class RawReader::State {
 
 std::unique_ptr<RawReader> RawReader::Start(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
                                             const grpc::ByteBuffer& request, std::chrono::milliseconds timeout) {
-  auto state = std::make_unique<State>(channel, method);
+  auto state = MakeOwnedByProcess<State>(channel, method);
   state->Start(request, timeout);
   return std::unique_ptr<RawReader>(new RawReader(std::move(state)));
 }
 
-RawReader::RawReader(std::unique_ptr<State> state) : state_(std::move(state)) {}
+RawReader::RawReader(OwnedByProcess<State> state) : state_(std::move(state)) {}
 RawReader::~RawReader() = default;
 
+absl::Status RawReader::CheckNotForked() const { return state_.get_deleter().guard.Check("the call"); }
+
 absl::StatusOr<std::optional<grpc::ByteBuffer>> RawReader::Read(std::chrono::milliseconds timeout) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   return state_->Read(timeout);
 }
 
-absl::Status RawReader::Finish(std::chrono::milliseconds timeout) { return state_->Finish(timeout); }
+absl::Status RawReader::Finish(std::chrono::milliseconds timeout) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
+  return state_->Finish(timeout);
+}
 
-void RawReader::Cancel() { state_->Cancel(); }
+void RawReader::Cancel() {
+  if (CheckNotForked().ok()) state_->Cancel();
+}
 
 }  // namespace refit

@@ -18,6 +18,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "common/process/fork_guard.h"
 
 namespace refit {
 namespace {
@@ -161,6 +162,8 @@ class BufferPool::State {
         backing_(backing) {}
 
   Backing backing() const { return backing_; }
+  // Then its lock may be held for ever, by a thread that only the parent has.
+  bool forked() const { return guard_.forked(); }
 
   // Counts as handed out; false, and does not, if there were more than `max_bytes` then.
   bool Count(size_t capacity, uint64_t max_bytes) {
@@ -253,6 +256,7 @@ class BufferPool::State {
   const size_t largest_fit_;  // times what is asked for
   const std::function<void()> on_release_;
   const Backing backing_;
+  const ForkGuard guard_;
   // Guards all below. ThreadSanitizer knows it, while it cannot see into an abseil that was built without.
   mutable std::mutex mutex_;
   std::map<size_t, Blocks> idle_;  // by capacity; oldest first
@@ -286,7 +290,8 @@ absl::StatusOr<std::shared_ptr<Buffer>> BufferPool::Take(size_t size, uint64_t m
           block_(std::move(block)),
           pool_(std::move(pool)) {}
     ~PooledBuffer() override {
-      if (std::shared_ptr<State> pool = pool_.lock()) pool->GiveBack(std::move(block_), is_reusable());
+      const std::shared_ptr<State> pool = pool_.lock();
+      if (pool != nullptr && !pool->forked()) pool->GiveBack(std::move(block_), is_reusable());
     }
 
    private:

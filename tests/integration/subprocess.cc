@@ -16,7 +16,8 @@ extern char** environ;
 
 namespace refit {
 
-std::unique_ptr<Subprocess> Subprocess::Start(const std::string& program, const std::vector<std::string>& arguments) {
+std::unique_ptr<Subprocess> Subprocess::Start(const std::string& program, const std::vector<std::string>& arguments,
+                                              Output output) {
   std::unique_ptr<Subprocess> process(new Subprocess);
   const std::string path = std::string(REFIT_BIN_DIR) + "/" + program;
   std::vector<char*> argv = {const_cast<char*>(path.c_str())};
@@ -28,6 +29,8 @@ std::unique_ptr<Subprocess> Subprocess::Start(const std::string& program, const 
   posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_addopen(&actions, 1, process->folder_.Path("out").c_str(), O_WRONLY | O_CREAT, 0600);
   posix_spawn_file_actions_addopen(&actions, 2, process->folder_.Path("err").c_str(), O_WRONLY | O_CREAT, 0600);
+  if (output.out >= 0) posix_spawn_file_actions_adddup2(&actions, output.out, 1);
+  if (output.err >= 0) posix_spawn_file_actions_adddup2(&actions, output.err, 2);
   const int error = posix_spawn(&process->pid_, path.c_str(), &actions, nullptr, argv.data(), environ);
   posix_spawn_file_actions_destroy(&actions);
   if (error != 0) throw std::runtime_error("cannot start " + path);

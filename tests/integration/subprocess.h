@@ -21,8 +21,17 @@ struct Outcome {
 // A running program of ours; killed if still running at the end.
 class Subprocess {
  public:
+  // Where it writes instead, such as a pipe that a test reads or does not; -1: what Wait and Err give.
+  struct Output {
+    int out = -1;
+    int err = -1;
+  };
   // `program` lies in REFIT_BIN_DIR.
-  static std::unique_ptr<Subprocess> Start(const std::string& program, const std::vector<std::string>& arguments);
+  static std::unique_ptr<Subprocess> Start(const std::string& program, const std::vector<std::string>& arguments,
+                                           Output output);
+  static std::unique_ptr<Subprocess> Start(const std::string& program, const std::vector<std::string>& arguments) {
+    return Start(program, arguments, {});
+  }
   ~Subprocess();
 
   pid_t pid() const { return pid_; }

@@ -2,6 +2,8 @@
 
 #include <pybind11/stl.h>
 
+#include <atomic>
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -10,6 +12,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/python/bindings/convert.h"
+#include "client/python/bindings/ending.h"
+#include "client/python/bindings/gil.h"
 #include "client/python/bindings/interruptible.h"
 #include "client/python/bindings/status_error.h"
 #include "client/python/bindings/tensor.h"
@@ -25,10 +29,15 @@ namespace py = pybind11;
 
 using Items = std::vector<std::pair<size_t, Lent>>;  // index of a tensor, and its bytes
 
-// What cannot be interrupted: it ends by itself.
-absl::Status Finish(absl::FunctionRef<absl::Status()> work) {
-  const py::gil_scoped_release no_gil;
-  return work();
+// What one thread converts until it looks whether it is still to go on.
+constexpr uint64_t kPieceBytes = uint64_t{64} << 20;
+
+// Work that asks `is_cancelled` now and then, and ends by itself.
+absl::Status Finish(absl::FunctionRef<absl::Status(const std::atomic<bool>& is_cancelled)> work) {
+  absl::Status status;
+  std::atomic<bool> is_cancelled{false};
+  RunInterruptible([&] { status = work(is_cancelled); }, [&] { is_cancelled = true; });
+  return status;
 }
 
 // A version under way, and the service that it needs.
@@ -42,13 +51,18 @@ class LocalPush {
 
   // Whole tensors, in any order: converted before it returns, so that nobody reads them any more.
   void Append(const Items& items, bool /*until_read*/) {
-    Check(Finish([&] {
+    Check(Finish([&](const std::atomic<bool>& is_cancelled) {
       MemoryProbe probe;
       for (const auto& [index, lent] : items) {
-        if (absl::Status status = probe.CheckReadable(lent.bytes()); !status.ok()) {
+        const absl::Span<const std::byte> bytes = lent.bytes();
+        if (absl::Status status = probe.CheckReadable(bytes); !status.ok()) {
           return Annotate(status, absl::StrCat("tensor ", builder_->shards()[index].ToString()));
         }
-        if (absl::Status status = builder_->Append(index, 0, lent.bytes()); !status.ok()) return status;
+        for (uint64_t begin = 0; begin < bytes.size(); begin += kPieceBytes) {
+          if (is_cancelled) return absl::CancelledError("interrupted");
+          absl::Status status = builder_->Append(index, begin, bytes.subspan(begin, kPieceBytes));
+          if (!status.ok()) return status;
+        }
       }
       return absl::OkStatus();
     }));
@@ -56,7 +70,7 @@ class LocalPush {
 
   py::dict Commit() {
     absl::StatusOr<v1::VersionSummary> version;
-    Check(Finish([&] {
+    Check(Finish([&](const std::atomic<bool>& /*it is soon done*/) {
       version = builder_->Commit();
       return version.status();
     }));
@@ -92,9 +106,11 @@ class Service {
     absl::StatusOr<std::unique_ptr<RefitServer>> server;
     RunInterruptible([&] { server = RefitServer::Start(options); }, [] {});
     server_ = Value(std::move(server));
+    end_.emplace([ended = server_] { ended->Shutdown(std::chrono::milliseconds::zero()); });
   }
   ~Service() {
-    const py::gil_scoped_release no_gil;
+    end_.reset();
+    const WithoutGil no_gil;
     server_.reset();
   }
   Service(const Service&) = delete;
@@ -120,7 +136,7 @@ class Service {
     native.reserve(tensors.size());
     for (const TensorPart& tensor : tensors) native.push_back(tensor.tensor);
     absl::StatusOr<std::unique_ptr<VersionBuilder>> builder;
-    Check(Finish([&] {
+    Check(Finish([&](const std::atomic<bool>& /*it is soon done*/) {
       builder = server_->OpenVersion(options, std::move(native));
       return builder.status();
     }));
@@ -128,11 +144,12 @@ class Service {
   }
 
   void Shutdown(double grace) {
-    RunInterruptible([&] { server_->Shutdown(Milliseconds(grace)); }, [] {});
+    RunInterruptible([&] { server_->Shutdown(Milliseconds(grace)); }, [&] { server_->CancelCalls(); });
   }
 
  private:
   std::shared_ptr<RefitServer> server_;
+  std::optional<NativeService> end_;
 };
 
 }  // namespace

@@ -12,7 +12,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/publisher.h"
+#include "client/python/bindings/cancel_flag.h"
 #include "client/python/bindings/convert.h"
+#include "client/python/bindings/gil.h"
 #include "client/python/bindings/interruptible.h"
 #include "client/python/bindings/loans.h"
 #include "client/python/bindings/python_owner.h"
@@ -53,7 +55,7 @@ class Push {
       : publisher_(std::move(publisher)), push_(std::move(push)), timeout_(timeout) {}
   // Waits for gRPC: not with the GIL.
   ~Push() {
-    const py::gil_scoped_release no_gil;
+    const WithoutGil no_gil;
     push_.reset();
   }
   Push(const Push&) = delete;
@@ -108,10 +110,8 @@ class Push {
   Loans loans_;
 };
 
-std::shared_ptr<Publisher> Connect(const ChannelOptions& options) {
-  absl::StatusOr<std::unique_ptr<Publisher>> publisher;
-  RunInterruptible([&] { publisher = Publisher::Connect(options); }, [] {});
-  return Value(std::move(publisher));
+std::shared_ptr<Publisher> Connect(const ChannelOptions& channel, CancelFlag& flag) {
+  return Connected(channel, flag, [](const ChannelOptions& options) { return Publisher::Connect(options); });
 }
 
 // Tells Python who is waited for.
@@ -175,7 +175,7 @@ void BindTrainer(py::module_& module) {
       .def("abort", &Push::Abort, py::arg("reason"));
 
   py::class_<Publisher, std::shared_ptr<Publisher>>(module, "Publisher")
-      .def(py::init(&Connect), py::arg("channel"))
+      .def(py::init(&Connect), py::arg("channel"), py::arg("cancel"))
       .def(
           "open",
           [](const std::shared_ptr<Publisher>& publisher, PublishOptions options, const Shards& shards,

@@ -12,7 +12,9 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "client/python/bindings/cancel_flag.h"
 #include "client/python/bindings/convert.h"
+#include "client/python/bindings/gil.h"
 #include "client/python/bindings/interruptible.h"
 #include "client/python/bindings/python_owner.h"
 #include "client/python/bindings/status_error.h"
@@ -160,11 +162,9 @@ py::dict ResultOf(const PullResult& result) {
 // A connection, and the memory that its pulls reuse.
 class PythonSubscriber {
  public:
-  explicit PythonSubscriber(const ChannelOptions& options) {
-    absl::StatusOr<std::unique_ptr<Subscriber>> subscriber;
-    RunInterruptible([&] { subscriber = Subscriber::Connect(options); }, [] {});
-    subscriber_ = Value(std::move(subscriber));
-  }
+  PythonSubscriber(const ChannelOptions& channel, CancelFlag& flag)
+      : subscriber_(
+            Connected(channel, flag, [](const ChannelOptions& options) { return Subscriber::Connect(options); })) {}
 
   // (what the version is, its tensors). The exception of a pull that failed with some of `targets` written has
   // `torn` set.
@@ -199,7 +199,7 @@ class PythonSubscriber {
     Raise(exception);
   }
 
-  std::unique_ptr<Subscriber> subscriber_;
+  const std::unique_ptr<Subscriber> subscriber_;
   BufferPool pool_{std::numeric_limits<int64_t>::max()};
 };
 
@@ -238,7 +238,7 @@ PullOptions MakePullOptions(const std::string& model, std::optional<uint64_t> ve
 class PythonWorker {
  public:
   // `install(dict, tensors)`; `on_error(exception)` or None. `targets`: memory in use, written in place.
-  PythonWorker(const ChannelOptions& channel, const PullOptions& pull, Targets targets, bool in_place,
+  PythonWorker(const ChannelOptions& channel, CancelFlag& flag, const PullOptions& pull, Targets targets, bool in_place,
                uint64_t max_version_step, py::object install, py::object on_error)
       : targets_(std::move(targets)), install_(std::move(install)), on_error_(std::move(on_error)) {
     WorkerOptions options;
@@ -248,12 +248,11 @@ class PythonWorker {
     options.install = [this](StagedVersion& staged) { return Install(staged); };
     options.on_error = [this](const absl::Status& status) { Tell(status); };
     if (!targets_.empty()) options.place = [this](const TensorPart& part) { return Place(part); };
-    absl::StatusOr<std::unique_ptr<Worker>> worker;
-    RunInterruptible([&] { worker = Worker::Create(channel, std::move(options)); }, [] {});
-    worker_ = Value(std::move(worker));
+    worker_ =
+        Connected(channel, flag, [&](const ChannelOptions& to) { return Worker::Create(to, std::move(options)); });
   }
   ~PythonWorker() {
-    const py::gil_scoped_release no_gil;
+    const WithoutGil no_gil;
     worker_.reset();
   }
   PythonWorker(const PythonWorker&) = delete;
@@ -374,7 +373,7 @@ void BindWorker(py::module_& module) {
       .def("add", &Targets::Add, py::arg("expected"), py::arg("memory"));
 
   py::class_<PythonSubscriber>(module, "Subscriber")
-      .def(py::init<const ChannelOptions&>(), py::arg("channel"))
+      .def(py::init<const ChannelOptions&, CancelFlag&>(), py::arg("channel"), py::arg("cancel"))
       .def("pull", &PythonSubscriber::Pull, py::arg("options"), py::arg("targets"), py::arg("may_map"),
            py::arg("on_progress"))
       .def("watch", &PythonSubscriber::Watch, py::arg("model"), py::arg("after"), py::arg("on_event"),
@@ -382,9 +381,10 @@ void BindWorker(py::module_& module) {
       .def("cancel", &PythonSubscriber::Cancel);
 
   py::class_<PythonWorker>(module, "Worker")
-      .def(py::init<const ChannelOptions&, const PullOptions&, Targets, bool, uint64_t, py::object, py::object>(),
-           py::kw_only(), py::arg("channel"), py::arg("pull"), py::arg("targets"), py::arg("in_place"),
-           py::arg("max_version_step"), py::arg("install"), py::arg("on_error"))
+      .def(py::init<const ChannelOptions&, CancelFlag&, const PullOptions&, Targets, bool, uint64_t, py::object,
+                    py::object>(),
+           py::kw_only(), py::arg("channel"), py::arg("cancel"), py::arg("pull"), py::arg("targets"),
+           py::arg("in_place"), py::arg("max_version_step"), py::arg("install"), py::arg("on_error"))
       .def("follow", &PythonWorker::Follow, py::arg("done"))
       .def("refit", &PythonWorker::Refit, py::arg("version"))
       .def("roll_back", &PythonWorker::RollBack)
@@ -393,7 +393,7 @@ void BindWorker(py::module_& module) {
       .def("torn", [](PythonWorker& worker) { return worker.worker().torn(); })
       .def("name", [](PythonWorker& worker) { return worker.worker().name(); })
       .def("stop", [](PythonWorker& worker) {
-        const py::gil_scoped_release no_gil;
+        const WithoutGil no_gil;
         worker.worker().Stop();
       });
 }

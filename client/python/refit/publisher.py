@@ -67,7 +67,7 @@ class Publisher:
             server_name=server_name,
             token_file=token_file,
         )
-        self._connections = Connections(lambda: _refit.Publisher(channel))
+        self._connections = Connections(lambda flag: _refit.Publisher(channel, flag))
         self._connections.give_back(self._connections.open())
 
     def version(

@@ -139,7 +139,7 @@ class Subscriber:
             token_file=token_file,
         )
         channel = make_channel(address, **self._channel_options)
-        self._connections = Connections(lambda: _refit.Subscriber(channel))
+        self._connections = Connections(lambda flag: _refit.Subscriber(channel, flag))
         self._connections.give_back(self._connections.open())
 
     def pull(

@@ -6,7 +6,7 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 
 from refit import _refit
 from refit.calls import cancellable
-from refit.channel import make_channel
+from refit.channel import connect, make_channel
 from refit.intake import targets_of
 from refit.version import VersionInfo
 
@@ -80,14 +80,17 @@ class Worker:
             server_name=server_name,
             token_file=token_file,
         )
-        self._native = _refit.Worker(
-            channel=channel,
-            pull=pull,
-            targets=targets_of(in_place),
-            in_place=in_place is not None,
-            max_version_step=max_version_step,
-            install=lambda result, memories: install(PulledVersion(result, memories)),
-            on_error=on_error,
+        self._native = connect(
+            lambda flag: _refit.Worker(
+                channel=channel,
+                cancel=flag,
+                pull=pull,
+                targets=targets_of(in_place),
+                in_place=in_place is not None,
+                max_version_step=max_version_step,
+                install=lambda result, memories: install(PulledVersion(result, memories)),
+                on_error=on_error,
+            )
         )
 
     def follow(self, until: Optional[Callable[[], bool]] = None) -> None:
