@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "common/net/channel.h"
+#include "common/net/grpc_log.h"
 #include "common/net/version_info.h"
 #include "common/process/line_writer.h"
 #include "server/descriptor_limit.h"
@@ -183,6 +184,7 @@ int CannotStart(absl::string_view reason) {
 int Serve(Flags& flags) {
   const sigset_t signals = BlockEndSignals();
   flags.server.log = EventLog(flags.log_format, flags.log_level);
+  TakeGrpcLog([log = flags.server.log](const std::string& message) { log.Warning(message); });
   CheckDescriptors(flags.server.log);
   flags.server.limits.peer_timeout = Milliseconds(flags.peer_seconds);
   flags.server.limits.push_idle_timeout = Milliseconds(flags.push_idle_seconds);
