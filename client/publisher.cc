@@ -21,6 +21,7 @@
 #include "common/net/status.h"
 #include "common/wire/chunk_codec.h"
 #include "common/wire/digest.h"
+#include "refit/v1/inspect.grpc.pb.h"
 #include "refit/v1/push.grpc.pb.h"
 
 namespace refit {
@@ -55,6 +56,7 @@ v1::PushRequest OpenRequest(const PublishOptions& options) {
   open.set_publisher(options.publisher);
   open.set_hold_installs(options.hold_installs);
   open.set_trainer_epoch(options.trainer_epoch);
+  open.set_allow_empty(options.allow_empty);
   if (options.world > 1) {
     open.set_rank(options.rank);
     open.set_world(options.world);
@@ -530,10 +532,11 @@ absl::StatusOr<v1::VersionSummary> Publisher::ReleaseInstalls(const std::string&
   return std::move(*response->mutable_summary());
 }
 
-absl::StatusOr<uint32_t> Publisher::AwaitWorkers(const Await& await) {
+absl::StatusOr<uint32_t> Publisher::AwaitWorkers(const Await& await, std::vector<std::string>* gone) {
   v1::AwaitWorkersRequest request;
   request.set_model(await.model);
   request.set_version(await.version);
+  if (await.trainer_epoch.has_value()) request.set_trainer_epoch(*await.trainer_epoch);
   request.set_phase(await.phase == Await::Phase::kStaged ? v1::WORKER_PHASE_STAGED : v1::WORKER_PHASE_INSTALLED);
   request.set_workers(await.workers);
   request.set_all(await.all);
@@ -543,7 +546,26 @@ absl::StatusOr<uint32_t> Publisher::AwaitWorkers(const Await& await) {
       *state_->stub, &Stub::AwaitWorkers, request, await.timeout + kAnswerMargin,
       absl::StrCat("waiting for workers of ", await.model, "/", await.version, " at ", state_->address), state_->calls);
   if (!response.ok()) return response.status();
+  if (gone != nullptr) gone->assign(response->gone().begin(), response->gone().end());
   return response->workers();
+}
+
+absl::StatusOr<Publisher::LastRun> Publisher::AskLastRun(const std::string& model) {
+  const auto inspect = v1::InspectService::NewStub(state_->channel);
+  v1::ListVersionsRequest request;
+  request.set_model(model);
+  const absl::StatusOr<v1::ListVersionsResponse> known =
+      CallUnary(*inspect, &v1::InspectService::Stub::ListVersions, request, kUnaryTimeout,
+                absl::StrCat("asking for the versions of ", model, " at ", state_->address), state_->calls);
+  if (!known.ok()) return known.status();
+  LastRun last;
+  const auto add = [&last](uint64_t epoch, uint64_t number) {
+    last.trainer_epoch = std::max(last.trainer_epoch, epoch);
+    last.version = std::max(last.version, number);
+  };
+  for (const v1::VersionSummary& version : known->versions()) add(version.trainer_epoch(), version.version());
+  for (const v1::Lineage& lineage : known->lineages()) add(lineage.trainer_epoch(), lineage.newest_committed());
+  return last;
 }
 
 void Publisher::Cancel() { state_->calls->Cancel(); }

@@ -36,7 +36,7 @@ void PullReceiver::BeginStream(std::shared_ptr<const Lease> lease) {
 std::optional<PullReceiver::Place> PullReceiver::place() const {
   if (phase_ != Phase::kChunks) return std::nullopt;
   Place place;
-  place.version = version_.version();
+  place.version = KeyOf(version_);
   place.cursor.set_tensor(tensor_);
   place.cursor.set_offset(offset_);
   return place;
@@ -129,6 +129,11 @@ absl::Status PullReceiver::OnHeader(const v1::VersionSummary& header) {
   if (phase_ != Phase::kHeader) return Breach("a second header");
   if (header.model() != options_.model || (options_.version.has_value() && header.version() != *options_.version)) {
     return Breach(absl::StrCat("it sends version ", Printable(header.model()), "/", header.version()));
+  }
+  if (options_.trainer_epoch.has_value() && header.trainer_epoch() != *options_.trainer_epoch) {
+    // From a service that does not know what was asked for.
+    return absl::NotFoundError(absl::StrCat(context_, ": the service has ", Describe(KeyOf(header)), ", not of epoch ",
+                                            *options_.trainer_epoch));
   }
   if (header.chunk_bytes() == 0) return Breach("a header with chunk_bytes 0");
   if (header.layout() != v1::LAYOUT_WHOLE || header.has_base_version()) {

@@ -19,6 +19,7 @@
 #include "client/lease.h"
 #include "client/subscriber.h"
 #include "common/net/shared_segment.h"
+#include "common/net/version_key.h"
 #include "common/tensor/box.h"
 #include "common/wire/chunk_codec.h"
 #include "common/wire/digest.h"
@@ -36,7 +37,7 @@ class PullReceiver {
   void BeginStream(std::shared_ptr<const Lease> lease);
   // What the next stream is to be asked for: the version, and where to begin; nullopt: all from the beginning.
   struct Place {
-    uint64_t version = 0;
+    VersionKey version;
     v1::Cursor cursor;
   };
   std::optional<Place> place() const;

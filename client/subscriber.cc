@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <random>
 #include <utility>
 
 #include "absl/memory/memory.h"
@@ -45,7 +46,15 @@ std::string Version(const PullOptions& options) {
   return options.version.has_value() ? absl::StrCat(*options.version) : "latest";
 }
 
-v1::PullRequest MakeRequest(const PullOptions& options) {
+// Of 64 random bits no two are alike, and none is 0.
+uint64_t NewLife() {
+  std::random_device random;
+  uint64_t life = 0;
+  while (life == 0) life = (uint64_t{random()} << 32) | random();
+  return life;
+}
+
+v1::PullRequest MakeRequest(const PullOptions& options, uint64_t life) {
   v1::PullRequest request;
   request.set_model(options.model);
   if (options.version.has_value()) {
@@ -53,9 +62,12 @@ v1::PullRequest MakeRequest(const PullOptions& options) {
   } else {
     request.mutable_version()->set_latest_committed(true);
   }
+  if (options.trainer_epoch.has_value()) request.mutable_version()->set_trainer_epoch(*options.trainer_epoch);
   request.set_worker(options.worker);
+  request.set_life(options.life != 0 ? options.life : life);
   request.set_batches(true);
   if (options.installed.has_value()) request.set_installed_version(*options.installed);
+  if (options.installed_epoch.has_value()) request.set_installed_epoch(*options.installed_epoch);
   request.set_filter(options.filter);
   request.mutable_names()->Assign(options.names.begin(), options.names.end());
   for (const LayoutRule& rule : options.rules) ToProto(rule, *request.add_rules());
@@ -109,12 +121,14 @@ struct Subscriber::State {
   Transport transport = Transport::kAuto;
   std::shared_ptr<grpc::Channel> channel;
   BufferPool pool{std::numeric_limits<int64_t>::max()};
+  const uint64_t life = NewLife();
 
   std::shared_ptr<ActiveCalls> calls = std::make_shared<ActiveCalls>();
 
   class ActiveCall;
   class PullLease;
   class Watch;
+  class Presence;
 
   // Whether this process can map the service's memory. UNAVAILABLE, saying why, if it must and cannot.
   absl::StatusOr<bool> CanShare() const;
@@ -232,10 +246,11 @@ class Subscriber::PullRun {
   StreamEnd RunStream() {
     const absl::StatusOr<bool> can_share = state_->CanShare();
     if (!can_share.ok()) return {can_share.status()};
-    v1::PullRequest request = MakeRequest(options_);
+    v1::PullRequest request = MakeRequest(options_, state_->life);
     request.set_shared_memory(*can_share);
     if (const std::optional<PullReceiver::Place> place = receiver_.place()) {
-      request.mutable_version()->set_number(place->version);
+      request.mutable_version()->set_number(place->version.number);
+      request.mutable_version()->set_trainer_epoch(place->version.epoch);
       *request.mutable_resume() = place->cursor;
       request.set_skip_manifest(true);
     }
@@ -339,20 +354,47 @@ class Subscriber::State::Watch final : public VersionWatch {
   ActiveCall call_;
 };
 
-std::unique_ptr<VersionWatch> Subscriber::StartWatch(const std::string& model, std::optional<uint64_t> after,
-                                                     const std::string& worker) {
+class Subscriber::State::Presence final : public WorkerPresence {
+ public:
+  Presence(const std::shared_ptr<State>& state, const v1::WatchVersionsRequest& request)
+      : call_(*state, kWatchMethod, request, kStartTimeout) {}
+
+  bool IsAlive() override {
+    while (call_->HasNews()) {
+      const auto message = call_->Read(std::chrono::milliseconds::zero());
+      if (!message.ok() || !message->has_value()) return false;  // a service that sends versions is one all the same
+    }
+    return true;
+  }
+
+ private:
+  ActiveCall call_;
+};
+
+std::unique_ptr<VersionWatch> Subscriber::StartWatch(const WatchOptions& options) {
   v1::WatchVersionsRequest request;
-  request.set_model(model);
-  request.set_worker(worker);
-  if (after.has_value()) request.set_after(*after);
+  request.set_model(options.model);
+  request.set_worker(options.worker);
+  request.set_life(options.life != 0 ? options.life : state_->life);
+  if (options.after.has_value()) request.set_after(*options.after);
+  if (options.trainer_epoch.has_value()) request.set_trainer_epoch(*options.trainer_epoch);
   return std::make_unique<State::Watch>(state_, request);
 }
 
-absl::Status Subscriber::Watch(const std::string& model, std::optional<uint64_t> after,
+std::unique_ptr<WorkerPresence> Subscriber::StartPresence(const std::string& model, const std::string& worker) {
+  v1::WatchVersionsRequest request;
+  request.set_model(model);
+  request.set_worker(worker);
+  request.set_life(state_->life);
+  request.set_presence(true);
+  return std::make_unique<State::Presence>(state_, request);
+}
+
+absl::Status Subscriber::Watch(const WatchOptions& options,
                                const std::function<bool(const v1::VersionSummary&)>& on_event,
-                               std::chrono::milliseconds idle_timeout, const std::string& worker) {
+                               std::chrono::milliseconds idle_timeout) {
   if (idle_timeout == std::chrono::milliseconds::zero()) idle_timeout = kNoTimeout;
-  const std::unique_ptr<VersionWatch> watch = StartWatch(model, after, worker);
+  const std::unique_ptr<VersionWatch> watch = StartWatch(options);
   while (true) {
     const absl::StatusOr<v1::VersionSummary> version = watch->Next(idle_timeout);
     if (!version.ok()) return version.status();
@@ -360,11 +402,14 @@ absl::Status Subscriber::Watch(const std::string& model, std::optional<uint64_t>
   }
 }
 
-absl::Status Subscriber::Report(const v1::ReportWorkerRequest& report) {
+absl::StatusOr<bool> Subscriber::Report(v1::ReportWorkerRequest report) {
+  if (report.life() == 0) report.set_life(state_->life);
   const std::unique_ptr<v1::PullService::Stub> stub = v1::PullService::NewStub(state_->channel);
-  return CallUnary(*stub, &v1::PullService::Stub::ReportWorker, report, kReportTimeout,
-                   absl::StrCat("report of worker ", report.worker(), " to ", state_->address), state_->calls)
-      .status();
+  const absl::StatusOr<v1::ReportWorkerResponse> response =
+      CallUnary(*stub, &v1::PullService::Stub::ReportWorker, report, kReportTimeout,
+                absl::StrCat("report of worker ", report.worker(), " to ", state_->address), state_->calls);
+  if (!response.ok()) return response.status();
+  return response->foreign();
 }
 
 void Subscriber::Cancel() { state_->calls->Cancel(); }

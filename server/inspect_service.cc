@@ -138,6 +138,13 @@ grpc::ServerUnaryReactor* InspectService::ListVersions(grpc::CallbackServerConte
   for (const std::shared_ptr<Version>& version : state_.store.List(request->model())) {
     *response->add_versions() = version->Summary();
   }
+  for (const auto& [model, record] : state_.store.Records()) {
+    if (!request->model().empty() && model != request->model()) continue;
+    v1::Lineage& lineage = *response->add_lineages();
+    lineage.set_model(model);
+    lineage.set_trainer_epoch(record.trainer_epoch);
+    lineage.set_newest_committed(record.newest_committed);
+  }
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(grpc::Status::OK);
   return reactor;

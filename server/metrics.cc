@@ -104,7 +104,8 @@ void AddModels(const ServerState& state, const std::vector<v1::VersionSummary>& 
       known.Add(Number(by_state[each]), {{"model", model}, {"state", StateName(each)}});
     }
   }
-  const auto newest = out.Gauge("refit_newest_committed_version", "Number of the model's newest committed version.");
+  const auto newest = out.Gauge("refit_newest_committed_version",
+                                "Number of the newest committed version of the model's largest trainer epoch.");
   for (const auto& [model, record] : state.store.Records()) {
     newest.Add(Number(record.newest_committed), {{"model", model}});
   }
@@ -132,7 +133,8 @@ void AddVersions(const std::vector<v1::VersionSummary>& versions, MetricFamilies
   const auto spooled = out.Gauge("refit_version_spooled", "1 if it is on disk.");
   const auto now = absl::ToUnixNanos(absl::Now());
   for (const v1::VersionSummary& version : versions) {
-    const Labels labels = {{"model", version.model()}, {"version", absl::StrCat(version.version())}};
+    Labels labels = {{"model", version.model()}, {"version", absl::StrCat(version.version())}};
+    if (version.trainer_epoch() != 0) labels.push_back({"epoch", absl::StrCat(version.trainer_epoch())});
     const auto with = [&](const char* name, const std::string& value) {
       Labels more = labels;
       more.push_back({name, value});
@@ -190,15 +192,16 @@ void AddWorkers(const ServerState& state, MetricFamilies& out) {
   const auto failed = out.Counter("refit_worker_pulls_failed_total", "Those that ended before the version was whole.");
   const auto now = absl::ToUnixNanos(absl::Now());
   for (const v1::Worker& worker : state.workers.List("")) {
-    const Labels labels = {{"model", worker.model()}, {"worker", worker.name()}};
-    in_state.Add(1, {{"model", worker.model()}, {"worker", worker.name()}, {"state", StateName(worker.state())}});
+    const Labels labels = {{"model", worker.model()}, {"worker", ShownName(worker)}};
+    in_state.Add(1, {labels[0], labels[1], {"state", StateName(worker.state())}});
     connected.Add(worker.connected() ? 1 : 0, labels);
     if (worker.version() != 0) version.Add(Number(worker.version()), labels);
     if (worker.has_staged_version()) staged.Add(Number(worker.staged_version()), labels);
     if (worker.has_installed_version()) {
       installed.Add(Number(worker.installed_version()), labels);
-      const auto newer = state.store.CommittedBetween(worker.model(), worker.installed_version(),
-                                                      std::numeric_limits<uint64_t>::max());
+      constexpr auto kLast = std::numeric_limits<uint64_t>::max();
+      const auto newer = state.store.CommittedBetween(
+          worker.model(), {worker.installed_epoch(), worker.installed_version()}, {kLast, kLast});
       behind.Add(Number(newer.size()), labels);
     }
     AddPull(worker, labels, now, phases);

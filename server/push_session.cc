@@ -122,6 +122,7 @@ absl::StatusOr<PushSession::Answer> PushSession::Open(const v1::OpenVersion& ope
   options.exclude_key_regex = open.exclude_key_regex();
   options.publisher = open.publisher().empty() ? peer_ : open.publisher();
   options.trainer_epoch = open.trainer_epoch();
+  options.allow_empty = open.allow_empty();
   options.rank = open.rank();
   options.world = std::max<uint32_t>(open.world(), 1);
   if (options.world > state_.limits.max_ranks) {

@@ -105,9 +105,10 @@ inline absl::Status Authorize(ServerState& state, const grpc::CallbackServerCont
   return status;
 }
 
-// The name that a worker gave itself, or its address.
-inline std::string WorkerName(const std::string& given, const grpc::CallbackServerContext& context) {
-  return given.empty() ? context.peer() : Printable(given);
+// Who a request for a model's versions comes from: the name that the worker gave itself, or its address.
+template <typename Request>
+WorkerId WorkerOf(const Request& request, const grpc::CallbackServerContext& context) {
+  return {request.model(), request.worker().empty() ? context.peer() : Printable(request.worker()), request.life()};
 }
 
 }  // namespace refit

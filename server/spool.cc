@@ -69,18 +69,24 @@ absl::Status Spool::Load() {
   for (const std::string& name : contents->foreign) {
     log_.Warning("a file in the spool is none of its own, and left alone", {{"file", Printable(name)}});
   }
-  std::map<std::string, std::map<uint64_t, SpooledFile>> models;
+  std::map<std::string, std::map<VersionKey, Found>> models;
   for (const std::string& name : contents->versions) {
     absl::StatusOr<SpooledFile> file = SpooledFile::Open(folder_.PathOf(name));
-    if (file.ok() && SpoolFolder::NameOf(file->model(), file->number()) != name) {
+    if (file.ok() && !SpoolFolder::IsNameOf(name, file->model(), file->key())) {
       file = absl::InvalidArgumentError(
-          absl::StrCat("it says that it is version ", Printable(file->model()), "/", file->number()));
+          absl::StrCat("it says that it is version ", Printable(file->model()), "/", file->key().number));
     }
     if (!file.ok()) {
       Quarantine(name, file.status());
       continue;
     }
-    models[file->model()].emplace(file->number(), *std::move(file));
+    const VersionKey key = file->key();
+    auto& files = models[file->model()];
+    if (files.count(key) != 0) {
+      Quarantine(name, absl::AlreadyExistsError(absl::StrCat("it is the same version as ", files.at(key).name)));
+      continue;
+    }
+    files.emplace(key, Found{name, *std::move(file)});
   }
   for (auto& [model, files] : models) LoadModel(std::move(files));
   return absl::OkStatus();
@@ -94,27 +100,28 @@ absl::Status Spool::RestoreRecords() {
   return absl::OkStatus();
 }
 
-void Spool::LoadModel(std::map<uint64_t, SpooledFile> files) {
+void Spool::LoadModel(std::map<VersionKey, Found> files) {
   uint32_t served = 0;
   for (auto it = files.rbegin(); it != files.rend(); ++it) {
-    const std::string name = SpoolFolder::NameOf(it->second.model(), it->first);
     if (served < store_.options().retain_versions) {
-      served += LoadVersion(name, it->second) ? 1 : 0;
+      served += LoadVersion(it->second) ? 1 : 0;
       continue;
     }
+    const std::string& name = it->second.name;
     const absl::Status removed = folder_.Remove(name);
     log_.Info("spooled version retired", {{"file", name}, {"result", removed.ok() ? "removed" : removed.ToString()}});
   }
 }
 
-bool Spool::LoadVersion(const std::string& name, const SpooledFile& file) {
+bool Spool::LoadVersion(const Found& found) {
+  const auto& [name, file] = found;
   const absl::Time begin = absl::Now();
   if (file.summary().chunk_bytes() > max_chunk_bytes_) {
     log_.Warning("spooled version cannot be served: its chunks are larger than --max-message-bytes allows",
                  {{"file", name}, {"chunk_bytes", absl::StrCat(file.summary().chunk_bytes())}});
-    store_.RestoreRecord(file.model(), {file.number(), file.summary().trainer_epoch()});
+    store_.RestoreRecord(file.model(), {file.key().number, file.key().epoch});
     absl::MutexLock lock(&mutex_);
-    files_[file.model()][file.number()] = file.summary().bytes();
+    files_[file.model()][file.key()] = {name, file.summary().bytes()};
     return false;
   }
   absl::StatusOr<std::shared_ptr<Version>> version = file.Load();
@@ -132,7 +139,7 @@ bool Spool::LoadVersion(const std::string& name, const SpooledFile& file) {
              {"gigabytes_per_second", absl::StrFormat("%.2f", gigabytes / absl::ToDoubleSeconds(took))}});
   store_.RestoreVersion(*std::move(version));
   absl::MutexLock lock(&mutex_);
-  files_[file.model()][file.number()] = bytes;
+  files_[file.model()][file.key()] = {name, bytes};
   return true;
 }
 
@@ -181,7 +188,7 @@ absl::Status Spool::Update(const std::string& model) {
 
 absl::Status Spool::Write(const std::shared_ptr<Version>& version) {
   const absl::Time begin = absl::Now();
-  const std::string name = SpoolFolder::NameOf(version->model(), version->number());
+  const std::string name = SpoolFolder::NameOf(version->model(), version->key());
   const absl::Status status = WriteSpooledVersion(version, folder_.PathOf(name), [this] { return MayGoOn(); });
   if (!status.ok()) {
     return absl::Status(status.code(), absl::StrCat("version ", version->Label(),
@@ -191,7 +198,7 @@ absl::Status Spool::Write(const std::shared_ptr<Version>& version) {
   }
   {
     absl::MutexLock lock(&mutex_);
-    files_[version->model()][version->number()] = version->bytes();
+    files_[version->model()][version->key()] = {name, version->bytes()};
   }
   version->SetSpooled(true);
   log_.Info("version spooled", {{"version", Printable(version->Label())},
@@ -202,22 +209,22 @@ absl::Status Spool::Write(const std::shared_ptr<Version>& version) {
 
 // The newest file stays in any case: there is nothing newer yet.
 void Spool::RemoveRetired(const std::string& model, const std::vector<std::shared_ptr<Version>>& versions) {
-  std::set<uint64_t> kept;
+  std::set<VersionKey> kept;
   for (const std::shared_ptr<Version>& version : versions) {
-    if (version->state() == v1::VERSION_STATE_COMMITTED) kept.insert(version->number());
+    if (version->state() == v1::VERSION_STATE_COMMITTED) kept.insert(version->key());
   }
   const Files files = FilesOf(model);
   if (!files.empty()) kept.insert(files.rbegin()->first);
-  std::set<uint64_t> removed;
-  for (const auto& [number, bytes] : files) {
-    if (kept.count(number) != 0) continue;
-    if (folder_.Remove(SpoolFolder::NameOf(model, number)).ok()) removed.insert(number);  // otherwise the next time
+  std::set<VersionKey> removed;
+  for (const auto& [key, file] : files) {
+    if (kept.count(key) != 0) continue;
+    if (folder_.Remove(file.name).ok()) removed.insert(key);  // otherwise the next time
   }
   for (const std::shared_ptr<Version>& version : versions) {
-    if (removed.count(version->number()) != 0) version->SetSpooled(false);
+    if (removed.count(version->key()) != 0) version->SetSpooled(false);
   }
   absl::MutexLock lock(&mutex_);
-  for (const uint64_t number : removed) files_[model].erase(number);
+  for (const VersionKey& key : removed) files_[model].erase(key);
 }
 
 Spool::Files Spool::FilesOf(const std::string& model) const {
@@ -231,9 +238,10 @@ absl::Status Spool::SaveRecords() {
   SpoolFolder::Records records = store_.Records();
   for (auto& [model, record] : records) {
     const Files files = FilesOf(model);
-    record.newest_committed = files.empty() ? 0 : files.rbegin()->first;
+    const VersionKey newest = files.empty() ? VersionKey() : files.rbegin()->first;
+    record.newest_committed = newest.epoch == record.trainer_epoch ? newest.number : 0;
     const auto saved = saved_.find(model);
-    if (saved == saved_.end()) continue;
+    if (saved == saved_.end() || saved->second.trainer_epoch != record.trainer_epoch) continue;
     record.newest_committed = std::max(record.newest_committed, saved->second.newest_committed);
   }
   if (records == saved_) return absl::OkStatus();
@@ -279,7 +287,7 @@ v1::SpoolInfo Spool::Info() const {
   absl::MutexLock lock(&mutex_);
   for (const auto& [model, files] : files_) {
     info.set_versions(info.versions() + static_cast<uint32_t>(files.size()));
-    for (const auto& [number, bytes] : files) info.set_bytes(info.bytes() + bytes);
+    for (const auto& [key, file] : files) info.set_bytes(info.bytes() + file.bytes);
   }
   if (!errors_.empty()) info.set_last_error(errors_.begin()->second);
   if (last_error_at_ != absl::InfinitePast()) info.set_last_error_at_ns(absl::ToUnixNanos(last_error_at_));

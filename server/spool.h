@@ -45,16 +45,24 @@ class Spool {
   v1::SpoolInfo Info() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  using Files = std::map<uint64_t, uint64_t>;  // bytes of each number's
+  struct File {
+    std::string name;
+    uint64_t bytes = 0;
+  };
+  using Files = std::map<VersionKey, File>;
+  struct Found {
+    std::string name;
+    SpooledFile file;
+  };
 
   Spool(SpoolFolder folder, uint64_t max_chunk_bytes, VersionStore& store, EventLog log);
 
   // At the start.
   absl::Status Load();
   absl::Status RestoreRecords();
-  void LoadModel(std::map<uint64_t, SpooledFile> files);
+  void LoadModel(std::map<VersionKey, Found> files);
   // Whether it is served now.
-  bool LoadVersion(const std::string& name, const SpooledFile& file);
+  bool LoadVersion(const Found& found);
   void Quarantine(const std::string& name, const absl::Status& why);
 
   // On the thread.

@@ -18,6 +18,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 #include "common/adapters/plan.h"
+#include "common/net/version_key.h"
 #include "common/tensor/slab.h"
 #include "refit/v1/types.pb.h"
 #include "server/assembly.h"
@@ -65,6 +66,7 @@ class Version : public std::enable_shared_from_this<Version> {
   const VersionIdentity& identity() const { return identity_; }
   const std::string& model() const { return identity_.model; }
   uint64_t number() const { return identity_.number; }
+  VersionKey key() const { return {identity_.trainer_epoch, identity_.number}; }
   const VersionPlan& plan() const { return plan_; }
   uint64_t chunk_bytes() const { return chunk_bytes_; }
   // The manifest has size() tensors; spec(i) and chunk_count(i) are known from the beginning.

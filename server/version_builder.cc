@@ -48,6 +48,21 @@ absl::StatusOr<VersionPlan> Plan(const Adapter& adapter, const BuildOptions& opt
   return plan;
 }
 
+// Workers would install nothing, and be told that all went well.
+absl::Status CheckNotEmpty(const VersionPlan& plan, const BuildOptions& options) {
+  const auto has_bytes = [](const VersionPlan::Output& output) { return output.planned.hf.ByteSize() > 0; };
+  if (options.allow_empty || std::any_of(plan.outputs.begin(), plan.outputs.end(), has_bytes)) return absl::OkStatus();
+  const std::string why = plan.native.empty() ? "no tensors were declared"
+                          : plan.outputs.empty()
+                              ? absl::StrCat("exclude_key_regex '", Printable(options.exclude_key_regex),
+                                             "' leaves none of the ", plan.native.size(), " tensors declared")
+                              : absl::StrCat("all ", plan.outputs.size(), " tensors are empty, such as ",
+                                             plan.outputs.front().planned.hf.ToString());
+  return absl::InvalidArgumentError(absl::StrCat("version ", Printable(options.model), "/", options.version,
+                                                 " would hold nothing: ", why,
+                                                 "; allow_empty (refit push --allow-empty) if that is meant"));
+}
+
 absl::Status CheckOptions(const BuildOptions& options, size_t tensors) {
   if (tensors > options.max_tensors) {
     return LimitReached("--max-tensors", absl::StrCat("a version has at most ", options.max_tensors,
@@ -114,6 +129,7 @@ absl::StatusOr<std::unique_ptr<VersionBuilder>> VersionBuilder::Open(VersionStor
   for (const TensorPart& shard : shards) native.push_back(shard.tensor);
   absl::StatusOr<VersionPlan> plan = Plan(**adapter, options, std::move(native));
   if (!plan.ok()) return plan.status();
+  if (absl::Status status = CheckNotEmpty(*plan, options); !status.ok()) return status;
   VersionIdentity identity{options.model, options.version, std::string((*adapter)->name()), options.publisher,
                            options.world};
   identity.hold_installs = options.hold_installs;

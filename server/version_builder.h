@@ -34,6 +34,8 @@ struct BuildOptions {
   bool hold_installs = false;
   // Of the trainer's runs, which one; see OpenVersion.trainer_epoch.
   uint64_t trainer_epoch = 0;
+  // A version without any bytes is meant, and not refused.
+  bool allow_empty = false;
   // Limits on what is declared.
   uint64_t max_tensors = 1'000'000;
   size_t max_name_bytes = kMaxNameBytes;

@@ -28,6 +28,7 @@ struct FollowFlags {
   std::string out;
   uint64_t count = 0;
   uint64_t max_step = 0;
+  bool accept_new_run = false;
   double timeout_seconds = 0;
 };
 
@@ -99,6 +100,7 @@ absl::Status RunFollow(const FollowFlags& flags) {
   options.pull.worker = flags.worker;
   options.pull.rules = *std::move(rules);
   options.max_version_step = flags.max_step;
+  options.accept_new_run = flags.accept_new_run;
   options.install = [&](StagedVersion& staged) { return engine.Install(staged); };
   options.on_error = [&](const absl::Status& status) {
     std::fprintf(stderr, "refit: follow: %s; trying on\n", std::string(status.message()).c_str());
@@ -145,6 +147,9 @@ void AddFollowCommand(CLI::App& app, Invocation& invocation) {
   command->add_option("--max-version-step", flags->max_step, "Refuse versions whose number is further from the last")
       ->check(AtLeast(1))
       ->type_name("N");
+  command->add_flag("--accept-new-run", flags->accept_new_run,
+                    "Also take lower numbers than the one in use, where the service never had that: after a trainer "
+                    "was started anew without a larger --epoch, or the service without its --spool");
   AddPartOptions(command, flags->part);
   AddModelOption(command, flags->common);
   AddServerOptions(command, flags->common);

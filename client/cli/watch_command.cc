@@ -91,7 +91,7 @@ class Watch {
     const Timer timer(TimeLeft(), stop);
     interrupt_.SetReaction(stop);
     const absl::Status status =
-        (*subscriber)->Watch(flags_.common.model, std::nullopt, [&](const v1::VersionSummary& version) {
+        (*subscriber)->Watch({.model = flags_.common.model}, [&](const v1::VersionSummary& version) {
           Print(version);
           return version.version() != flags_.until || version.state() == v1::VERSION_STATE_OPEN;
         });

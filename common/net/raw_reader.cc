@@ -71,6 +71,11 @@ class RawReader::State {
     return gave_up_.ok() ? FromGrpc(status_) : gave_up_;
   }
 
+  bool HasNews() {
+    while (!done_[kRead] && TakeCompletion(std::chrono::system_clock::now())) continue;
+    return !is_reading_ || done_[kRead];
+  }
+
   void Cancel() { context_.TryCancel(); }
 
  private:
@@ -148,6 +153,8 @@ absl::StatusOr<std::optional<grpc::ByteBuffer>> RawReader::Read(std::chrono::mil
 }
 
 absl::Status RawReader::Finish(std::chrono::milliseconds timeout) { return state_->Finish(timeout); }
+
+bool RawReader::HasNews() { return state_->HasNews(); }
 
 void RawReader::Cancel() { state_->Cancel(); }
 

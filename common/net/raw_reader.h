@@ -35,6 +35,10 @@ class RawReader {
   // if it has none within `timeout`.
   absl::Status Finish(std::chrono::milliseconds timeout);
 
+  // Whether the call is known to have ended, or has something to read; does not wait. Nobody else looks at a call that
+  // is not read: ask now and then.
+  bool HasNews();
+
   void Cancel();
 
  private:

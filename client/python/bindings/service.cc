@@ -106,7 +106,7 @@ class Service {
   std::unique_ptr<LocalPush> Open(const std::string& model, uint64_t version, const std::string& adapter,
                                   const std::optional<std::string>& dtype, const std::string& exclude_key_regex,
                                   const std::string& publisher, bool hold_installs, uint64_t trainer_epoch,
-                                  const std::vector<TensorPart>& tensors) {
+                                  bool allow_empty, const std::vector<TensorPart>& tensors) {
     BuildOptions options;
     options.model = model;
     options.version = version;
@@ -116,6 +116,7 @@ class Service {
     options.publisher = publisher;
     options.hold_installs = hold_installs;
     options.trainer_epoch = trainer_epoch;
+    options.allow_empty = allow_empty;
     std::vector<TensorSpec> native;
     native.reserve(tensors.size());
     for (const TensorPart& tensor : tensors) native.push_back(tensor.tensor);
@@ -160,7 +161,7 @@ void BindService(py::module_& module) {
       .def("metrics_address", &Service::metrics_address)
       .def("open", &Service::Open, py::kw_only(), py::arg("model"), py::arg("version"), py::arg("adapter"),
            py::arg("dtype"), py::arg("exclude_key_regex"), py::arg("publisher"), py::arg("hold_installs"),
-           py::arg("trainer_epoch"), py::arg("tensors"))
+           py::arg("trainer_epoch"), py::arg("allow_empty"), py::arg("tensors"))
       .def("shutdown", &Service::Shutdown, py::arg("grace"));
 }
 

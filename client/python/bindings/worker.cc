@@ -178,15 +178,13 @@ class PythonSubscriber {
   }
 
   // Calls `on_event` with each state until it says False.
-  void Watch(const std::string& model, std::optional<uint64_t> after, const py::object& on_event,
-             const std::string& worker) {
+  void Watch(const WatchOptions& options, const py::object& on_event) {
     absl::Status status;
     const auto tell = [&](const v1::VersionSummary& version) {
       bool goes_on = false;
       return CallPython([&] { goes_on = on_event(ToDict(version)).cast<bool>(); }) && goes_on;
     };
-    RunInterruptible([&] { status = subscriber_->Watch(model, after, tell, {}, worker); },
-                     [&] { subscriber_->Cancel(); });
+    RunInterruptible([&] { status = subscriber_->Watch(options, tell); }, [&] { subscriber_->Cancel(); });
     Check(status);
   }
 
@@ -219,10 +217,13 @@ LayoutRule MakeRule(uint32_t dimension, uint64_t part, uint64_t parts, const std
 PullOptions MakePullOptions(const std::string& model, std::optional<uint64_t> version, const std::string& filter,
                             const std::vector<std::string>& names, const std::vector<LayoutRule>& rules,
                             const std::vector<std::pair<std::string, Box>>& boxes, const std::string& worker,
-                            std::optional<uint64_t> installed, double idle_timeout, double resume_within) {
+                            std::optional<uint64_t> installed, double idle_timeout, double resume_within,
+                            std::optional<uint64_t> trainer_epoch, uint64_t life) {
   PullOptions options;
   options.model = model;
   options.version = version;
+  options.trainer_epoch = trainer_epoch;
+  options.life = life;
   options.filter = filter;
   options.names = names;
   options.rules = rules;
@@ -239,12 +240,13 @@ class PythonWorker {
  public:
   // `install(dict, tensors)`; `on_error(exception)` or None. `targets`: memory in use, written in place.
   PythonWorker(const ChannelOptions& channel, const PullOptions& pull, Targets targets, bool in_place,
-               uint64_t max_version_step, py::object install, py::object on_error)
+               uint64_t max_version_step, bool accept_new_run, py::object install, py::object on_error)
       : targets_(std::move(targets)), install_(std::move(install)), on_error_(std::move(on_error)) {
     WorkerOptions options;
     options.pull = pull;
     options.in_place = in_place;
     options.max_version_step = max_version_step;
+    options.accept_new_run = accept_new_run;
     options.install = [this](StagedVersion& staged) { return Install(staged); };
     options.on_error = [this](const absl::Status& status) { Tell(status); };
     if (!targets_.empty()) options.place = [this](const TensorPart& part) { return Place(part); };
@@ -273,15 +275,15 @@ class PythonWorker {
     Check(status);
   }
 
-  py::dict Refit(std::optional<uint64_t> version) {
-    return Installed([&] { return worker_->Refit(version); });
+  py::dict Refit(std::optional<uint64_t> version, std::optional<uint64_t> trainer_epoch) {
+    return Installed([&] { return worker_->Refit(version, trainer_epoch); });
   }
   py::dict RollBack() {
     return Installed([&] { return worker_->RollBack(); });
   }
-  void WaitForVersion(uint64_t version, double timeout) {
+  void WaitForVersion(uint64_t version, double timeout, std::optional<uint64_t> trainer_epoch) {
     absl::Status status;
-    Run([&] { status = worker_->WaitForVersion(version, Milliseconds(timeout)); });
+    Run([&] { status = worker_->WaitForVersion(version, Milliseconds(timeout), trainer_epoch); });
     Check(status);
   }
 
@@ -367,7 +369,7 @@ void BindWorker(py::module_& module) {
   py::class_<PullOptions>(module, "PullOptions")
       .def(py::init(&MakePullOptions), py::kw_only(), py::arg("model"), py::arg("version"), py::arg("filter"),
            py::arg("names"), py::arg("rules"), py::arg("boxes"), py::arg("worker"), py::arg("installed"),
-           py::arg("idle_timeout"), py::arg("resume_within"));
+           py::arg("idle_timeout"), py::arg("resume_within"), py::arg("trainer_epoch"), py::arg("life"));
 
   py::class_<Targets>(module, "Targets")
       .def(py::init<>())
@@ -377,20 +379,28 @@ void BindWorker(py::module_& module) {
       .def(py::init<const ChannelOptions&>(), py::arg("channel"))
       .def("pull", &PythonSubscriber::Pull, py::arg("options"), py::arg("targets"), py::arg("may_map"),
            py::arg("on_progress"))
-      .def("watch", &PythonSubscriber::Watch, py::arg("model"), py::arg("after"), py::arg("on_event"),
-           py::arg("worker"))
+      .def(
+          "watch",
+          [](PythonSubscriber& subscriber, const std::string& model, std::optional<uint64_t> after,
+             std::optional<uint64_t> trainer_epoch, const py::object& on_event, const std::string& worker,
+             uint64_t life) {
+            subscriber.Watch({model, after, trainer_epoch, worker, life}, on_event);
+          },
+          py::kw_only(), py::arg("model"), py::arg("after"), py::arg("trainer_epoch"), py::arg("on_event"),
+          py::arg("worker"), py::arg("life"))
       .def("cancel", &PythonSubscriber::Cancel);
 
   py::class_<PythonWorker>(module, "Worker")
-      .def(py::init<const ChannelOptions&, const PullOptions&, Targets, bool, uint64_t, py::object, py::object>(),
+      .def(py::init<const ChannelOptions&, const PullOptions&, Targets, bool, uint64_t, bool, py::object, py::object>(),
            py::kw_only(), py::arg("channel"), py::arg("pull"), py::arg("targets"), py::arg("in_place"),
-           py::arg("max_version_step"), py::arg("install"), py::arg("on_error"))
+           py::arg("max_version_step"), py::arg("accept_new_run"), py::arg("install"), py::arg("on_error"))
       .def("follow", &PythonWorker::Follow, py::arg("done"))
-      .def("refit", &PythonWorker::Refit, py::arg("version"))
+      .def("refit", &PythonWorker::Refit, py::arg("version"), py::arg("trainer_epoch"))
       .def("roll_back", &PythonWorker::RollBack)
-      .def("wait_for", &PythonWorker::WaitForVersion, py::arg("version"), py::arg("timeout"))
+      .def("wait_for", &PythonWorker::WaitForVersion, py::arg("version"), py::arg("timeout"), py::arg("trainer_epoch"))
       .def("installed", [](PythonWorker& worker) { return worker.worker().installed(); })
       .def("torn", [](PythonWorker& worker) { return worker.worker().torn(); })
+      .def("of_other_run", [](PythonWorker& worker) { return worker.worker().of_other_run(); })
       .def("name", [](PythonWorker& worker) { return worker.worker().name(); })
       .def("stop", [](PythonWorker& worker) {
         const py::gil_scoped_release no_gil;

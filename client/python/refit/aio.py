@@ -145,8 +145,10 @@ class Subscriber:
     async def pull(self, version: Union[int, str] = "latest", **kwargs: Any) -> _subscriber.PulledVersion:
         return await _run(self._connected.pull, version, **kwargs)
 
-    async def watch(self, after: Optional[int] = None) -> AsyncIterator[_version.VersionInfo]:
-        versions = await _run(self._connected.watch, after)
+    async def watch(
+        self, after: Optional[int] = None, trainer_epoch: Optional[int] = None
+    ) -> AsyncIterator[_version.VersionInfo]:
+        versions = await _run(self._connected.watch, after, trainer_epoch)
         while True:
             yield await _run(next, versions)
 

@@ -53,6 +53,7 @@ class Service:
         publisher: str = "",
         hold_installs: bool = False,
         trainer_epoch: int = 0,
+        allow_empty: bool = False,
     ) -> Version:
         """As Publisher.version(), without a network hop: tensors are converted from where they are into the version's
         memory. All of the version comes from this process."""
@@ -70,6 +71,7 @@ class Service:
                 publisher=publisher,
                 hold_installs=hold_installs,
                 trainer_epoch=trainer_epoch,
+                allow_empty=allow_empty,
                 tensors=parts,
             )
 
