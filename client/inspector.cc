@@ -14,6 +14,7 @@ namespace refit {
 struct Inspector::State {
   using Stub = v1::InspectService::Stub;
 
+  const ForkGuard guard;
   std::string address;
   std::chrono::milliseconds timeout;
   std::unique_ptr<Stub> stub;
@@ -21,18 +22,20 @@ struct Inspector::State {
   template <typename Request, typename Response>
   absl::StatusOr<Response> Call(grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
                                 const Request& request) {
-    return CallUnary(*stub, method, request, timeout, absl::StrCat("service at ", address));
+    const std::string context = absl::StrCat("service at ", address);
+    if (absl::Status status = guard.Check(absl::StrCat("connection to the ", context)); !status.ok()) return status;
+    return CallUnary(*stub, method, request, timeout, context);
   }
 };
 
-Inspector::Inspector(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Inspector::Inspector(OwnedByProcess<State> state) : state_(std::move(state)) {}
 Inspector::~Inspector() = default;
 
 absl::StatusOr<std::unique_ptr<Inspector>> Inspector::Connect(const ChannelOptions& options,
                                                               std::chrono::milliseconds timeout) {
   absl::StatusOr<std::shared_ptr<grpc::Channel>> channel = refit::Connect(options);
   if (!channel.ok()) return channel.status();
-  auto state = std::make_unique<State>();
+  auto state = MakeOwnedByProcess<State>();
   state->address = options.address;
   state->timeout = timeout;
   state->stub = v1::InspectService::NewStub(*channel);

@@ -7,11 +7,13 @@
 
 #include "absl/status/statusor.h"
 #include "common/net/channel.h"
+#include "common/process/fork_guard.h"
 #include "refit/v1/inspect.pb.h"
 
 namespace refit {
 
-// Thread-safe. Every call ends within `timeout` (DEADLINE_EXCEEDED); errors as inspect.proto says.
+// Thread-safe. Every call ends within `timeout` (DEADLINE_EXCEEDED); errors as inspect.proto says; in a child
+// of a fork FAILED_PRECONDITION.
 class Inspector {
  public:
   static absl::StatusOr<std::unique_ptr<Inspector>> Connect(
@@ -26,8 +28,8 @@ class Inspector {
 
  private:
   struct State;
-  explicit Inspector(std::unique_ptr<State> state);
-  std::unique_ptr<State> state_;
+  explicit Inspector(OwnedByProcess<State> state);
+  OwnedByProcess<State> state_;
 };
 
 }  // namespace refit

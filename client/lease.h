@@ -16,7 +16,8 @@ class Lease {
   virtual ~Lease() = default;
 };
 
-// A tensor where the service has it. What is written to it is seen by nobody else.
+// A tensor where the service has it. What is written to it is seen by nobody else. Its segment, which other tensors of
+// the pull share, stays mapped until the last of them goes.
 class LeasedBuffer final : public Buffer {
  public:
   // [begin, begin + size) must lie within the segment.

@@ -21,6 +21,7 @@
 #include "common/net/status.h"
 #include "common/wire/chunk_codec.h"
 #include "common/wire/digest.h"
+#include "refit/v1/inspect.grpc.pb.h"
 #include "refit/v1/push.grpc.pb.h"
 
 namespace refit {
@@ -55,6 +56,7 @@ v1::PushRequest OpenRequest(const PublishOptions& options) {
   open.set_publisher(options.publisher);
   open.set_hold_installs(options.hold_installs);
   open.set_trainer_epoch(options.trainer_epoch);
+  open.set_allow_empty(options.allow_empty);
   if (options.world > 1) {
     open.set_rank(options.rank);
     open.set_world(options.world);
@@ -91,6 +93,7 @@ struct VersionPush::State {
     std::unique_ptr<TensorDigester> digester;  // from the first chunk to the last
   };
 
+  const ForkGuard guard;
   PublishOptions options;
   Transport transport = Transport::kAuto;
   std::string context;  // "push of default/3 (rank 2 of 8) to 127.0.0.1:50051"
@@ -277,6 +280,7 @@ absl::Status VersionPush::State::OnOpened() {
 }
 
 absl::Status VersionPush::State::CheckAppend(size_t tensor, absl::Span<const std::byte> bytes) const {
+  if (absl::Status status = guard.Check(context); !status.ok()) return status;
   if (!over.ok()) return over;
   if (tensor >= shards.size()) {
     return absl::OutOfRangeError(
@@ -387,7 +391,7 @@ absl::Status VersionPush::State::AppendChunk(size_t tensor, absl::Span<const std
       absl::StrCat("tensor ", Printable(shard.tensor.name)));
 }
 
-VersionPush::VersionPush(std::unique_ptr<State> state) : state_(std::move(state)) {}
+VersionPush::VersionPush(OwnedByProcess<State> state) : state_(std::move(state)) {}
 VersionPush::~VersionPush() = default;  // cancels the call, which aborts a version that is not committed
 
 const v1::VersionSummary& VersionPush::summary() const { return state_->opened.summary(); }
@@ -434,6 +438,7 @@ absl::Status VersionPush::Push(absl::string_view name, absl::Span<const std::byt
 
 absl::StatusOr<v1::VersionSummary> VersionPush::Commit() {
   State& state = *state_;
+  if (absl::Status status = state.guard.Check(state.context); !status.ok()) return status;
   if (!state.over.ok()) return state.over;
   for (size_t i = 0; i < state.shards.size(); ++i) {
     const TensorPart& shard = state.shards[i];
@@ -454,6 +459,7 @@ absl::StatusOr<v1::VersionSummary> VersionPush::Commit() {
 
 absl::Status VersionPush::Abort(absl::string_view reason) {
   State& state = *state_;
+  if (absl::Status status = state.guard.Check(state.context); !status.ok()) return status;
   if (state.committed) return state.over;
   if (!state.over.ok()) return absl::OkStatus();
   v1::PushRequest request;
@@ -466,6 +472,7 @@ absl::Status VersionPush::Abort(absl::string_view reason) {
 }
 
 struct Publisher::State {
+  const ForkGuard guard;
   std::string address;
   Transport transport = Transport::kAuto;
   std::shared_ptr<grpc::Channel> channel;
@@ -473,13 +480,17 @@ struct Publisher::State {
   std::shared_ptr<ActiveCalls> calls = std::make_shared<ActiveCalls>();
 };
 
-Publisher::Publisher(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Publisher::Publisher(OwnedByProcess<State> state) : state_(std::move(state)) {}
 Publisher::~Publisher() = default;
+
+absl::Status Publisher::CheckNotForked() const {
+  return state_->guard.Check(absl::StrCat("publisher to ", state_->address));
+}
 
 absl::StatusOr<std::unique_ptr<Publisher>> Publisher::Connect(const ChannelOptions& options) {
   absl::StatusOr<std::shared_ptr<grpc::Channel>> channel = refit::Connect(options);
   if (!channel.ok()) return channel.status();
-  auto state = std::make_unique<State>();
+  auto state = MakeOwnedByProcess<State>();
   state->address = options.address;
   state->transport = options.transport;
   state->stub = v1::PushService::NewStub(*channel);
@@ -494,7 +505,8 @@ absl::StatusOr<std::unique_ptr<VersionPush>> Publisher::Open(const PublishOption
 
 absl::StatusOr<std::unique_ptr<VersionPush>> Publisher::OpenShards(const PublishOptions& options,
                                                                    std::vector<TensorPart> shards) {
-  auto push = std::make_unique<VersionPush::State>();
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
+  auto push = MakeOwnedByProcess<VersionPush::State>();
   push->options = options;
   push->context = ContextOf(options, state_->address);
   if (absl::Status status = push->TakeShards(std::move(shards)); !status.ok()) return status;
@@ -508,6 +520,7 @@ absl::StatusOr<std::unique_ptr<VersionPush>> Publisher::OpenShards(const Publish
 
 absl::StatusOr<v1::VersionSummary> Publisher::Abort(const std::string& model, uint64_t version,
                                                     const std::string& reason) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   v1::AbortVersionRequest request;
   request.set_model(model);
   request.set_version(version);
@@ -520,6 +533,7 @@ absl::StatusOr<v1::VersionSummary> Publisher::Abort(const std::string& model, ui
 }
 
 absl::StatusOr<v1::VersionSummary> Publisher::ReleaseInstalls(const std::string& model, uint64_t version) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   v1::ReleaseInstallsRequest request;
   request.set_model(model);
   request.set_version(version);
@@ -530,10 +544,12 @@ absl::StatusOr<v1::VersionSummary> Publisher::ReleaseInstalls(const std::string&
   return std::move(*response->mutable_summary());
 }
 
-absl::StatusOr<uint32_t> Publisher::AwaitWorkers(const Await& await) {
+absl::StatusOr<uint32_t> Publisher::AwaitWorkers(const Await& await, std::vector<std::string>* gone) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   v1::AwaitWorkersRequest request;
   request.set_model(await.model);
   request.set_version(await.version);
+  if (await.trainer_epoch.has_value()) request.set_trainer_epoch(*await.trainer_epoch);
   request.set_phase(await.phase == Await::Phase::kStaged ? v1::WORKER_PHASE_STAGED : v1::WORKER_PHASE_INSTALLED);
   request.set_workers(await.workers);
   request.set_all(await.all);
@@ -543,9 +559,31 @@ absl::StatusOr<uint32_t> Publisher::AwaitWorkers(const Await& await) {
       *state_->stub, &Stub::AwaitWorkers, request, await.timeout + kAnswerMargin,
       absl::StrCat("waiting for workers of ", await.model, "/", await.version, " at ", state_->address), state_->calls);
   if (!response.ok()) return response.status();
+  if (gone != nullptr) gone->assign(response->gone().begin(), response->gone().end());
   return response->workers();
 }
 
-void Publisher::Cancel() { state_->calls->Cancel(); }
+absl::StatusOr<Publisher::LastRun> Publisher::AskLastRun(const std::string& model) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
+  const auto inspect = v1::InspectService::NewStub(state_->channel);
+  v1::ListVersionsRequest request;
+  request.set_model(model);
+  const absl::StatusOr<v1::ListVersionsResponse> known =
+      CallUnary(*inspect, &v1::InspectService::Stub::ListVersions, request, kUnaryTimeout,
+                absl::StrCat("asking for the versions of ", model, " at ", state_->address), state_->calls);
+  if (!known.ok()) return known.status();
+  LastRun last;
+  const auto add = [&last](uint64_t epoch, uint64_t number) {
+    last.trainer_epoch = std::max(last.trainer_epoch, epoch);
+    last.version = std::max(last.version, number);
+  };
+  for (const v1::VersionSummary& version : known->versions()) add(version.trainer_epoch(), version.version());
+  for (const v1::Lineage& lineage : known->lineages()) add(lineage.trainer_epoch(), lineage.newest_committed());
+  return last;
+}
+
+void Publisher::Cancel() {
+  if (!state_->guard.forked()) state_->calls->Cancel();
+}
 
 }  // namespace refit

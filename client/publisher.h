@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/net/channel.h"
+#include "common/process/fork_guard.h"
 #include "common/tensor/box.h"
 #include "common/tensor/tensor_spec.h"
 #include "refit/v1/types.pb.h"
@@ -21,7 +22,7 @@ namespace refit {
 
 struct PublishOptions {
   std::string model = "default";
-  // Must be larger than every version committed before under this model.
+  // Must be larger than every version committed before under this model with the same trainer_epoch.
   uint64_t version = 0;
   std::string adapter = "gemma4_moe";
   // Floating-point outputs are cast to it on the way. Unset: no cast.
@@ -38,8 +39,11 @@ struct PublishOptions {
   bool hold_installs = false;
   // Which run of the trainer this is: larger than all before it, such as a restart count, the same on all its ranks. A
   // larger one than the service has seen of the model aborts what an older run still has open, whose push ends with
-  // FAILED_PRECONDITION; an older run is refused likewise from then on. 0: no runs are told apart.
+  // FAILED_PRECONDITION; an older run is refused likewise from then on. Numbers may start anew with it, and workers
+  // follow. 0: no runs are told apart.
   uint64_t trainer_epoch = 0;
+  // A version without tensors, or with only empty ones, is meant, and not refused.
+  bool allow_empty = false;
   // Called every few seconds, from the thread that waits: in Open or Commit with the ranks that are still missing (the
   // first 16 of them); in Append and Push with none, while a streamed version waits for workers.
   std::function<void(absl::Span<const uint32_t> missing)> on_waiting;
@@ -48,7 +52,8 @@ struct PublishOptions {
 };
 
 // One version under way. Legal order: Append / Push until every tensor is complete, then Commit or Abort. Destroying it
-// before Commit aborts the version. Not thread-safe.
+// before Commit aborts the version. Not thread-safe. In a child of a fork FAILED_PRECONDITION; the parent's push goes
+// on.
 class VersionPush {
  public:
   ~VersionPush();
@@ -87,11 +92,11 @@ class VersionPush {
  private:
   friend class Publisher;
   struct State;
-  explicit VersionPush(std::unique_ptr<State> state);
-  std::unique_ptr<State> state_;
+  explicit VersionPush(OwnedByProcess<State> state);
+  OwnedByProcess<State> state_;
 };
 
-// A connection to a service. Thread-safe.
+// A connection to a service. Thread-safe. In a child of a fork FAILED_PRECONDITION; the parent's connection stays.
 class Publisher {
  public:
   // Errors as refit::Connect.
@@ -113,19 +118,30 @@ class Publisher {
   // Lets workers install a version that holds installs. NOT_FOUND; FAILED_PRECONDITION if it is aborted or retired.
   absl::StatusOr<v1::VersionSummary> ReleaseInstalls(const std::string& model, uint64_t version);
 
-  // What to wait for: that at least so many workers have staged (or installed) a version or a later one, and, with
-  // `all`, every worker that is connected.
+  // What to wait for: that at least so many workers have staged (or installed) a version or a later one of the same
+  // run, and, with `all`, every worker that is connected. Nobody else counts.
   struct Await {
     std::string model = "default";
     uint64_t version = 0;
+    // The run that it is of. Unset: the last that the service has heard of.
+    std::optional<uint64_t> trainer_epoch = std::nullopt;
     enum class Phase { kStaged, kInstalled } phase = Phase::kInstalled;
     uint32_t workers = 1;
     bool all = false;
     std::chrono::milliseconds timeout = std::chrono::seconds(60);
   };
-  // How many workers have it. DEADLINE_EXCEEDED, naming those that are behind and why, if they do not in time; ABORTED
-  // if the version was aborted.
-  absl::StatusOr<uint32_t> AwaitWorkers(const Await& await);
+  // How many workers have it; in `gone`, some that are remembered and not connected any more. DEADLINE_EXCEEDED, naming
+  // those that are behind and why, if they do not in time; ABORTED if the version was aborted; FAILED_PRECONDITION if a
+  // larger trainer_epoch than the one given has taken over.
+  absl::StatusOr<uint32_t> AwaitWorkers(const Await& await, std::vector<std::string>* gone = nullptr);
+
+  // What a trainer that is started anew goes on from: a larger trainer_epoch than this, and, so that nobody is misled
+  // by a number that was used before, a larger number. Both 0 of a model that the service does not know.
+  struct LastRun {
+    uint64_t trainer_epoch = 0;  // the largest that the service has seen of the model
+    uint64_t version = 0;        // the largest number that it knows, of any run
+  };
+  absl::StatusOr<LastRun> AskLastRun(const std::string& model);
 
   // Ends every push and call of this publisher with CANCELLED, and every one that is begun later: their versions are
   // aborted. From any thread.
@@ -133,8 +149,9 @@ class Publisher {
 
  private:
   struct State;
-  explicit Publisher(std::unique_ptr<State> state);
-  std::unique_ptr<State> state_;
+  explicit Publisher(OwnedByProcess<State> state);
+  absl::Status CheckNotForked() const;
+  OwnedByProcess<State> state_;
 };
 
 }  // namespace refit

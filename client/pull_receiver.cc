@@ -2,6 +2,7 @@
 
 #include <google/protobuf/arena.h>
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 #include <utility>
@@ -13,6 +14,7 @@
 #include "common/net/messages.h"
 #include "common/net/status.h"
 #include "common/tensor/kernels.h"
+#include "common/tensor/slab.h"
 
 namespace refit {
 
@@ -25,7 +27,9 @@ PullReceiver::PullReceiver(const PullOptions& options, std::string context, Tens
 void PullReceiver::BeginStream(std::shared_ptr<const Lease> lease) {
   lease_ = std::move(lease);
   segment_.reset();
+  segments_.clear();
   chunk_was_damaged_ = false;
+  could_not_map_ = false;
   resumes_ = phase_ == Phase::kChunks;
   if (resumes_) return;
   phase_ = Phase::kHeader;
@@ -36,7 +40,7 @@ void PullReceiver::BeginStream(std::shared_ptr<const Lease> lease) {
 std::optional<PullReceiver::Place> PullReceiver::place() const {
   if (phase_ != Phase::kChunks) return std::nullopt;
   Place place;
-  place.version = version_.version();
+  place.version = KeyOf(version_);
   place.cursor.set_tensor(tensor_);
   place.cursor.set_offset(offset_);
   return place;
@@ -129,6 +133,11 @@ absl::Status PullReceiver::OnHeader(const v1::VersionSummary& header) {
   if (phase_ != Phase::kHeader) return Breach("a second header");
   if (header.model() != options_.model || (options_.version.has_value() && header.version() != *options_.version)) {
     return Breach(absl::StrCat("it sends version ", Printable(header.model()), "/", header.version()));
+  }
+  if (options_.trainer_epoch.has_value() && header.trainer_epoch() != *options_.trainer_epoch) {
+    // From a service that does not know what was asked for.
+    return absl::NotFoundError(absl::StrCat(context_, ": the service has ", Describe(KeyOf(header)), ", not of epoch ",
+                                            *options_.trainer_epoch));
   }
   if (header.chunk_bytes() == 0) return Breach("a header with chunk_bytes 0");
   if (header.layout() != v1::LAYOUT_WHOLE || header.has_base_version()) {
@@ -263,12 +272,29 @@ absl::Status PullReceiver::OnChunk(const ChunkHeader& chunk, uint64_t payload_by
   return AddChunk(chunk, payload_bytes, copy);
 }
 
+absl::Status PullReceiver::MapAnother(const v1::SharedSegment& announced) {
+  absl::StatusOr<std::shared_ptr<MappedSegment>> mapped = MappedSegment::Open(announced);
+  if (!mapped.ok()) {
+    could_not_map_ = true;
+    return Annotate(mapped.status(), context_);
+  }
+  segment_ = *std::move(mapped);
+  segments_.push_back(segment_);
+  // Of a service that has a segment for each tensor, the oldest are not asked for again.
+  if (segments_.size() > SlabPlan::kMostSlabs) segments_.pop_front();
+  return absl::OkStatus();
+}
+
 // Makes segment_ the one that the chunk lies in, and checks that it does.
 absl::Status PullReceiver::Map(const v1::SharedChunk& shared) {
   if (segment_ == nullptr || !segment_->Is(shared.segment())) {
-    absl::StatusOr<std::shared_ptr<MappedSegment>> mapped = MappedSegment::Open(shared.segment());
-    if (!mapped.ok()) return Annotate(mapped.status(), context_);
-    segment_ = *std::move(mapped);
+    const auto known = std::find_if(segments_.begin(), segments_.end(),
+                                    [&](const auto& segment) { return segment->Is(shared.segment()); });
+    if (known != segments_.end()) {
+      segment_ = *known;
+    } else if (absl::Status status = MapAnother(shared.segment()); !status.ok()) {
+      return status;
+    }
   }
   const uint64_t size = segment_->span().size();
   if (shared.begin() <= size && shared.bytes() <= size - shared.begin()) return absl::OkStatus();

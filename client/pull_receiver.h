@@ -5,6 +5,7 @@
 #include <grpcpp/support/byte_buffer.h>
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -19,6 +20,7 @@
 #include "client/lease.h"
 #include "client/subscriber.h"
 #include "common/net/shared_segment.h"
+#include "common/net/version_key.h"
 #include "common/tensor/box.h"
 #include "common/wire/chunk_codec.h"
 #include "common/wire/digest.h"
@@ -36,12 +38,14 @@ class PullReceiver {
   void BeginStream(std::shared_ptr<const Lease> lease);
   // What the next stream is to be asked for: the version, and where to begin; nullopt: all from the beginning.
   struct Place {
-    uint64_t version = 0;
+    VersionKey version;
     v1::Cursor cursor;
   };
   std::optional<Place> place() const;
   // The last message was a damaged chunk, which may come again.
   bool chunk_was_damaged() const { return chunk_was_damaged_; }
+  // The last message was of memory that cannot be mapped; over the connection it may come.
+  bool could_not_map() const { return could_not_map_; }
 
   // INTERNAL for a message that breaks the protocol, DATA_LOSS for a digest that does not match, or what the sink said.
   absl::Status OnMessage(const grpc::ByteBuffer& message);
@@ -75,6 +79,7 @@ class PullReceiver {
   absl::Status OnChunk(const ChunkHeader& chunk, uint64_t payload_bytes, const Copy& copy);
   absl::Status OnSharedChunk(const v1::SharedChunk& shared);
   absl::Status Map(const v1::SharedChunk& shared);
+  absl::Status MapAnother(const v1::SharedSegment& announced);
   absl::Status BeginSharedTensor(uint64_t begin);
   absl::Status AddChunk(const ChunkHeader& chunk, uint64_t payload_bytes, const Copy& copy);
   absl::Status OnCommitted(const v1::PullCommitted& committed);
@@ -98,6 +103,7 @@ class PullReceiver {
   Phase phase_ = Phase::kHeader;
   bool resumes_ = false;  // the header comes once more
   bool chunk_was_damaged_ = false;
+  bool could_not_map_ = false;
   v1::VersionSummary version_;
   std::vector<TensorPart> parts_;
   uint64_t manifest_bytes_ = 0;
@@ -108,6 +114,8 @@ class PullReceiver {
   absl::Span<std::byte> memory_;                  // of tensor_, once its first chunk has come
   std::optional<TensorDigester> digester_;        // likewise
   std::shared_ptr<const MappedSegment> segment_;  // that the last shared chunk was in
+  // All of this stream, so that each is mapped once; oldest first.
+  std::deque<std::shared_ptr<const MappedSegment>> segments_;
   uint64_t lease_number_ = 0;
   std::vector<uint64_t> skipped_;
   ManifestDigester manifest_digester_;

@@ -11,10 +11,14 @@ SharedRing::SharedRing(std::shared_ptr<Buffer> memory)
     : memory_(std::move(memory)), announcement_(Announce(*memory_)) {}
 
 absl::StatusOr<std::unique_ptr<SharedRing>> SharedRing::Create(uint64_t bytes) {
-  absl::StatusOr<std::shared_ptr<Buffer>> memory = Buffer::Allocate(bytes, Backing::kShared);
+  absl::Status unshared;
+  BufferPool pool(0, BufferPool::Fit::kExact, nullptr, Backing::kShared,
+                  [&unshared](const absl::Status& why) { unshared = why; });
+  absl::StatusOr<std::shared_ptr<Buffer>> memory = pool.Get(bytes);
   if (!memory.ok()) return memory.status();
+  if (!unshared.ok()) return unshared;
   auto ring = absl::WrapUnique(new SharedRing(*std::move(memory)));
-  if (ring->announcement_.bytes() == 0) return absl::UnavailableError("the system has no memory that can be shared");
+  if (ring->announcement_.bytes() == 0) return absl::UnavailableError("too little memory to be shared");
   return ring;
 }
 

@@ -16,7 +16,7 @@ namespace refit {
 // that order as the service says how much it has handled. Not thread-safe.
 class SharedRing {
  public:
-  // UNAVAILABLE if the system has no memory that can be shared.
+  // UNAVAILABLE or RESOURCE_EXHAUSTED, saying why, if there is no memory that can be shared.
   static absl::StatusOr<std::unique_ptr<SharedRing>> Create(uint64_t bytes);
 
   // How the service may open it.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <random>
 #include <utility>
 
 #include "absl/memory/memory.h"
@@ -12,12 +13,15 @@
 #include "client/lease.h"
 #include "client/pull_receiver.h"
 #include "client/unary_call.h"
+#include "common/limits/within_memory.h"
 #include "common/net/address.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/messages.h"
 #include "common/net/raw_reader.h"
 #include "common/net/shared_segment.h"
 #include "common/net/status.h"
+#include "common/net/steady_deadline.h"
+#include "common/process/fork_guard.h"
 #include "common/tensor/slab.h"
 #include "refit/v1/inspect.grpc.pb.h"
 #include "refit/v1/pull.grpc.pb.h"
@@ -30,7 +34,7 @@ using Clock = std::chrono::steady_clock;
 constexpr char kPullMethod[] = "/refit.v1.PullService/Pull";
 constexpr std::chrono::seconds kInfoTimeout{10};
 constexpr std::chrono::milliseconds kStartTimeout = std::chrono::seconds(60);
-constexpr std::chrono::seconds kEndLeaseTimeout{5};
+constexpr std::chrono::milliseconds kEndLeaseTimeout{500};
 constexpr std::chrono::seconds kReportTimeout{10};
 constexpr std::chrono::milliseconds kFirstPause{100};
 constexpr std::chrono::seconds kLongestPause{2};
@@ -45,7 +49,15 @@ std::string Version(const PullOptions& options) {
   return options.version.has_value() ? absl::StrCat(*options.version) : "latest";
 }
 
-v1::PullRequest MakeRequest(const PullOptions& options) {
+// Of 64 random bits no two are alike, and none is 0.
+uint64_t NewLife() {
+  std::random_device random;
+  uint64_t life = 0;
+  while (life == 0) life = (uint64_t{random()} << 32) | random();
+  return life;
+}
+
+v1::PullRequest MakeRequest(const PullOptions& options, uint64_t life) {
   v1::PullRequest request;
   request.set_model(options.model);
   if (options.version.has_value()) {
@@ -53,9 +65,12 @@ v1::PullRequest MakeRequest(const PullOptions& options) {
   } else {
     request.mutable_version()->set_latest_committed(true);
   }
+  if (options.trainer_epoch.has_value()) request.mutable_version()->set_trainer_epoch(*options.trainer_epoch);
   request.set_worker(options.worker);
+  request.set_life(options.life != 0 ? options.life : life);
   request.set_batches(true);
   if (options.installed.has_value()) request.set_installed_version(*options.installed);
+  if (options.installed_epoch.has_value()) request.set_installed_epoch(*options.installed_epoch);
   request.set_filter(options.filter);
   request.mutable_names()->Assign(options.names.begin(), options.names.end());
   for (const LayoutRule& rule : options.rules) ToProto(rule, *request.add_rules());
@@ -72,9 +87,10 @@ class MemorySink final : public TensorSink {
  public:
   MemorySink(BufferPool& pool, std::vector<PulledTensor>& tensors) : pool_(pool), tensors_(tensors) {}
 
-  absl::Status Begin(const v1::VersionSummary& version, const std::vector<TensorPart>& tensors) override {
+  absl::Status Begin(const v1::VersionSummary&, const std::vector<TensorPart>& tensors) override {
+    slabs_ = Slabs(SlabPlan::Of(tensors));
     // What earlier versions left, and this one cannot use.
-    pool_.TrimTo(version.bytes());
+    pool_.TrimTo(slabs_.plan().capacity());
     tensors_.reserve(tensors.size());
     for (const TensorPart& part : tensors) tensors_.push_back({part, nullptr});
     return absl::OkStatus();
@@ -82,8 +98,7 @@ class MemorySink final : public TensorSink {
 
   absl::StatusOr<absl::Span<std::byte>> Place(size_t index) override {
     PulledTensor& tensor = tensors_[index];
-    absl::StatusOr<std::shared_ptr<Buffer>> data =
-        small_.Get(tensor.part.ByteSize(), [this](size_t size) { return pool_.Get(size); });
+    absl::StatusOr<std::shared_ptr<Buffer>> data = slabs_.Get(index, [this](size_t size) { return pool_.Get(size); });
     if (!data.ok()) return Annotate(data.status(), absl::StrCat("memory for tensor ", tensor.part.ToString()));
     tensor.data = *std::move(data);
     return tensor.data->span();
@@ -98,26 +113,29 @@ class MemorySink final : public TensorSink {
 
  private:
   BufferPool& pool_;
-  Slab small_;
+  Slabs slabs_;
   std::vector<PulledTensor>& tensors_;
 };
 
 }  // namespace
 
 struct Subscriber::State {
+  const ForkGuard guard;
   std::string address;
   Transport transport = Transport::kAuto;
   std::shared_ptr<grpc::Channel> channel;
   BufferPool pool{std::numeric_limits<int64_t>::max()};
+  const uint64_t life = NewLife();
 
   std::shared_ptr<ActiveCalls> calls = std::make_shared<ActiveCalls>();
 
   class ActiveCall;
   class PullLease;
   class Watch;
+  class Presence;
 
-  // Whether this process can map the service's memory. UNAVAILABLE, saying why, if it must and cannot.
-  absl::StatusOr<bool> CanShare() const;
+  // Whether this process can map the service's memory: OK, or why not.
+  absl::Status TryToShare() const;
 };
 
 // A call that Cancel reaches.
@@ -140,14 +158,15 @@ class Subscriber::State::PullLease final : public Lease {
  public:
   PullLease(std::shared_ptr<State> state, const v1::PullRequest& request, std::chrono::milliseconds timeout)
       : state_(std::move(state)), call_(*state_, kPullMethod, request, timeout) {}
-  // A lease that cannot be given back ends with the call.
+  // A lease that cannot be given back ends with the call: the service never uses that memory again. So it is with one
+  // that was there at a fork, whose child may have the memory mapped for as long as it likes.
   ~PullLease() override {
-    if (number_ == 0) return;
+    if (number_ == 0 || forks_ != ForksBegun()) return;
     v1::EndLeaseRequest request;
     request.set_lease(number_);
     v1::EndLeaseResponse response;
     grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + kEndLeaseTimeout);
+    context.set_deadline(SteadyDeadline(kEndLeaseTimeout));
     (void)v1::PullService::NewStub(state_->channel)->EndLease(&context, request, &response);
   }
 
@@ -155,32 +174,37 @@ class Subscriber::State::PullLease final : public Lease {
   void set_number(uint64_t number) { number_ = number; }
 
  private:
+  const uint64_t forks_ = ForksBegun();
   const std::shared_ptr<State> state_;
   ActiveCall call_;
   uint64_t number_ = 0;
 };
 
-absl::StatusOr<bool> Subscriber::State::CanShare() const {
-  if (transport == Transport::kWire || (transport == Transport::kAuto && !IsLocal(address))) return false;
+absl::Status Subscriber::State::TryToShare() const {
+  if (transport == Transport::kWire || (transport == Transport::kAuto && !IsLocal(address))) {
+    return absl::UnavailableError("not asked for");
+  }
   grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + kInfoTimeout);
+  context.set_deadline(SteadyDeadline(kInfoTimeout));
   v1::GetServerInfoResponse info;
   const grpc::Status asked = v1::InspectService::NewStub(channel)->GetServerInfo(&context, {}, &info);
   absl::Status status = FromGrpc(asked);
   if (status.ok() && !info.has_shared_memory()) status = absl::UnavailableError("the service shares no memory");
   if (status.ok()) status = MappedSegment::Open(info.shared_memory()).status();
-  if (status.ok()) return true;
-  if (transport == Transport::kAuto) return false;
-  return absl::UnavailableError(absl::StrCat("service at ", address, ": ", status.message()));
+  return status;
 }
 
 Subscriber::Subscriber(std::shared_ptr<State> state) : state_(std::move(state)) {}
 Subscriber::~Subscriber() = default;
 
+absl::Status Subscriber::CheckNotForked() const {
+  return state_->guard.Check(absl::StrCat("subscriber to ", state_->address));
+}
+
 absl::StatusOr<std::unique_ptr<Subscriber>> Subscriber::Connect(const ChannelOptions& options) {
   absl::StatusOr<std::shared_ptr<grpc::Channel>> channel = refit::Connect(options);
   if (!channel.ok()) return channel.status();
-  auto state = std::make_shared<State>();
+  std::shared_ptr<State> state = MakeOwnedByProcess<State>();
   state->address = options.address;
   state->transport = options.transport;
   state->channel = *std::move(channel);
@@ -209,6 +233,7 @@ class Subscriber::PullRun {
       const uint64_t before = receiver_.result().bytes;
       const StreamEnd end = RunStream();
       if (end.status.ok()) break;
+      if (GoesOnUnmapped(end)) continue;
       const bool gained = receiver_.result().bytes > before;
       if (gained) last_gain = Clock::now();
       if (cut_.ok() || gained) cut_ = end.status;
@@ -219,6 +244,7 @@ class Subscriber::PullRun {
     result.elapsed = Clock::now() - begin;
     result.waited = waited_;
     result.resumed = resumed_;
+    result.not_mapped = not_mapped_;
     return result;
   }
 
@@ -230,19 +256,26 @@ class Subscriber::PullRun {
   };
 
   StreamEnd RunStream() {
-    const absl::StatusOr<bool> can_share = state_->CanShare();
-    if (!can_share.ok()) return {can_share.status()};
-    v1::PullRequest request = MakeRequest(options_);
-    request.set_shared_memory(*can_share);
+    const absl::Status shares = not_mapped_.empty() ? state_->TryToShare() : absl::UnavailableError(not_mapped_);
+    if (!shares.ok() && state_->transport == Transport::kSharedMemory) {
+      return {{absl::IsResourceExhausted(shares) ? shares.code() : absl::StatusCode::kUnavailable,
+               absl::StrCat("service at ", state_->address, ": ", shares.message())}};
+    }
+    if (absl::IsResourceExhausted(shares)) not_mapped_ = std::string(shares.message());
+    v1::PullRequest request = MakeRequest(options_, state_->life);
+    request.set_shared_memory(shares.ok());
     if (const std::optional<PullReceiver::Place> place = receiver_.place()) {
-      request.mutable_version()->set_number(place->version);
+      request.mutable_version()->set_number(place->version.number);
+      request.mutable_version()->set_trainer_epoch(place->version.epoch);
       *request.mutable_resume() = place->cursor;
       request.set_skip_manifest(true);
     }
-    const auto lease = std::make_shared<State::PullLease>(state_, request, options_.idle_timeout);
+    const std::shared_ptr<State::PullLease> lease =
+        MakeOwnedByProcess<State::PullLease>(state_, request, options_.idle_timeout);
     receiver_.BeginStream(lease);
     StreamEnd end = Receive(lease->call());
     if (end.status.ok()) lease->set_number(receiver_.lease());
+    if (receiver_.could_not_map()) lease->call()->Cancel();  // what is mapped already stays, and nobody reads on
     return end;
   }
 
@@ -264,6 +297,13 @@ class Subscriber::PullRun {
     if (status.ok()) return {receiver_.OnEnd()};
     const bool cut = IsCut(status) && !receiver_.OnEnd().ok() && !state_->calls->cancelled().stopped();
     return {Annotate(status, context_), cut};
+  }
+
+  // What cannot be mapped comes over the connection, from where the stream is.
+  bool GoesOnUnmapped(const StreamEnd& end) {
+    if (!receiver_.could_not_map() || !not_mapped_.empty() || state_->transport != Transport::kAuto) return false;
+    not_mapped_ = std::string(end.status.message());
+    return true;
   }
 
   bool MayResume(const StreamEnd& end, bool gained, Clock::time_point last_gain) {
@@ -292,13 +332,15 @@ class Subscriber::PullRun {
   PullReceiver receiver_;
   Backoff backoff_{kFirstPause, kLongestPause};
   std::chrono::nanoseconds waited_{0};
-  absl::Status cut_;  // the first since something came
+  absl::Status cut_;        // the first since something came
+  std::string not_mapped_;  // why; nothing is mapped any more then
   uint64_t resumed_ = 0;
   int damaged_ = 0;
 };
 
 absl::StatusOr<PullResult> Subscriber::Pull(const PullOptions& options, TensorSink& sink) {
-  return PullRun(state_, options, sink).Run();
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
+  return WithinMemory("a pull", [&] { return PullRun(state_, options, sink).Run(); });
 }
 
 absl::StatusOr<PulledVersion> Subscriber::Pull(const PullOptions& options) {
@@ -315,10 +357,12 @@ class Subscriber::State::Watch final : public VersionWatch {
   Watch(std::shared_ptr<State> state, const v1::WatchVersionsRequest& request)
       : state_(std::move(state)),
         context_(absl::StrCat("watch of ", request.model(), " at ", state_->address)),
-        call_(*state_, kWatchMethod, request, kStartTimeout) {}
+        call_(state_->guard.forked() ? nullptr
+                                     : MakeOwnedByProcess<ActiveCall>(*state_, kWatchMethod, request, kStartTimeout)) {}
 
   absl::StatusOr<v1::VersionSummary> Next(std::chrono::milliseconds timeout) override {
-    const absl::StatusOr<std::optional<grpc::ByteBuffer>> message = call_->Read(timeout);
+    if (absl::Status status = state_->guard.Check(context_); !status.ok()) return status;
+    const absl::StatusOr<std::optional<grpc::ByteBuffer>> message = (*call_)->Read(timeout);
     if (!message.ok()) return Annotate(message.status(), context_);
     if (!message->has_value()) return Annotate(WhyEnded(), context_);
     v1::VersionEvent event;
@@ -330,29 +374,57 @@ class Subscriber::State::Watch final : public VersionWatch {
 
  private:
   absl::Status WhyEnded() {
-    const absl::Status status = call_->Finish(kStartTimeout);
+    const absl::Status status = (*call_)->Finish(kStartTimeout);
     return status.ok() ? absl::UnavailableError("the service ended the watch") : status;
   }
 
   const std::shared_ptr<State> state_;
   const std::string context_;
-  ActiveCall call_;
+  const OwnedByProcess<ActiveCall> call_;
 };
 
-std::unique_ptr<VersionWatch> Subscriber::StartWatch(const std::string& model, std::optional<uint64_t> after,
-                                                     const std::string& worker) {
+class Subscriber::State::Presence final : public WorkerPresence {
+ public:
+  Presence(const std::shared_ptr<State>& state, const v1::WatchVersionsRequest& request)
+      : call_(MakeOwnedByProcess<ActiveCall>(*state, kWatchMethod, request, kStartTimeout)) {}
+
+  bool IsAlive() override {
+    while ((*call_)->HasNews()) {
+      const auto message = (*call_)->Read(std::chrono::milliseconds::zero());
+      if (!message.ok() || !message->has_value()) return false;  // a service that sends versions is one all the same
+    }
+    return true;
+  }
+
+ private:
+  const OwnedByProcess<ActiveCall> call_;
+};
+
+std::unique_ptr<VersionWatch> Subscriber::StartWatch(const WatchOptions& options) {
   v1::WatchVersionsRequest request;
-  request.set_model(model);
-  request.set_worker(worker);
-  if (after.has_value()) request.set_after(*after);
+  request.set_model(options.model);
+  request.set_worker(options.worker);
+  request.set_life(options.life != 0 ? options.life : state_->life);
+  if (options.after.has_value()) request.set_after(*options.after);
+  if (options.trainer_epoch.has_value()) request.set_trainer_epoch(*options.trainer_epoch);
   return std::make_unique<State::Watch>(state_, request);
 }
 
-absl::Status Subscriber::Watch(const std::string& model, std::optional<uint64_t> after,
+std::unique_ptr<WorkerPresence> Subscriber::StartPresence(const std::string& model, const std::string& worker) {
+  v1::WatchVersionsRequest request;
+  request.set_model(model);
+  request.set_worker(worker);
+  request.set_life(state_->life);
+  request.set_presence(true);
+  return std::make_unique<State::Presence>(state_, request);
+}
+
+absl::Status Subscriber::Watch(const WatchOptions& options,
                                const std::function<bool(const v1::VersionSummary&)>& on_event,
-                               std::chrono::milliseconds idle_timeout, const std::string& worker) {
+                               std::chrono::milliseconds idle_timeout) {
   if (idle_timeout == std::chrono::milliseconds::zero()) idle_timeout = kNoTimeout;
-  const std::unique_ptr<VersionWatch> watch = StartWatch(model, after, worker);
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
+  const std::unique_ptr<VersionWatch> watch = StartWatch(options);
   while (true) {
     const absl::StatusOr<v1::VersionSummary> version = watch->Next(idle_timeout);
     if (!version.ok()) return version.status();
@@ -360,13 +432,19 @@ absl::Status Subscriber::Watch(const std::string& model, std::optional<uint64_t>
   }
 }
 
-absl::Status Subscriber::Report(const v1::ReportWorkerRequest& report) {
+absl::StatusOr<bool> Subscriber::Report(v1::ReportWorkerRequest report) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
+  if (report.life() == 0) report.set_life(state_->life);
   const std::unique_ptr<v1::PullService::Stub> stub = v1::PullService::NewStub(state_->channel);
-  return CallUnary(*stub, &v1::PullService::Stub::ReportWorker, report, kReportTimeout,
-                   absl::StrCat("report of worker ", report.worker(), " to ", state_->address), state_->calls)
-      .status();
+  const absl::StatusOr<v1::ReportWorkerResponse> response =
+      CallUnary(*stub, &v1::PullService::Stub::ReportWorker, report, kReportTimeout,
+                absl::StrCat("report of worker ", report.worker(), " to ", state_->address), state_->calls);
+  if (!response.ok()) return response.status();
+  return response->foreign();
 }
 
-void Subscriber::Cancel() { state_->calls->Cancel(); }
+void Subscriber::Cancel() {
+  if (!state_->guard.forked()) state_->calls->Cancel();
+}
 
 }  // namespace refit

@@ -25,8 +25,11 @@ namespace refit {
 
 struct PullOptions {
   std::string model = "default";
-  // Exactly this version, open or committed. Unset: the newest committed one.
+  // Exactly this version, open or committed, of the newest run that has one of this number. Unset: the newest committed
+  // one.
   std::optional<uint64_t> version;
+  // Only of this run of the trainer (PublishOptions::trainer_epoch); NOT_FOUND rather than one of another.
+  std::optional<uint64_t> trainer_epoch;
   // RE2 pattern to be found in a name. Empty: all tensors.
   std::string filter;
   // Only these names. Empty: all.
@@ -37,14 +40,18 @@ struct PullOptions {
   std::vector<std::pair<std::string, Box>> boxes;
   // Shown in the service's status. Empty: the address.
   std::string worker;
+  // Which life of the worker it is, to tell those of one name apart. 0: the subscriber's.
+  uint64_t life = 0;
   // A pull that hears nothing for so long ends with DEADLINE_EXCEEDED (a service that waits for its trainer says so
   // every few seconds).
   std::chrono::milliseconds idle_timeout = std::chrono::seconds(60);
   // A pull that is cut, or one of whose chunks came damaged, is resumed where it was: nothing that was verified comes
   // again. It is given up once nothing new has come for so long; zero: at once.
   std::chrono::milliseconds resume_within = std::chrono::seconds(30);
-  // The version that is in use: PullResult then tells which ones are skipped.
+  // The version that is in use, and its trainer_epoch (unset: that of the version pulled): PullResult then tells which
+  // ones are skipped.
   std::optional<uint64_t> installed;
+  std::optional<uint64_t> installed_epoch;
 };
 
 // Where a pull puts tensors, and what it tells on the way. Called from the thread that pulls; a non-OK answer ends the
@@ -85,11 +92,15 @@ struct PullResult {
   std::chrono::nanoseconds waited{0};
   // How often it was resumed.
   uint64_t resumed = 0;
+  // Not empty: the service is on this host, but its memory could not be mapped, and all from there on came over the
+  // connection. Says why, naming the limit and its setting if one was hit.
+  std::string not_mapped;
   // Versions committed between PullOptions::installed and this one, as far as the service remembers them; ascending.
   std::vector<uint64_t> skipped;
 };
 
-// A pulled tensor that owns its memory.
+// A pulled tensor that owns its memory. Tensors of a version share slabs of memory (see common/tensor/slab.h), each of
+// which is let go of with the last of its tensors.
 struct PulledTensor {
   TensorPart part;               // the whole tensor unless the pull asked for less
   std::shared_ptr<Buffer> data;  // part.ByteSize() bytes, row-major
@@ -98,6 +109,26 @@ struct PulledTensor {
 struct PulledVersion {
   PullResult result;
   std::vector<PulledTensor> tensors;  // in manifest order
+};
+
+struct WatchOptions {
+  std::string model = "default";
+  // Versions up to this number are left out; with `trainer_epoch`, those of this run.
+  std::optional<uint64_t> after = std::nullopt;
+  // Versions of runs before this one are left out.
+  std::optional<uint64_t> trainer_epoch = std::nullopt;
+  // As PullOptions'.
+  std::string worker = {};
+  uint64_t life = 0;
+};
+
+// The service counts the worker as connected as long as this lives, and the service. It has no thread: what became of
+// it is found out when it is asked. One thread at a time.
+class WorkerPresence {
+ public:
+  virtual ~WorkerPresence() = default;
+  // False once the service, or the connection, is gone.
+  virtual bool IsAlive() = 0;
 };
 
 // The states of a model's versions, as they change. One thread at a time.
@@ -110,7 +141,8 @@ class VersionWatch {
   virtual absl::StatusOr<v1::VersionSummary> Next(std::chrono::milliseconds timeout) = 0;
 };
 
-// A connection to a service. Thread-safe; pulls may run concurrently.
+// A connection to a service. Thread-safe; pulls may run concurrently. In a child of a fork FAILED_PRECONDITION: the
+// parent's connection stays, and what was pulled before keeps its values in both.
 class Subscriber {
  public:
   static absl::StatusOr<std::unique_ptr<Subscriber>> Connect(const ChannelOptions& options);
@@ -126,20 +158,21 @@ class Subscriber {
   // Transport); let go of them before long, since it cannot use that memory again meanwhile.
   absl::StatusOr<PulledVersion> Pull(const PullOptions& options);
 
-  // Calls `on_event` with the state of each version larger than `after` and with every change, until it returns false
-  // (then OK), or the stream fails. `idle_timeout` zero: waits without end for the next change; keepalive pings still
-  // notice a dead service.
-  absl::Status Watch(const std::string& model, std::optional<uint64_t> after,
-                     const std::function<bool(const v1::VersionSummary&)>& on_event,
-                     std::chrono::milliseconds idle_timeout = std::chrono::milliseconds::zero(),
-                     const std::string& worker = "");
+  // Calls `on_event` with the state of each version and with every change, until it returns false (then OK), or the
+  // stream fails. `idle_timeout` zero: waits without end for the next change; keepalive pings still notice a dead
+  // service.
+  absl::Status Watch(const WatchOptions& options, const std::function<bool(const v1::VersionSummary&)>& on_event,
+                     std::chrono::milliseconds idle_timeout = std::chrono::milliseconds::zero());
 
   // The same, to be asked. The service counts this worker as connected as long as it lives.
-  std::unique_ptr<VersionWatch> StartWatch(const std::string& model, std::optional<uint64_t> after,
-                                           const std::string& worker);
+  std::unique_ptr<VersionWatch> StartWatch(const WatchOptions& options);
 
-  // Tells the service how far this worker is; see pull.proto.
-  absl::Status Report(const v1::ReportWorkerRequest& report);
+  // Shows the service that this worker is there, whatever else it does.
+  std::unique_ptr<WorkerPresence> StartPresence(const std::string& model, const std::string& worker);
+
+  // Tells the service how far this worker is; see pull.proto. Without a life it is this subscriber's. True: the service
+  // never had that version.
+  absl::StatusOr<bool> Report(v1::ReportWorkerRequest report);
 
   // Ends all pulls and watches of this subscriber with CANCELLED, and every one that is begun later. From any thread.
   void Cancel();
@@ -148,6 +181,7 @@ class Subscriber {
   struct State;
   class PullRun;
   explicit Subscriber(std::shared_ptr<State> state);
+  absl::Status CheckNotForked() const;
   std::shared_ptr<State> state_;  // leases hold it too
 };
 

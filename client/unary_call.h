@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "client/active_calls.h"
 #include "common/net/status.h"
+#include "common/net/steady_deadline.h"
 
 namespace refit {
 
@@ -24,7 +25,7 @@ absl::StatusOr<Response> CallUnary(Stub& stub,
   grpc::ClientContext call;
   std::optional<ActiveCalls::Entry> entry;
   if (calls != nullptr) entry.emplace(calls, [&call] { call.TryCancel(); });
-  call.set_deadline(std::chrono::system_clock::now() + timeout);
+  call.set_deadline(SteadyDeadline(timeout));
   Response response;
   const grpc::Status status = (stub.*method)(&call, request, &response);
   if (!status.ok()) return Annotate(FromGrpc(status), context);

@@ -1,7 +1,6 @@
 #include "server/event_log.h"
 
-#include <spdlog/sinks/stdout_sinks.h>
-#include <spdlog/spdlog.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -9,23 +8,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "common/process/line_writer.h"
 
 namespace refit {
 namespace {
-
-spdlog::level::level_enum ToSpdlog(LogLevel level) {
-  switch (level) {
-    case LogLevel::kDebug:
-      return spdlog::level::debug;
-    case LogLevel::kInfo:
-      return spdlog::level::info;
-    case LogLevel::kWarning:
-      return spdlog::level::warn;
-    case LogLevel::kError:
-      return spdlog::level::err;
-  }
-  return spdlog::level::info;
-}
 
 const char* LevelName(LogLevel level) {
   switch (level) {
@@ -52,29 +38,37 @@ std::string TextValue(const std::string& value) {
   return plain ? value : Quoted(value);
 }
 
-}  // namespace
-
-EventLog::EventLog(LogFormat format, LogLevel least)
-    : format_(format),
-      logger_(std::make_shared<spdlog::logger>("refit", std::make_shared<spdlog::sinks::stderr_sink_mt>())) {
-  logger_->set_level(ToSpdlog(least));
-  logger_->set_pattern("%v");
-}
-
-void EventLog::Write(LogLevel level, absl::string_view event, std::initializer_list<Field> fields) const {
-  if (logger_ == nullptr || !logger_->should_log(ToSpdlog(level))) return;
+std::string Line(LogFormat format, LogLevel level, absl::string_view event,
+                 std::initializer_list<EventLog::Field> fields) {
   const std::string time = absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone());
   std::string line;
-  if (format_ == LogFormat::kJson) {
+  if (format == LogFormat::kJson) {
     line = absl::StrCat("{\"time\":\"", time, "\",\"level\":\"", LevelName(level),
                         "\",\"event\":", Quoted(std::string(event)));
     for (const auto& [name, value] : fields) absl::StrAppend(&line, ",\"", name, "\":", Quoted(value));
-    line += "}";
-  } else {
-    line = absl::StrCat(time, " ", LevelName(level), " ", event);
-    for (const auto& [name, value] : fields) absl::StrAppend(&line, " ", name, "=", TextValue(value));
+    return line + "}";
   }
-  logger_->log(ToSpdlog(level), "{}", line);
+  line = absl::StrCat(time, " ", LevelName(level), " ", event);
+  for (const auto& [name, value] : fields) absl::StrAppend(&line, " ", name, "=", TextValue(value));
+  return line;
 }
+
+}  // namespace
+
+EventLog::EventLog(LogFormat format, LogLevel least)
+    : format_(format), least_(least), writer_(std::make_shared<LineWriter>(STDERR_FILENO, [format](uint64_t lines) {
+        return Line(format, LogLevel::kWarning, "log lines dropped: nobody took them",
+                    {{"lines", absl::StrCat(lines)}});
+      })) {}
+
+void EventLog::Write(LogLevel level, absl::string_view event, std::initializer_list<Field> fields) const {
+  if (writer_ != nullptr && level >= least_) writer_->Write(Line(format_, level, event, fields));
+}
+
+void EventLog::Close() const {
+  if (writer_ != nullptr) writer_->Close();
+}
+
+uint64_t EventLog::dropped() const { return writer_ == nullptr ? 0 : writer_->dropped(); }
 
 }  // namespace refit

@@ -1,6 +1,7 @@
 // Structured logs: one event a line, with named fields.
 #pragma once
 
+#include <cstdint>
 #include <initializer_list>
 #include <memory>
 #include <string>
@@ -8,22 +9,21 @@
 
 #include "absl/strings/string_view.h"
 
-namespace spdlog {
-class logger;
-}
-
 namespace refit {
+
+class LineWriter;
 
 enum class LogLevel { kDebug, kInfo, kWarning, kError };
 enum class LogFormat { kText, kJson };
 
-// Cheap to copy; a default-constructed one is silent. Thread-safe.
+// Cheap to copy; a default-constructed one is silent. Thread-safe. Nobody waits for whoever reads the log: up to 1 MiB
+// of lines is queued, more is dropped and counted, which a line says as soon as one can be written again.
 class EventLog {
  public:
   using Field = std::pair<absl::string_view, std::string>;
 
   EventLog() = default;
-  // Writes to stderr.
+  // Writes to stderr. The last copy that goes writes what is queued, for a second at most.
   EventLog(LogFormat format, LogLevel least);
 
   // Text: `2026-01-31T12:00:00.123Z info version committed model=default version=3`. Values with spaces, quotes or '='
@@ -39,9 +39,15 @@ class EventLog {
     Write(LogLevel::kError, event, fields);
   }
 
+  // Writes what is queued, for a second at most; for a program that ends without ado. What comes later is dropped.
+  void Close() const;
+  // Lines that were dropped.
+  uint64_t dropped() const;
+
  private:
   LogFormat format_ = LogFormat::kText;
-  std::shared_ptr<spdlog::logger> logger_;
+  LogLevel least_ = LogLevel::kInfo;
+  std::shared_ptr<LineWriter> writer_;
 };
 
 }  // namespace refit

@@ -107,8 +107,9 @@ grpc::ServerUnaryReactor* InspectService::GetServerInfo(grpc::CallbackServerCont
   response->add_libraries(
       absl::StrCat("protobuf ", google::protobuf::internal::VersionString(GOOGLE_PROTOBUF_VERSION)));
   for (std::string& name : AdapterNames()) response->add_adapters(std::move(name));
-  response->set_started_at_ns(absl::ToUnixNanos(state_.started_at));
-  response->set_uptime_seconds(absl::ToInt64Seconds(absl::Now() - state_.started_at));
+  response->set_started_at_ns(state_.started_at_ns);
+  response->set_uptime_seconds(
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - state_.started_at).count());
   const StoreOptions& store = state_.store.options();
   response->set_memory_budget_bytes(store.memory_budget_bytes);
   response->set_memory_reserved_bytes(state_.store.reserved_bytes());
@@ -137,6 +138,13 @@ grpc::ServerUnaryReactor* InspectService::ListVersions(grpc::CallbackServerConte
   if (absl::Status status = Authorize(state_, *context, Role::kViewer); !status.ok()) return Refuse(context, status);
   for (const std::shared_ptr<Version>& version : state_.store.List(request->model())) {
     *response->add_versions() = version->Summary();
+  }
+  for (const auto& [model, record] : state_.store.Records()) {
+    if (!request->model().empty() && model != request->model()) continue;
+    v1::Lineage& lineage = *response->add_lineages();
+    lineage.set_model(model);
+    lineage.set_trainer_epoch(record.trainer_epoch);
+    lineage.set_newest_committed(record.newest_committed);
   }
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(grpc::Status::OK);

@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "common/net/states.h"
 #include "common/net/version_info.h"
 #include "common/tensor/tensor_spec.h"
@@ -32,11 +31,12 @@ void AddProcess(const ServerState& state, MetricFamilies& out) {
   out.Gauge("refit_build_info", "1; the label says which version of the software runs.")
       .Add(1, {{"version", SoftwareVersion()}});
   out.Gauge("process_start_time_seconds", "Start of the service, seconds since the Unix epoch.")
-      .Add(absl::ToDoubleSeconds(state.started_at - absl::UnixEpoch()));
+      .Add(Seconds(state.started_at_ns));
   out.Counter("process_cpu_seconds_total", "User and system CPU time.").Add(CpuSeconds());
   out.Gauge("process_resident_memory_bytes", "Resident memory.").Add(Number(ResidentBytes()));
   out.Gauge("process_open_fds", "Open file descriptors; each connection takes one.").Add(Number(OpenDescriptors()));
   out.Gauge("process_max_fds", "Descriptors that may be open.").Add(Number(MaxDescriptors()));
+  out.Counter("refit_log_lines_dropped_total", "Log lines that nobody took.").Add(Number(state.log.dropped()));
 }
 
 void AddMemory(const ServerState& state, MetricFamilies& out) {
@@ -104,7 +104,8 @@ void AddModels(const ServerState& state, const std::vector<v1::VersionSummary>& 
       known.Add(Number(by_state[each]), {{"model", model}, {"state", StateName(each)}});
     }
   }
-  const auto newest = out.Gauge("refit_newest_committed_version", "Number of the model's newest committed version.");
+  const auto newest = out.Gauge("refit_newest_committed_version",
+                                "Number of the newest committed version of the model's largest trainer epoch.");
   for (const auto& [model, record] : state.store.Records()) {
     newest.Add(Number(record.newest_committed), {{"model", model}});
   }
@@ -116,6 +117,12 @@ void AddModels(const ServerState& state, const std::vector<v1::VersionSummary>& 
     closed.Add(Number(outcomes.aborted), {{"model", model}, {"outcome", "aborted"}});
     closed.Add(Number(outcomes.fenced), {{"model", model}, {"outcome", "fenced"}});
   }
+}
+
+// A restored version's was measured by the service that committed it; an older one noted the times only.
+uint64_t ElapsedNs(const v1::VersionSummary& version) {
+  if (version.elapsed_ns() != 0 || version.closed_at_ns() == 0) return version.elapsed_ns();
+  return std::max<int64_t>(version.closed_at_ns() - version.opened_at_ns(), 0);
 }
 
 void AddVersions(const std::vector<v1::VersionSummary>& versions, MetricFamilies& out) {
@@ -130,9 +137,9 @@ void AddVersions(const std::vector<v1::VersionSummary>& versions, MetricFamilies
                 "converting and digesting beside that, summed over the threads.");
   const auto push = out.Gauge("refit_version_push_seconds", "From opening to commit, abort or, if it is open, to now.");
   const auto spooled = out.Gauge("refit_version_spooled", "1 if it is on disk.");
-  const auto now = absl::ToUnixNanos(absl::Now());
   for (const v1::VersionSummary& version : versions) {
-    const Labels labels = {{"model", version.model()}, {"version", absl::StrCat(version.version())}};
+    Labels labels = {{"model", version.model()}, {"version", absl::StrCat(version.version())}};
+    if (version.trainer_epoch() != 0) labels.push_back({"epoch", absl::StrCat(version.trainer_epoch())});
     const auto with = [&](const char* name, const std::string& value) {
       Labels more = labels;
       more.push_back({name, value});
@@ -146,24 +153,21 @@ void AddVersions(const std::vector<v1::VersionSummary>& versions, MetricFamilies
     phases.Add(Seconds(version.open_ns()), with("phase", "open"));
     phases.Add(Seconds(version.receive_ns()), with("phase", "receive"));
     phases.Add(Seconds(version.convert_ns()), with("phase", "convert"));
-    const int64_t end = version.closed_at_ns() != 0 ? version.closed_at_ns() : now;
-    push.Add(Seconds(std::max<int64_t>(end - version.opened_at_ns(), 0)), labels);
+    push.Add(Seconds(ElapsedNs(version)), labels);
     spooled.Add(version.spooled() ? 1 : 0, labels);
   }
 }
 
 // Of the present or last pull.
-void AddPull(const v1::Worker& worker, const Labels& labels, int64_t now, const MetricFamilies::Family& phases) {
+void AddPull(const v1::Worker& worker, const Labels& labels, const MetricFamilies::Family& phases) {
   const auto with = [&](const char* phase) {
     Labels more = labels;
     more.push_back({"phase", phase});
     return more;
   };
   if (worker.started_at_ns() != 0) {
-    const int64_t end = worker.ended_at_ns() != 0 ? worker.ended_at_ns() : now;
-    const auto waited = static_cast<int64_t>(worker.waited_ns());
     phases.Add(Seconds(worker.waited_ns()), with("wait"));
-    phases.Add(Seconds(std::max<int64_t>(end - worker.started_at_ns() - waited, 0)), with("wire"));
+    phases.Add(Seconds(worker.pull_ns() - std::min(worker.pull_ns(), worker.waited_ns())), with("wire"));
   }
   if (worker.stage_ns() != 0) phases.Add(Seconds(worker.stage_ns()), with("stage"));
   if (worker.install_ns() != 0) phases.Add(Seconds(worker.install_ns()), with("install"));
@@ -188,20 +192,20 @@ void AddWorkers(const ServerState& state, MetricFamilies& out) {
   const auto pulls = out.Counter("refit_worker_pulls_total", "Pulls that it began.");
   const auto resumed = out.Counter("refit_worker_pulls_resumed_total", "Those that resumed one that was cut.");
   const auto failed = out.Counter("refit_worker_pulls_failed_total", "Those that ended before the version was whole.");
-  const auto now = absl::ToUnixNanos(absl::Now());
   for (const v1::Worker& worker : state.workers.List("")) {
-    const Labels labels = {{"model", worker.model()}, {"worker", worker.name()}};
-    in_state.Add(1, {{"model", worker.model()}, {"worker", worker.name()}, {"state", StateName(worker.state())}});
+    const Labels labels = {{"model", worker.model()}, {"worker", ShownName(worker)}};
+    in_state.Add(1, {labels[0], labels[1], {"state", StateName(worker.state())}});
     connected.Add(worker.connected() ? 1 : 0, labels);
     if (worker.version() != 0) version.Add(Number(worker.version()), labels);
     if (worker.has_staged_version()) staged.Add(Number(worker.staged_version()), labels);
     if (worker.has_installed_version()) {
       installed.Add(Number(worker.installed_version()), labels);
-      const auto newer = state.store.CommittedBetween(worker.model(), worker.installed_version(),
-                                                      std::numeric_limits<uint64_t>::max());
+      constexpr auto kLast = std::numeric_limits<uint64_t>::max();
+      const auto newer = state.store.CommittedBetween(
+          worker.model(), {worker.installed_epoch(), worker.installed_version()}, {kLast, kLast});
       behind.Add(Number(newer.size()), labels);
     }
-    AddPull(worker, labels, now, phases);
+    AddPull(worker, labels, phases);
     pull_sent.Add(Number(worker.sent_bytes()), labels);
     pull_bytes.Add(Number(worker.selected_bytes()), labels);
     sent.Add(Number(worker.total_sent_bytes()), labels);

@@ -2,6 +2,7 @@
 
 #include <grpcpp/alarm.h>
 
+#include <chrono>
 #include <map>
 #include <memory>
 #include <optional>
@@ -11,9 +12,11 @@
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
+#include "common/limits/within_memory.h"
 #include "common/net/byte_buffer.h"
+#include "common/net/states.h"
 #include "common/net/status.h"
+#include "common/net/steady_deadline.h"
 #include "server/limit_checks.h"
 #include "server/limit_reached.h"
 #include "server/pull_session.h"
@@ -22,6 +25,8 @@
 
 namespace refit {
 namespace {
+
+using Clock = std::chrono::steady_clock;
 
 // What to ask of gRPC once the reactor's lock is released: gRPC may call back from within.
 enum class Step { kNothing, kWrite, kFinish };
@@ -88,14 +93,15 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     }
     v1::PullRequest request;
     if (absl::Status status = Parse(request_bytes, request); !status.ok()) return status;
-    return PullSession::Start(state_, request, WorkerName(request.worker(), context), context.peer());
+    return PullSession::Start(state_, request, WorkerOf(request, context), context.peer());
   }
 
   // Writes the next message, or goes to sleep until there is one.
   Step Advance() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     while (true) {
       if (session_->lends() && lease_ == 0 && !MakeLease()) return End(ShuttingDown());
-      absl::StatusOr<std::optional<grpc::ByteBuffer>> message = session_->Next();
+      absl::StatusOr<std::optional<grpc::ByteBuffer>> message =
+          WithinMemory("what a worker pulls", [&] { return session_->Next(); });
       if (!message.ok()) return End(message.status());
       if (message->has_value()) return Write(**std::move(message));
       if (session_->done()) return lease_ == 0 ? End(absl::OkStatus()) : Lend();
@@ -114,15 +120,14 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   }
 
   Step Sleep() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    asleep_since_ = absl::Now();
+    asleep_since_ = Clock::now();
     const uint64_t epoch = wait_epoch_;
     // A new one each time: the old one's callback may still be returning.
     alarm_ = std::make_unique<grpc::Alarm>();
-    alarm_->Set(absl::ToChronoTime(asleep_since_ + absl::FromChrono(state_.limits.waiting_interval)),
-                [weak = weak_from_this(), epoch](bool expired) {
-                  const std::shared_ptr<PullReactor> self = weak.lock();
-                  if (expired && self != nullptr) self->OnStillWaiting(epoch);
-                });
+    alarm_->Set(SteadyDeadline(state_.limits.waiting_interval), [weak = weak_from_this(), epoch](bool expired) {
+      const std::shared_ptr<PullReactor> self = weak.lock();
+      if (expired && self != nullptr) self->OnStillWaiting(epoch);
+    });
     return Step::kNothing;
   }
 
@@ -153,7 +158,7 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     if (ended_ || epoch != wait_epoch_) return false;
     ++wait_epoch_;
     session_->CancelWait(waiter_);
-    session_->Waited(absl::Now() - asleep_since_);
+    session_->Waited(Clock::now() - asleep_since_);
     return true;
   }
 
@@ -223,28 +228,33 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   absl::Status status_;  // set once, before finished_
   uint64_t waiter_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t wait_epoch_ ABSL_GUARDED_BY(mutex_) = 0;
-  absl::Time asleep_since_ ABSL_GUARDED_BY(mutex_);
+  Clock::time_point asleep_since_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<grpc::Alarm> alarm_ ABSL_GUARDED_BY(mutex_);
 };
 
-// Sends each version of a model whose state changed, the newest state only.
+// Sends each version of a model whose state changed, the newest state only; to a worker that only shows that it is
+// there, nothing.
 class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
                            public std::enable_shared_from_this<WatchReactor> {
  public:
   WatchReactor(ServerState& state, PeerStreams::Stream stream, const v1::WatchVersionsRequest& request,
-               std::string worker)
+               std::unique_ptr<WorkerRegistry::Watch> worker)
       : state_(state),
         stream_(std::move(stream)),
         model_(request.model()),
-        worker_(std::move(worker)),
-        after_(request.has_after() ? request.after() : 0) {}
+        presence_(request.presence()),
+        after_{request.trainer_epoch(), request.after()},
+        every_epoch_(!request.has_trainer_epoch()),
+        worker_(std::move(worker)) {}
 
   void Start() {
     self_ = shared_from_this();
-    const uint64_t observer =
-        state_.store.Observe(model_, [weak = weak_from_this()](const std::shared_ptr<Version>& version) {
-          if (const std::shared_ptr<WatchReactor> self = weak.lock()) self->Changed(version);
-        });
+    uint64_t observer = 0;  // none has it
+    if (!presence_) {
+      observer = state_.store.Observe(model_, [weak = weak_from_this()](const std::shared_ptr<Version>& version) {
+        if (const std::shared_ptr<WatchReactor> self = weak.lock()) self->Changed(version);
+      });
+    }
     const uint64_t end = state_.watches.Add([weak = weak_from_this()] {
       if (const std::shared_ptr<WatchReactor> self = weak.lock()) {
         self->End(ToGrpc(ShuttingDown()));
@@ -256,6 +266,7 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
       observer_ = observer;
       end_ = end;
     }
+    if (presence_) return;
     for (const std::shared_ptr<Version>& version : state_.store.List(model_)) Changed(version);
   }
 
@@ -280,16 +291,17 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
     }
     state_.store.StopObserving(observer);
     state_.watches.Remove(end);
-    state_.workers.WatchEnded(model_, worker_);
+    worker_.reset();
     self_.reset();
   }
 
  private:
   void Changed(const std::shared_ptr<Version>& version) {
-    if (version->number() <= after_) return;
+    const VersionKey key = version->key();
+    if (every_epoch_ ? key.number <= after_.number : !(after_ < key)) return;
     {
       absl::MutexLock lock(&mutex_);
-      changed_[version->number()] = version;
+      changed_[key] = version;
     }
     Advance();
   }
@@ -329,15 +341,17 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
   ServerState& state_;
   const PeerStreams::Stream stream_;
   const std::string model_;
-  const std::string worker_;
-  const uint64_t after_;
+  const bool presence_;
+  const VersionKey after_;
+  const bool every_epoch_;
+  std::unique_ptr<WorkerRegistry::Watch> worker_;  // until OnDone
   std::shared_ptr<WatchReactor> self_;
   v1::VersionEvent event_;
 
   absl::Mutex mutex_;
   uint64_t observer_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t end_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::map<uint64_t, std::shared_ptr<Version>> changed_ ABSL_GUARDED_BY(mutex_);
+  std::map<VersionKey, std::shared_ptr<Version>> changed_ ABSL_GUARDED_BY(mutex_);
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   grpc::Status ending_;  // set once, before ended_ is seen
@@ -397,6 +411,19 @@ class ManifestReactor final : public grpc::ServerWriteReactor<v1::ManifestPart> 
   size_t next_ = 0;
 };
 
+// The version that a report means, if this service has or had it. What the report leaves out, it need not match: peers
+// that tell no epoch mean the present lineage, or else what there is of that number.
+std::optional<WorkerRegistry::Had> VersionOf(const v1::ReportWorkerRequest& report, const VersionStore& store) {
+  const std::shared_ptr<Version> version =
+      report.has_trainer_epoch() ? store.FindKey(report.model(), {report.trainer_epoch(), report.version()})
+                                 : store.FindNumber(report.model(), report.version()).value_or(nullptr);
+  if (version == nullptr) return std::nullopt;
+  const v1::VersionSummary summary = version->Summary();
+  if (!WasCommitted(summary.state())) return std::nullopt;
+  if (report.has_manifest_digest() && report.manifest_digest() != summary.manifest_digest()) return std::nullopt;
+  return WorkerRegistry::Had{version->key(), summary.manifest_digest()};
+}
+
 }  // namespace
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* PullService::Pull(grpc::CallbackServerContext* context,
@@ -421,15 +448,15 @@ grpc::ServerUnaryReactor* PullService::EndLease(grpc::CallbackServerContext* con
 
 grpc::ServerUnaryReactor* PullService::ReportWorker(grpc::CallbackServerContext* context,
                                                     const v1::ReportWorkerRequest* request,
-                                                    v1::ReportWorkerResponse* /*response*/) {
+                                                    v1::ReportWorkerResponse* response) {
   if (absl::Status status = Authorize(state_, *context, Role::kWorker); !status.ok()) return Refuse(context, status);
-  absl::Status status = state_.workers.CheckRoom(request->model(), Printable(request->worker()));
-  if (status.ok()) status = state_.workers.Report(*request, context->peer());
-  if (status.ok() && request->phase() == v1::WORKER_PHASE_FAILED) {
-    state_.log.Warning("worker failed", {{"worker", Printable(request->worker())},
-                                         {"model", Printable(request->model())},
-                                         {"version", absl::StrCat(request->version())},
-                                         {"error", Printable(request->error())}});
+  absl::Status status = state_.workers.CheckRoom({request->model(), Printable(request->worker()), request->life()});
+  if (status.ok()) {
+    const absl::StatusOr<bool> foreign =
+        state_.workers.Report(*request, context->peer(), VersionOf(*request, state_.store));
+    status = foreign.status();
+    response->set_foreign(foreign.value_or(false));
+    LogReport(*request, *response);
   }
   state_.counters.limits.Add(status);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
@@ -437,17 +464,33 @@ grpc::ServerUnaryReactor* PullService::ReportWorker(grpc::CallbackServerContext*
   return reactor;
 }
 
+void PullService::LogReport(const v1::ReportWorkerRequest& report, const v1::ReportWorkerResponse& answer) {
+  if (report.phase() == v1::WORKER_PHASE_FAILED) {
+    state_.log.Warning("worker failed", {{"worker", Printable(report.worker())},
+                                         {"model", Printable(report.model())},
+                                         {"version", absl::StrCat(report.version())},
+                                         {"error", Printable(report.error())}});
+  }
+  if (!answer.foreign()) return;
+  state_.log.Warning("worker has a version of another run, which this service never had",
+                     {{"worker", Printable(report.worker())},
+                      {"model", Printable(report.model())},
+                      {"version", absl::StrCat(report.version())},
+                      {"trainer_epoch", absl::StrCat(report.trainer_epoch())},
+                      {"way_out", "a trainer with a larger trainer_epoch, or accept_new_run on the worker"}});
+}
+
 grpc::ServerWriteReactor<v1::VersionEvent>* PullService::WatchVersions(grpc::CallbackServerContext* context,
                                                                        const v1::WatchVersionsRequest* request) {
   if (absl::Status status = Authorize(state_, *context, Role::kWorker); !status.ok())
     return RefusedCall<grpc::ServerWriteReactor<v1::VersionEvent>>::Start(status);
-  const std::string worker = WorkerName(request->worker(), *context);
+  const WorkerId worker = WorkerOf(*request, *context);
   absl::StatusOr<PeerStreams::Stream> stream = state_.peer_streams.Enter(context->peer());
-  const absl::Status status = stream.ok() ? state_.workers.CheckRoom(request->model(), worker) : stream.status();
+  const absl::Status status = stream.ok() ? state_.workers.CheckRoom(worker) : stream.status();
   state_.counters.limits.Add(status);
   if (!status.ok()) return RefusedCall<grpc::ServerWriteReactor<v1::VersionEvent>>::Start(status);
-  state_.workers.Watching(request->model(), worker, context->peer());
-  auto reactor = std::make_shared<WatchReactor>(state_, *std::move(stream), *request, worker);
+  auto reactor = std::make_shared<WatchReactor>(state_, *std::move(stream), *request,
+                                                state_.workers.StartWatch(worker, context->peer()));
   reactor->Start();
   return reactor.get();
 }

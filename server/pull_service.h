@@ -26,6 +26,8 @@ class PullService final
                                          v1::ReportWorkerResponse* response) override;
 
  private:
+  void LogReport(const v1::ReportWorkerRequest& report, const v1::ReportWorkerResponse& answer);
+
   ServerState& state_;
 };
 

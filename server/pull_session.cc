@@ -18,7 +18,7 @@
 namespace refit {
 
 absl::StatusOr<std::unique_ptr<PullSession>> PullSession::Start(ServerState& state, const v1::PullRequest& request,
-                                                                const std::string& worker, const std::string& peer) {
+                                                                const WorkerId& worker, const std::string& peer) {
   if (request.layout() != v1::LAYOUT_WHOLE) {
     return absl::InvalidArgumentError(
         absl::StrCat("layout ", request.layout(), " is not supported; expected LAYOUT_WHOLE"));
@@ -31,21 +31,24 @@ absl::StatusOr<std::unique_ptr<PullSession>> PullSession::Start(ServerState& sta
   if (!wanted.ok()) return wanted.status();
   absl::StatusOr<std::vector<Selected>> selection = SelectTensors(**version, *wanted);
   if (!selection.ok()) return selection.status();
-  if (absl::Status status = state.workers.CheckRoom(request.model(), worker); !status.ok()) return status;
+  if (absl::Status status = state.workers.CheckRoom(worker); !status.ok()) return status;
   const uint64_t number = (*version)->number();
   std::unique_ptr<PullSession> session =
-      absl::WrapUnique(new PullSession(state, *std::move(version), *std::move(selection), worker));
+      absl::WrapUnique(new PullSession(state, *std::move(version), *std::move(selection), worker.name));
   if (absl::Status status = session->SetCursor(request); !status.ok()) return status;
   if (request.has_resume()) session->reader_.StartAt(session->PresentTensor());
   session->reader_.Pass(session->PresentTensor());
   session->skip_manifest_ = request.skip_manifest();
   session->batches_ = request.batches();
-  if (request.has_installed_version()) session->installed_version_ = request.installed_version();
+  if (request.has_installed_version()) {
+    const uint64_t present = session->reader_.version()->key().epoch;
+    session->installed_ =
+        VersionKey{request.has_installed_epoch() ? request.installed_epoch() : present, request.installed_version()};
+  }
   // What is streamed is to be given up as soon as it was sent.
   session->shares_ =
       request.shared_memory() && state.shared_sample != nullptr && IsLocal(peer) && !session->reader_->is_streamed();
-  session->fleet_ =
-      state.workers.StartPull(request.model(), worker, peer, number, session->SelectedBytes(), request.has_resume());
+  session->fleet_ = state.workers.StartPull(worker, peer, number, session->SelectedBytes(), request.has_resume());
   return session;
 }
 
@@ -170,7 +173,7 @@ grpc::ByteBuffer PullSession::SharedMessage(const Version::Chunk& chunk) {
   v1::SharedChunk& shared = *response.mutable_shared_chunk();
   ToProto(HeaderOf(chunk), *shared.mutable_chunk());
   *shared.mutable_segment() = Announce(*chunk.owner);
-  shared.set_begin(chunk.bytes.data() - chunk.owner->data());
+  shared.set_begin(chunk.owner->shared().begin + (chunk.bytes.data() - chunk.owner->data()));
   shared.set_bytes(chunk.bytes.size());
   if (lent_.empty() || lent_.back() != chunk.owner) lent_.push_back(chunk.owner);
   Advance(chunk.bytes.size());
@@ -214,9 +217,9 @@ absl::StatusOr<std::optional<grpc::ByteBuffer>> PullSession::Committed() {
   committed.set_sent_chunks(sent_chunks_);
   committed.set_selection_digest(*selection_digest);
   committed.set_lease(lease_);
-  if (installed_version_.has_value()) {
+  if (installed_.has_value()) {
     const std::vector<uint64_t> skipped =
-        store_.CommittedBetween(reader_->model(), *installed_version_, reader_->number());
+        store_.CommittedBetween(reader_->model(), *installed_, reader_.version()->key());
     committed.mutable_skipped()->Assign(skipped.begin(), skipped.end());
   }
   return Serialize(response);

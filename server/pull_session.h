@@ -3,6 +3,7 @@
 
 #include <grpcpp/support/byte_buffer.h>
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -11,7 +12,6 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "absl/time/time.h"
 #include "common/wire/chunk_codec.h"
 #include "refit/v1/pull.pb.h"
 #include "server/selection.h"
@@ -25,7 +25,7 @@ class PullSession {
  public:
   // Resolves version, selection and cursor. Errors as pull.proto says of Pull.
   static absl::StatusOr<std::unique_ptr<PullSession>> Start(ServerState& state, const v1::PullRequest& request,
-                                                            const std::string& worker, const std::string& peer);
+                                                            const WorkerId& worker, const std::string& peer);
 
   // The next message; nullopt: nothing to send until the version goes on (see Wait). After the last message done() is
   // true.
@@ -47,7 +47,7 @@ class PullSession {
   grpc::ByteBuffer WaitingMessage() const;
 
   // For the fleet's status.
-  void Waited(absl::Duration time) { fleet_->Waited(time); }
+  void Waited(std::chrono::nanoseconds time) { fleet_->Waited(time); }
   void Ended(const absl::Status& status);
 
   std::string Label() const { return reader_->Label(); }
@@ -90,9 +90,9 @@ class PullSession {
   std::unique_ptr<WorkerRegistry::Pull> fleet_;
   Phase phase_ = Phase::kHeader;
   bool skip_manifest_ = false;
-  std::optional<uint64_t> installed_version_;  // that the worker has
-  bool batches_ = false;                       // the worker takes them
-  bool shares_ = false;                        // the worker maps memory
+  std::optional<VersionKey> installed_;  // that the worker has
+  bool batches_ = false;                 // the worker takes them
+  bool shares_ = false;                  // the worker maps memory
   std::vector<std::shared_ptr<const Buffer>> lent_;
   uint64_t lease_ = 0;
   size_t manifest_next_ = 0;

@@ -2,6 +2,8 @@
 
 #include <grpcpp/alarm.h>
 
+#include <algorithm>
+#include <chrono>
 #include <deque>
 #include <memory>
 #include <optional>
@@ -10,20 +12,27 @@
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "common/limits/within_memory.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/status.h"
+#include "common/net/steady_deadline.h"
 #include "server/await_workers.h"
 #include "server/limit_reached.h"
 #include "server/push_session.h"
 #include "server/refused_call.h"
+#include "server/settings.h"
 
 namespace refit {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 // Reads run ahead of the conversion by at most so many messages: then the trainer feels back-pressure through HTTP/2
 // flow control.
 constexpr size_t kMaxQueuedMessages = 2;
+// An alarm that is so late says that the process did not run.
+constexpr std::chrono::seconds kOverslept{1};
 
 // Between gRPC's reactor calls and the session: reads go through a strand of the conversion threads, so that gRPC's own
 // threads only move bytes. Owns itself from Push until OnDone; work on the strand holds further references.
@@ -49,7 +58,7 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
     }
     {
       absl::MutexLock lock(&mutex_);
-      last_message_ = absl::Now();
+      last_message_ = Clock::now();
     }
     ArmAlarm();
     StartRead(&incoming_);
@@ -87,8 +96,11 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   }
 
   void OnCancel() override {
-    strand_->Post(
-        [self = shared_from_this()] { self->Fail(absl::CancelledError("the trainer's stream was cut or cancelled")); });
+    strand_->Post([self = shared_from_this()] {
+      self->Fail(absl::CancelledError(absl::StrCat(
+          "the trainer's stream was cut or cancelled: it ended, its network broke, or it did not answer for ",
+          absl::FormatDuration(absl::FromChrono(self->state_.limits.peer_timeout)), " (--peer-timeout)")));
+    });
   }
 
   void OnDone() override {
@@ -123,7 +135,8 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
 
   void Handle(const ReceivedMessage& message) {
     if (ended()) return;
-    absl::StatusOr<PushSession::Answer> answer = session_.Handle(message);
+    absl::StatusOr<PushSession::Answer> answer =
+        WithinMemory("what a trainer sends", [&] { return session_.Handle(message); });
     if (!answer.ok()) {
       End(answer.status());
     } else if (answer->has_value()) {
@@ -145,7 +158,7 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   // One message less is waiting.
   void Handled(uint64_t bytes) {
     ReadOn([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      last_message_ = absl::Now();
+      last_message_ = Clock::now();
       --queued_;
       queued_bytes_ -= bytes;
       read_ahead_bytes_ = 0;
@@ -262,40 +275,55 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   // Rings every few seconds, and when the stream has been silent for too long.
   void ArmAlarm() {
     absl::MutexLock lock(&mutex_);
-    const absl::Time idle = last_message_ + absl::FromChrono(state_.limits.push_idle_timeout);
-    const absl::Time soon = absl::Now() + absl::FromChrono(state_.limits.waiting_interval);
+    const Clock::duration until_idle = last_message_ + state_.limits.push_idle_timeout - Clock::now();
+    const Clock::duration soon = state_.limits.waiting_interval;
+    const Clock::duration wait = std::clamp(until_idle, Clock::duration::zero(), soon);
+    rings_at_ = Clock::now() + wait;
     // A new one each time: the old one's callback may still be returning.
     alarm_ = std::make_unique<grpc::Alarm>();
-    alarm_->Set(absl::ToChronoTime(std::max(absl::Now(), std::min(idle, soon))),
-                [weak = weak_from_this()](bool expired) {
-                  const std::shared_ptr<PushReactor> self = weak.lock();
-                  if (expired && self != nullptr) self->strand_->Post([self] { self->OnAlarm(); });
-                });
+    alarm_->Set(SteadyDeadline(wait), [weak = weak_from_this()](bool expired) {
+      const std::shared_ptr<PushReactor> self = weak.lock();
+      if (expired && self != nullptr) self->strand_->Post([self] { self->OnAlarm(); });
+    });
   }
 
   // On the strand, so never while a message is being handled.
   void OnAlarm() {
     if (ended()) return;
+    ForgiveOversleeping();
     if (!session_.keeps_trainer_waiting()) return CheckIdle();
     if (absl::Status status = session_.CheckPatience(); !status.ok()) return Fail(status);
     Send(session_.WaitingMessage());
     {
       absl::MutexLock lock(&mutex_);
-      last_message_ = absl::Now();  // it is not the trainer that is silent
+      last_message_ = Clock::now();  // it is not the trainer that is silent
     }
     ArmAlarm();
+  }
+
+  // A service that was stopped (SIGSTOP, `docker pause`, a frozen machine) and goes on has heard nobody meanwhile; what
+  // they said still lies in its sockets.
+  void ForgiveOversleeping() {
+    absl::MutexLock lock(&mutex_);
+    const Clock::duration late = Clock::now() - rings_at_;
+    if (late < kOverslept) return;
+    last_message_ += late;
+    session_.Overslept(late);
   }
 
   void CheckIdle() {
     bool idle = false;
     {
       absl::MutexLock lock(&mutex_);
-      idle = queued_ == 0 && absl::Now() - last_message_ >= absl::FromChrono(state_.limits.push_idle_timeout);
+      idle = queued_ == 0 && Clock::now() - last_message_ >= state_.limits.push_idle_timeout;
     }
     if (!idle) return ArmAlarm();
-    Fail(absl::DeadlineExceededError(absl::StrCat(
-        session_.Label(), ": no message came for ",
-        absl::FormatDuration(absl::FromChrono(state_.limits.push_idle_timeout)), "; the version is aborted")));
+    Fail(absl::DeadlineExceededError(
+        absl::StrCat(session_.Label(), ": no message came for ",
+                     absl::FormatDuration(absl::FromChrono(state_.limits.push_idle_timeout)),
+                     ", which is the limit (--push-idle-timeout), though the trainer's process answers; the version is "
+                     "aborted. If it may pause for so long, ",
+                     HowToRaise("push_idle_timeout"))));
   }
 
   ServerState& state_;
@@ -312,7 +340,8 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
 
   absl::Mutex mutex_;
   std::unique_ptr<grpc::Alarm> alarm_ ABSL_GUARDED_BY(mutex_);
-  absl::Time last_message_ ABSL_GUARDED_BY(mutex_);
+  Clock::time_point last_message_ ABSL_GUARDED_BY(mutex_);
+  Clock::time_point rings_at_ ABSL_GUARDED_BY(mutex_);
   size_t queued_ ABSL_GUARDED_BY(mutex_) = 0;  // messages read and not handled
   uint64_t queued_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t read_ahead_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // besides kMaxQueuedMessages, while there is no memory

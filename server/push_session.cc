@@ -8,12 +8,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "common/net/address.h"
 #include "common/net/messages.h"
 #include "common/net/status.h"
 #include "server/limit_checks.h"
 #include "server/limit_reached.h"
+#include "server/settings.h"
 
 namespace refit {
 namespace {
@@ -122,6 +123,7 @@ absl::StatusOr<PushSession::Answer> PushSession::Open(const v1::OpenVersion& ope
   options.exclude_key_regex = open.exclude_key_regex();
   options.publisher = open.publisher().empty() ? peer_ : open.publisher();
   options.trainer_epoch = open.trainer_epoch();
+  options.allow_empty = open.allow_empty();
   options.rank = open.rank();
   options.world = std::max<uint32_t>(open.world(), 1);
   if (options.world > state_.limits.max_ranks) {
@@ -171,7 +173,7 @@ absl::StatusOr<PushSession::Answer> PushSession::Declare(const v1::DeclareTensor
       VersionBuilder::Open(state_.store, *options_, std::move(declared_));
   if (!builder.ok()) return Annotate(builder.status(), Label());
   builder_ = *std::move(builder);
-  declared_at_ = absl::Now();
+  declared_at_ = Clock::now();
   window_bytes_ = std::max(state_.limits.push_window_bytes / options_->world, 2 * state_.store.options().chunk_bytes);
   // What lies in the trainer's memory must be acknowledged before that is full.
   if (segment_ != nullptr) window_bytes_ = std::min<uint64_t>(window_bytes_, segment_->span().size());
@@ -254,25 +256,33 @@ v1::PushResponse PushSession::WaitingMessage() const {
   return response;
 }
 
+void PushSession::Overslept(Clock::duration time) {
+  declared_at_ += time;
+  if (lacks_memory()) *lacks_memory_since_ += time;
+}
+
 absl::Status PushSession::CheckPatience() const {
   if (!lacks_memory()) return CheckRanksPatience();
   const absl::Duration patience = absl::FromChrono(state_.limits.worker_timeout);
-  if (absl::Now() - *lacks_memory_since_ < patience) return absl::OkStatus();
+  if (Clock::now() - *lacks_memory_since_ < state_.limits.worker_timeout) return absl::OkStatus();
   return absl::DeadlineExceededError(absl::StrCat(
       Label(), ": the memory is full, and workers took nothing for ", absl::FormatDuration(patience),
-      "; a streamed version needs ", state_.store.options().stream_to, " of them that pull it while it is pushed, and ",
-      "memory for all tensors between the ones that ranks push and that workers take"));
+      ", which is the limit (--worker-timeout); a streamed version needs ", state_.store.options().stream_to,
+      " of them that pull it while it is pushed, and memory for all tensors between the ones that ranks push and that "
+      "workers take. If workers may be busy for so long, ",
+      HowToRaise("worker_timeout")));
 }
 
 absl::Status PushSession::CheckRanksPatience() const {
   const absl::Duration patience = absl::FromChrono(state_.limits.rank_join_timeout);
-  if (opened_ || absl::Now() - declared_at_ < patience) return absl::OkStatus();
+  if (opened_ || Clock::now() - declared_at_ < state_.limits.rank_join_timeout) return absl::OkStatus();
   std::vector<uint32_t> missing = builder_->version()->assembly().Missing();
   const size_t count = missing.size();
   missing.resize(std::min(count, kMaxRanksNamed));
   return absl::DeadlineExceededError(absl::StrCat(
       Label(), ": ", count, " of ", options_->world, " ranks did not declare their shards within ",
-      absl::FormatDuration(patience), ": ", absl::StrJoin(missing, ", "), count > missing.size() ? ", ..." : ""));
+      absl::FormatDuration(patience), ": ", absl::StrJoin(missing, ", "), count > missing.size() ? ", ..." : "",
+      "; the limit is --rank-timeout. If they may come so late, ", HowToRaise("rank_timeout")));
 }
 
 absl::Status PushSession::CheckChunk(const ChunkHeader& header, uint64_t payload_bytes) const {
@@ -310,7 +320,7 @@ absl::StatusOr<PushSession::Answer> PushSession::HandleChunk(const ChunkHeader& 
   const absl::StatusOr<bool> has_room = builder_->HasRoom(header.tensor);
   if (!has_room.ok()) return has_room.status();
   if (!*has_room) {
-    if (!lacks_memory()) lacks_memory_since_ = absl::Now();
+    if (!lacks_memory()) lacks_memory_since_ = Clock::now();
     return std::nullopt;
   }
   lacks_memory_since_.reset();
@@ -405,13 +415,11 @@ absl::Status PushSession::Commit() {
   absl::StatusOr<v1::VersionSummary> summary = builder_->Commit();
   if (!summary.ok()) return summary.status();
   if (summary->state() != v1::VERSION_STATE_COMMITTED) return absl::OkStatus();
-  state_.log.Info(
-      "version committed",
-      {{"model", options_->model},
-       {"version", absl::StrCat(options_->version)},
-       {"bytes", absl::StrCat(summary->bytes())},
-       {"seconds",
-        absl::StrFormat("%.3f", static_cast<double>(summary->closed_at_ns() - summary->opened_at_ns()) / 1e9)}});
+  state_.log.Info("version committed",
+                  {{"model", options_->model},
+                   {"version", absl::StrCat(options_->version)},
+                   {"bytes", absl::StrCat(summary->bytes())},
+                   {"seconds", absl::StrFormat("%.3f", static_cast<double>(summary->elapsed_ns()) / 1e9)}});
   return absl::OkStatus();
 }
 

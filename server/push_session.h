@@ -1,6 +1,7 @@
 // What a push stream does, message by message; knows nothing of reactors.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -9,7 +10,6 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
-#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/shared_segment.h"
@@ -51,6 +51,8 @@ class PushSession {
   bool keeps_trainer_waiting() const { return is_open() && (!opened_ || committing_ || lacks_memory()); }
   bool committing() const { return committing_; }
   v1::PushResponse WaitingMessage() const;
+  // The service itself did not run for so long: nobody is to blame for that.
+  void Overslept(std::chrono::steady_clock::duration time);
   // DEADLINE_EXCEEDED, saying for whom, if the trainer waits for longer than those may take.
   absl::Status CheckPatience() const;
 
@@ -67,6 +69,8 @@ class PushSession {
   std::string Label() const;
 
  private:
+  using Clock = std::chrono::steady_clock;
+
   absl::Status Explain(const absl::Status& status) const;
   absl::StatusOr<Answer> Dispatch(const ReceivedMessage& message);
   // Checks a chunk, and has it written if there is memory for it.
@@ -101,7 +105,7 @@ class PushSession {
   std::optional<BuildOptions> options_;           // after `open`
   std::shared_ptr<const MappedSegment> segment_;  // the trainer's, if it offers one that can be mapped
   std::vector<TensorPart> declared_;              // until the last `declare`
-  absl::Time declared_at_;
+  Clock::time_point declared_at_;
   std::unique_ptr<VersionBuilder> builder_;
   std::vector<std::optional<TensorDigester>> digesters_;  // of shards under way
   uint64_t window_bytes_ = 0;
@@ -109,7 +113,7 @@ class PushSession {
   uint64_t acknowledged_bytes_ = 0;
   size_t batch_next_ = 0;  // of a batch that waits for memory, the first chunk that was not handled
   uint64_t releases_ = 0;  // of the store's memory, before it was asked last
-  std::optional<absl::Time> lacks_memory_since_;
+  std::optional<Clock::time_point> lacks_memory_since_;
   bool opened_ = false;      // the trainer was told so
   bool committing_ = false;  // the trainer has asked for it
   bool finished_ = false;

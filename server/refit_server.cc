@@ -1,5 +1,6 @@
 #include "server/refit_server.h"
 
+#include <grpc/grpc.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
@@ -7,15 +8,25 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/memory/memory.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "absl/synchronization/mutex.h"
+#include "common/limits/host_limits.h"
 #include "common/net/address.h"
 #include "common/net/channel.h"
+#include "common/net/clock_steps.h"
 #include "common/net/credentials.h"
+#include "common/net/listening_sockets.h"
 #include "common/net/status.h"
+#include "common/net/steady_deadline.h"
 #include "common/net/version_info.h"
+#include "common/process/closed_in_children.h"
 #include "server/inspect_service.h"
+#include "server/limit_warnings.h"
 #include "server/metrics.h"
 #include "server/metrics_endpoint.h"
 #include "server/pull_service.h"
@@ -83,15 +94,17 @@ ReloadReport ReportTo(const EventLog& log, const char* what) {
   };
 }
 
+int PortOf(absl::string_view address) {
+  int port = 0;
+  return absl::SimpleAtoi(address.substr(address.rfind(':') + 1), &port) ? port : 0;
+}
+
 std::string WithPort(const std::string& listen, int port) {
   if (absl::StartsWith(listen, "unix:")) return listen;
   return absl::StrCat(listen.substr(0, listen.rfind(':')), ":", port);
 }
 
-int ThreadCount(int asked) {
-  if (asked > 0) return asked;
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / 2);
-}
+int ThreadCount(int asked) { return asked > 0 ? asked : std::max(1, UsableCpus() / 2); }
 
 }  // namespace
 
@@ -105,15 +118,30 @@ struct RefitServer::Impl {
         inspect(state) {}
 
   const ServerCredentials credentials;
+  const std::shared_ptr<ClockSteps> clock_steps = ClockSteps::Watch();
   ServerState state;
   PushService push;
   PullService pull;
   InspectService inspect;
   std::unique_ptr<grpc::Server> server;
   std::unique_ptr<MetricsEndpoint> metrics;
+
+  // Until it is shut down a child of a fork gives up what this service listens on: the port would stay taken after it.
+  void CloseInChildren(int port, absl::string_view unix_path) {
+    const absl::MutexLock lock(&mutex);
+    for (const int fd : ListeningSockets(port, unix_path)) listening.push_back(std::make_unique<ClosedInChildren>(fd));
+  }
+  void KeepInChildren() {
+    const absl::MutexLock lock(&mutex);
+    listening.clear();
+  }
+
+  absl::Mutex mutex;
+  std::vector<std::unique_ptr<ClosedInChildren>> listening ABSL_GUARDED_BY(mutex);
 };
 
 absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOptions& options) {
+  if (absl::Status status = StartGrpc(); !status.ok()) return Annotate(status, "service on " + options.listen);
   if (absl::Status status = Validate(options); !status.ok()) return status;
   if (absl::Status status = ValidateSecurity(options); !status.ok()) return status;
   absl::StatusOr<std::shared_ptr<const Authorizer>> authorizer =
@@ -125,7 +153,7 @@ absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOpti
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
 
-  auto impl = std::make_unique<Impl>(options, *std::move(authorizer), *std::move(credentials));
+  auto impl = MakeOwnedByProcess<Impl>(options, *std::move(authorizer), *std::move(credentials));
   if (!options.spool.empty()) {
     absl::StatusOr<std::unique_ptr<Spool>> spool = Spool::Open(
         options.spool, options.limits.max_message_bytes - kChunkOverheadBytes, impl->state.store, options.log);
@@ -149,26 +177,30 @@ absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOpti
                               v1::InspectService::service_full_name()}) {
     impl->server->GetHealthCheckService()->SetServingStatus(service, true);
   }
+  impl->CloseInChildren(port, is_unix ? absl::StripPrefix(options.listen, "unix:") : "");
   if (!options.metrics.empty()) {
     absl::StatusOr<std::unique_ptr<MetricsEndpoint>> metrics =
         MetricsEndpoint::Start(options.metrics, std::make_shared<Metrics>(impl->state));
     if (!metrics.ok()) return metrics.status();
     impl->metrics = *std::move(metrics);
+    impl->CloseInChildren(PortOf(impl->metrics->address()), "");
   }
   std::unique_ptr<RefitServer> server = absl::WrapUnique(new RefitServer(std::move(impl)));
   server->port_ = port;
   server->address_ = WithPort(options.listen, port);
+  const StoreOptions& store = server->impl_->state.store.options();
+  for (const std::string& warning : LimitWarnings(store.memory_budget_bytes)) options.log.Warning(warning);
   options.log.Info("listening", {{"address", server->address_},
                                  {"security", DescribeSecurity(options)},
                                  {"version", SoftwareVersion()},
-                                 {"memory_bytes", absl::StrCat(options.store.memory_budget_bytes)},
+                                 {"memory_bytes", absl::StrCat(store.memory_budget_bytes)},
                                  {"retain", absl::StrCat(options.store.retain_versions)},
                                  {"convert_threads", absl::StrCat(server->impl_->state.convert.threads())},
                                  {"metrics", server->metrics_address().empty() ? "off" : server->metrics_address()}});
   return server;
 }
 
-RefitServer::RefitServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+RefitServer::RefitServer(OwnedByProcess<Impl> impl) : impl_(std::move(impl)) {}
 
 RefitServer::~RefitServer() { Shutdown(std::chrono::milliseconds::zero()); }
 
@@ -176,6 +208,8 @@ std::string RefitServer::metrics_address() const { return impl_->metrics == null
 
 absl::StatusOr<std::unique_ptr<VersionBuilder>> RefitServer::OpenVersion(const BuildOptions& options,
                                                                          std::vector<TensorSpec> native) {
+  const absl::Status usable = impl_.get_deleter().guard.Check(absl::StrCat("service on ", address_));
+  if (!usable.ok()) return usable;
   if (options.world != 1) {
     return absl::InvalidArgumentError(
         absl::StrCat("a version of ", options.world, " ranks is pushed over the wire; in process, world is 1"));
@@ -190,13 +224,19 @@ absl::StatusOr<std::unique_ptr<VersionBuilder>> RefitServer::OpenVersion(const B
 }
 
 void RefitServer::Shutdown(std::chrono::milliseconds grace) {
+  if (impl_.get_deleter().guard.forked()) return;
+  impl_->KeepInChildren();
   if (grpc::HealthCheckServiceInterface* health = impl_->server->GetHealthCheckService()) health->Shutdown();
   impl_->state.leases.EndAll();
   impl_->state.watches.EndAll();
-  const auto deadline = std::chrono::system_clock::now() + grace;
-  impl_->server->Shutdown(deadline);
+  const auto deadline = std::chrono::steady_clock::now() + grace;
+  impl_->server->Shutdown(SteadyDeadline(grace));
   impl_->server->Wait();
-  if (impl_->state.spool != nullptr) impl_->state.spool->Stop(absl::FromChrono(deadline));
+  if (impl_->state.spool != nullptr) impl_->state.spool->Stop(deadline);
+}
+
+void RefitServer::CancelCalls() {
+  if (!impl_.get_deleter().guard.forked()) grpc_server_cancel_all_calls(impl_->server->c_server());
 }
 
 }  // namespace refit

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/net/credentials.h"
+#include "common/process/fork_guard.h"
 #include "server/authorizer.h"
 #include "server/event_log.h"
 #include "server/server_context.h"
@@ -35,15 +36,17 @@ struct ServerOptions {
   // "host:port" to serve metrics on (see server/metrics_endpoint.h), loopback unless allow_plaintext. Empty: nowhere.
   std::string metrics;
   // Threads that convert: one for each stream that is pushed at the time, all together for a large tensor that is
-  // published in process (the caller's thread does its part too). 0: one for each two cores, at least one.
+  // published in process (the caller's thread does its part too). 0: one for each two CPUs that the process may use
+  // (see common/limits/host_limits.h), at least one.
   int convert_threads = 0;
   EventLog log;
 };
 
-// Running from Start until Shutdown or the destructor. Thread-safe.
+// Running from Start until Shutdown or the destructor. Thread-safe. In a child of a fork FAILED_PRECONDITION, and
+// nothing happens to the parent's service.
 class RefitServer {
  public:
-  // INVALID_ARGUMENT for bad options; UNAVAILABLE, naming the address, if it cannot listen there.
+  // INVALID_ARGUMENT for bad options; UNAVAILABLE, naming the address, if it cannot listen there; as StartGrpc.
   static absl::StatusOr<std::unique_ptr<RefitServer>> Start(const ServerOptions& options);
   ~RefitServer();
 
@@ -61,10 +64,13 @@ class RefitServer {
   // Refuses new calls, gives those under way until `grace` is over, then cancels them. Idempotent.
   void Shutdown(std::chrono::milliseconds grace);
 
+  // Cancels all calls under way, so that a Shutdown that waits for them ends.
+  void CancelCalls();
+
  private:
   struct Impl;
-  explicit RefitServer(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
+  explicit RefitServer(OwnedByProcess<Impl> impl);
+  OwnedByProcess<Impl> impl_;
   std::string address_;
   int port_ = 0;
 };

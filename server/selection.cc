@@ -121,6 +121,12 @@ absl::StatusOr<std::vector<Selected>> SelectTensors(const Version& version, cons
   }
   if (absl::Status status = wanted.CheckAllFound(version); !status.ok()) return status;
   if (absl::Status status = cutter->CheckAllApplied(); !status.ok()) return status;
+  if (selection.empty() && regex != nullptr) {
+    return absl::NotFoundError(absl::StrCat("version ", version.Label(), ": filter '", Printable(request.filter),
+                                            "' selects none of ",
+                                            names.empty() ? absl::StrCat("its ", version.size(), " tensors")
+                                                          : std::string("the tensors that are asked for by name")));
+  }
   return selection;
 }
 

@@ -34,7 +34,7 @@ absl::StatusOr<SelectionRequest> SelectionOf(const v1::GetManifestRequest& reque
 
 // In the manifest's order: the tensors in whose name `filter` is found (empty: all), and, if `names` is not empty, that
 // are among them; each cut as rules and boxes say. INVALID_ARGUMENT for a bad filter, rule or box; NOT_FOUND for a name
-// that the version does not have, or a rule that applies to none of its tensors.
+// that the version does not have, a rule that applies to none of its tensors, or a filter that selects none.
 absl::StatusOr<std::vector<Selected>> SelectTensors(const Version& version, const SelectionRequest& request);
 
 // Fills one entry. A part's digest is known once a pull has sent all of it.

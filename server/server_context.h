@@ -9,10 +9,9 @@
 #include <memory>
 #include <string>
 
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
 #include "common/adapters/python_regex.h"
 #include "common/net/channel.h"
+#include "common/net/wall_clock.h"
 #include "server/authorizer.h"
 #include "server/counters.h"
 #include "server/end_table.h"
@@ -46,10 +45,12 @@ struct Limits {
   // A trainer or worker whose process or network does not answer any more is dropped after so long: what it had open is
   // aborted, and its memory freed. At least a second.
   std::chrono::milliseconds peer_timeout = std::chrono::seconds(10);
-  // A push whose trainer is silent for so long is aborted.
-  std::chrono::milliseconds push_idle_timeout = std::chrono::seconds(60);
-  // A sharded push whose ranks have not all declared so long after the first is aborted.
-  std::chrono::milliseconds rank_join_timeout = std::chrono::seconds(60);
+  // A push whose trainer answers, but says nothing for so long, is aborted. Optimizer steps and checkpoints pause it
+  // for minutes; NCCL gives up on a rank that is stuck after 10 minutes.
+  std::chrono::milliseconds push_idle_timeout = std::chrono::minutes(15);
+  // A sharded push whose ranks have not all declared so long after the first is aborted. The last may have written a
+  // checkpoint first.
+  std::chrono::milliseconds rank_join_timeout = std::chrono::minutes(5);
   // A streamed version of which workers take nothing for so long, while the trainer waits for them, is aborted.
   std::chrono::milliseconds worker_timeout = std::chrono::seconds(60);
   // A worker that waits for the trainer, and a rank that waits for others, hears from the service this often.
@@ -62,6 +63,15 @@ inline std::shared_ptr<const Buffer> MakeSharedSample() {
   return sample.ok() && (*sample)->shared_fd() >= 0 ? *std::move(sample) : nullptr;
 }
 
+inline StoreOptions Reporting(StoreOptions options, const EventLog& log) {
+  if (options.on_unshared != nullptr) return options;
+  options.on_unshared = [log](const absl::Status& why) {
+    log.Warning("memory for tensors is no longer shared; workers on this host get it over the connection",
+                {{"reason", std::string(why.message())}});
+  };
+  return options;
+}
+
 // Members are thread-safe or immutable. Outlives every call.
 struct ServerState {
   ServerState(const StoreOptions& store_options, const Limits& limit_options, int convert_threads, EventLog event_log,
@@ -69,7 +79,7 @@ struct ServerState {
       : limits(limit_options),
         log(std::move(event_log)),
         authorizer(std::move(call_authorizer)),
-        store(store_options),
+        store(Reporting(store_options, log)),
         parts(limit_options.packed_bytes),
         scratch(2 * store_options.chunk_bytes * static_cast<uint64_t>(convert_threads)),
         workers(limit_options.max_workers),
@@ -91,9 +101,10 @@ struct ServerState {
   // For workers to try whether they can map this service's memory; null if it shares none.
   const std::shared_ptr<const Buffer> shared_sample;
   Counters counters;
-  std::atomic<uint32_t> pushes{0};  // push streams open
-  std::atomic<uint32_t> pulls{0};   // pull streams open
-  const absl::Time started_at = absl::Now();
+  std::atomic<uint32_t> pushes{0};            // push streams open
+  std::atomic<uint32_t> pulls{0};             // pull streams open
+  const int64_t started_at_ns = UnixNanos();  // the time of day
+  const std::chrono::steady_clock::time_point started_at = std::chrono::steady_clock::now();
   WorkQueue convert;  // last: its threads end first
 };
 
@@ -105,9 +116,10 @@ inline absl::Status Authorize(ServerState& state, const grpc::CallbackServerCont
   return status;
 }
 
-// The name that a worker gave itself, or its address.
-inline std::string WorkerName(const std::string& given, const grpc::CallbackServerContext& context) {
-  return given.empty() ? context.peer() : Printable(given);
+// Who a request for a model's versions comes from: the name that the worker gave itself, or its address.
+template <typename Request>
+WorkerId WorkerOf(const Request& request, const grpc::CallbackServerContext& context) {
+  return {request.model(), request.worker().empty() ? context.peer() : Printable(request.worker()), request.life()};
 }
 
 }  // namespace refit

@@ -6,14 +6,16 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/time/clock.h"
+#include "common/net/wall_clock.h"
 
 namespace refit {
 namespace {
 
-constexpr absl::Duration kRetryInterval = absl::Seconds(30);
+constexpr std::chrono::seconds kRetryInterval{30};
 
-std::string Seconds(absl::Duration duration) { return absl::StrFormat("%.3f", absl::ToDoubleSeconds(duration)); }
+double Seconds(Spool::Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
+
+std::string Text(Spool::Clock::duration duration) { return absl::StrFormat("%.3f", Seconds(duration)); }
 
 }  // namespace
 
@@ -28,11 +30,12 @@ absl::StatusOr<std::unique_ptr<Spool>> Spool::Open(const std::string& folder, ui
       absl::WrapUnique(new Spool(*std::move(opened), max_chunk_bytes, store, std::move(log)));
   if (absl::Status status = spool->Load(); !status.ok()) return status;
   spool->observer_ = store.ObserveAll([self = spool.get()](const std::shared_ptr<Version>& version) {
-    absl::MutexLock lock(&self->mutex_);
+    const std::lock_guard lock(self->mutex_);
     self->changed_.insert(version->model());
+    self->changes_.notify_all();
   });
   {
-    absl::MutexLock lock(&spool->mutex_);
+    const std::lock_guard lock(spool->mutex_);
     spool->ended_ = false;
   }
   spool->thread_ = std::thread([self = spool.get()] { self->Run(); });
@@ -40,19 +43,17 @@ absl::StatusOr<std::unique_ptr<Spool>> Spool::Open(const std::string& folder, ui
 }
 
 Spool::~Spool() {
-  Stop(absl::InfinitePast());
+  Stop(Clock::time_point::min());
   if (thread_.joinable()) thread_.join();
   store_.StopObserving(observer_);
 }
 
-void Spool::Stop(absl::Time deadline) {
-  {
-    absl::MutexLock lock(&mutex_);
-    stopping_ = true;
-    deadline_ = std::min(deadline_, deadline);
-  }
-  absl::MutexLock lock(&mutex_);
-  mutex_.Await(absl::Condition(&ended_));
+void Spool::Stop(Clock::time_point deadline) {
+  std::unique_lock lock(mutex_);
+  stopping_ = true;
+  deadline_ = std::min(deadline_, deadline);
+  changes_.notify_all();
+  changes_.wait(lock, [this] { return ended_; });
 }
 
 // What was there before.
@@ -69,18 +70,26 @@ absl::Status Spool::Load() {
   for (const std::string& name : contents->foreign) {
     log_.Warning("a file in the spool is none of its own, and left alone", {{"file", Printable(name)}});
   }
-  std::map<std::string, std::map<uint64_t, SpooledFile>> models;
+  std::map<std::string, std::map<VersionKey, Found>> models;
   for (const std::string& name : contents->versions) {
     absl::StatusOr<SpooledFile> file = SpooledFile::Open(folder_.PathOf(name));
-    if (file.ok() && SpoolFolder::NameOf(file->model(), file->number()) != name) {
+    if (file.ok() && !SpoolFolder::IsNameOf(name, file->model(), file->key())) {
       file = absl::InvalidArgumentError(
-          absl::StrCat("it says that it is version ", Printable(file->model()), "/", file->number()));
+          absl::StrCat("it says that it is version ", Printable(file->model()), "/", file->key().number));
     }
+    // A file is not bad because this process may not open or map it.
+    if (absl::IsResourceExhausted(file.status())) return file.status();
     if (!file.ok()) {
       Quarantine(name, file.status());
       continue;
     }
-    models[file->model()].emplace(file->number(), *std::move(file));
+    const VersionKey key = file->key();
+    auto& files = models[file->model()];
+    if (files.count(key) != 0) {
+      Quarantine(name, absl::AlreadyExistsError(absl::StrCat("it is the same version as ", files.at(key).name)));
+      continue;
+    }
+    files.emplace(key, Found{name, *std::move(file)});
   }
   for (auto& [model, files] : models) LoadModel(std::move(files));
   return absl::OkStatus();
@@ -94,27 +103,28 @@ absl::Status Spool::RestoreRecords() {
   return absl::OkStatus();
 }
 
-void Spool::LoadModel(std::map<uint64_t, SpooledFile> files) {
+void Spool::LoadModel(std::map<VersionKey, Found> files) {
   uint32_t served = 0;
   for (auto it = files.rbegin(); it != files.rend(); ++it) {
-    const std::string name = SpoolFolder::NameOf(it->second.model(), it->first);
     if (served < store_.options().retain_versions) {
-      served += LoadVersion(name, it->second) ? 1 : 0;
+      served += LoadVersion(it->second) ? 1 : 0;
       continue;
     }
+    const std::string& name = it->second.name;
     const absl::Status removed = folder_.Remove(name);
     log_.Info("spooled version retired", {{"file", name}, {"result", removed.ok() ? "removed" : removed.ToString()}});
   }
 }
 
-bool Spool::LoadVersion(const std::string& name, const SpooledFile& file) {
-  const absl::Time begin = absl::Now();
+bool Spool::LoadVersion(const Found& found) {
+  const auto& [name, file] = found;
+  const Clock::time_point begin = Clock::now();
   if (file.summary().chunk_bytes() > max_chunk_bytes_) {
     log_.Warning("spooled version cannot be served: its chunks are larger than --max-message-bytes allows",
                  {{"file", name}, {"chunk_bytes", absl::StrCat(file.summary().chunk_bytes())}});
-    store_.RestoreRecord(file.model(), {file.number(), file.summary().trainer_epoch()});
-    absl::MutexLock lock(&mutex_);
-    files_[file.model()][file.number()] = file.summary().bytes();
+    store_.RestoreRecord(file.model(), {file.key().number, file.key().epoch});
+    const std::lock_guard lock(mutex_);
+    files_[file.model()][file.key()] = {name, file.summary().bytes()};
     return false;
   }
   absl::StatusOr<std::shared_ptr<Version>> version = file.Load();
@@ -124,15 +134,15 @@ bool Spool::LoadVersion(const std::string& name, const SpooledFile& file) {
   }
   const uint64_t bytes = (*version)->bytes();
   const double gigabytes = static_cast<double>(bytes) / 1e9;
-  const absl::Duration took = absl::Now() - begin;
+  const Clock::duration took = Clock::now() - begin;
   log_.Info("spooled version checked and served",
             {{"version", Printable((*version)->Label())},
              {"bytes", absl::StrCat(bytes)},
-             {"seconds", Seconds(took)},
-             {"gigabytes_per_second", absl::StrFormat("%.2f", gigabytes / absl::ToDoubleSeconds(took))}});
+             {"seconds", Text(took)},
+             {"gigabytes_per_second", absl::StrFormat("%.2f", gigabytes / Seconds(took))}});
   store_.RestoreVersion(*std::move(version));
-  absl::MutexLock lock(&mutex_);
-  files_[file.model()][file.number()] = bytes;
+  const std::lock_guard lock(mutex_);
+  files_[file.model()][file.key()] = {name, bytes};
   return true;
 }
 
@@ -152,16 +162,18 @@ void Spool::Run() {
     if (models.empty()) break;
     for (const std::string& model : models) Report(model, Update(model));
   }
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   ended_ = true;
+  changes_.notify_all();
 }
 
 // Waits until there are some; none at the end.
 std::set<std::string> Spool::NextModels() {
-  absl::MutexLock lock(&mutex_);
-  const auto has_work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_ || !changed_.empty(); };
-  const absl::Duration patience = errors_.empty() ? absl::InfiniteDuration() : kRetryInterval;
-  if (!mutex_.AwaitWithTimeout(absl::Condition(&has_work), patience)) {
+  std::unique_lock lock(mutex_);
+  const auto has_work = [this] { return stopping_ || !changed_.empty(); };
+  if (errors_.empty()) {
+    changes_.wait(lock, has_work);
+  } else if (!changes_.wait_for(lock, kRetryInterval, has_work)) {
     for (const auto& [model, error] : errors_) changed_.insert(model);
   }
   return std::exchange(changed_, {});
@@ -180,8 +192,8 @@ absl::Status Spool::Update(const std::string& model) {
 }
 
 absl::Status Spool::Write(const std::shared_ptr<Version>& version) {
-  const absl::Time begin = absl::Now();
-  const std::string name = SpoolFolder::NameOf(version->model(), version->number());
+  const Clock::time_point begin = Clock::now();
+  const std::string name = SpoolFolder::NameOf(version->model(), version->key());
   const absl::Status status = WriteSpooledVersion(version, folder_.PathOf(name), [this] { return MayGoOn(); });
   if (!status.ok()) {
     return absl::Status(status.code(), absl::StrCat("version ", version->Label(),
@@ -190,38 +202,38 @@ absl::Status Spool::Write(const std::shared_ptr<Version>& version) {
                                                     status.message()));
   }
   {
-    absl::MutexLock lock(&mutex_);
-    files_[version->model()][version->number()] = version->bytes();
+    const std::lock_guard lock(mutex_);
+    files_[version->model()][version->key()] = {name, version->bytes()};
   }
   version->SetSpooled(true);
   log_.Info("version spooled", {{"version", Printable(version->Label())},
                                 {"bytes", absl::StrCat(version->bytes())},
-                                {"seconds", Seconds(absl::Now() - begin)}});
+                                {"seconds", Text(Clock::now() - begin)}});
   return absl::OkStatus();
 }
 
 // The newest file stays in any case: there is nothing newer yet.
 void Spool::RemoveRetired(const std::string& model, const std::vector<std::shared_ptr<Version>>& versions) {
-  std::set<uint64_t> kept;
+  std::set<VersionKey> kept;
   for (const std::shared_ptr<Version>& version : versions) {
-    if (version->state() == v1::VERSION_STATE_COMMITTED) kept.insert(version->number());
+    if (version->state() == v1::VERSION_STATE_COMMITTED) kept.insert(version->key());
   }
   const Files files = FilesOf(model);
   if (!files.empty()) kept.insert(files.rbegin()->first);
-  std::set<uint64_t> removed;
-  for (const auto& [number, bytes] : files) {
-    if (kept.count(number) != 0) continue;
-    if (folder_.Remove(SpoolFolder::NameOf(model, number)).ok()) removed.insert(number);  // otherwise the next time
+  std::set<VersionKey> removed;
+  for (const auto& [key, file] : files) {
+    if (kept.count(key) != 0) continue;
+    if (folder_.Remove(file.name).ok()) removed.insert(key);  // otherwise the next time
   }
   for (const std::shared_ptr<Version>& version : versions) {
-    if (removed.count(version->number()) != 0) version->SetSpooled(false);
+    if (removed.count(version->key()) != 0) version->SetSpooled(false);
   }
-  absl::MutexLock lock(&mutex_);
-  for (const uint64_t number : removed) files_[model].erase(number);
+  const std::lock_guard lock(mutex_);
+  for (const VersionKey& key : removed) files_[model].erase(key);
 }
 
 Spool::Files Spool::FilesOf(const std::string& model) const {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   const auto found = files_.find(model);
   return found == files_.end() ? Files() : found->second;
 }
@@ -231,9 +243,10 @@ absl::Status Spool::SaveRecords() {
   SpoolFolder::Records records = store_.Records();
   for (auto& [model, record] : records) {
     const Files files = FilesOf(model);
-    record.newest_committed = files.empty() ? 0 : files.rbegin()->first;
+    const VersionKey newest = files.empty() ? VersionKey() : files.rbegin()->first;
+    record.newest_committed = newest.epoch == record.trainer_epoch ? newest.number : 0;
     const auto saved = saved_.find(model);
-    if (saved == saved_.end()) continue;
+    if (saved == saved_.end() || saved->second.trainer_epoch != record.trainer_epoch) continue;
     record.newest_committed = std::max(record.newest_committed, saved->second.newest_committed);
   }
   if (records == saved_) return absl::OkStatus();
@@ -248,12 +261,12 @@ void Spool::Report(const std::string& model, const absl::Status& status) {
   bool is_new = false;
   bool was_there = false;
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     if (status.ok()) {
       was_there = errors_.erase(model) != 0;
     } else {
       is_new = std::exchange(errors_[model], error) != error;
-      last_error_at_ = absl::Now();
+      last_error_at_ns_ = UnixNanos();
     }
   }
   if (was_there) log_.Info("the spool can be written again", {{"model", Printable(model)}});
@@ -264,8 +277,8 @@ void Spool::Report(const std::string& model, const absl::Status& status) {
 }
 
 bool Spool::MayGoOn() const {
-  absl::MutexLock lock(&mutex_);
-  return !stopping_ || absl::Now() < deadline_;
+  const std::lock_guard lock(mutex_);
+  return !stopping_ || Clock::now() < deadline_;
 }
 
 v1::SpoolInfo Spool::Info() const {
@@ -276,13 +289,13 @@ v1::SpoolInfo Spool::Info() const {
     if (version->state() == v1::VERSION_STATE_COMMITTED) newest_is_spooled[version->model()] = version->is_spooled();
   }
   for (const auto& [model, spooled] : newest_is_spooled) info.set_pending(info.pending() + (spooled ? 0 : 1));
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   for (const auto& [model, files] : files_) {
     info.set_versions(info.versions() + static_cast<uint32_t>(files.size()));
-    for (const auto& [number, bytes] : files) info.set_bytes(info.bytes() + bytes);
+    for (const auto& [key, file] : files) info.set_bytes(info.bytes() + file.bytes);
   }
   if (!errors_.empty()) info.set_last_error(errors_.begin()->second);
-  if (last_error_at_ != absl::InfinitePast()) info.set_last_error_at_ns(absl::ToUnixNanos(last_error_at_));
+  info.set_last_error_at_ns(last_error_at_ns_);
   return info;
 }
 

@@ -6,18 +6,18 @@
 // or fails, the service goes on from memory, says so, and tries again.
 #pragma once
 
+#include <chrono>
+#include <condition_variable>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
-#include "absl/time/time.h"
 #include "refit/v1/inspect.pb.h"
 #include "server/event_log.h"
 #include "server/spool_folder.h"
@@ -29,6 +29,8 @@ namespace refit {
 // Thread-safe.
 class Spool {
  public:
+  using Clock = std::chrono::steady_clock;
+
   // Takes hold of the folder, removes what an earlier life left half-written, and gives the store the versions that are
   // whole, the newest of each model as far as the store retains them. A damaged one is renamed to *.bad. All bytes are
   // read and checked before it returns. Nobody may use the store yet. `store` must outlive the spool. Errors as
@@ -40,33 +42,41 @@ class Spool {
   Spool& operator=(const Spool&) = delete;
 
   // Writes what is to be written, until `deadline` at the longest, and ends. The destructor does not wait.
-  void Stop(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Stop(Clock::time_point deadline);
 
-  v1::SpoolInfo Info() const ABSL_LOCKS_EXCLUDED(mutex_);
+  v1::SpoolInfo Info() const;
 
  private:
-  using Files = std::map<uint64_t, uint64_t>;  // bytes of each number's
+  struct File {
+    std::string name;
+    uint64_t bytes = 0;
+  };
+  using Files = std::map<VersionKey, File>;
+  struct Found {
+    std::string name;
+    SpooledFile file;
+  };
 
   Spool(SpoolFolder folder, uint64_t max_chunk_bytes, VersionStore& store, EventLog log);
 
   // At the start.
   absl::Status Load();
   absl::Status RestoreRecords();
-  void LoadModel(std::map<uint64_t, SpooledFile> files);
+  void LoadModel(std::map<VersionKey, Found> files);
   // Whether it is served now.
-  bool LoadVersion(const std::string& name, const SpooledFile& file);
+  bool LoadVersion(const Found& found);
   void Quarantine(const std::string& name, const absl::Status& why);
 
   // On the thread.
   void Run();
-  std::set<std::string> NextModels() ABSL_LOCKS_EXCLUDED(mutex_);
+  std::set<std::string> NextModels();
   absl::Status Update(const std::string& model);
   absl::Status Write(const std::shared_ptr<Version>& version);
   void RemoveRetired(const std::string& model, const std::vector<std::shared_ptr<Version>>& versions);
   absl::Status SaveRecords();
-  Files FilesOf(const std::string& model) const ABSL_LOCKS_EXCLUDED(mutex_);
-  void Report(const std::string& model, const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
-  bool MayGoOn() const ABSL_LOCKS_EXCLUDED(mutex_);
+  Files FilesOf(const std::string& model) const;
+  void Report(const std::string& model, const absl::Status& status);
+  bool MayGoOn() const;
 
   const SpoolFolder folder_;
   const uint64_t max_chunk_bytes_;
@@ -75,14 +85,16 @@ class Spool {
   SpoolFolder::Records saved_;  // only on the thread
   uint64_t observer_ = 0;
 
-  mutable absl::Mutex mutex_;
-  std::map<std::string, Files> files_ ABSL_GUARDED_BY(mutex_);
-  std::set<std::string> changed_ ABSL_GUARDED_BY(mutex_);              // models to look at
-  std::map<std::string, std::string> errors_ ABSL_GUARDED_BY(mutex_);  // of models whose last write failed
-  absl::Time last_error_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  bool ended_ ABSL_GUARDED_BY(mutex_) = true;  // the thread
-  absl::Time deadline_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
+  // Standard ones: Abseil's wait by the wall clock. The lock guards all that follows.
+  mutable std::mutex mutex_;
+  std::condition_variable changes_;
+  std::map<std::string, Files> files_;
+  std::set<std::string> changed_;              // models to look at
+  std::map<std::string, std::string> errors_;  // of models whose last write failed
+  int64_t last_error_at_ns_ = 0;               // the time of day; 0: never
+  bool stopping_ = false;
+  bool ended_ = true;  // the thread
+  Clock::time_point deadline_ = Clock::time_point::max();
   std::thread thread_;
 };
 

@@ -66,10 +66,11 @@ absl::StatusOr<FileDescriptor> TakeLock(int folder, const std::string& path) {
       absl::StrCat(Printable(path), " is used by another refit-server; each needs a folder of its own"));
 }
 
-// <model>-<16 hexadecimal digits>-<20 digits>.safetensors
+// <model>-<16 hexadecimal digits>-<20 digits>.safetensors, the latter perhaps twice.
 bool IsVersionName(absl::string_view name) {
   if (!absl::ConsumeSuffix(&name, kVersionSuffix) || name.size() < kModelDigits + kNumberDigits + 2) return false;
   const absl::string_view number = name.substr(name.size() - kNumberDigits);
+  // Of a name with an epoch these are the last of its digits.
   const absl::string_view model = name.substr(name.size() - kNumberDigits - 1 - kModelDigits, kModelDigits);
   return absl::c_all_of(number, [](unsigned char c) { return absl::ascii_isdigit(c); }) &&
          absl::c_all_of(model, [](unsigned char c) { return absl::ascii_isxdigit(c); });
@@ -125,13 +126,18 @@ absl::StatusOr<SpoolFolder::Contents> SpoolFolder::List() const {
 
 std::string SpoolFolder::PathOf(absl::string_view name) const { return absl::StrCat(path_, "/", name); }
 
-std::string SpoolFolder::NameOf(const std::string& model, uint64_t number) {
+std::string SpoolFolder::NameOf(const std::string& model, const VersionKey& key) {
   std::string shown = model.substr(0, kShownModelBytes);
   for (char& c : shown) {
     if (!absl::ascii_isalnum(static_cast<unsigned char>(c)) && c != '_' && c != '-') c = '_';
   }
   const uint64_t digest = DigestBytes({reinterpret_cast<const std::byte*>(model.data()), model.size()});
-  return absl::StrFormat("%s-%016x-%020u%s", shown, digest, number, kVersionSuffix);
+  const std::string epoch = key.epoch == 0 ? "" : absl::StrFormat("%020u-", key.epoch);
+  return absl::StrFormat("%s-%016x-%s%020u%s", shown, digest, epoch, key.number, kVersionSuffix);
+}
+
+bool SpoolFolder::IsNameOf(absl::string_view name, const std::string& model, const VersionKey& key) {
+  return name == NameOf(model, key) || name == NameOf(model, {0, key.number});
 }
 
 absl::Status SpoolFolder::Remove(absl::string_view name) const {

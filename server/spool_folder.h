@@ -1,10 +1,13 @@
 // The folder that versions are kept in on disk: whose it is, and what lies in it under which name.
 //
-//   <model>-<its digest>-<number>.safetensors      a version, whole (spooled_version.h)
-//   <the same>.bad                                 one that was found damaged, for somebody to look at
-//   models.json                                    numbers and trainer epochs that must not be used again
-//   lock                                           held by the service that uses the folder
-//   .refit-*.tmp                                   on its way to one of the names above; removed at the next start
+//   <model>-<its digest>-<number>.safetensors           a version, whole (spooled_version.h), without a trainer epoch
+//   <model>-<its digest>-<epoch>-<number>.safetensors   one of a trainer epoch
+//   <the same>.bad                                      one that was found damaged, for somebody to look at
+//   models.json                                         numbers and trainer epochs that must not be used again
+//   lock                                                held by the service that uses the folder
+//   .refit-*.tmp                                        on its way to one of the names above; removed at the next start
+//
+// Older files of an epoch have none in their names; they are read and kept.
 //
 // Whoever may write here is trusted: the folder must belong to the service's user, and nobody else may write to it.
 #pragma once
@@ -40,7 +43,9 @@ class SpoolFolder {
 
   std::string PathOf(absl::string_view name) const;
   // The name of a version's file. Of the model's name only what is harmless stands in it.
-  static std::string NameOf(const std::string& model, uint64_t number);
+  static std::string NameOf(const std::string& model, const VersionKey& key);
+  // Whether a version may lie under this name: its own, or what it had before epochs stood in names.
+  static bool IsNameOf(absl::string_view name, const std::string& model, const VersionKey& key);
 
   absl::Status Remove(absl::string_view name) const;
   // Out of the way, but kept.

@@ -30,7 +30,7 @@ class SpooledFile {
   static absl::StatusOr<SpooledFile> Open(const std::string& path);
 
   const std::string& model() const { return summary_.model(); }
-  uint64_t number() const { return summary_.version(); }
+  VersionKey key() const { return KeyOf(summary_); }
   const v1::VersionSummary& summary() const { return summary_; }
 
   // Reads all bytes, and gives the version if they are those that were committed: it borrows the file's memory, mapped

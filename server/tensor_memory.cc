@@ -4,10 +4,11 @@
 
 namespace refit {
 
-TensorMemory::TensorMemory(uint64_t budget_bytes, Backing backing)
+TensorMemory::TensorMemory(uint64_t budget_bytes, Backing backing, std::function<void(const absl::Status&)> on_unshared)
     : budget_bytes_(budget_bytes),
       pool_(
-          budget_bytes, BufferPool::Fit::kExact, [waiters = waiters_] { waiters->OnRelease(); }, backing) {}
+          budget_bytes, BufferPool::Fit::kExact, [waiters = waiters_] { waiters->OnRelease(); }, backing,
+          std::move(on_unshared)) {}
 
 uint64_t TensorMemory::releases() const {
   absl::MutexLock lock(&waiters_->mutex);

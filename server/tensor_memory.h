@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "common/tensor/buffer.h"
@@ -16,8 +17,9 @@ namespace refit {
 // Thread-safe. Outlived by its buffers, which then are freed.
 class TensorMemory {
  public:
-  // `budget_bytes` binds TryGet alone, and how much idle memory is kept.
-  explicit TensorMemory(uint64_t budget_bytes, Backing backing = Backing::kPrivate);
+  // `budget_bytes` binds TryGet alone, and how much idle memory is kept. `on_unshared`: see BufferPool.
+  explicit TensorMemory(uint64_t budget_bytes, Backing backing = Backing::kPrivate,
+                        std::function<void(const absl::Status&)> on_unshared = nullptr);
 
   // A buffer whose place in the budget was reserved elsewhere.
   absl::StatusOr<std::shared_ptr<Buffer>> Get(size_t size) { return pool_.Get(size); }

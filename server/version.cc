@@ -5,15 +5,25 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/time/clock.h"
 #include "common/net/states.h"
+#include "common/net/wall_clock.h"
 #include "common/wire/digest.h"
 
 namespace refit {
 namespace {
 
-// 0 if the clock was set back meanwhile.
-uint64_t NsBetween(int64_t begin, int64_t end) { return end > begin ? end - begin : 0; }
+using Clock = std::chrono::steady_clock;
+
+uint64_t NsBetween(Clock::time_point begin, Clock::time_point end) {
+  return std::chrono::nanoseconds(std::max(end - begin, Clock::duration::zero())).count();
+}
+
+SlabPlan PlanSlabs(const VersionPlan& plan) {
+  std::vector<uint64_t> sizes;
+  sizes.reserve(plan.outputs.size());
+  for (const VersionPlan::Output& output : plan.outputs) sizes.push_back(output.planned.hf.ByteSize());
+  return SlabPlan(sizes);
+}
 
 }  // namespace
 
@@ -22,9 +32,10 @@ Version::Version(VersionIdentity identity, VersionPlan plan, uint64_t chunk_byte
       plan_(std::move(plan)),
       chunk_bytes_(chunk_bytes),
       memory_(std::move(memory)),
-      assembly_(plan_.native, identity_.world) {
+      assembly_(plan_.native, identity_.world),
+      opened_at_ns_(UnixNanos()),
+      opened_at_(Clock::now()) {
   absl::MutexLock lock(&mutex_);
-  opened_at_ns_ = absl::GetCurrentTimeNanos();
   installs_held_ = identity_.hold_installs;
   incomplete_tensors_ = size();
   tensors_.reserve(size());
@@ -33,6 +44,7 @@ Version::Version(VersionIdentity identity, VersionPlan plan, uint64_t chunk_byte
     tensors_.push_back({nullptr, 0, ChunkProgress(spec(i).ByteSize(), chunk_bytes_)});
     tensors_.back().chunk_digests.resize(chunk_count(i));
   }
+  if (memory_ != nullptr && !is_streamed()) slabs_ = Slabs(PlanSlabs(plan_));
   for (size_t i = 0; i < plan_.native.size(); ++i) {
     if (!plan_.outputs_of_native[i].empty()) declared_bytes_ += plan_.native[i].ByteSize();
   }
@@ -61,6 +73,11 @@ absl::StatusOr<std::shared_ptr<Version>> Version::Restore(VersionIdentity identi
 }
 
 uint64_t Version::chunk_count(size_t tensor) const { return ChunkCount(spec(tensor).ByteSize(), chunk_bytes_); }
+
+SlabPlan Version::slab_plan() const {
+  absl::MutexLock lock(&mutex_);
+  return slabs_.plan();
+}
 
 std::string Version::Label() const { return absl::StrCat(identity_.model, "/", identity_.number); }
 
@@ -91,10 +108,11 @@ v1::VersionSummary Version::Summary() const {
   summary.set_declared_bytes(declared_bytes_);
   summary.set_declared_tensors(plan_.native.size());
   summary.set_opened_at_ns(opened_at_ns_);
-  summary.set_closed_at_ns(closed_at_ns_);
-  if (assembled_at_ns_ != 0) {
-    summary.set_open_ns(NsBetween(opened_at_ns_, assembled_at_ns_));
-    summary.set_receive_ns(NsBetween(assembled_at_ns_, received_at_ns_));
+  summary.set_elapsed_ns(NsBetween(opened_at_, closed_at_.value_or(Clock::now())));
+  if (closed_at_.has_value()) summary.set_closed_at_ns(opened_at_ns_ + static_cast<int64_t>(summary.elapsed_ns()));
+  if (assembled_at_.has_value()) {
+    summary.set_open_ns(NsBetween(opened_at_, *assembled_at_));
+    summary.set_receive_ns(NsBetween(*assembled_at_, received_at_));
     summary.set_convert_ns(convert_ns_);
   }
   summary.set_abort_reason(abort_reason_);
@@ -284,11 +302,10 @@ absl::StatusOr<std::shared_ptr<Buffer>> Version::DataFor(size_t tensor, bool wit
   if (absl::Status status = DataStatus(); !status.ok()) return status;
   Tensor& t = tensors_[tensor];
   if (t.data == nullptr) {
-    const uint64_t bytes = spec(tensor).ByteSize();
     const auto get = [this](size_t size) { return memory_->Get(size); };
-    absl::StatusOr<std::shared_ptr<Buffer>> data = within          ? memory_->TryGet(bytes)
-                                                   : is_streamed() ? get(bytes)  // to be given up tensor by tensor
-                                                                   : small_.Get(bytes, get);
+    absl::StatusOr<std::shared_ptr<Buffer>> data = within          ? memory_->TryGet(spec(tensor).ByteSize())
+                                                   : is_streamed() ? get(spec(tensor).ByteSize())
+                                                                   : slabs_.Get(tensor, get);
     if (!data.ok()) return data.status();
     t.data = *std::move(data);
   }
@@ -343,17 +360,18 @@ absl::StatusOr<bool> Version::Join(uint32_t rank, std::vector<Box> boxes) {
   if (!is_last.ok() || !*is_last) return is_last;
   {
     absl::MutexLock lock(&mutex_);
-    assembled_at_ns_ = received_at_ns_ = absl::GetCurrentTimeNanos();
+    assembled_at_ = Clock::now();
+    received_at_ = *assembled_at_;
   }
   WakeReady();
   return is_last;
 }
 
-void Version::AddConverted(uint64_t bytes, int64_t begin_ns) {
-  const int64_t now_ns = absl::GetCurrentTimeNanos();
+void Version::AddConverted(uint64_t bytes, Clock::time_point begin) {
+  const Clock::time_point now = Clock::now();
   received_bytes_ += bytes;
-  received_at_ns_ = now_ns;
-  convert_ns_ += NsBetween(begin_ns, now_ns);
+  received_at_ = now;
+  convert_ns_ += NsBetween(begin, now);
 }
 
 absl::Status Version::SetCommitted() {
@@ -374,7 +392,7 @@ absl::Status Version::SetCommittedLocked() {
   for (size_t i = 0; i < size(); ++i) digester.Add(spec(i), *tensors_[i].digest);
   manifest_digest_ = digester.Finish();
   state_ = v1::VERSION_STATE_COMMITTED;
-  closed_at_ns_ = absl::GetCurrentTimeNanos();
+  closed_at_ = Clock::now();
   return absl::OkStatus();
 }
 
@@ -385,7 +403,7 @@ bool Version::SetAborted(std::string reason, bool fenced) {
   state_ = v1::VERSION_STATE_ABORTED;
   abort_reason_ = std::move(reason);
   fenced_ = fenced;
-  closed_at_ns_ = absl::GetCurrentTimeNanos();
+  closed_at_ = Clock::now();
   DropDataLocked(dropped);
   return true;
 }
@@ -418,7 +436,7 @@ void Version::DropDataLocked(Dropped& dropped) {
   if (!holds_data_) return;
   holds_data_ = false;
   for (Tensor& t : tensors_) dropped.push_back(std::move(t.data));
-  small_ = {};
+  slabs_ = {};
 }
 
 bool Version::HoldsData() const {

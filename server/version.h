@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <list>
@@ -18,6 +19,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 #include "common/adapters/plan.h"
+#include "common/net/version_key.h"
 #include "common/tensor/slab.h"
 #include "refit/v1/types.pb.h"
 #include "server/assembly.h"
@@ -65,8 +67,11 @@ class Version : public std::enable_shared_from_this<Version> {
   const VersionIdentity& identity() const { return identity_; }
   const std::string& model() const { return identity_.model; }
   uint64_t number() const { return identity_.number; }
+  VersionKey key() const { return {identity_.trainer_epoch, identity_.number}; }
   const VersionPlan& plan() const { return plan_; }
   uint64_t chunk_bytes() const { return chunk_bytes_; }
+  // Where its tensors lie; of no slabs if it is streamed or restored, since each tensor then has memory of its own.
+  SlabPlan slab_plan() const ABSL_LOCKS_EXCLUDED(mutex_);
   // The manifest has size() tensors; spec(i) and chunk_count(i) are known from the beginning.
   size_t size() const { return plan_.outputs.size(); }
   const TensorSpec& spec(size_t tensor) const { return plan_.outputs[tensor].planned.hf; }
@@ -151,6 +156,7 @@ class Version : public std::enable_shared_from_this<Version> {
  private:
   friend class VersionBuilder;
   friend class VersionStore;
+  using Clock = std::chrono::steady_clock;
 
   struct Tensor {
     std::shared_ptr<Buffer> data;  // null until the first byte comes, and after the data were dropped
@@ -178,8 +184,8 @@ class Version : public std::enable_shared_from_this<Version> {
   void Publish(size_t tensor, const ChunkCounts& written);
   // For VersionBuilder: a rank declares its shards; see Assembly.
   absl::StatusOr<bool> Join(uint32_t rank, std::vector<Box> boxes);
-  // For VersionBuilder: native bytes came, and have been converted since `begin_ns`.
-  void AddConverted(uint64_t bytes, int64_t begin_ns);
+  // For VersionBuilder: native bytes came, and have been converted since `begin`.
+  void AddConverted(uint64_t bytes, Clock::time_point begin);
 
   // For VersionStore, which calls WakeReady once it holds no lock.
   absl::Status SetCommitted() ABSL_LOCKS_EXCLUDED(mutex_);
@@ -222,7 +228,7 @@ class Version : public std::enable_shared_from_this<Version> {
   bool spooled_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<v1::VersionSummary> restored_ ABSL_GUARDED_BY(mutex_);  // as it was when it was stored
   std::vector<Tensor> tensors_ ABSL_GUARDED_BY(mutex_);
-  Slab small_ ABSL_GUARDED_BY(mutex_);  // that the small ones are cut from
+  Slabs slabs_ ABSL_GUARDED_BY(mutex_);  // that they lie in, unless the version is streamed
   size_t incomplete_tensors_ ABSL_GUARDED_BY(mutex_) = 0;
   bool holds_data_ ABSL_GUARDED_BY(mutex_) = true;
   std::list<size_t> readers_ ABSL_GUARDED_BY(mutex_);  // the first tensor that each still lacks
@@ -230,11 +236,12 @@ class Version : public std::enable_shared_from_this<Version> {
   std::atomic<uint64_t> received_bytes_{0};
   uint64_t converted_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t manifest_digest_ ABSL_GUARDED_BY(mutex_) = 0;
-  int64_t opened_at_ns_ ABSL_GUARDED_BY(mutex_) = 0;
-  int64_t closed_at_ns_ ABSL_GUARDED_BY(mutex_) = 0;
-  int64_t assembled_at_ns_ ABSL_GUARDED_BY(mutex_) = 0;  // all ranks have declared
-  std::atomic<int64_t> received_at_ns_{0};               // the last bytes so far
-  std::atomic<uint64_t> convert_ns_{0};                  // sum over all threads
+  const int64_t opened_at_ns_;  // the time of day
+  const Clock::time_point opened_at_;
+  std::optional<Clock::time_point> closed_at_ ABSL_GUARDED_BY(mutex_);
+  std::optional<Clock::time_point> assembled_at_ ABSL_GUARDED_BY(mutex_);  // all ranks have declared
+  std::atomic<Clock::time_point> received_at_{};                           // the last bytes so far
+  std::atomic<uint64_t> convert_ns_{0};                                    // sum over all threads
   uint64_t next_waiter_ ABSL_GUARDED_BY(mutex_) = 1;
   std::map<uint64_t, Waiter> waiters_ ABSL_GUARDED_BY(mutex_);
 };

@@ -1,14 +1,15 @@
 #include "server/version_builder.h"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "absl/time/clock.h"
 #include "common/adapters/native_range_writer.h"
+#include "common/limits/within_memory.h"
 #include "common/net/status.h"
 #include "common/tensor/kernels.h"
 #include "server/limit_reached.h"
@@ -46,6 +47,21 @@ absl::StatusOr<VersionPlan> Plan(const Adapter& adapter, const BuildOptions& opt
   if (!plan.ok()) return plan;
   if (absl::Status status = CheckNoExtraState(*plan); !status.ok()) return status;
   return plan;
+}
+
+// Workers would install nothing, and be told that all went well.
+absl::Status CheckNotEmpty(const VersionPlan& plan, const BuildOptions& options) {
+  const auto has_bytes = [](const VersionPlan::Output& output) { return output.planned.hf.ByteSize() > 0; };
+  if (options.allow_empty || std::any_of(plan.outputs.begin(), plan.outputs.end(), has_bytes)) return absl::OkStatus();
+  const std::string why = plan.native.empty() ? "no tensors were declared"
+                          : plan.outputs.empty()
+                              ? absl::StrCat("exclude_key_regex '", Printable(options.exclude_key_regex),
+                                             "' leaves none of the ", plan.native.size(), " tensors declared")
+                              : absl::StrCat("all ", plan.outputs.size(), " tensors are empty, such as ",
+                                             plan.outputs.front().planned.hf.ToString());
+  return absl::InvalidArgumentError(absl::StrCat("version ", Printable(options.model), "/", options.version,
+                                                 " would hold nothing: ", why,
+                                                 "; allow_empty (refit push --allow-empty) if that is meant"));
 }
 
 absl::Status CheckOptions(const BuildOptions& options, size_t tensors) {
@@ -101,7 +117,7 @@ uint64_t PieceBytes(const TensorPart& shard) {
 
 absl::StatusOr<std::unique_ptr<VersionBuilder>> VersionBuilder::Open(VersionStore& store, const BuildOptions& options,
                                                                      std::vector<TensorSpec> native) {
-  return Open(store, options, WholeParts(std::move(native)));
+  return WithinMemory("a version", [&] { return Open(store, options, WholeParts(std::move(native))); });
 }
 
 absl::StatusOr<std::unique_ptr<VersionBuilder>> VersionBuilder::Open(VersionStore& store, const BuildOptions& options,
@@ -114,6 +130,7 @@ absl::StatusOr<std::unique_ptr<VersionBuilder>> VersionBuilder::Open(VersionStor
   for (const TensorPart& shard : shards) native.push_back(shard.tensor);
   absl::StatusOr<VersionPlan> plan = Plan(**adapter, options, std::move(native));
   if (!plan.ok()) return plan.status();
+  if (absl::Status status = CheckNotEmpty(*plan, options); !status.ok()) return status;
   VersionIdentity identity{options.model, options.version, std::string((*adapter)->name()), options.publisher,
                            options.world};
   identity.hold_installs = options.hold_installs;
@@ -135,7 +152,14 @@ absl::StatusOr<std::unique_ptr<VersionBuilder>> VersionBuilder::Open(VersionStor
 VersionBuilder::VersionBuilder(VersionStore& store, std::shared_ptr<Version> version, uint32_t rank)
     : store_(store), version_(std::move(version)), rank_(rank) {}
 
-VersionBuilder::~VersionBuilder() { Abort("its trainer went away before the commit"); }
+VersionBuilder::~VersionBuilder() {
+  if (guard_.forked()) KeepForGood(version_);
+  Abort("its trainer went away before the commit");
+}
+
+absl::Status VersionBuilder::CheckNotForked() const {
+  return guard_.Check(absl::StrCat("version ", version_->Label()));
+}
 
 absl::Status VersionBuilder::Join(std::vector<TensorPart> shards) {
   std::vector<Box> boxes;
@@ -226,6 +250,7 @@ absl::Status VersionBuilder::CheckComplete() const {
 }
 
 absl::Status VersionBuilder::Append(size_t index, uint64_t offset, absl::Span<const std::byte> bytes) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   if (absl::Status status = CheckComplete(); !status.ok()) return status;
   if (absl::Status status = CheckRange(index, offset, bytes.size()); !status.ok()) return status;
   if (bytes.empty()) return absl::OkStatus();
@@ -245,6 +270,7 @@ absl::StatusOr<std::shared_ptr<Buffer>> VersionBuilder::DataFor(size_t output) {
 }
 
 absl::StatusOr<bool> VersionBuilder::HasRoom(size_t index) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   if (!version_->is_streamed() || index >= shards_.size()) return true;
   if (absl::Status status = CheckComplete(); !status.ok()) return status;
   if (is_digest_only(index)) return true;
@@ -273,7 +299,11 @@ absl::Status VersionBuilder::Write(size_t index, uint64_t offset, absl::Span<con
 }
 
 absl::Status VersionBuilder::WritePiece(size_t index, uint64_t offset, absl::Span<const std::byte> bytes) {
-  const int64_t begin_ns = absl::GetCurrentTimeNanos();
+  return WithinMemory("a conversion", [&] { return ConvertPiece(index, offset, bytes); });
+}
+
+absl::Status VersionBuilder::ConvertPiece(size_t index, uint64_t offset, absl::Span<const std::byte> bytes) {
+  const auto begin = std::chrono::steady_clock::now();
   const VersionPlan& plan = version_->plan();
   for (const size_t output : plan.outputs_of_native[index]) {
     const PlannedOutput& planned = plan.outputs[output].planned;
@@ -290,16 +320,18 @@ absl::Status VersionBuilder::WritePiece(size_t index, uint64_t offset, absl::Spa
                      [&written](const StridedRuns& runs) { written.Add(runs); });
     version_->Publish(output, written);
   }
-  version_->AddConverted(bytes.size(), begin_ns);
+  version_->AddConverted(bytes.size(), begin);
   return absl::OkStatus();
 }
 
 absl::Status VersionBuilder::Finish(size_t index, uint64_t digest) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   if (is_digest_only(index)) received_[index] = shards_[index].ByteSize();
   return version_->assembly().CheckDigest(rank_, index, digest);
 }
 
 absl::StatusOr<v1::VersionSummary> VersionBuilder::Commit() {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   size_t incomplete = 0;
   size_t first = shards_.size();
   for (size_t i = 0; i < shards_.size(); ++i) {
@@ -319,6 +351,8 @@ absl::StatusOr<v1::VersionSummary> VersionBuilder::Commit() {
   return version_->Summary();
 }
 
-bool VersionBuilder::Abort(absl::string_view reason) { return joined_ && store_.Abort(*version_, AsRank(reason)); }
+bool VersionBuilder::Abort(absl::string_view reason) {
+  return !guard_.forked() && joined_ && store_.Abort(*version_, AsRank(reason));
+}
 
 }  // namespace refit

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "common/process/fork_guard.h"
 #include "common/tensor/box.h"
 #include "common/tensor/tensor_spec.h"
 #include "server/version_store.h"
@@ -34,13 +35,16 @@ struct BuildOptions {
   bool hold_installs = false;
   // Of the trainer's runs, which one; see OpenVersion.trainer_epoch.
   uint64_t trainer_epoch = 0;
+  // A version without any bytes is meant, and not refused.
+  bool allow_empty = false;
   // Limits on what is declared.
   uint64_t max_tensors = 1'000'000;
   size_t max_name_bytes = kMaxNameBytes;
 };
 
 // One rank's hand in an open version. Destroying it before the version is committed aborts the version. Not
-// thread-safe, but the builders of a version's ranks may work at the same time; the store must outlive it.
+// thread-safe, but the builders of a version's ranks may work at the same time; the store must outlive it. In a child
+// of a fork FAILED_PRECONDITION; the parent's version stays as it is.
 class VersionBuilder {
  public:
   // Plans, opens or joins, with this rank's box of every native tensor. Bytes may come once the version's assembly is
@@ -98,9 +102,11 @@ class VersionBuilder {
  private:
   VersionBuilder(VersionStore& store, std::shared_ptr<Version> version, uint32_t rank);
   absl::Status Join(std::vector<TensorPart> shards);
+  absl::Status CheckNotForked() const;
   // Converts and publishes these bytes, which may be many.
   absl::Status Write(size_t index, uint64_t offset, absl::Span<const std::byte> bytes);
   absl::Status WritePiece(size_t index, uint64_t offset, absl::Span<const std::byte> bytes);
+  absl::Status ConvertPiece(size_t index, uint64_t offset, absl::Span<const std::byte> bytes);
   // The memory of an output; null while a streamed version has no room for it.
   absl::StatusOr<std::shared_ptr<Buffer>> DataFor(size_t output);
   // That all ranks have joined: FAILED_PRECONDITION.
@@ -110,6 +116,7 @@ class VersionBuilder {
   // "rank 3: it went away", of a version that several push together.
   std::string AsRank(absl::string_view what) const;
 
+  const ForkGuard guard_;
   VersionStore& store_;
   WorkQueue* helpers_ = nullptr;
   const std::shared_ptr<Version> version_;

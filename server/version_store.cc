@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <limits>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/limits/host_limits.h"
 #include "common/net/states.h"
 #include "server/limit_reached.h"
 
@@ -14,13 +16,20 @@ namespace {
 
 constexpr size_t kMaxModelNameBytes = 256;
 
-std::shared_ptr<Version> NewestIn(const std::map<uint64_t, std::shared_ptr<Version>>& versions, bool committed_only) {
+bool IsLive(const Version& version, bool committed_only) {
+  const v1::VersionState state = version.state();
+  return state == v1::VERSION_STATE_COMMITTED || (state == v1::VERSION_STATE_OPEN && !committed_only);
+}
+
+// That must not be given up: the newest committed version, and the newest that has bytes.
+std::set<std::shared_ptr<Version>> MustStay(const std::map<VersionKey, std::shared_ptr<Version>>& versions) {
+  std::set<std::shared_ptr<Version>> stay;
   for (auto it = versions.rbegin(); it != versions.rend(); ++it) {
-    const v1::VersionState state = it->second->state();
-    if (state == v1::VERSION_STATE_COMMITTED) return it->second;
-    if (state == v1::VERSION_STATE_OPEN && !committed_only) return it->second;
+    if (!IsLive(*it->second, /*committed_only=*/true)) continue;
+    stay.insert(it->second);
+    if (it->second->bytes() > 0) break;
   }
-  return nullptr;
+  return stay;
 }
 
 // Sum of the HF tensors' bytes; the largest number there is if it is beyond that.
@@ -33,11 +42,16 @@ uint64_t TotalBytes(const VersionPlan& plan) {
   return total;
 }
 
-std::string DescribeKnown(const std::map<uint64_t, std::shared_ptr<Version>>& versions) {
+StoreOptions WithBudget(StoreOptions options) {
+  if (options.memory_budget_bytes == 0) options.memory_budget_bytes = DefaultMemoryBudget();
+  return options;
+}
+
+std::string DescribeKnown(const std::map<VersionKey, std::shared_ptr<Version>>& versions) {
   constexpr size_t kShown = 10;
   std::vector<std::string> shown;
   for (auto it = versions.rbegin(); it != versions.rend() && shown.size() < kShown; ++it) {
-    shown.push_back(absl::StrCat(it->first));
+    shown.push_back(absl::StrCat(it->first.number));
   }
   if (shown.empty()) return "it has none";
   return absl::StrCat("it has ", absl::StrJoin(shown, ", "), versions.size() > kShown ? ", ..." : "");
@@ -45,16 +59,25 @@ std::string DescribeKnown(const std::map<uint64_t, std::shared_ptr<Version>>& ve
 
 }  // namespace
 
+uint64_t DefaultMemoryBudget() {
+  constexpr uint64_t kMost = uint64_t{8} << 30;
+  const uint64_t usable = LeastMemoryLimit().bytes;
+  return usable == 0 ? kMost : std::min(kMost, usable / 2);
+}
+
 VersionStore::VersionStore(StoreOptions options)
-    : options_(options),
-      memory_(std::make_shared<TensorMemory>(options.memory_budget_bytes,
-                                             options.shared_memory ? Backing::kShared : Backing::kPrivate)),
-      prefault_(options.prefault && options.retain_versions > 0 ? std::make_unique<WorkQueue>(1) : nullptr) {}
+    : options_(WithBudget(std::move(options))),
+      // What is streamed is given up as soon as it was sent, and so not shared.
+      memory_(std::make_shared<TensorMemory>(
+          options_.memory_budget_bytes,
+          options_.shared_memory && options_.retain_versions > 0 ? Backing::kShared : Backing::kPrivate,
+          options_.on_unshared)),
+      prefault_(options_.prefault && options_.retain_versions > 0 ? std::make_unique<WorkQueue>(1) : nullptr) {}
 
 absl::StatusOr<std::shared_ptr<Version>> VersionStore::FindToJoin(const VersionIdentity& identity, uint32_t rank) {
   const auto model = models_.find(identity.model);
   if (identity.world <= 1 || model == models_.end()) return nullptr;
-  const auto found = model->second.find(identity.number);
+  const auto found = model->second.find({identity.trainer_epoch, identity.number});
   if (found == model->second.end()) return nullptr;
   const std::shared_ptr<Version>& version = found->second;
   const v1::VersionSummary summary = version->Summary();
@@ -64,8 +87,7 @@ absl::StatusOr<std::shared_ptr<Version>> VersionStore::FindToJoin(const VersionI
                                                    " ranks, but rank ", rank, " says it is one of ", identity.world));
   }
   if (summary.state() == v1::VERSION_STATE_OPEN && !assembly.HasJoined(rank)) return version;
-  const bool is_meant =
-      assembly.world() == identity.world && version->identity().trainer_epoch == identity.trainer_epoch;
+  const bool is_meant = assembly.world() == identity.world;
   if (summary.state() == v1::VERSION_STATE_ABORTED && is_meant && assembly.Hear(rank)) {
     return absl::AbortedError(absl::StrCat("version ", version->Label(), " was aborted before rank ", rank,
                                            " came: ", summary.abort_reason()));
@@ -87,13 +109,13 @@ absl::Status VersionStore::CheckIdentity(const VersionIdentity& identity) const 
 absl::Status VersionStore::Fence(const VersionIdentity& identity, Changes& changes) {
   const auto record = records_.find(identity.model);
   if (record == records_.end()) return absl::OkStatus();  // nothing to fence
-  uint64_t& seen = record->second.trainer_epoch;
+  const uint64_t seen = record->second.trainer_epoch;
   if (identity.trainer_epoch < seen) {
     return absl::FailedPreconditionError(absl::StrCat("version ", identity.model, "/", identity.number,
                                                       " comes from trainer epoch ", identity.trainer_epoch,
                                                       ", but epoch ", seen, " has taken over"));
   }
-  for (const auto& [number, version] : models_[identity.model]) {
+  for (const auto& [key, version] : models_[identity.model]) {
     if (version->identity().trainer_epoch >= identity.trainer_epoch) continue;
     const bool aborted = version->SetAborted(
         absl::StrCat("its trainer epoch ", version->identity().trainer_epoch, " was fenced off: epoch ",
@@ -103,14 +125,14 @@ absl::Status VersionStore::Fence(const VersionIdentity& identity, Changes& chang
     ++outcomes_[identity.model].fenced;
     changes.push_back(version);
   }
-  seen = identity.trainer_epoch;
+  if (identity.trainer_epoch > seen) record->second = {0, identity.trainer_epoch};
   return absl::OkStatus();
 }
 
 absl::Status VersionStore::CheckOpenVersions() const {
   uint32_t open = 0;
   for (const auto& [model, versions] : models_) {
-    for (const auto& [number, version] : versions) open += version->state() == v1::VERSION_STATE_OPEN ? 1 : 0;
+    for (const auto& [key, version] : versions) open += version->state() == v1::VERSION_STATE_OPEN ? 1 : 0;
   }
   if (open < options_.max_open_versions) return absl::OkStatus();
   return LimitReached("--max-open-versions",
@@ -122,9 +144,10 @@ absl::Status VersionStore::CheckMayOpen(const VersionIdentity& identity) const {
   const std::string label = absl::StrCat(identity.model, "/", identity.number);
   const auto model = models_.find(identity.model);
   if (model == models_.end()) return CheckOpenVersions();
-  for (const auto& [number, version] : model->second) {
+  const VersionKey wanted{identity.trainer_epoch, identity.number};
+  for (const auto& [key, version] : model->second) {
     if (version->state() != v1::VERSION_STATE_OPEN) continue;
-    if (number == identity.number) {
+    if (key == wanted) {
       return absl::AlreadyExistsError(absl::StrCat("version ", label, " is being pushed already, by '",
                                                    Printable(version->identity().publisher), "'"));
     }
@@ -133,11 +156,13 @@ absl::Status VersionStore::CheckMayOpen(const VersionIdentity& identity) const {
   }
   const uint64_t newest = records_.at(identity.model).newest_committed;
   if (identity.number > newest) return CheckOpenVersions();
-  const auto known = model->second.find(identity.number);
+  const auto known = model->second.find(wanted);
   const bool was_committed = known != model->second.end() && known->second->state() != v1::VERSION_STATE_ABORTED;
-  const std::string message = absl::StrCat("version ", label, was_committed ? " was committed before" : " lies below",
-                                           was_committed ? "; the newest is " : " the newest committed version ",
-                                           newest, "; expected a larger number");
+  const std::string message =
+      absl::StrCat("version ", label, was_committed ? " was committed before" : " lies below",
+                   was_committed ? "; the newest is " : " the newest committed version ", newest,
+                   "; expected a larger number, or a larger trainer_epoch, whose numbers may "
+                   "start anew");
   return was_committed ? absl::AlreadyExistsError(message) : absl::FailedPreconditionError(message);
 }
 
@@ -149,7 +174,7 @@ std::map<std::string, VersionStore::Outcomes> VersionStore::outcomes() const {
 uint64_t VersionStore::ReservedLocked() const {
   uint64_t reserved = 0;
   for (const auto& [model, versions] : models_) {
-    for (const auto& [number, version] : versions) {
+    for (const auto& [key, version] : versions) {
       reserved += version->reserved_bytes();
     }
   }
@@ -162,10 +187,10 @@ absl::Status VersionStore::MakeRoom(const std::string& label, uint64_t bytes, Ch
   // First what is retired and only kept for slow readers, then committed versions older than their model's newest.
   for (const v1::VersionState expendable : {v1::VERSION_STATE_RETIRED, v1::VERSION_STATE_COMMITTED}) {
     for (auto& [model, versions] : models_) {
-      const std::shared_ptr<Version> newest = NewestIn(versions, /*committed_only=*/true);
-      for (auto& [number, version] : versions) {
+      const std::set<std::shared_ptr<Version>> stay = MustStay(versions);
+      for (auto& [key, version] : versions) {
         if (fits()) break;
-        if (version == newest || version->state() != expendable || version->reserved_bytes() == 0) continue;
+        if (stay.count(version) != 0 || version->state() != expendable || version->reserved_bytes() == 0) continue;
         reserved -= version->reserved_bytes();
         version->SetRetired();
         version->DropData();
@@ -192,7 +217,7 @@ absl::Status VersionStore::MakeRoomToStream(const VersionIdentity& identity, con
                                  hf.ByteSize(), " bytes, more than the memory budget of ", options_.memory_budget_bytes,
                                  "; raise --memory"));
   }
-  RetireBeyond(0, models_[identity.model], changes);
+  if (TotalBytes(plan) > 0) RetireBeyond(0, models_[identity.model], changes);
   return absl::OkStatus();
 }
 
@@ -223,8 +248,8 @@ absl::StatusOr<std::shared_ptr<Version>> VersionStore::OpenLocked(VersionIdentit
                : MakeRoom(absl::StrCat(identity.model, "/", identity.number), TotalBytes(plan), changes);
   if (!has_room.ok()) return has_room;
   auto version = std::make_shared<Version>(std::move(identity), std::move(plan), options_.chunk_bytes, memory_);
-  models_[version->model()][version->number()] = version;
-  records_[version->model()].trainer_epoch = version->identity().trainer_epoch;
+  models_[version->model()][version->key()] = version;
+  records_[version->model()].trainer_epoch = version->key().epoch;
   changes.push_back(version);
   return version;
 }
@@ -234,7 +259,7 @@ absl::Status VersionStore::Commit(Version& version) {
   {
     absl::MutexLock lock(&mutex_);
     if (absl::Status status = version.SetCommitted(); !status.ok()) return status;
-    records_[version.model()].newest_committed = version.number();
+    records_[version.model()] = {version.number(), version.key().epoch};
     ++outcomes_[version.model()].committed;
     changes.push_back(version.shared_from_this());
     Versions& versions = models_[version.model()];
@@ -257,12 +282,11 @@ void VersionStore::PrefaultForNext(const Version& version, uint64_t opened) {
   if (version.state() != v1::VERSION_STATE_COMMITTED || !version.HoldsData()) return;
   if (reserved_bytes() + version.bytes() > options_.memory_budget_bytes) return;
   std::vector<std::shared_ptr<Buffer>> idle;  // once let go of
-  Slab small;
-  for (size_t tensor = 0; tensor < version.size(); ++tensor) {
-    const uint64_t bytes = version.spec(tensor).ByteSize();
-    absl::StatusOr<std::shared_ptr<Buffer>> data = small.Get(bytes, [this](size_t size) { return memory_->Get(size); });
+  const SlabPlan plan = version.slab_plan();
+  for (size_t slab = 0; slab < plan.slabs(); ++slab) {
+    absl::StatusOr<std::shared_ptr<Buffer>> data = memory_->Get(plan.slab_bytes(slab));
     if (!data.ok()) return;
-    for (uint64_t at = 0; at < bytes; at += kStep) {
+    for (uint64_t at = 0; at < plan.slab_bytes(slab); at += kStep) {
       if (opened_ != opened) return;
       (*data)->Prefault(at, kStep);
     }
@@ -288,22 +312,25 @@ absl::Status VersionStore::ReleaseInstalls(Version& version) {
   return absl::OkStatus();
 }
 
-std::vector<uint64_t> VersionStore::CommittedBetween(const std::string& model, uint64_t after, uint64_t before) const {
+std::vector<uint64_t> VersionStore::CommittedBetween(const std::string& model, VersionKey after,
+                                                     VersionKey before) const {
   absl::MutexLock lock(&mutex_);
   std::vector<uint64_t> numbers;
   const auto found = models_.find(model);
   if (found == models_.end()) return numbers;
   for (auto it = found->second.upper_bound(after); it != found->second.end() && it->first < before; ++it) {
-    if (WasCommitted(it->second->state())) numbers.push_back(it->first);
+    if (WasCommitted(it->second->state())) numbers.push_back(it->first.number);
   }
   return numbers;
 }
 
 void VersionStore::RetireBeyond(uint32_t retained, Versions& versions, Changes& changes) {
+  // Versions without bytes push out none that have some.
   uint32_t committed = 0;
+  uint32_t empty = 0;
   for (auto it = versions.rbegin(); it != versions.rend(); ++it) {
     if (it->second->state() != v1::VERSION_STATE_COMMITTED) continue;
-    if (++committed <= retained) continue;
+    if (++(it->second->bytes() > 0 ? committed : empty) <= retained) continue;
     it->second->SetRetired();
     changes.push_back(it->second);
   }
@@ -331,17 +358,34 @@ absl::StatusOr<std::shared_ptr<Version>> VersionStore::Find(const std::string& m
         absl::StrCat("no version of a model named '", Printable(model), "' was ever pushed here"));
   }
   const Versions& versions = found->second;
-  if (selector.selector_case() == v1::VersionSelector::kNumber) {
-    const auto version = versions.find(selector.number());
-    if (version != versions.end()) return version->second;
-    return absl::NotFoundError(absl::StrCat("model '", Printable(model), "' has no version ", selector.number(), "; ",
-                                            DescribeKnown(versions)));
-  }
+  const std::string of_epoch =
+      selector.has_trainer_epoch() ? absl::StrCat(" of trainer epoch ", selector.trainer_epoch()) : "";
+  const bool is_number = selector.selector_case() == v1::VersionSelector::kNumber;
   const bool committed_only = selector.selector_case() != v1::VersionSelector::kLatest || !selector.latest();
-  if (std::shared_ptr<Version> newest = NewestIn(versions, committed_only)) return newest;
-  return absl::NotFoundError(absl::StrCat("model '", Printable(model), "' has no ",
-                                          committed_only ? "committed" : "live", " version; ",
-                                          DescribeKnown(versions)));
+  for (auto it = versions.rbegin(); it != versions.rend(); ++it) {
+    const auto& [key, version] = *it;
+    if (selector.has_trainer_epoch() && key.epoch != selector.trainer_epoch()) continue;
+    if (is_number ? key.number == selector.number() : IsLive(*version, committed_only)) return version;
+  }
+  const std::string wanted = is_number        ? absl::StrCat("version ", selector.number())
+                             : committed_only ? "committed version"
+                                              : "live version";
+  return absl::NotFoundError(
+      absl::StrCat("model '", Printable(model), "' has no ", wanted, of_epoch, "; ", DescribeKnown(versions)));
+}
+
+std::shared_ptr<Version> VersionStore::FindKey(const std::string& model, const VersionKey& key) const {
+  absl::MutexLock lock(&mutex_);
+  const auto versions = models_.find(model);
+  if (versions == models_.end()) return nullptr;
+  const auto found = versions->second.find(key);
+  return found == versions->second.end() ? nullptr : found->second;
+}
+
+uint64_t VersionStore::Epoch(const std::string& model) const {
+  absl::MutexLock lock(&mutex_);
+  const auto record = records_.find(model);
+  return record == records_.end() ? 0 : record->second.trainer_epoch;
 }
 
 absl::StatusOr<std::shared_ptr<Version>> VersionStore::FindNumber(const std::string& model, uint64_t number) const {
@@ -355,7 +399,7 @@ std::vector<std::shared_ptr<Version>> VersionStore::List(const std::string& mode
   std::vector<std::shared_ptr<Version>> list;
   for (const auto& [name, versions] : models_) {
     if (!model.empty() && name != model) continue;
-    for (const auto& [number, version] : versions) list.push_back(version);
+    for (const auto& [key, version] : versions) list.push_back(version);
   }
   return list;
 }
@@ -386,14 +430,16 @@ void VersionStore::RestoreRecord(const std::string& model, const ModelRecord& re
   absl::MutexLock lock(&mutex_);
   models_.try_emplace(model);
   ModelRecord& known = records_[model];
+  if (record.trainer_epoch > known.trainer_epoch) known = record;
+  if (record.trainer_epoch < known.trainer_epoch) return;
   known.newest_committed = std::max(known.newest_committed, record.newest_committed);
-  known.trainer_epoch = std::max(known.trainer_epoch, record.trainer_epoch);
 }
 
 void VersionStore::RestoreVersion(std::shared_ptr<Version> version) {
   RestoreRecord(version->model(), {version->number(), version->identity().trainer_epoch});
   absl::MutexLock lock(&mutex_);
-  models_[version->model()][version->number()] = std::move(version);
+  Versions& versions = models_[version->model()];
+  versions[version->key()] = std::move(version);
 }
 
 uint64_t VersionStore::reserved_bytes() const {

@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "common/adapters/plan.h"
+#include "common/net/version_key.h"
 #include "common/wire/digest.h"
 #include "refit/v1/pull.pb.h"
 #include "server/tensor_memory.h"
@@ -23,9 +24,12 @@
 
 namespace refit {
 
+// 8 GiB, or half of what this process may use if that is less (see common/limits/host_limits.h).
+uint64_t DefaultMemoryBudget();
+
 struct StoreOptions {
-  // Memory for the tensors of all versions together. Bytes.
-  uint64_t memory_budget_bytes = uint64_t{8} << 30;
+  // Memory for the tensors of all versions together. Bytes. 0: as DefaultMemoryBudget says.
+  uint64_t memory_budget_bytes = 0;
   // Committed versions that each model keeps. Older ones are retired, earlier still if the budget needs it. 0: none;
   // versions are streamed, and may be larger than the memory.
   uint32_t retain_versions = 2;
@@ -34,6 +38,9 @@ struct StoreOptions {
   uint64_t chunk_bytes = kDefaultChunkBytes;
   // Trainers and workers on this host may exchange bytes with the service through memory.
   bool shared_memory = true;
+  // Told once, when tensors' memory can be shared no longer, since descriptors or mappings ran out; with what was hit,
+  // and its setting. Workers on this host get over the connection what is not shared.
+  std::function<void(const absl::Status&)> on_unshared;
   // Once a version is committed, memory for one more of its kind is had from the system, if the budget has room, on a
   // thread of its own. Not for streamed versions.
   bool prefault = false;
@@ -44,8 +51,9 @@ struct StoreOptions {
   uint32_t remembered_versions = 32;
 };
 
-// Rules: one version of a model is open at a time; numbers of committed versions grow; the newest committed version of
-// a model is never given up for memory. Thread-safe.
+// Rules: one version of a model is open at a time; numbers of committed versions grow within a trainer epoch, and may
+// start anew with a larger one (a lineage); the newest committed version of a model is never given up for memory.
+// Thread-safe.
 class VersionStore {
  public:
   explicit VersionStore(StoreOptions options);
@@ -53,11 +61,11 @@ class VersionStore {
   // Opens a version for one of the identity's ranks and reserves memory for all of it, retiring older ones where that
   // is needed (or, to stream it, all older ones); or, if another rank has opened it and this one is still missing,
   // gives that one. The caller is to make the rank join. ALREADY_EXISTS: the number is open (and this rank has joined)
-  // or was committed. FAILED_PRECONDITION: it lies below a committed one, another version of the model is open, or a
-  // larger trainer epoch was seen; a larger one than before aborts the model's open version. RESOURCE_EXHAUSTED: the
-  // budget has no room, or too many models or open versions. INVALID_ARGUMENT: an empty or overlong model name,
-  // number 0, another world than the open version's. ABORTED: the version was aborted while this rank was on its way to
-  // it; told once, and then the number is free again.
+  // or was committed. FAILED_PRECONDITION: it lies below a committed one of its epoch, another version of the model is
+  // open, or a larger trainer epoch was seen; a larger one than before aborts the model's open version.
+  // RESOURCE_EXHAUSTED: the budget has no room, or too many models or open versions. INVALID_ARGUMENT: an empty or
+  // overlong model name, number 0, another world than the open version's. ABORTED: the version was aborted while this
+  // rank was on its way to it; told once, and then the number is free again.
   absl::StatusOr<std::shared_ptr<Version>> Open(VersionIdentity identity, uint32_t rank, VersionPlan plan)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -70,8 +78,8 @@ class VersionStore {
   // Lets workers install a version that holds installs. FAILED_PRECONDITION if it is aborted or retired.
   absl::Status ReleaseInstalls(Version& version) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Versions that were committed, with numbers between the two, that are still known; ascending.
-  std::vector<uint64_t> CommittedBetween(const std::string& model, uint64_t after, uint64_t before) const
+  // Numbers of versions that were committed, between the two, that are still known; in their order.
+  std::vector<uint64_t> CommittedBetween(const std::string& model, VersionKey after, VersionKey before) const
       ABSL_LOCKS_EXCLUDED(mutex_);
 
   // NOT_FOUND, saying what there is, otherwise. An unset selector means the newest committed version.
@@ -79,8 +87,12 @@ class VersionStore {
       ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<std::shared_ptr<Version>> FindNumber(const std::string& model, uint64_t number) const
       ABSL_LOCKS_EXCLUDED(mutex_);
+  // Null if it is not known.
+  std::shared_ptr<Version> FindKey(const std::string& model, const VersionKey& key) const ABSL_LOCKS_EXCLUDED(mutex_);
+  // The largest trainer epoch that was seen of the model; 0 if none was.
+  uint64_t Epoch(const std::string& model) const ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Of one model, or of all if it is empty; by model and number.
+  // Of one model, or of all if it is empty; by model, trainer epoch and number.
   std::vector<std::shared_ptr<Version>> List(const std::string& model) const ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Calls `on_change` after each change of state of a version of the model, with no lock held, from the thread that
@@ -93,8 +105,8 @@ class VersionStore {
 
   // What outlives the versions of a model.
   struct ModelRecord {
-    uint64_t newest_committed = 0;
-    uint64_t trainer_epoch = 0;  // the largest that was seen
+    uint64_t newest_committed = 0;  // of `trainer_epoch`; 0: none yet
+    uint64_t trainer_epoch = 0;     // the largest that was seen
 
     // Not defaulted: read as C++17 too.
     friend bool operator==(const ModelRecord& a, const ModelRecord& b) {
@@ -120,7 +132,7 @@ class VersionStore {
   const StoreOptions& options() const { return options_; }
 
  private:
-  using Versions = std::map<uint64_t, std::shared_ptr<Version>>;
+  using Versions = std::map<VersionKey, std::shared_ptr<Version>>;
   using Changes = std::vector<std::shared_ptr<Version>>;
 
   absl::StatusOr<std::shared_ptr<Version>> OpenLocked(VersionIdentity identity, uint32_t rank, VersionPlan plan,

@@ -9,6 +9,7 @@
 #include "client/cli/listing.h"
 #include "client/cli/progress.h"
 #include "client/cli/terminal.h"
+#include "common/net/states.h"
 #include "common/tensor/tensor_spec.h"
 
 namespace refit::cli {
@@ -44,7 +45,9 @@ std::string WorkerNote(const v1::Worker& worker) {
                     FormatBytes(worker.selected_bytes()), "  ", FormatRate(worker.sent_bytes(), Seconds(worker)), "  ",
                     FormatDuration(Seconds(worker)));
   }
-  if (worker.has_installed_version() && worker.installed_version() != worker.version()) {
+  if (worker.has_foreign_version()) {
+    absl::StrAppend(&note, "  uses version ", worker.foreign_version(), " of another run");
+  } else if (worker.has_installed_version() && worker.installed_version() != worker.version()) {
     absl::StrAppend(&note, "  uses version ", worker.installed_version());
   }
   const bool broken = worker.state() == v1::WORKER_STATE_FAILED || worker.state() == v1::WORKER_STATE_TORN;
@@ -55,7 +58,7 @@ std::string WorkerNote(const v1::Worker& worker) {
 Bar WorkerBar(const v1::Worker& worker) {
   // One that only watches has nothing done, rather than nothing to do.
   const uint64_t total = HasPulled(worker) ? worker.selected_bytes() : 1;
-  return {Printable(worker.name()), worker.sent_bytes(), total, WorkerNote(worker)};
+  return {Printable(ShownName(worker)), worker.sent_bytes(), total, WorkerNote(worker)};
 }
 
 }  // namespace
@@ -97,7 +100,8 @@ bool FleetNews::IsNews(const std::string& key, const std::string& state, uint64_
 }
 
 std::optional<std::string> FleetNews::Line(const v1::VersionSummary& version) {
-  const std::string key = absl::StrCat("version ", version.model(), " ", version.version());
+  const std::string key =
+      absl::StrCat("version ", version.model(), " ", version.trainer_epoch(), " ", version.version());
   const std::string state = absl::StrCat(StateName(version.state()), " ", RanksText(version));
   if (!IsNews(key, state, version.converted_bytes())) return std::nullopt;
   return DescribeChange(version);
@@ -105,8 +109,9 @@ std::optional<std::string> FleetNews::Line(const v1::VersionSummary& version) {
 
 std::optional<std::string> FleetNews::Line(const v1::Worker& worker) {
   const std::string state = absl::StrCat(StateName(worker.state()), " ", worker.version(), " ", worker.connected());
-  if (!IsNews(absl::StrCat("worker ", worker.name()), state, worker.sent_bytes())) return std::nullopt;
-  return absl::StrCat("worker ", Printable(worker.name()), " ", WorkerNote(worker));
+  const std::string key = absl::StrCat("worker ", worker.name(), " ", worker.life());
+  if (!IsNews(key, state, worker.sent_bytes())) return std::nullopt;
+  return absl::StrCat("worker ", Printable(ShownName(worker)), " ", WorkerNote(worker));
 }
 
 std::vector<std::string> FleetNews::Lines(const FleetState& state) {
@@ -129,12 +134,12 @@ absl::StatusOr<bool> UntilCondition::Holds(const FleetState& state) {
   }
   bool pulling = false;
   for (const v1::Worker& worker : state.workers) {
-    if (worker.last_complete_version() == version_) completed_.insert(worker.name());
+    if (worker.last_complete_version() == version_) completed_.insert({worker.name(), worker.life()});
     if (worker.version() != version_) continue;
     pulling |= worker.state() == v1::WORKER_STATE_PULLING;
     if (worker.state() == v1::WORKER_STATE_FAILED) {
-      return absl::AbortedError(absl::StrCat("worker ", Printable(worker.name()), " failed to pull version ", version_,
-                                             ": ", worker.last_error()));
+      return absl::AbortedError(absl::StrCat("worker ", Printable(ShownName(worker)), " failed to pull version ",
+                                             version_, ": ", worker.last_error()));
     }
   }
   return committed_ && !pulling && completed_.size() >= pulls_;

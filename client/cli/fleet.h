@@ -8,6 +8,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -62,7 +63,7 @@ class UntilCondition {
   const uint64_t version_;
   const uint64_t pulls_;
   bool committed_ = false;
-  std::set<std::string> completed_;  // workers; they may pull a newer version by now
+  std::set<std::pair<std::string, uint64_t>> completed_;  // workers; they may pull a newer version by now
 };
 
 }  // namespace refit::cli

@@ -2,9 +2,12 @@
 #include <chrono>
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "client/cli/format.h"
 #include "client/cli/json.h"
 #include "client/cli/options.h"
@@ -20,6 +23,7 @@ struct AwaitFlags {
   bool all = false;
   bool staged = false;
   double timeout_seconds = 60;
+  std::optional<uint64_t> epoch;
 };
 
 absl::Status RunAwait(const AwaitFlags& flags) {
@@ -32,13 +36,16 @@ absl::Status RunAwait(const AwaitFlags& flags) {
   await.workers = flags.workers;
   await.all = flags.all;
   await.timeout = std::chrono::milliseconds(static_cast<int64_t>(flags.timeout_seconds * 1000));
-  const absl::StatusOr<uint32_t> workers = (*publisher)->AwaitWorkers(await);
+  await.trainer_epoch = flags.epoch;
+  std::vector<std::string> gone;
+  const absl::StatusOr<uint32_t> workers = (*publisher)->AwaitWorkers(await, &gone);
   if (!workers.ok()) return workers.status();
   if (flags.common.json) {
-    PrintJson({{"version", flags.version}, {"workers", *workers}});
+    PrintJson({{"version", flags.version}, {"workers", *workers}, {"gone", gone}});
   } else if (!flags.common.quiet) {
-    std::printf("%s %s version %s\n", FormatCount(*workers, "worker").c_str(), flags.staged ? "staged" : "installed",
-                absl::StrCat(flags.version).c_str());
+    std::printf("%s %s version %s%s%s\n", FormatCount(*workers, "worker").c_str(),
+                flags.staged ? "staged" : "installed", absl::StrCat(flags.version).c_str(),
+                gone.empty() ? "" : "; gone, and not counted: ", absl::StrJoin(gone, ", ").c_str());
   }
   return absl::OkStatus();
 }
@@ -66,8 +73,9 @@ absl::Status RunRelease(const ReleaseFlags& flags) {
 void AddAwaitCommand(CLI::App& app, Invocation& invocation) {
   const auto flags = std::make_shared<AwaitFlags>();
   CLI::App* command = AddCommand(app, invocation, "await", "Wait until workers have installed a version",
-                                 "A later version counts as well. Names the workers that are behind, and why, if the "
-                                 "time is over.\n\n"
+                                 "A later version of the same run counts as well; a worker that is not connected does "
+                                 "not. Names the workers\n"
+                                 "that are behind, and why, if the time is over.\n\n"
                                  "Examples:\n"
                                  "  refit await 7 --workers 8\n"
                                  "  refit await 7 --all --staged --timeout 120 && refit release 7\n",
@@ -79,6 +87,9 @@ void AddAwaitCommand(CLI::App& app, Invocation& invocation) {
       ->capture_default_str();
   command->add_flag("--all", flags->all, "And all workers that are connected");
   command->add_flag("--staged", flags->staged, "It is enough that they have it staged");
+  command->add_option("--epoch", flags->epoch, "The trainer's run that the version is of (default: the last one)")
+      ->check(AtLeast(0))
+      ->type_name("N");
   command->add_option("--timeout", flags->timeout_seconds, "How long to wait")
       ->check(Seconds())
       ->type_name("SECONDS")

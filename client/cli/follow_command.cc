@@ -13,6 +13,7 @@
 #include "client/cli/json.h"
 #include "client/cli/options.h"
 #include "client/cli/shard_options.h"
+#include "client/cli/status_lines.h"
 #include "client/cli/tensor_file.h"
 #include "client/cli/timer.h"
 #include "client/worker.h"
@@ -28,6 +29,7 @@ struct FollowFlags {
   std::string out;
   uint64_t count = 0;
   uint64_t max_step = 0;
+  bool accept_new_run = false;
   double timeout_seconds = 0;
 };
 
@@ -44,11 +46,15 @@ class FileEngine {
       if (absl::Status status = Write(staged); !status.ok()) return status;
     }
     ++installed_;
-    Say(staged, std::chrono::steady_clock::now() - begin);
+    Tell(staged, std::chrono::steady_clock::now() - begin);
     return absl::OkStatus();
   }
 
-  bool is_done() const { return flags_.count != 0 && installed_ >= flags_.count; }
+  // Also when nobody is left to be told.
+  bool is_done() const { return has_all() || out_.reader_gone(); }
+  bool has_all() const { return flags_.count != 0 && installed_ >= flags_.count; }
+
+  void Tell(const absl::Status& error) { errors_.Say(absl::StrCat("refit: follow: ", error.message(), "; trying on")); }
 
  private:
   absl::Status Write(const StagedVersion& staged) const {
@@ -62,30 +68,31 @@ class FileEngine {
     return (*writer)->Commit();
   }
 
-  void Say(const StagedVersion& staged, std::chrono::nanoseconds install_time) const {
+  void Tell(const StagedVersion& staged, std::chrono::nanoseconds install_time) {
     uint64_t bytes = 0;
     for (const StagedVersion::Tensor& tensor : staged.tensors) bytes += tensor.part.ByteSize();
     if (flags_.common.json) {
-      PrintJson({{"version", ToJson(staged.version)},
-                 {"tensors", staged.tensors.size()},
-                 {"bytes", bytes},
-                 {"skipped", staged.skipped},
-                 {"seconds", {{"stage", InSeconds(staged.stage_time)}, {"install", InSeconds(install_time)}}}},
-                /*compact=*/true);
+      out_.Say(
+          CompactJson({{"version", ToJson(staged.version)},
+                       {"tensors", staged.tensors.size()},
+                       {"bytes", bytes},
+                       {"skipped", staged.skipped},
+                       {"seconds", {{"stage", InSeconds(staged.stage_time)}, {"install", InSeconds(install_time)}}}}));
     } else if (!flags_.common.quiet) {
       const double seconds = InSeconds(staged.stage_time);
-      std::printf(
-          "Installed version %s: %s, %s, staged in %s (%s)%s%s%s\n", absl::StrCat(staged.version.version()).c_str(),
-          FormatCount(staged.tensors.size(), "tensor").c_str(), FormatBytes(bytes).c_str(),
-          FormatDuration(seconds).c_str(), FormatRate(bytes, seconds).c_str(),
-          flags_.out.empty() ? "" : absl::StrCat(", written in ", FormatDuration(InSeconds(install_time))).c_str(),
-          staged.skipped.empty() ? "" : ", skipped ", absl::StrJoin(staged.skipped, ", ").c_str());
-      std::fflush(stdout);
+      std::string line = absl::StrCat("Installed version ", staged.version.version(), ": ",
+                                      FormatCount(staged.tensors.size(), "tensor"), ", ", FormatBytes(bytes),
+                                      ", staged in ", FormatDuration(seconds), " (", FormatRate(bytes, seconds), ")");
+      if (!flags_.out.empty()) absl::StrAppend(&line, ", written in ", FormatDuration(InSeconds(install_time)));
+      if (!staged.skipped.empty()) absl::StrAppend(&line, ", skipped ", absl::StrJoin(staged.skipped, ", "));
+      out_.Say(std::move(line));
     }
   }
 
   const FollowFlags& flags_;
   uint64_t installed_ = 0;
+  StatusLines out_{stdout, flags_.common.json};
+  StatusLines errors_{stderr};
 };
 
 absl::Status RunFollow(const FollowFlags& flags) {
@@ -99,10 +106,9 @@ absl::Status RunFollow(const FollowFlags& flags) {
   options.pull.worker = flags.worker;
   options.pull.rules = *std::move(rules);
   options.max_version_step = flags.max_step;
+  options.accept_new_run = flags.accept_new_run;
   options.install = [&](StagedVersion& staged) { return engine.Install(staged); };
-  options.on_error = [&](const absl::Status& status) {
-    std::fprintf(stderr, "refit: follow: %s; trying on\n", std::string(status.message()).c_str());
-  };
+  options.on_error = [&](const absl::Status& status) { engine.Tell(status); };
   absl::StatusOr<std::unique_ptr<Worker>> worker = Worker::Create(flags.common.Channel(), std::move(options));
   if (!worker.ok()) return worker.status();
   const std::unique_ptr<Timer> timer =
@@ -112,7 +118,7 @@ absl::Status RunFollow(const FollowFlags& flags) {
   interrupt.SetReaction([&] { (*worker)->Stop(); });
   const absl::Status status = (*worker)->Follow([&] { return engine.is_done(); });
   interrupt.SetReaction(nullptr);
-  if (timer != nullptr && timer->expired() && flags.count != 0 && !engine.is_done()) {
+  if (timer != nullptr && timer->expired() && flags.count != 0 && !engine.has_all()) {
     return absl::DeadlineExceededError(
         absl::StrCat("not ", FormatCount(flags.count, "version"), " within ", FormatDuration(flags.timeout_seconds)));
   }
@@ -145,6 +151,9 @@ void AddFollowCommand(CLI::App& app, Invocation& invocation) {
   command->add_option("--max-version-step", flags->max_step, "Refuse versions whose number is further from the last")
       ->check(AtLeast(1))
       ->type_name("N");
+  command->add_flag("--accept-new-run", flags->accept_new_run,
+                    "Also take lower numbers than the one in use, where the service never had that: after a trainer "
+                    "was started anew without a larger --epoch, or the service without its --spool");
   AddPartOptions(command, flags->part);
   AddModelOption(command, flags->common);
   AddServerOptions(command, flags->common);

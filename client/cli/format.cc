@@ -5,8 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "common/net/wall_clock.h"
 
 namespace refit::cli {
 namespace {
@@ -50,13 +50,8 @@ std::string FormatTime(int64_t unix_ns) {
 
 std::string FormatShortTime(int64_t unix_ns) {
   if (unix_ns == 0) return "-";
-  const bool recent = absl::GetCurrentTimeNanos() - unix_ns < absl::ToInt64Nanoseconds(absl::Hours(12));
+  const bool recent = UnixNanos() - unix_ns < absl::ToInt64Nanoseconds(absl::Hours(12));
   return absl::FormatTime(recent ? "%H:%M:%S" : "%Y-%m-%d", absl::FromUnixNanos(unix_ns), absl::LocalTimeZone());
-}
-
-double SecondsBetween(int64_t begin_ns, int64_t end_ns) {
-  if (begin_ns == 0) return 0;
-  return static_cast<double>((end_ns == 0 ? absl::GetCurrentTimeNanos() : end_ns) - begin_ns) / 1e9;
 }
 
 std::string FormatCount(uint64_t count, absl::string_view singular) {

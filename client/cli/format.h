@@ -23,9 +23,6 @@ std::string FormatTime(int64_t unix_ns);
 // The same, short: "17:45:03" within the last twelve hours, "2026-01-31" before.
 std::string FormatShortTime(int64_t unix_ns);
 
-// Seconds from `begin_ns` to `end_ns`, or to now when that is 0.
-double SecondsBetween(int64_t begin_ns, int64_t end_ns);
-
 // "1 tensor", "984 tensors".
 std::string FormatCount(uint64_t count, absl::string_view singular);
 

@@ -97,8 +97,13 @@ ordered_json ToJson(const Message& message) {
   return json;
 }
 
+std::string CompactJson(const ordered_json& json) {
+  return json.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+}
+
 void PrintJson(const ordered_json& json, bool compact) {
-  const std::string text = json.dump(compact ? -1 : 2, ' ', false, ordered_json::error_handler_t::replace);
+  const std::string text =
+      compact ? CompactJson(json) : json.dump(2, ' ', false, ordered_json::error_handler_t::replace);
   std::printf("%s\n", text.c_str());
   std::fflush(stdout);
 }

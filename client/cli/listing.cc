@@ -4,15 +4,29 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/cli/format.h"
+#include "common/net/states.h"
+#include "common/net/version_key.h"
 #include "common/tensor/tensor_spec.h"
 
 namespace refit::cli {
 
-double Seconds(const v1::VersionSummary& version) {
-  return SecondsBetween(version.opened_at_ns(), version.closed_at_ns());
+namespace {
+
+// What the service measured; of an older one, which measured nothing, what its clock said at the end.
+double Seconds(uint64_t measured_ns, int64_t begin_ns, int64_t end_ns) {
+  if (measured_ns != 0) return static_cast<double>(measured_ns) / 1e9;
+  return end_ns == 0 ? 0 : static_cast<double>(end_ns - begin_ns) / 1e9;
 }
 
-double Seconds(const v1::Worker& worker) { return SecondsBetween(worker.started_at_ns(), worker.ended_at_ns()); }
+}  // namespace
+
+double Seconds(const v1::VersionSummary& version) {
+  return Seconds(version.elapsed_ns(), version.opened_at_ns(), version.closed_at_ns());
+}
+
+double Seconds(const v1::Worker& worker) {
+  return Seconds(worker.pull_ns(), worker.started_at_ns(), worker.ended_at_ns());
+}
 
 std::string RanksText(const v1::VersionSummary& version) {
   if (version.world() <= 1) return "";
@@ -35,6 +49,7 @@ std::string NoteOf(const v1::VersionSummary& version) {
 Table VersionTable(const google::protobuf::RepeatedPtrField<v1::VersionSummary>& versions) {
   Table table({{"model"},
                {"version", Align::kRight},
+               {"epoch", Align::kRight},
                {"state"},
                {"ranks"},
                {"tensors", Align::kRight},
@@ -47,7 +62,8 @@ Table VersionTable(const google::protobuf::RepeatedPtrField<v1::VersionSummary>&
                {"opened"},
                {"note"}});
   for (const v1::VersionSummary& version : versions) {
-    table.AddRow({Printable(version.model()), absl::StrCat(version.version()), StateName(version.state()),
+    table.AddRow({Printable(version.model()), absl::StrCat(version.version()),
+                  version.trainer_epoch() == 0 ? "" : absl::StrCat(version.trainer_epoch()), StateName(version.state()),
                   RanksText(version), absl::StrCat(version.tensors()),
                   FormatPart(version.converted_bytes(), version.bytes()), FormatDuration(Seconds(version)),
                   FormatRate(version.converted_bytes(), Seconds(version)), Took(version.open_ns()),
@@ -59,14 +75,28 @@ Table VersionTable(const google::protobuf::RepeatedPtrField<v1::VersionSummary>&
 
 namespace {
 
+VersionKey InstalledBy(const v1::Worker& worker) { return {worker.installed_epoch(), worker.installed_version()}; }
+
+std::string InUse(const v1::Worker& worker) {
+  if (worker.has_foreign_version()) return absl::StrCat(worker.foreign_version(), " of another run");
+  if (!worker.has_installed_version()) return "-";
+  const VersionKey key = InstalledBy(worker);
+  return absl::StrCat(key.number, key.epoch == 0 ? "" : absl::StrCat(" of epoch ", key.epoch));
+}
+
+std::string NoteOf(const v1::Worker& worker) {
+  if (!worker.last_error().empty() || !worker.has_foreign_version()) return Printable(worker.last_error());
+  return "this service never had that version; see follow --accept-new-run, push --epoch";
+}
+
 // How many committed versions are newer than what the worker has in use; "-" if it says nothing about that.
 std::string Behind(const v1::Worker& worker, const google::protobuf::RepeatedPtrField<v1::VersionSummary>& versions) {
   if (!worker.has_installed_version()) return "-";
   size_t newer = 0;
   for (const v1::VersionSummary& version : versions) {
-    if (version.model() == worker.model() && WasCommitted(version.state()) &&
-        version.version() > worker.installed_version())
+    if (version.model() == worker.model() && WasCommitted(version.state()) && InstalledBy(worker) < KeyOf(version)) {
       ++newer;
+    }
   }
   return newer == 0 ? "0" : absl::StrCat(newer, newer == 1 ? " version" : " versions");
 }
@@ -91,13 +121,13 @@ Table WorkerTable(const google::protobuf::RepeatedPtrField<v1::Worker>& workers,
   for (const v1::Worker& worker : workers) {
     const bool pulled = worker.started_at_ns() != 0;
     const auto if_pulled = [&](const std::string& text) { return pulled ? text : "-"; };
-    table.AddRow({Printable(worker.name()), absl::StrCat(StateName(worker.state()), worker.connected() ? "" : ", gone"),
-                  Printable(worker.model()), if_pulled(absl::StrCat(worker.version())),
-                  worker.has_installed_version() ? absl::StrCat(worker.installed_version()) : "-",
+    table.AddRow({Printable(ShownName(worker)),
+                  absl::StrCat(StateName(worker.state()), worker.connected() ? "" : ", gone"),
+                  Printable(worker.model()), if_pulled(absl::StrCat(worker.version())), InUse(worker),
                   Behind(worker, versions), if_pulled(FormatPart(worker.sent_bytes(), worker.selected_bytes())),
                   if_pulled(FormatDuration(Seconds(worker))), FormatRate(worker.sent_bytes(), Seconds(worker)),
                   if_pulled(FormatDuration(static_cast<double>(worker.waited_ns()) / 1e9)), Took(worker.stage_ns()),
-                  Took(worker.install_ns()), Printable(worker.last_error())});
+                  Took(worker.install_ns()), NoteOf(worker)});
   }
   return table;
 }

@@ -1,16 +1,20 @@
 // The `refit` command line: parses, runs one subcommand, maps its outcome to an exit code.
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/help_formatter.h"
 #include "client/cli/options.h"
+#include "client/cli/status_lines.h"
 #include "common/net/channel.h"
 #include "common/net/version_info.h"
 
@@ -32,8 +36,7 @@ const char kExamples[] =
     "and REFIT_TOKEN_FILE say how to prove who is who; NO_COLOR switches colours and bars off.\n\n";
 
 void PrintUsage(const std::string& message) {
-  std::fprintf(stderr, "refit: usage: %s\n", message.c_str());
-  std::fprintf(stderr, "Try 'refit --help' or 'refit COMMAND --help'.\n");
+  SayOnStderr(absl::StrCat("refit: usage: ", message, "\nTry 'refit --help' or 'refit COMMAND --help'."));
 }
 
 int Usage(const CLI::App& app, const CLI::ParseError& error) {
@@ -42,12 +45,30 @@ int Usage(const CLI::App& app, const CLI::ParseError& error) {
   return kExitUsage;
 }
 
+// " (from the environment: REFIT_SERVER)", where the service could not be reached, or did not know us, and options that
+// nobody typed may be why.
+std::string FromEnvironment(CLI::App& app, const absl::Status& status) {
+  const bool matters = absl::IsUnavailable(status) || absl::IsUnauthenticated(status) ||
+                       absl::IsPermissionDenied(status) || absl::IsInvalidArgument(status);
+  if (!matters) return "";
+  std::vector<std::string> variables;
+  for (CLI::App* command : app.get_subcommands()) {
+    for (const CLI::Option* option : command->get_options()) {
+      const char* value = option->get_envname().empty() ? nullptr : std::getenv(option->get_envname().c_str());
+      if (value != nullptr && option->results() == std::vector<std::string>{value}) {
+        variables.push_back(option->get_envname());
+      }
+    }
+  }
+  return variables.empty() ? "" : absl::StrCat(" (from the environment: ", absl::StrJoin(variables, ", "), ")");
+}
+
 // One line, whatever the message holds: "refit: push: ...", or "refit: push of version 3 to ...: ...".
-void PrintError(const std::string& command, const absl::Status& status) {
+void PrintError(const std::string& command, const absl::Status& status, const std::string& addition) {
   std::string message = absl::StrReplaceAll(status.message(), {{"\n", " "}, {"\r", " "}});
   if (IsUsageError(status)) return PrintUsage(message);
   if (!absl::StartsWith(message, command + " of ")) message = absl::StrCat(command, ": ", message);
-  std::fprintf(stderr, "refit: %s\n", message.c_str());
+  SayOnStderr(absl::StrCat("refit: ", message, addition));
 }
 
 int Main(int argc, char** argv) {
@@ -75,7 +96,7 @@ int Main(int argc, char** argv) {
     return Usage(app, error);
   }
   const absl::Status status = invocation.run();
-  if (!status.ok()) PrintError(invocation.name, status);
+  if (!status.ok()) PrintError(invocation.name, status, FromEnvironment(app, status));
   return invocation.exit_code(status);
 }
 

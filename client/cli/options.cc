@@ -9,6 +9,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "client/cli/status_lines.h"
 
 namespace refit::cli {
 namespace {
@@ -60,7 +61,7 @@ void AddSecurityOptions(CLI::App* command, ClientSecurity& security) {
 
 void WarnOfReload(const absl::Status& status) {
   if (status.ok()) return;
-  std::fprintf(stderr, "refit: warning: the old credentials stay in use: %s\n", std::string(status.message()).c_str());
+  SayOnStderr(absl::StrCat("refit: warning: the old credentials stay in use: ", status.message()));
 }
 
 CLI::App* AddCommand(CLI::App& app, Invocation& invocation, const std::string& name, const std::string& summary,

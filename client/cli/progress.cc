@@ -66,7 +66,7 @@ void TransferProgress::Start(uint64_t total_bytes, const std::string& what) {
   total_ = total_bytes;
   begin_ = Clock::now();
   next_draw_ = begin_ + (style_ == ProgressStyle::kBars ? Clock::duration(kBarInterval) : kLineInterval);
-  if (style_ == ProgressStyle::kLines) std::fprintf(stderr, "%s: %s\n", label_.c_str(), what.c_str());
+  if (style_ == ProgressStyle::kLines) out_.Say(absl::StrCat(label_, ": ", what));
   if (style_ == ProgressStyle::kBars) Draw();
 }
 
@@ -86,9 +86,9 @@ void TransferProgress::Finish() {
 }
 
 void TransferProgress::Say(const std::string& what) {
-  const std::string line = absl::StrCat(label_, ": ", what);
+  std::string line = absl::StrCat(label_, ": ", what);
   if (style_ == ProgressStyle::kBars) lines_.Draw({line});
-  if (style_ == ProgressStyle::kLines) std::fprintf(stderr, "%s\n", line.c_str());
+  if (style_ == ProgressStyle::kLines) out_.Say(std::move(line));
 }
 
 std::string TransferProgress::Note() const {
@@ -109,7 +109,7 @@ void TransferProgress::Draw() {
     lines_.Draw({RenderBar({label_, done_, total_, Note()}, DisplayWidth(label_),
                            static_cast<size_t>(std::max(Width(stderr) - 1, 20)))});
   } else {
-    std::fprintf(stderr, "%s: %s, %s\n", label_.c_str(), FormatPercent(done_, total_).c_str(), Note().c_str());
+    out_.Say(absl::StrCat(label_, ": ", FormatPercent(done_, total_), ", ", Note()));
   }
 }
 

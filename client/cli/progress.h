@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "client/cli/common_options.h"
+#include "client/cli/status_lines.h"
 
 namespace refit::cli {
 
@@ -62,6 +63,7 @@ class TransferProgress {
   ProgressStyle style_;
   std::string label_;
   LiveLines lines_{stderr};
+  StatusLines out_{stderr};  // a transfer goes on if nobody reads how far it is
   uint64_t total_ = 0;
   uint64_t done_ = 0;
   Clock::time_point begin_;

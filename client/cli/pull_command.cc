@@ -30,6 +30,7 @@ struct PullFlags {
   NativeOptions native;
   PartOptions part;
   std::string version = "latest";
+  std::optional<uint64_t> epoch;
   double wait_seconds = 0;
   std::string out;
   std::string filter;
@@ -53,7 +54,8 @@ double SecondsSince(std::chrono::steady_clock::time_point begin) {
 
 // Whether the wait for `wanted` (nullopt: any committed version) ends with `version`. An aborted number may be pushed
 // again, and one that is retired will not come back: the pull then says so.
-bool IsAwaited(const v1::VersionSummary& version, std::optional<uint64_t> wanted) {
+bool IsAwaited(const v1::VersionSummary& version, std::optional<uint64_t> wanted, std::optional<uint64_t> epoch) {
+  if (epoch.has_value() && version.trainer_epoch() != *epoch) return false;
   if (!wanted) return version.state() == v1::VERSION_STATE_COMMITTED;
   return version.version() == *wanted && version.state() != v1::VERSION_STATE_ABORTED;
 }
@@ -62,10 +64,13 @@ absl::Status WaitForVersion(const PullFlags& flags, Subscriber& subscriber, Inte
   const std::optional<uint64_t> wanted = ParseVersion(flags.version);
   const Timer timer(std::chrono::duration<double>(flags.wait_seconds), [&] { subscriber.Cancel(); });
   interrupt.SetReaction([&] { subscriber.Cancel(); });
+  WatchOptions watch;
+  watch.model = flags.common.model;
+  if (wanted.has_value()) watch.after = *wanted - 1;
+  watch.trainer_epoch = flags.epoch;
+  watch.worker = flags.worker;
   const absl::Status status = subscriber.Watch(
-      flags.common.model, wanted ? std::optional<uint64_t>(*wanted - 1) : std::nullopt,
-      [&](const v1::VersionSummary& version) { return !IsAwaited(version, wanted); }, std::chrono::milliseconds::zero(),
-      flags.worker);
+      watch, [&](const v1::VersionSummary& version) { return !IsAwaited(version, wanted, flags.epoch); });
   interrupt.SetReaction(nullptr);
   if (status.ok() || interrupt.raised() || !timer.expired()) return status;
   return absl::DeadlineExceededError(absl::StrCat(
@@ -98,6 +103,7 @@ absl::Status Pull(const PullFlags& flags, std::vector<LayoutRule> rules, Staging
   PullOptions options;
   options.model = flags.common.model;
   options.version = ParseVersion(flags.version);
+  options.trainer_epoch = flags.epoch;
   options.filter = flags.filter;
   options.worker = flags.worker;
   options.rules = std::move(rules);
@@ -220,6 +226,9 @@ void AddPullCommand(CLI::App& app, Invocation& invocation) {
       ->check(VersionOrLatest())
       ->type_name("N|latest")
       ->capture_default_str();
+  command->add_option("--epoch", flags->epoch, "Only of this run of the trainer (default: the newest that has it)")
+      ->check(AtLeast(0))
+      ->type_name("N");
   command
       ->add_option("--wait", flags->wait_seconds,
                    "Wait so long for the service, and for the version to be opened (latest: for a committed one)")

@@ -21,7 +21,6 @@
 #include "client/cli/shard_options.h"
 #include "client/cli/stopwatch.h"
 #include "client/cli/table.h"
-#include "client/inspector.h"
 #include "client/publisher.h"
 #include "client/shard_source.h"
 #include "common/tensor/buffer.h"
@@ -43,6 +42,7 @@ struct PushFlags {
   std::string publisher;
   bool hold_installs = false;
   uint64_t epoch = 0;
+  bool allow_empty = false;
 };
 
 // A run of one shard's bytes, and what keeps them alive.
@@ -111,17 +111,6 @@ class PieceReader {
   absl::Status status_;
   std::thread thread_;
 };
-
-// The number that follows the largest one known.
-absl::StatusOr<uint64_t> NextVersion(const CommonOptions& common) {
-  absl::StatusOr<std::unique_ptr<Inspector>> inspector = Inspector::Connect(common.Channel());
-  if (!inspector.ok()) return inspector.status();
-  absl::StatusOr<v1::ListVersionsResponse> known = (*inspector)->Versions(common.model);
-  if (!known.ok()) return known.status();
-  uint64_t next = 1;
-  for (const v1::VersionSummary& version : known->versions()) next = std::max(next, version.version() + 1);
-  return next;
-}
 
 struct PushReport {
   v1::VersionSummary version;
@@ -238,7 +227,7 @@ absl::Status PushPieces(VersionPush& push, std::shared_ptr<const ShardSource> so
   return read;
 }
 
-absl::StatusOr<PublishOptions> OptionsOf(const PushFlags& flags) {
+absl::StatusOr<PublishOptions> OptionsOf(const PushFlags& flags, Publisher& publisher) {
   PublishOptions options;
   options.model = flags.common.model;
   options.version = flags.version;
@@ -247,14 +236,15 @@ absl::StatusOr<PublishOptions> OptionsOf(const PushFlags& flags) {
   options.publisher = flags.publisher;
   options.hold_installs = flags.hold_installs;
   options.trainer_epoch = flags.epoch;
+  options.allow_empty = flags.allow_empty;
   if (flags.rank.given()) {
     options.rank = flags.rank.rank;
     options.world = flags.rank.mesh.world;
   }
   if (options.version == 0) {
-    const absl::StatusOr<uint64_t> next = NextVersion(flags.common);
-    if (!next.ok()) return next.status();
-    options.version = *next;
+    const absl::StatusOr<Publisher::LastRun> last = publisher.AskLastRun(flags.common.model);
+    if (!last.ok()) return last.status();
+    options.version = last->version + 1;
   }
   return options;
 }
@@ -330,10 +320,10 @@ absl::Status PushVersion(const PushFlags& flags, std::shared_ptr<const ShardSour
   const auto begin = std::chrono::steady_clock::now();
   report.rank = flags.rank;
   report.synthetic = flags.native.path.empty();
-  absl::StatusOr<PublishOptions> options = OptionsOf(flags);
-  if (!options.ok()) return options.status();
   absl::StatusOr<std::unique_ptr<Publisher>> publisher = Publisher::Connect(flags.common.Channel());
   if (!publisher.ok()) return publisher.status();
+  absl::StatusOr<PublishOptions> options = OptionsOf(flags, **publisher);
+  if (!options.ok()) return options.status();
   TransferProgress progress(ChooseProgressStyle(flags.common), absl::StrCat("push version ", options->version));
   const absl::Status status =
       Push(*std::move(options), **publisher, std::move(source), progress, interrupt, report).Run();
@@ -388,9 +378,12 @@ void AddPushCommand(CLI::App& app, Invocation& invocation) {
   command
       ->add_option("--epoch", flags->epoch,
                    "Which run of the trainer this is, such as its restart count: aborts the version that a run with "
-                   "a smaller one still has open, and is refused after a run with a larger one")
+                   "a smaller one still has open, and is refused after a run with a larger one; numbers may start anew "
+                   "with it")
       ->check(AtLeast(0))
       ->type_name("N");
+  command->add_flag("--allow-empty", flags->allow_empty,
+                    "A version without tensors, or with only empty ones, is meant; it is refused otherwise");
   AddRankOptions(command, flags->rank);
   AddModelOption(command, flags->common);
   AddServerOptions(command, flags->common);

@@ -13,6 +13,7 @@
 #include "client/cli/json.h"
 #include "client/cli/options.h"
 #include "client/cli/progress.h"
+#include "client/cli/status_lines.h"
 #include "client/cli/terminal.h"
 #include "client/cli/timer.h"
 #include "client/inspector.h"
@@ -61,10 +62,9 @@ class Watch {
 
   void Print(const v1::VersionSummary& version) {
     if (flags_.common.json) {
-      PrintJson(ToJson(version), true);
-    } else if (const std::optional<std::string> line = news_.Line(version)) {
-      std::printf("%s\n", line->c_str());
-      std::fflush(stdout);
+      out_.Say(CompactJson(ToJson(version)));
+    } else if (std::optional<std::string> line = news_.Line(version)) {
+      out_.Say(*std::move(line));
     }
   }
 
@@ -74,12 +74,11 @@ class Watch {
                                      {"workers", nlohmann::ordered_json::array()}};
       for (const v1::VersionSummary& version : state.versions) json["versions"].push_back(ToJson(version));
       for (const v1::Worker& worker : state.workers) json["workers"].push_back(ToJson(worker));
-      if (!news_.Lines(state).empty()) PrintJson(json, true);
+      if (!news_.Lines(state).empty()) out_.Say(CompactJson(json));
     } else if (IsFancy(stdout)) {
       live_.Draw(FleetBars(state, static_cast<size_t>(std::max(Width(stdout) - 1, 20))));
     } else {
-      for (const std::string& line : news_.Lines(state)) std::printf("%s\n", line.c_str());
-      std::fflush(stdout);
+      for (std::string& line : news_.Lines(state)) out_.Say(std::move(line));
     }
   }
 
@@ -91,9 +90,10 @@ class Watch {
     const Timer timer(TimeLeft(), stop);
     interrupt_.SetReaction(stop);
     const absl::Status status =
-        (*subscriber)->Watch(flags_.common.model, std::nullopt, [&](const v1::VersionSummary& version) {
+        (*subscriber)->Watch({.model = flags_.common.model}, [&](const v1::VersionSummary& version) {
           Print(version);
-          return version.version() != flags_.until || version.state() == v1::VERSION_STATE_OPEN;
+          if (out_.reader_gone()) over_ = true;
+          return !over_ && (version.version() != flags_.until || version.state() == v1::VERSION_STATE_OPEN);
         });
     interrupt_.SetReaction(nullptr);
     return timer.expired() && !status.ok() ? TimeUp() : status;
@@ -115,6 +115,7 @@ class Watch {
       absl::StatusOr<FleetState> state = LookAtFleet(inspector, flags_.common.model);
       if (!state.ok()) return state.status();
       if (flags_.fleet) Print(*state);
+      if (out_.reader_gone()) return absl::OkStatus();
       if (until_) {
         const absl::StatusOr<bool> holds = until_->Holds(*state);
         if (!holds.ok()) return holds.status();
@@ -131,6 +132,7 @@ class Watch {
   std::optional<UntilCondition> until_;
   FleetNews news_;
   LiveLines live_{stdout};
+  StatusLines out_{stdout, flags_.common.json};
   bool over_ = false;
 };
 

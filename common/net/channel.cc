@@ -5,14 +5,18 @@
 #include <grpcpp/support/channel_arguments.h>
 
 #include <algorithm>
+#include <atomic>
 #include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "common/net/byte_buffer.h"
+#include "common/net/clock_steps.h"
 #include "common/net/raw_reader.h"
 #include "common/net/status.h"
+#include "common/net/steady_deadline.h"
 #include "common/net/version_info.h"
+#include "common/process/fork_guard.h"
 
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -21,6 +25,8 @@
 namespace refit {
 namespace {
 
+// How soon one notices that nobody waits for a connection any more.
+constexpr std::chrono::milliseconds kConnectGlance{50};
 // For a call that is not expected to come far.
 constexpr std::chrono::milliseconds kReasonTimeout{200};
 constexpr int kMaxMetadataBytes = 16 << 10;
@@ -34,6 +40,11 @@ constexpr double kAskAfter = 0.3;
 constexpr int kHandshakeTimeoutMs = 10'000;
 // Clients may ping as often as this.
 constexpr int kMinPingIntervalMs = 1'000;
+
+// In which process gRPC is kept: it would end with the last channel, and wait for a poller of its own that may sleep
+// for 10 s.
+constexpr uint64_t kNotStarted = std::numeric_limits<uint64_t>::max();
+std::atomic<uint64_t> grpc_started_in{kNotStarted};
 
 int Milliseconds(std::chrono::milliseconds duration) {
   return static_cast<int>(std::clamp<int64_t>(duration.count(), 1, std::numeric_limits<int>::max()));
@@ -81,30 +92,48 @@ absl::Status NotConnected(const std::shared_ptr<grpc::Channel>& channel, const C
                                              WhyNotConnected(channel)));
 }
 
+absl::Status AwaitConnected(const std::shared_ptr<grpc::Channel>& channel, const ChannelOptions& options) {
+  const auto deadline = std::chrono::steady_clock::now() + options.connect_timeout;
+  while (true) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+    const auto glance = std::clamp(left, std::chrono::milliseconds::zero(), kConnectGlance);
+    if (channel->WaitForConnected(SteadyDeadline(glance))) return absl::OkStatus();
+    if (options.is_cancelled && options.is_cancelled()) {
+      return absl::CancelledError(absl::StrCat("connection to ", options.address, ": cancelled"));
+    }
+    if (left <= kConnectGlance) return NotConnected(channel, options);
+  }
+}
+
 // As long as anyone has the channel.
 struct SecuredChannel {
   std::shared_ptr<const void> files;  // let go of last
+  std::shared_ptr<ClockSteps> clock_steps;
   std::shared_ptr<grpc::Channel> channel;
 };
 
 }  // namespace
 
+absl::Status StartGrpc() {
+  const uint64_t now = ProcessGeneration();
+  uint64_t started = kNotStarted;
+  if (!grpc_started_in.compare_exchange_strong(started, now)) return ForkGuard(started).Check("gRPC");
+  grpc_init();
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const ChannelOptions& options) {
   if (options.address.empty()) return absl::InvalidArgumentError("the service's address is empty; expected host:port");
-  // gRPC would end with the last channel, and wait for a poller of its own that may sleep for 10 s.
-  [[maybe_unused]] static const bool kept_for_good = [] {
-    grpc_init();
-    return true;
-  }();
+  if (absl::Status status = StartGrpc(); !status.ok()) return Annotate(status, "connection to " + options.address);
   absl::StatusOr<ClientCredentials> credentials =
       MakeClientCredentials(options.security, options.address, options.on_reload);
   if (!credentials.ok()) return credentials.status();
-  const auto secured = std::make_shared<SecuredChannel>();
+  const std::shared_ptr<SecuredChannel> secured = MakeOwnedByProcess<SecuredChannel>();
   secured->files = std::move(credentials->files);
+  secured->clock_steps = ClockSteps::Watch();
   secured->channel = grpc::CreateCustomChannel(options.address, credentials->channel, ClientArguments(options));
-  if (!secured->channel->WaitForConnected(std::chrono::system_clock::now() + options.connect_timeout)) {
-    return NotConnected(secured->channel, options);
-  }
+  secured->clock_steps->Add(secured->channel);
+  if (absl::Status status = AwaitConnected(secured->channel, options); !status.ok()) return status;
   return std::shared_ptr<grpc::Channel>(secured, secured->channel.get());
 }
 

@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -27,6 +28,8 @@ struct ChannelOptions {
   Transport transport = Transport::kAuto;
   // How long to wait for the connection before UNAVAILABLE.
   std::chrono::milliseconds connect_timeout = std::chrono::seconds(10);
+  // Asked many times a second meanwhile, if given: true ends it with CANCELLED.
+  std::function<bool()> is_cancelled;
   // Interval and patience of HTTP/2 pings: a peer that is gone is noticed after their sum.
   std::chrono::milliseconds keepalive_interval = std::chrono::seconds(10);
   std::chrono::milliseconds keepalive_timeout = std::chrono::seconds(10);
@@ -36,8 +39,13 @@ struct ChannelOptions {
   ReloadReport on_reload;
 };
 
+// Comes before anything that uses gRPC. FAILED_PRECONDITION in a child of a process that has used it before the fork:
+// gRPC's threads are not there, and its epoll sets and sockets are the parent's, which what is done to them would kill.
+absl::Status StartGrpc();
+
 // A connected channel. UNAVAILABLE, naming the address and the reason that is known (such as a certificate that is not
-// trusted), if it does not connect in time; INVALID_ARGUMENT for an empty address; as MakeClientCredentials.
+// trusted), if it does not connect in time; INVALID_ARGUMENT for an empty address; as StartGrpc and
+// MakeClientCredentials. In a child of a fork what was made here is let go of without a word to the service.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const ChannelOptions& options);
 
 // Sets message size, keepalive policy and flow control of a server. A peer that stops answering, though its connection

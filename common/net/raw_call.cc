@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/net/status.h"
+#include "common/net/steady_deadline.h"
 
 namespace refit {
 
@@ -129,7 +130,7 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
     if (std::exchange(alarm_is_set_, true)) return;
     // A new one each time: the old one's callback may still be returning.
     alarm_ = std::make_unique<grpc::Alarm>();
-    alarm_->Set(std::chrono::system_clock::now() + batching.wait, [this](bool) { OnAlarm(); });
+    alarm_->Set(SteadyDeadline(batching.wait), [this](bool) { OnAlarm(); });
   }
 
   // Also when it was cancelled.
@@ -200,32 +201,47 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
 };
 
 std::unique_ptr<RawCall> RawCall::Start(const std::shared_ptr<grpc::Channel>& channel, const std::string& method) {
-  auto reactor = std::make_unique<Reactor>(channel);
+  auto reactor = MakeOwnedByProcess<Reactor>(channel);
   reactor->Start(method);
   return std::unique_ptr<RawCall>(new RawCall(std::move(reactor)));
 }
 
-RawCall::RawCall(std::unique_ptr<Reactor> reactor) : reactor_(std::move(reactor)) {}
+RawCall::RawCall(OwnedByProcess<Reactor> reactor) : reactor_(std::move(reactor)) {}
 
-RawCall::~RawCall() { reactor_->CancelAndAwaitDone(); }
+RawCall::~RawCall() {
+  if (CheckNotForked().ok()) reactor_->CancelAndAwaitDone();
+}
+
+absl::Status RawCall::CheckNotForked() const { return reactor_.get_deleter().guard.Check("the call"); }
 
 absl::Status RawCall::Write(grpc::ByteBuffer message, std::chrono::milliseconds timeout) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   return reactor_->Write(std::move(message), timeout);
 }
 
 absl::Status RawCall::WriteTogether(absl::FunctionRef<void(std::string&)> append, const Batching& batching,
                                     std::chrono::milliseconds timeout) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   return reactor_->WriteTogether(append, batching, timeout);
 }
 
-absl::Status RawCall::WritesDone(std::chrono::milliseconds timeout) { return reactor_->WritesDone(timeout); }
+absl::Status RawCall::WritesDone(std::chrono::milliseconds timeout) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
+  return reactor_->WritesDone(timeout);
+}
 
 absl::StatusOr<std::optional<grpc::ByteBuffer>> RawCall::Read(std::chrono::milliseconds timeout) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   return reactor_->Read(timeout);
 }
 
-absl::Status RawCall::Finish(std::chrono::milliseconds timeout) { return reactor_->Finish(timeout); }
+absl::Status RawCall::Finish(std::chrono::milliseconds timeout) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
+  return reactor_->Finish(timeout);
+}
 
-void RawCall::Cancel() { reactor_->Cancel(); }
+void RawCall::Cancel() {
+  if (CheckNotForked().ok()) reactor_->Cancel();
+}
 
 }  // namespace refit

@@ -12,11 +12,13 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/process/fork_guard.h"
 
 namespace refit {
 
 // One call of any streaming kind. One thread may read while another writes; Cancel may come from any thread. The
-// destructor cancels a call that has not finished and waits for gRPC to let go of it.
+// destructor cancels a call that has not finished and waits for gRPC to let go of it. In a child of a fork
+// FAILED_PRECONDITION, and the parent's call goes on.
 class RawCall {
  public:
   // Starts `method`, such as "/refit.v1.PullService/Pull".
@@ -53,8 +55,9 @@ class RawCall {
 
  private:
   class Reactor;
-  explicit RawCall(std::unique_ptr<Reactor> reactor);
-  std::unique_ptr<Reactor> reactor_;
+  explicit RawCall(OwnedByProcess<Reactor> reactor);
+  absl::Status CheckNotForked() const;
+  OwnedByProcess<Reactor> reactor_;
 };
 
 }  // namespace refit

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/net/status.h"
+#include "common/net/steady_deadline.h"
 
 namespace refit {
 namespace {
@@ -28,7 +29,7 @@ class RawReader::State {
     context_.TryCancel();
     BeginFinish();
     // All that is pending comes back, as failed.
-    while (pending_ > 0) (void)TakeCompletion(gpr_inf_future(GPR_CLOCK_REALTIME));
+    while (pending_ > 0) (void)TakeCompletion(gpr_inf_future(GPR_CLOCK_MONOTONIC));
     completions_.Shutdown();
     void* tag = nullptr;
     bool ok = false;
@@ -39,7 +40,7 @@ class RawReader::State {
 
   void Start(const grpc::ByteBuffer& request, std::chrono::milliseconds timeout) {
     call_->StartCall(Begin(kStart));
-    if (!Await(kStart, std::chrono::system_clock::now() + timeout)) {
+    if (!Await(kStart, SteadyDeadline(timeout))) {
       (void)GiveUp("the call did not start", timeout);
       return;
     }
@@ -49,7 +50,7 @@ class RawReader::State {
 
   absl::StatusOr<std::optional<grpc::ByteBuffer>> Read(std::chrono::milliseconds timeout) {
     if (!is_reading_) return std::nullopt;
-    if (!Await(kRead, std::chrono::system_clock::now() + timeout)) return GiveUp("the peer sent nothing", timeout);
+    if (!Await(kRead, SteadyDeadline(timeout))) return GiveUp("the peer sent nothing", timeout);
     is_reading_ = false;
     if (!succeeded_[kRead]) return std::nullopt;
     std::optional<grpc::ByteBuffer> message = std::move(incoming_);
@@ -58,7 +59,7 @@ class RawReader::State {
   }
 
   absl::Status Finish(std::chrono::milliseconds timeout) {
-    const auto deadline = std::chrono::system_clock::now() + timeout;
+    const gpr_timespec deadline = SteadyDeadline(timeout);
     BeginFinish();
     while (!done_[kFinish]) {
       // The status comes after the last message.
@@ -69,6 +70,11 @@ class RawReader::State {
       if (!TakeCompletion(deadline)) return GiveUp("the peer did not end the call", timeout);
     }
     return gave_up_.ok() ? FromGrpc(status_) : gave_up_;
+  }
+
+  bool HasNews() {
+    while (!done_[kRead] && TakeCompletion(SteadyDeadline(std::chrono::milliseconds::zero()))) continue;
+    return !is_reading_ || done_[kRead];
   }
 
   void Cancel() { context_.TryCancel(); }
@@ -91,8 +97,7 @@ class RawReader::State {
   }
 
   // False at the deadline.
-  template <typename Deadline>
-  bool TakeCompletion(const Deadline& deadline) {
+  bool TakeCompletion(gpr_timespec deadline) {
     void* tag = nullptr;
     bool ok = false;
     if (completions_.AsyncNext(&tag, &ok, deadline) != grpc::CompletionQueue::GOT_EVENT) return false;
@@ -103,7 +108,7 @@ class RawReader::State {
     return true;
   }
 
-  bool Await(Operation operation, std::chrono::system_clock::time_point deadline) {
+  bool Await(Operation operation, gpr_timespec deadline) {
     while (!done_[operation]) {
       if (!TakeCompletion(deadline)) return false;
     }
@@ -135,20 +140,30 @@ class RawReader::State {
 
 std::unique_ptr<RawReader> RawReader::Start(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
                                             const grpc::ByteBuffer& request, std::chrono::milliseconds timeout) {
-  auto state = std::make_unique<State>(channel, method);
+  auto state = MakeOwnedByProcess<State>(channel, method);
   state->Start(request, timeout);
   return std::unique_ptr<RawReader>(new RawReader(std::move(state)));
 }
 
-RawReader::RawReader(std::unique_ptr<State> state) : state_(std::move(state)) {}
+RawReader::RawReader(OwnedByProcess<State> state) : state_(std::move(state)) {}
 RawReader::~RawReader() = default;
 
+absl::Status RawReader::CheckNotForked() const { return state_.get_deleter().guard.Check("the call"); }
+
 absl::StatusOr<std::optional<grpc::ByteBuffer>> RawReader::Read(std::chrono::milliseconds timeout) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   return state_->Read(timeout);
 }
 
-absl::Status RawReader::Finish(std::chrono::milliseconds timeout) { return state_->Finish(timeout); }
+absl::Status RawReader::Finish(std::chrono::milliseconds timeout) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
+  return state_->Finish(timeout);
+}
 
-void RawReader::Cancel() { state_->Cancel(); }
+bool RawReader::HasNews() { return CheckNotForked().ok() && state_->HasNews(); }
+
+void RawReader::Cancel() {
+  if (CheckNotForked().ok()) state_->Cancel();
+}
 
 }  // namespace refit

@@ -11,11 +11,13 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/process/fork_guard.h"
 
 namespace refit {
 
 // The thread that reads also moves the bytes: no message is handed from one thread to another, which at 2 MiB a message
-// costs more than it wins. One thread at a time; Cancel from any.
+// costs more than it wins. One thread at a time; Cancel from any. In a child of a fork FAILED_PRECONDITION, and the
+// parent's call goes on.
 class RawReader {
  public:
   // Starts `method`, such as "/refit.v1.PullService/Pull", with its only request. A call that cannot start ends at
@@ -35,12 +37,17 @@ class RawReader {
   // if it has none within `timeout`.
   absl::Status Finish(std::chrono::milliseconds timeout);
 
+  // Whether the call is known to have ended, or has something to read; does not wait. Nobody else looks at a call that
+  // is not read: ask now and then.
+  bool HasNews();
+
   void Cancel();
 
  private:
   class State;
-  explicit RawReader(std::unique_ptr<State> state);
-  std::unique_ptr<State> state_;
+  explicit RawReader(OwnedByProcess<State> state);
+  absl::Status CheckNotForked() const;
+  OwnedByProcess<State> state_;
 };
 
 }  // namespace refit

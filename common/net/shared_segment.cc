@@ -11,6 +11,7 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "common/limits/process_limits.h"
 
 namespace refit {
 namespace {
@@ -28,6 +29,12 @@ class File {
  private:
   const int fd_;
 };
+
+// Of the system call that has just failed. RESOURCE_EXHAUSTED if a limit of this process, or the system's, was hit.
+absl::Status Failed(const std::string& why, int error) {
+  const bool by_limit = error == EMFILE || error == ENFILE || error == ENOMEM;
+  return {by_limit ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kUnavailable, why};
+}
 
 absl::Status CheckIsAnnounced(const struct stat& found, const v1::SharedSegment& announced) {
   if (found.st_dev != announced.device() || found.st_ino != announced.inode()) {
@@ -60,7 +67,7 @@ v1::SharedSegment Announce(const Buffer& buffer) {
   segment.set_fd(buffer.shared_fd());
   segment.set_device(file.st_dev);
   segment.set_inode(file.st_ino);
-  segment.set_bytes(buffer.size());
+  segment.set_bytes(buffer.shared().bytes);
   return segment;
 }
 
@@ -72,16 +79,20 @@ absl::StatusOr<std::shared_ptr<MappedSegment>> MappedSegment::Open(const v1::Sha
                                                         : absl::UnavailableError(std::strerror(errno));
   const File file(status.ok() ? open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1);
   if (status.ok() && (file.get() < 0 || fstat(file.get(), &found) != 0)) {
-    status = absl::UnavailableError(std::strerror(errno));
+    const int error = errno;
+    status = Failed(WhyNotOpened(error), error);
   }
   if (status.ok()) status = CheckIsAnnounced(found, announced);
   if (status.ok()) status = CheckNeverShrinks(file.get());
   void* data = MAP_FAILED;
   if (status.ok()) {
     data = mmap(nullptr, announced.bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file.get(), 0);
-    if (data == MAP_FAILED) status = absl::UnavailableError(std::strerror(errno));
+    if (data == MAP_FAILED) {
+      const int error = errno;
+      status = Failed(WhyNotMapped(announced.bytes(), error), error);
+    }
   }
-  if (!status.ok()) return absl::UnavailableError(absl::StrCat("shared memory ", path, ": ", status.message()));
+  if (!status.ok()) return absl::Status(status.code(), absl::StrCat("shared memory ", path, ": ", status.message()));
   return absl::WrapUnique(new MappedSegment(static_cast<std::byte*>(data), announced.bytes(), announced));
 }
 

@@ -13,14 +13,14 @@
 
 namespace refit {
 
-// How others may open this buffer; bytes 0 if it is private (see Buffer::shared_fd).
+// How others may open the memory that this buffer lies in, at Buffer::shared().begin; bytes 0 if it is private.
 v1::SharedSegment Announce(const Buffer& buffer);
 
 // Another process's memory, mapped for reading; what is written to it stays with the writer. Immutable, thread-safe.
 class MappedSegment {
  public:
   // UNAVAILABLE, saying why, if it cannot be opened, or is not what was announced: another file, another user's,
-  // smaller, or one that may shrink.
+  // smaller, or one that may shrink. RESOURCE_EXHAUSTED, naming limit and setting, if a limit keeps it from being mapped.
   static absl::StatusOr<std::shared_ptr<MappedSegment>> Open(const v1::SharedSegment& announced);
   ~MappedSegment();
   MappedSegment(const MappedSegment&) = delete;

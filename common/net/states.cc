@@ -33,6 +33,8 @@ std::string StateName(v1::WorkerState state) {
       return "staged";
     case v1::WORKER_STATE_INSTALLED:
       return "installed";
+    case v1::WORKER_STATE_OTHER_RUN:
+      return "other run";
     case v1::WORKER_STATE_TORN:
       return "torn";
     default:

@@ -8,6 +8,7 @@
 #include <cerrno>
 
 #include "absl/strings/str_cat.h"
+#include "common/limits/process_limits.h"
 #include "common/tensor/tensor_spec.h"
 
 namespace refit {
@@ -17,6 +18,10 @@ absl::Status FileError(int error, absl::string_view action, absl::string_view pa
   switch (error) {
     case ENOTDIR:
       return absl::NotFoundError(status.message());
+    case EMFILE:
+    case ENFILE:
+      return absl::ResourceExhaustedError(
+          absl::StrCat("cannot ", action, " ", Printable(path), ": ", WhyNotOpened(error)));
     case EFBIG:
     case EDQUOT:
     case ENOSPC:
@@ -52,6 +57,9 @@ absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path) {
   const auto size = static_cast<size_t>(info.st_size);
   if (size == 0) return MappedFile(nullptr, 0);
   void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
+  if (data == MAP_FAILED && errno == ENOMEM) {
+    return absl::ResourceExhaustedError(absl::StrCat("cannot map ", Printable(path), ": ", WhyNotMapped(size, ENOMEM)));
+  }
   if (data == MAP_FAILED) return FileError(errno, "map", path);
   return MappedFile(static_cast<const char*>(data), size);
 }

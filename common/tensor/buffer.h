@@ -16,6 +16,13 @@ namespace refit {
 // system has it; see common/net/shared_segment.h.
 enum class Backing { kPrivate, kShared };
 
+// Where a buffer lies in a memfd that is sealed against shrinking, of which `bytes` may be mapped; fd -1: in none.
+struct SharedPlace {
+  int fd = -1;
+  uint64_t begin = 0;
+  uint64_t bytes = 0;
+};
+
 // A block of memory, freed (or given back to its pool) when the last reference goes. Not resized, not copied.
 // Aligned to 64 bytes; from 2 MiB on to 2 MiB, with huge pages asked for. Contents are undefined at first.
 // Writing is not synchronised.
@@ -31,30 +38,33 @@ class Buffer {
   absl::Span<std::byte> span() { return {data_, size_}; }
   absl::Span<const std::byte> span() const { return {data_, size_}; }
 
-  // The memfd that the buffer begins at the beginning of, sealed against shrinking; -1 if it is private.
-  int shared_fd() const { return shared_fd_; }
+  // Of private memory, none.
+  const SharedPlace& shared() const { return shared_; }
+  int shared_fd() const { return shared_.fd; }
 
   // Has the system give memory to [begin, begin + size) now, in one go, rather than page by page as it is written. What
   // it holds stays; others may write it meanwhile. A wish: nothing is lost if it fails.
   void Prefault(size_t begin, size_t size);
 
-  // Others may still see the memory when the buffer goes: it is freed then, and never reused. Thread-safe.
-  void NeverReuse() const { reusable_ = false; }
+  // Others may still see the memory when the buffer goes: it is freed then, and never reused. Of a piece of a larger
+  // buffer, all of that. Thread-safe.
+  virtual void NeverReuse() const { reusable_ = false; }
 
-  // A buffer of its own, outside of any pool. RESOURCE_EXHAUSTED if the system has no memory for it.
+  // A buffer of its own, outside of any pool. RESOURCE_EXHAUSTED, naming the limit that was hit and its setting, if the
+  // system has no memory for it. Private in place of kShared if there is none to share.
   static absl::StatusOr<std::shared_ptr<Buffer>> Allocate(size_t size, Backing backing = Backing::kPrivate);
 
   // Memory that is somebody else's, such as a mapped file's, and that `owner` keeps. Of any alignment.
   static std::shared_ptr<const Buffer> Borrow(absl::Span<const std::byte> bytes, std::shared_ptr<const void> owner);
 
  protected:
-  Buffer(std::byte* data, size_t size, int shared_fd = -1) : data_(data), size_(size), shared_fd_(shared_fd) {}
+  Buffer(std::byte* data, size_t size, SharedPlace shared = {}) : data_(data), size_(size), shared_(shared) {}
   bool is_reusable() const { return reusable_; }
 
  private:
   std::byte* data_;
   size_t size_;
-  int shared_fd_;
+  SharedPlace shared_;
   mutable std::atomic<bool> reusable_{true};
 };
 
@@ -67,9 +77,11 @@ class BufferPool {
   enum class Fit { kExact, kLoose };
 
   // Keeps at most `max_idle_bytes` of free memory. `on_release` is called after each buffer that came back, from the
-  // thread that let go of it, which may hold any locks.
+  // thread that let go of it, which may hold any locks. `on_unshared` is told, once, when memory is private in place of
+  // kShared, and why; from the thread that asked for it.
   explicit BufferPool(uint64_t max_idle_bytes, Fit fit = Fit::kExact, std::function<void()> on_release = nullptr,
-                      Backing backing = Backing::kPrivate);
+                      Backing backing = Backing::kPrivate,
+                      std::function<void(const absl::Status&)> on_unshared = nullptr);
   ~BufferPool();
 
   // A buffer of exactly `size` usable bytes, in a free block that fits if there is one.
@@ -82,7 +94,10 @@ class BufferPool {
   // Frees idle memory down to `bytes`.
   void TrimTo(uint64_t bytes);
 
-  // Bytes handed out, and bytes that wait for reuse; both count capacities: whole lines, or whole huge pages.
+  // What a buffer of `size` counts as: whole lines, or whole huge pages.
+  static size_t CapacityOf(size_t size);
+
+  // Bytes handed out, and bytes that wait for reuse; both count capacities.
   uint64_t used_bytes() const;
   uint64_t idle_bytes() const;
 

@@ -1,15 +1,21 @@
 // Rounds of random faults against real processes: a service with a spool, a trainer that pushes and gives up at will,
 // a worker over a network that fails, and one that shares memory with the service. In each round something breaks:
 // a connection is cut, delayed, truncated, stalled, or has its bytes flipped or reordered; a process is killed with
-// SIGKILL, stopped for a while, or asked to end. Then all must come back without help. After each round:
+// SIGKILL, stopped for a while, or asked to end; one of them forks; everybody's wall clock steps. Each life of the
+// service, and of a worker, has surroundings of its own: few descriptors, little address space, a stderr that nobody
+// reads and that is full. Then all must come back without help. After each round:
 //
 //   - no worker has ever installed anything but whole, verified versions that were not given up, in rising order
 //   - no committed version that was on disk is lost
 //   - a version that is committed from now on reaches all workers, in time
+//   - no child of a fork could use what it inherited, or hung
 //   - the service's memory and descriptors are what they were
 //
 //   chaos_test [--rounds N | --seconds N] [--seed N]
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -28,6 +34,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/inspector.h"
 #include "tests/fault/fault_proxy.h"
+#include "tests/fault/wall_clock_steps.h"
 #include "tests/integration/service_process.h"
 #include "tests/support/number_flags.h"
 #include "tests/support/sanitized.h"
@@ -49,6 +56,10 @@ Settings settings;
 constexpr std::chrono::seconds kRecovery{40};
 constexpr uint64_t kMoreDescriptors = 24;  // connections that come and go, a version's memory
 constexpr uint64_t kMostResident = uint64_t{400} << 20;
+// Enough for what there is to do, and for little more.
+constexpr uint64_t kFewDescriptors = 256;
+constexpr uint64_t kFewDescriptorsOfPeer = 96;
+constexpr uint64_t kLittleSpace = uint64_t{4} << 30;
 
 // What a log says so far.
 struct Log {
@@ -86,12 +97,31 @@ struct Process {
   std::unique_ptr<Subprocess> running;
 };
 
+// A pipe that is full, and that nobody reads.
+class UnreadPipe {
+ public:
+  UnreadPipe() : path_(folder_.Path("stderr")) {
+    if (mkfifo(path_.c_str(), 0600) == 0) fd_ = open(path_.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    while (write(fd_, "unread\n", 7) > 0) continue;
+  }
+  ~UnreadPipe() { close(fd_); }
+  UnreadPipe(const UnreadPipe&) = delete;
+  UnreadPipe& operator=(const UnreadPipe&) = delete;
+
+  const std::string& path() const { return path_; }
+
+ private:
+  TemporaryFolder folder_;
+  const std::string path_;
+  int fd_ = -1;
+};
+
 class Chaos {
  public:
   Chaos()
       : random_(settings.seed),
         spool_(folder_.Path("spool")),
-        service_(std::make_unique<ServiceProcess>(Flags())),
+        service_(StartService(0)),
         to_worker_(service_->port()),
         to_trainer_(service_->port()) {
     Add("far worker", {"worker", to_worker_.address(), folder_.Path("far"), "far", "wire"}, folder_.Path("far"));
@@ -119,15 +149,52 @@ class Chaos {
   }
 
  private:
-  std::vector<std::string> Flags() const {
-    return {"--spool",       spool_,  "--memory",       "128MiB", "--retain",    "2",
-            "--chunk-bytes", "64KiB", "--peer-timeout", "2",      "--log-level", "warning"};
+  std::unique_ptr<ServiceProcess> StartService(int port) {
+    std::vector<std::string> flags = {"--spool", spool_,          "--memory", "128MiB",         "--retain",
+                                      "2",       "--chunk-bytes", "64KiB",    "--peer-timeout", "2"};
+    Subprocess::Surroundings around{.by = UnderClock()};
+    std::string where = "service in plenty";
+    switch (random_() % 4) {
+      case 0:
+        AddLimits({absl::StrCat("--nofile=", kFewDescriptors)}, around);
+        where = "service with few descriptors";
+        break;
+      case 1:
+        if (kSanitized) break;  // which takes terabytes of it
+        AddLimits({absl::StrCat("--as=", kLittleSpace)}, around);
+        where = "service with little address space";
+        break;
+      case 2:
+        around.stderr_path = unread_.path();
+        flags.insert(flags.end(), {"--log-level", "debug"});
+        where = "service whose log nobody reads";
+        break;
+      default:
+        break;
+    }
+    if (around.stderr_path.empty()) flags.insert(flags.end(), {"--log-level", "warning"});
+    ++surroundings_[where];
+    return std::make_unique<ServiceProcess>(flags, port, around);
+  }
+
+  std::vector<std::string> UnderClock() const {
+    return kSanitized ? std::vector<std::string>() : clock_.Starter();  // whose own library must be the first
+  }
+  static void AddLimits(const std::vector<std::string>& limits, Subprocess::Surroundings& around) {
+    around.by.push_back("prlimit");
+    around.by.insert(around.by.end(), limits.begin(), limits.end());
   }
 
   void Add(const std::string& name, std::vector<std::string> arguments, std::string log) {
     processes_.push_back({name, std::move(arguments), std::move(log), nullptr});
   }
-  static void Start(Process& process) { process.running = Subprocess::Start("fault-peer", process.arguments); }
+  void Start(Process& process) {
+    Subprocess::Surroundings around{.by = UnderClock()};
+    const bool is_low = random_() % 4 == 0;
+    if (is_low) AddLimits({absl::StrCat("--nofile=", kFewDescriptorsOfPeer)}, around);
+    ++surroundings_[absl::StrCat(process.name, is_low ? " with few descriptors" : " in plenty")];
+    process.running = Subprocess::Start("fault-peer", process.arguments, around);
+  }
 
   void StartTrainer() {
     const std::string log = folder_.Path("trainer");
@@ -154,7 +221,7 @@ class Chaos {
 
   // Breaks something, and mends only what cannot come back by itself: a process that is gone is started again.
   std::string Strike() {
-    switch (random_() % 8) {
+    switch (random_() % 11) {
       case 0:
       case 1:
         return BreakNetwork(to_worker_, "worker");
@@ -167,6 +234,11 @@ class Chaos {
         return random_() % 2 == 0 ? KillService(SIGTERM, "end service") : Stop();
       case 6:
         return KillPeer(2);
+      case 7:
+      case 8:
+        return StepClock();
+      case 9:
+        return Fork();
       default:
         return KillPeer(random_() % 2);
     }
@@ -202,7 +274,7 @@ class Chaos {
     EXPECT_EQ(outcome.code, signal == SIGKILL ? 137 : 0) << outcome.err;
     Sleep(200);
     const int port = service_->port();
-    service_ = std::make_unique<ServiceProcess>(Flags(), port);
+    service_ = StartService(port);
     EXPECT_EQ(service_->port(), port) << service_->Err();
     if (!spooled.empty() && service_->port() != 0) {
       const std::set<uint64_t> after = Spooled();
@@ -232,6 +304,29 @@ class Chaos {
     Sleep(3000);
     process.Signal(SIGCONT);
     return absl::StrCat("stop ", index < 3 ? processes_[index].name : "service");
+  }
+
+  // All processes' at once, as on one machine, or while some are held up.
+  std::string StepClock() {
+    if (kSanitized) return "clock: not under a sanitizer";
+    constexpr std::array<int64_t, 7> kAhead = {0, 1, -1, 120, -120, -3600, 86'400};
+    const int64_t ahead = kAhead[random_() % kAhead.size()];
+    Sleep(40);
+    clock_.Set(ahead);
+    Sleep(200);
+    return absl::StrCat("clock: ", ahead, " s");
+  }
+
+  // Its child uses, drops or ignores what it has inherited, while traffic goes on.
+  std::string Fork() {
+    Process& process = processes_[random_() % 3];
+    const auto forks = [&] { return Log::Read(process.log).Numbers("forked").size(); };
+    const size_t before = forks();
+    process.running->Signal(SIGUSR1);
+    const Clock::time_point end = Clock::now() + kRecovery;
+    while (forks() == before && Clock::now() < end) Sleep(4);
+    EXPECT_GT(forks(), before) << process.name << "'s child did not end, round " << rounds_;
+    return absl::StrCat("fork ", process.name);
   }
 
   std::set<uint64_t> Spooled() const {
@@ -292,6 +387,9 @@ class Chaos {
         last = number;
       }
     }
+    for (const Process& process : processes_) {
+      EXPECT_TRUE(Log::Read(process.log).Numbers("bad-fork").empty()) << "a child of " << process.name << ", see fork";
+    }
     commits_ = trainer.Numbers("commit").size();
     aborts_ = aborted.size();
     CheckService(after);
@@ -316,6 +414,10 @@ class Chaos {
     for (const auto& [what, count] : faults_) {
       std::printf("  %6llu x %s\n", static_cast<unsigned long long>(count), what.c_str());
     }
+    std::printf("lives:\n");
+    for (const auto& [where, count] : surroundings_) {
+      std::printf("  %6llu x %s\n", static_cast<unsigned long long>(count), where.c_str());
+    }
     std::printf("%llu versions committed, %llu given up, %llu installs by the near worker, none wrong\n",
                 static_cast<unsigned long long>(commits_), static_cast<unsigned long long>(aborts_),
                 static_cast<unsigned long long>(installs_));
@@ -325,6 +427,9 @@ class Chaos {
 
   std::mt19937_64 random_;
   TemporaryFolder folder_;
+  WallClockSteps clock_;
+  const UnreadPipe unread_;
+  std::map<std::string, uint64_t> surroundings_;
   const std::string spool_;
   std::unique_ptr<ServiceProcess> service_;
   FaultProxy to_worker_;

@@ -3,6 +3,10 @@
 //
 //   fault-peer trainer ADDRESS LOG EPOCH SEED
 //   fault-peer worker ADDRESS LOG NAME auto|wire
+//
+// On SIGUSR1 it forks, while it goes on. The child uses, drops or ignores what it has inherited, by turns, and ends;
+// then the log says "forked", and "bad-fork" before if the child could use it, crashed or hung.
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <fstream>
@@ -13,6 +17,7 @@
 #include "absl/strings/numbers.h"
 #include "client/publisher.h"
 #include "client/worker.h"
+#include "tests/fault/forker.h"
 #include "tests/fault/peer_log.h"
 #include "tests/support/test_model.h"
 
@@ -53,10 +58,14 @@ class Trainer {
       : address_(std::move(address)), log_(log), next_(FirstNumber(log)), epoch_(epoch), random_(seed) {}
 
   [[noreturn]] void Run() {
+    forker_.inherited = {.use = [this] { return RefusesUse(); },
+                         .drop = [this] { std::unique_ptr<Publisher>(publisher_).reset(); }};
     while (true) {
       auto publisher = Publisher::Connect(To(address_, Transport::kAuto));
       if (publisher.ok()) {
+        publisher_ = publisher->get();
         while (PushOne(**publisher)) Pause(30);
+        publisher_ = nullptr;
       }
       Pause(100);
     }
@@ -64,6 +73,14 @@ class Trainer {
 
  private:
   void Pause(uint64_t most_ms) { (void)never_.WaitFor(milliseconds(random_() % most_ms)); }
+
+  // In a child.
+  bool RefusesUse() {
+    Publisher* const publisher = publisher_;
+    if (publisher == nullptr) return true;
+    const auto push = publisher->Open(Model().Options(next_), Model().specs());
+    return push.status().code() == absl::StatusCode::kFailedPrecondition;
+  }
 
   bool PushOne(Publisher& publisher) {
     const uint64_t number = next_++;
@@ -90,6 +107,8 @@ class Trainer {
 
   const std::string address_;
   const PeerLog log_;
+  Forker forker_{log_};
+  std::atomic<Publisher*> publisher_{nullptr};  // while it lives
   uint64_t next_;
   const uint64_t epoch_;
   std::mt19937_64 random_;
@@ -109,11 +128,24 @@ int RunWorker(const std::string& address, const std::string& log_path, const std
     log.Write(status.ok() ? "install" : "bad", staged.version.version());
     return status;
   };
+  Forker forker(log);
+  std::atomic<Worker*> current{nullptr};
+  forker.inherited = {.use =
+                          [&] {
+                            Worker* const worker = current;
+                            return worker == nullptr || absl::IsFailedPrecondition(worker->Refit().status());
+                          },
+                      .drop = [&] { std::unique_ptr<Worker>(current).reset(); }};
   StopFlag never;
   Backoff backoff(milliseconds(20), milliseconds(500));
   while (true) {
     auto worker = Worker::Create(To(address, transport), options);
-    if (worker.ok()) return (*worker)->Follow().ok() ? 0 : 1;
+    if (worker.ok()) {
+      current = worker->get();
+      const absl::Status followed = (*worker)->Follow();
+      current = nullptr;
+      return followed.ok() ? 0 : 1;
+    }
     (void)backoff.Wait(never);
   }
 }

@@ -6,3 +6,7 @@ if(REFIT_WITH_TORCH)
     LABELS integration TIMEOUT 600)
   add_dependencies(cli_test refit_cli refit_server_main)
 endif()
+refit_test(cli_fleet_test
+  SOURCES cli_fleet_test.cc service_process.cc subprocess.cc
+  DEPS refit::client nlohmann_json::nlohmann_json LABELS integration)
+add_dependencies(cli_fleet_test refit_cli refit_server_main)

@@ -428,7 +428,7 @@ TEST(Watching, SeesEachVersionComeAndGo) {
   std::thread watcher([&] {
     EXPECT_OK((*subscriber)
                   ->Watch(
-                      "default", std::nullopt,
+                      {},
                       [&](const v1::VersionSummary& version) {
                         events.emplace_back(version.version(), version.state());
                         if (events.size() == 1) watching.Notify();

@@ -143,7 +143,7 @@ class MetricsTest : public ::testing::Test {
 TEST_F(MetricsTest, ANewServiceHasNothingButItself) {
   Start();
   const Scrape scrape = Look();
-  EXPECT_EQ(scrape["refit_memory_budget_bytes"], static_cast<double>(StoreOptions().memory_budget_bytes));
+  EXPECT_EQ(scrape["refit_memory_budget_bytes"], static_cast<double>(DefaultMemoryBudget()));
   EXPECT_EQ(scrape["refit_memory_reserved_bytes"], 0);
   EXPECT_EQ(scrape["refit_convert_queue"], 0);
   EXPECT_THAT(scrape["refit_convert_threads"], Ge(1));

@@ -49,12 +49,13 @@ class PortPipe {
 
 }  // namespace
 
-ServiceProcess::ServiceProcess(const std::vector<std::string>& flags, int port) {
+ServiceProcess::ServiceProcess(const std::vector<std::string>& flags, int port,
+                               const Subprocess::Surroundings& surroundings) {
   const std::string path = folder_.Path("port");
   const PortPipe pipe(path);
   std::vector<std::string> arguments = {"--listen", "127.0.0.1:" + std::to_string(port), "--port-file", path};
   arguments.insert(arguments.end(), flags.begin(), flags.end());
-  process_ = Subprocess::Start("refit-server", arguments);
+  process_ = Subprocess::Start("refit-server", arguments, surroundings);
   port_ = pipe.Read(*process_);
 }
 

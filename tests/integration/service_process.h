@@ -15,7 +15,8 @@ namespace refit {
 class ServiceProcess {
  public:
   // Returns once it listens, on a free port unless one is given; or once it has ended (then address() is empty).
-  explicit ServiceProcess(const std::vector<std::string>& flags = {}, int port = 0);
+  explicit ServiceProcess(const std::vector<std::string>& flags = {}, int port = 0,
+                          const Subprocess::Surroundings& surroundings = {});
 
   int port() const { return port_; }
   std::string address() const { return port_ == 0 ? "" : "127.0.0.1:" + std::to_string(port_); }

@@ -17,6 +17,7 @@
 #include "common/net/shared_segment.h"
 #include "refit/v1/push.grpc.pb.h"
 #include "server/refit_server.h"
+#include "tests/support/eventually.h"
 #include "tests/support/push.h"
 #include "tests/support/status_matchers.h"
 
@@ -72,11 +73,13 @@ class SharedMemory : public ::testing::Test {
 
   static void ExpectIs(const PulledVersion& pulled, uint64_t version) {
     ASSERT_EQ(pulled.tensors.size(), kSpecs.size());
-    for (size_t i = 0; i < kSpecs.size(); ++i) {
-      const Bytes expected = Values(kSpecs[i], version);
-      ASSERT_EQ(pulled.tensors[i].data->size(), expected.size());
-      EXPECT_TRUE(std::equal(expected.begin(), expected.end(), pulled.tensors[i].data->data())) << kSpecs[i].name;
-    }
+    for (size_t i = 0; i < kSpecs.size(); ++i) ExpectTensorIs(pulled, i, version);
+  }
+
+  static void ExpectTensorIs(const PulledVersion& pulled, size_t i, uint64_t version) {
+    const Bytes expected = Values(kSpecs[i], version);
+    ASSERT_EQ(pulled.tensors[i].data->size(), expected.size());
+    EXPECT_TRUE(std::equal(expected.begin(), expected.end(), pulled.tensors[i].data->data())) << kSpecs[i].name;
   }
 
   std::unique_ptr<RefitServer> server_;
@@ -143,6 +146,51 @@ TEST_F(SharedMemory, IsUsedAgainOnceItWasGivenBack) {
   ASSERT_OK(info);
   EXPECT_EQ(info->active_pulls(), 0U);
   EXPECT_GT(info->memory_pooled_bytes(), static_cast<uint64_t>(kLarge));
+}
+
+// Some tensors of one version, others of another, in any order: each version's memory comes back with its last.
+TEST_F(SharedMemory, IsGivenBackInAnyOrder) {
+  Start();
+  ASSERT_OK(Push(1));
+  const auto subscriber = Subscribe();
+  auto first = subscriber->Pull({});
+  ASSERT_OK(first);
+  ASSERT_OK(Push(2));
+  auto second = subscriber->Pull({});
+  ASSERT_OK(second);
+  first->tensors[0].data.reset();  // the slab lives on, with the tensor in the middle
+  ASSERT_OK(Push(3));
+  ExpectTensorIs(*first, 2, 1);
+  ExpectIs(*second, 2);
+  second->tensors.clear();
+  ASSERT_OK(Push(4));
+  ASSERT_OK(Push(5));
+  ExpectTensorIs(*first, 2, 1);
+  first->tensors.clear();
+  auto inspector = Inspector::Connect(Channel(Transport::kAuto));
+  ASSERT_OK(inspector);
+  ASSERT_TRUE(Eventually([&] { return (*inspector)->ServerInfo()->active_pulls() == 0; }));
+}
+
+TEST_F(SharedMemory, ABrokenLeaseKeepsOnlyItsOwnVersionFromReuse) {
+  Start();
+  ASSERT_OK(Push(1));
+  const auto broken = Subscribe();
+  auto first = broken->Pull({});
+  ASSERT_OK(first);
+  const auto orderly = Subscribe();
+  {
+    auto also = orderly->Pull({});  // of the same slabs, and gives them back
+    ASSERT_OK(also);
+  }
+  broken->Cancel();
+  for (uint64_t version = 2; version <= 6; ++version) {
+    ASSERT_OK(Push(version));
+    auto pulled = orderly->Pull({});
+    ASSERT_OK(pulled);
+    ExpectIs(*pulled, version);
+    ExpectIs(*first, 1);
+  }
 }
 
 TEST_F(SharedMemory, WhatAWorkerWritesNobodyElseSees) {

@@ -16,10 +16,13 @@ extern char** environ;
 
 namespace refit {
 
-std::unique_ptr<Subprocess> Subprocess::Start(const std::string& program, const std::vector<std::string>& arguments) {
+std::unique_ptr<Subprocess> Subprocess::Start(const std::string& program, const std::vector<std::string>& arguments,
+                                              const Surroundings& surroundings) {
   std::unique_ptr<Subprocess> process(new Subprocess);
   const std::string path = std::string(REFIT_BIN_DIR) + "/" + program;
-  std::vector<char*> argv = {const_cast<char*>(path.c_str())};
+  std::vector<char*> argv;
+  for (const std::string& word : surroundings.by) argv.push_back(const_cast<char*>(word.c_str()));
+  argv.push_back(const_cast<char*>(path.c_str()));
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
 
@@ -27,8 +30,11 @@ std::unique_ptr<Subprocess> Subprocess::Start(const std::string& program, const 
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_addopen(&actions, 1, process->folder_.Path("out").c_str(), O_WRONLY | O_CREAT, 0600);
-  posix_spawn_file_actions_addopen(&actions, 2, process->folder_.Path("err").c_str(), O_WRONLY | O_CREAT, 0600);
-  const int error = posix_spawn(&process->pid_, path.c_str(), &actions, nullptr, argv.data(), environ);
+  const std::string err = surroundings.stderr_path.empty() ? process->folder_.Path("err") : surroundings.stderr_path;
+  posix_spawn_file_actions_addopen(&actions, 2, err.c_str(), O_WRONLY | O_CREAT, 0600);
+  if (surroundings.out >= 0) posix_spawn_file_actions_adddup2(&actions, surroundings.out, 1);
+  if (surroundings.err >= 0) posix_spawn_file_actions_adddup2(&actions, surroundings.err, 2);
+  const int error = posix_spawnp(&process->pid_, argv[0], &actions, nullptr, argv.data(), environ);
   posix_spawn_file_actions_destroy(&actions);
   if (error != 0) throw std::runtime_error("cannot start " + path);
   process->pidfd_ = static_cast<int>(syscall(SYS_pidfd_open, process->pid_, 0));

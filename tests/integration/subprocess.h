@@ -21,8 +21,22 @@ struct Outcome {
 // A running program of ours; killed if still running at the end.
 class Subprocess {
  public:
+  struct Surroundings {
+    // What starts it: {"prlimit", "--nofile=256"}, {"env", "NAME=value"}; the program and its arguments follow.
+    std::vector<std::string> by = {};
+    // Where its stderr goes, such as a named pipe; empty: into a file, see Err.
+    std::string stderr_path = {};
+    // Where it writes instead, such as a pipe that a test reads or does not; -1: what Wait and Err give.
+    int out = -1;
+    int err = -1;
+  };
+
   // `program` lies in REFIT_BIN_DIR.
-  static std::unique_ptr<Subprocess> Start(const std::string& program, const std::vector<std::string>& arguments);
+  static std::unique_ptr<Subprocess> Start(const std::string& program, const std::vector<std::string>& arguments,
+                                           const Surroundings& surroundings);
+  static std::unique_ptr<Subprocess> Start(const std::string& program, const std::vector<std::string>& arguments) {
+    return Start(program, arguments, {});
+  }
   ~Subprocess();
 
   pid_t pid() const { return pid_; }

@@ -20,6 +20,7 @@ namespace {
 
 using absl::StatusCode;
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using Bytes = std::vector<std::byte>;
 
@@ -151,9 +152,42 @@ TEST_F(TwoTrainers, ATakeoverWhoseNumberIsRefusedFencesAllTheSame) {
   ASSERT_OK(Open(Options(4, 1)).PushAll(1));
   Trainer old_run = Open(Options(5, 1));
   ASSERT_OK(old_run.push);
-  EXPECT_THAT(Open(Options(4, 2)).push, StatusIs(StatusCode::kAlreadyExists));
+  PublishOptions too_large = Options(4, 2);
+  auto publisher = Publisher::Connect(Channel());
+  EXPECT_THAT((*publisher)->Open(too_large, {{"huge", DType::kU8, {int64_t{1} << 50}}}),
+              StatusIs(StatusCode::kResourceExhausted));
   EXPECT_THAT(old_run.PushAll(1), StatusIs(StatusCode::kFailedPrecondition, HasSubstr("epoch 2")));
   ExpectServed(4, 1);
+}
+
+TEST_F(TwoTrainers, NumbersStartAnewWithALargerEpoch) {
+  ASSERT_OK(Open(Options(4, 1)).PushAll(1));
+  ASSERT_OK(Open(Options(2, 2)).PushAll(2));
+  ExpectServed(2, 2);  // of the newer run, whatever its number
+  EXPECT_THAT(Open(Options(1, 2)).push,
+              StatusIs(StatusCode::kFailedPrecondition,
+                       AllOf(HasSubstr("newest committed version 2"), HasSubstr("a larger trainer_epoch"))));
+  ASSERT_OK(Open(Options(4, 2)).PushAll(3));  // the same number as in the older run
+  ExpectServed(4, 3);
+}
+
+// An older run's versions go first, and its newest stays as long as it is among those that are retained.
+TEST_F(TwoTrainers, OfAnOlderRunTheOldestGoFirst) {
+  for (const uint64_t version : {8, 9}) ASSERT_OK(Open(Options(version, 1)).PushAll(1));
+  ASSERT_OK(Open(Options(1, 2)).PushAll(2));
+  const auto states = [&] {
+    auto inspector = Inspector::Connect(Channel());
+    std::vector<std::pair<uint64_t, v1::VersionState>> all;
+    const auto versions = (*inspector)->Versions("default");
+    for (const v1::VersionSummary& one : versions->versions()) all.emplace_back(one.version(), one.state());
+    return all;
+  };
+  using Of = std::pair<uint64_t, v1::VersionState>;
+  EXPECT_THAT(states(), ElementsAre(Of{8, v1::VERSION_STATE_RETIRED}, Of{9, v1::VERSION_STATE_COMMITTED},
+                                    Of{1, v1::VERSION_STATE_COMMITTED}));
+  ASSERT_OK(Open(Options(2, 2)).PushAll(2));
+  EXPECT_THAT(states(), ElementsAre(Of{8, v1::VERSION_STATE_RETIRED}, Of{9, v1::VERSION_STATE_RETIRED},
+                                    Of{1, v1::VERSION_STATE_COMMITTED}, Of{2, v1::VERSION_STATE_COMMITTED}));
 }
 
 TEST_F(TwoTrainers, RunsThatAreNotToldApartWaitForEachOther) {

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/python/bindings/convert.h"
+#include "client/python/bindings/gil.h"
 #include "client/python/bindings/status_error.h"
 #include "client/python/bindings/tensor.h"
 #include "common/adapters/native_range_writer.h"
@@ -61,7 +62,7 @@ py::list ConvertSingle(const std::string& adapter_name, const TensorPart& native
     }
     absl::StatusOr<Tensor> converted;
     {
-      const py::gil_scoped_release no_gil;
+      const WithoutGil no_gil;
       converted = Convert(native.tensor, output, memory.bytes());
     }
     result.append(py::make_tuple(part, Value(std::move(converted))));

@@ -6,6 +6,11 @@
 #include <mutex>
 #include <thread>
 
+#include "client/python/bindings/ending.h"
+#include "client/python/bindings/gil.h"
+#include "client/python/bindings/status_error.h"
+#include "common/process/fork_guard.h"
+
 namespace refit::python {
 namespace {
 
@@ -15,28 +20,30 @@ namespace py = pybind11;
 constexpr std::chrono::milliseconds kGlance{50};
 
 bool IsMainThread() {
-  const py::module_ threading = py::module_::import("threading");
-  return threading.attr("current_thread")().is(threading.attr("main_thread")());
+  return InPython([] {
+    const py::module_ threading = py::module_::import("threading");
+    return threading.attr("current_thread")().is(threading.attr("main_thread")());
+  });
 }
 
 // What came of Python code that was called in between.
 class Calls {
  public:
-  explicit Calls(absl::FunctionRef<void()> cancel) : cancel_(cancel) {}
+  Calls(absl::FunctionRef<void()> cancel, WithoutGil& no_gil) : cancel_(cancel), no_gil_(no_gil) {}
 
   // In the calling thread, without the GIL. False, and the work is cancelled, if it throws.
   bool Call(absl::FunctionRef<void()> callback) {
-    {
-      const py::gil_scoped_acquire gil;
+    bool returned = false;
+    no_gil_.With([&] {
       try {
-        callback();
-        return true;
+        InPython(callback);
+        returned = true;
       } catch (...) {
         if (thrown_ == nullptr) thrown_ = std::current_exception();
       }
-    }
-    cancel_();
-    return false;
+    });
+    if (!returned) cancel_();
+    return returned;
   }
 
   void LookForSignals() {
@@ -46,12 +53,11 @@ class Calls {
     });
   }
 
-  void Rethrow() const {
-    if (thrown_ != nullptr) std::rethrow_exception(thrown_);
-  }
+  std::exception_ptr thrown() const { return thrown_; }
 
  private:
   const absl::FunctionRef<void()> cancel_;
+  WithoutGil& no_gil_;
   std::exception_ptr thrown_;  // the first
 };
 
@@ -74,8 +80,10 @@ class Desk {
     changed_.notify_all();
   }
 
-  // From the main thread, without the GIL, until Done.
+  // From the main thread, without the GIL, until Done; or until a callback comes back in a child that it has forked,
+  // where there is no working thread.
   void Serve() {
+    const ForkGuard guard;
     std::unique_lock lock(mutex_);
     while (true) {
       changed_.wait_for(lock, kGlance, [this] { return done_ || asked_ != nullptr; });
@@ -83,6 +91,7 @@ class Desk {
         const absl::FunctionRef<void()> callback = *asked_;
         lock.unlock();
         const bool answer = calls_.Call(callback);
+        if (guard.forked()) return;
         lock.lock();
         answer_ = answer;
         asked_ = nullptr;
@@ -117,15 +126,26 @@ void WorkHere(absl::FunctionRef<void()> work, Calls& calls) {
   direct_calls = outer;
 }
 
-void WorkBeside(absl::FunctionRef<void()> work, Calls& calls) {
-  Desk desk(calls);
-  std::thread worker([&] {
-    main_desk = &desk;
-    work();
-    desk.Done();
-  });
-  desk.Serve();
-  worker.join();
+// Work in a thread of its own, and the desk that it asks.
+struct Beside {
+  Beside(absl::FunctionRef<void()> work, Calls& calls)
+      : desk(calls), worker([this, work] {
+          main_desk = &desk;
+          work();
+          desk.Done();
+        }) {}
+
+  Desk desk;
+  std::thread worker;
+};
+
+// OK, or that a callback has forked, and this is the child.
+absl::Status WorkBeside(absl::FunctionRef<void()> work, Calls& calls) {
+  const OwnedByProcess<Beside> beside = MakeOwnedByProcess<Beside>(work, calls);
+  beside->desk.Serve();
+  if (absl::Status status = beside.get_deleter().guard.Check("the call"); !status.ok()) return status;
+  beside->worker.join();
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -136,12 +156,21 @@ bool CallPython(absl::FunctionRef<void()> callback) {
 
 void RunInterruptible(absl::FunctionRef<void()> work, absl::FunctionRef<void()> cancel) {
   const bool is_main = IsMainThread();
-  Calls calls(cancel);
+  std::exception_ptr thrown;
+  absl::Status status;
   {
-    const py::gil_scoped_release no_gil;
-    is_main ? WorkBeside(work, calls) : WorkHere(work, calls);
+    const NativeCall call(cancel);
+    WithoutGil no_gil;
+    Calls calls(cancel, no_gil);
+    if (is_main) {
+      status = WorkBeside(work, calls);
+    } else {
+      WorkHere(work, calls);
+    }
+    thrown = calls.thrown();
   }
-  calls.Rethrow();
+  if (thrown != nullptr) std::rethrow_exception(thrown);
+  Check(status);
 }
 
 }  // namespace refit::python

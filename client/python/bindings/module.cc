@@ -2,7 +2,9 @@
 #include <pybind11/pybind11.h>
 
 #include "client/python/bindings/adapters.h"
+#include "client/python/bindings/cancel_flag.h"
 #include "client/python/bindings/convert.h"
+#include "client/python/bindings/ending.h"
 #include "client/python/bindings/service.h"
 #include "client/python/bindings/status_error.h"
 #include "client/python/bindings/tensor.h"
@@ -15,10 +17,14 @@ namespace py = pybind11;
 PYBIND11_MODULE(_refit, module) {
   refit::IgnoreLockCycles();
   refit::python::RegisterStatusError();
+  refit::python::EndWithInterpreter();
   module.def("tune_allocator", &refit::TuneForBulkData);
   py::class_<refit::ChannelOptions>(module, "Channel")
       .def(py::init(&refit::python::MakeChannelOptions), py::kw_only(), py::arg("address"), py::arg("transport"),
            py::arg("connect_timeout"), py::arg("security"));
+  py::class_<refit::python::CancelFlag>(module, "CancelFlag")
+      .def(py::init<>())
+      .def("cancel", &refit::python::CancelFlag::Cancel);
   refit::python::BindTensor(module);
   refit::python::BindTrainer(module);
   refit::python::BindWorker(module);

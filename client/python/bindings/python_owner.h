@@ -11,4 +11,7 @@ namespace refit::python {
 // thread that has the GIL, soon. Call with the GIL held.
 std::shared_ptr<const void> OwnedBy(pybind11::object object);
 
+// The interpreter is ending: what is put aside from now on stays there, and no thread asks Python for anything.
+void ReleaseNoMore();
+
 }  // namespace refit::python

@@ -2,7 +2,12 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
@@ -10,12 +15,17 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/python/bindings/convert.h"
+#include "client/python/bindings/ending.h"
+#include "client/python/bindings/gil.h"
 #include "client/python/bindings/interruptible.h"
 #include "client/python/bindings/status_error.h"
 #include "client/python/bindings/tensor.h"
 #include "common/net/status.h"
 #include "common/tensor/memory_probe.h"
+#include "server/descriptor_limit.h"
+#include "server/limit_warnings.h"
 #include "server/refit_server.h"
+#include "server/settings.h"
 #include "server/version_builder.h"
 
 namespace refit::python {
@@ -25,10 +35,15 @@ namespace py = pybind11;
 
 using Items = std::vector<std::pair<size_t, Lent>>;  // index of a tensor, and its bytes
 
-// What cannot be interrupted: it ends by itself.
-absl::Status Finish(absl::FunctionRef<absl::Status()> work) {
-  const py::gil_scoped_release no_gil;
-  return work();
+// What one thread converts until it looks whether it is still to go on.
+constexpr uint64_t kPieceBytes = uint64_t{64} << 20;
+
+// Work that asks `is_cancelled` now and then, and ends by itself.
+absl::Status Finish(absl::FunctionRef<absl::Status(const std::atomic<bool>& is_cancelled)> work) {
+  absl::Status status;
+  std::atomic<bool> is_cancelled{false};
+  RunInterruptible([&] { status = work(is_cancelled); }, [&] { is_cancelled = true; });
+  return status;
 }
 
 // A version under way, and the service that it needs.
@@ -42,13 +57,18 @@ class LocalPush {
 
   // Whole tensors, in any order: converted before it returns, so that nobody reads them any more.
   void Append(const Items& items, bool /*until_read*/) {
-    Check(Finish([&] {
+    Check(Finish([&](const std::atomic<bool>& is_cancelled) {
       MemoryProbe probe;
       for (const auto& [index, lent] : items) {
-        if (absl::Status status = probe.CheckReadable(lent.bytes()); !status.ok()) {
+        const absl::Span<const std::byte> bytes = lent.bytes();
+        if (absl::Status status = probe.CheckReadable(bytes); !status.ok()) {
           return Annotate(status, absl::StrCat("tensor ", builder_->shards()[index].ToString()));
         }
-        if (absl::Status status = builder_->Append(index, 0, lent.bytes()); !status.ok()) return status;
+        for (uint64_t begin = 0; begin < bytes.size(); begin += kPieceBytes) {
+          if (is_cancelled) return absl::CancelledError("interrupted");
+          absl::Status status = builder_->Append(index, begin, bytes.subspan(begin, kPieceBytes));
+          if (!status.ok()) return status;
+        }
       }
       return absl::OkStatus();
     }));
@@ -56,7 +76,7 @@ class LocalPush {
 
   py::dict Commit() {
     absl::StatusOr<v1::VersionSummary> version;
-    Check(Finish([&] {
+    Check(Finish([&](const std::atomic<bool>& /*it is soon done*/) {
       version = builder_->Commit();
       return version.status();
     }));
@@ -70,31 +90,70 @@ class LocalPush {
   const std::unique_ptr<VersionBuilder> builder_;
 };
 
-struct Files {
-  std::string certificate, key, client_ca, tokens, roles, spool;
-};
+// The same, for who gave arguments rather than flags.
+absl::Status Renamed(const absl::Status& status) {
+  if (status.ok()) return status;
+  return absl::Status(status.code(), WithArgumentNames(status.message()));
+}
 
+absl::Status Set(const std::vector<Setting>& settings, const std::string& argument, const std::string& value) {
+  const auto is_meant = [&](const Setting& setting) { return setting.argument == argument; };
+  const auto setting = std::find_if(settings.begin(), settings.end(), is_meant);
+  if (setting == settings.end()) return absl::InvalidArgumentError(absl::StrCat("no setting '", argument, "'"));
+  return Annotate(setting->set(value), argument);
+}
+
+// Arguments' names, and what refit-server says of the flags: the documentation is tested against it.
+py::dict DescribeSettings() {
+  ServerOptions options;
+  LogOptions log;
+  py::dict described;
+  for (const Setting& setting : SettingsOf(options, log)) {
+    described[py::str(setting.argument)] = py::make_tuple(setting.flag, setting.value, setting.help);
+  }
+  return described;
+}
+
+// What Python is to be told, from whatever thread: told by the next call that comes from there. Thread-safe.
+class Warnings {
+ public:
+  void Add(std::string warning) {
+    const std::lock_guard lock(mutex_);
+    untold_.push_back(std::move(warning));
+  }
+  std::vector<std::string> Take() {
+    const std::lock_guard lock(mutex_);
+    return std::exchange(untold_, {});
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::string> untold_;
+};
 class Service {
  public:
-  Service(const std::string& listen, uint64_t memory, uint32_t retain, const std::string& metrics, int convert_threads,
-          bool allow_plaintext, bool shared_memory, const Files& files) {
+  // Settings as text, by argument.
+  explicit Service(const std::map<std::string, std::string>& given) {
     ServerOptions options;
-    options.listen = listen;
-    options.allow_plaintext = allow_plaintext;
-    options.security = {files.certificate, files.key, files.client_ca};
-    options.authorization = {files.tokens, files.roles};
-    options.store.memory_budget_bytes = memory;
-    options.store.retain_versions = retain;
-    options.store.shared_memory = shared_memory;
-    options.spool = files.spool;
-    options.metrics = metrics;
-    options.convert_threads = convert_threads;
+    LogOptions log;
+    const std::vector<Setting> settings = SettingsOf(options, log);
+    for (const auto& [argument, value] : given) Check(Set(settings, argument, value));
+    options.log = log.Make();
+    options.store.on_unshared = [warnings = warnings_](const absl::Status& why) {
+      warnings->Add(absl::StrCat(
+          "memory for tensors is no longer shared, workers on this host get it over the connection: ", why.message()));
+    };
+    RaiseDescriptorLimit();
+    for (std::string& warning : LimitWarnings(options.store.memory_budget_bytes)) warnings_->Add(std::move(warning));
     absl::StatusOr<std::unique_ptr<RefitServer>> server;
     RunInterruptible([&] { server = RefitServer::Start(options); }, [] {});
-    server_ = Value(std::move(server));
+    Check(Renamed(server.status()));
+    server_ = *std::move(server);
+    end_.emplace([ended = server_] { ended->Shutdown(std::chrono::milliseconds::zero()); });
   }
   ~Service() {
-    const py::gil_scoped_release no_gil;
+    end_.reset();
+    const WithoutGil no_gil;
     server_.reset();
   }
   Service(const Service&) = delete;
@@ -102,11 +161,12 @@ class Service {
 
   std::string address() const { return server_->address(); }
   std::string metrics_address() const { return server_->metrics_address(); }
+  std::vector<std::string> TakeWarnings() { return warnings_->Take(); }
 
   std::unique_ptr<LocalPush> Open(const std::string& model, uint64_t version, const std::string& adapter,
                                   const std::optional<std::string>& dtype, const std::string& exclude_key_regex,
                                   const std::string& publisher, bool hold_installs, uint64_t trainer_epoch,
-                                  const std::vector<TensorPart>& tensors) {
+                                  bool allow_empty, const std::vector<TensorPart>& tensors) {
     BuildOptions options;
     options.model = model;
     options.version = version;
@@ -116,11 +176,12 @@ class Service {
     options.publisher = publisher;
     options.hold_installs = hold_installs;
     options.trainer_epoch = trainer_epoch;
+    options.allow_empty = allow_empty;
     std::vector<TensorSpec> native;
     native.reserve(tensors.size());
     for (const TensorPart& tensor : tensors) native.push_back(tensor.tensor);
     absl::StatusOr<std::unique_ptr<VersionBuilder>> builder;
-    Check(Finish([&] {
+    Check(Finish([&](const std::atomic<bool>& /*it is soon done*/) {
       builder = server_->OpenVersion(options, std::move(native));
       return builder.status();
     }));
@@ -128,16 +189,20 @@ class Service {
   }
 
   void Shutdown(double grace) {
-    RunInterruptible([&] { server_->Shutdown(Milliseconds(grace)); }, [] {});
+    RunInterruptible([&] { server_->Shutdown(Milliseconds(grace)); }, [&] { server_->CancelCalls(); });
   }
 
  private:
+  const std::shared_ptr<Warnings> warnings_ = std::make_shared<Warnings>();
   std::shared_ptr<RefitServer> server_;
+  std::optional<NativeService> end_;
 };
 
 }  // namespace
 
 void BindService(py::module_& module) {
+  module.def("settings", &DescribeSettings);
+
   py::class_<LocalPush>(module, "LocalPush")
       .def("summary", &LocalPush::Summary)
       .def("unneeded", &LocalPush::Unneeded, py::arg("index"))
@@ -146,21 +211,13 @@ void BindService(py::module_& module) {
       .def("abort", &LocalPush::Abort, py::arg("reason"));
 
   py::class_<Service>(module, "Service")
-      .def(py::init([](const std::string& listen, uint64_t memory, uint32_t retain, const std::string& metrics,
-                       int convert_threads, bool allow_plaintext, bool shared_memory, const std::string& certificate,
-                       const std::string& key, const std::string& client_ca, const std::string& tokens,
-                       const std::string& roles, const std::string& spool) {
-             return std::make_unique<Service>(listen, memory, retain, metrics, convert_threads, allow_plaintext,
-                                              shared_memory, Files{certificate, key, client_ca, tokens, roles, spool});
-           }),
-           py::kw_only(), py::arg("listen"), py::arg("memory"), py::arg("retain"), py::arg("metrics"),
-           py::arg("convert_threads"), py::arg("allow_plaintext"), py::arg("shared_memory"), py::arg("certificate"),
-           py::arg("key"), py::arg("client_ca"), py::arg("tokens"), py::arg("roles"), py::arg("spool"))
+      .def(py::init<const std::map<std::string, std::string>&>(), py::arg("settings"))
       .def("address", &Service::address)
       .def("metrics_address", &Service::metrics_address)
+      .def("take_warnings", &Service::TakeWarnings)
       .def("open", &Service::Open, py::kw_only(), py::arg("model"), py::arg("version"), py::arg("adapter"),
            py::arg("dtype"), py::arg("exclude_key_regex"), py::arg("publisher"), py::arg("hold_installs"),
-           py::arg("trainer_epoch"), py::arg("tensors"))
+           py::arg("trainer_epoch"), py::arg("allow_empty"), py::arg("tensors"))
       .def("shutdown", &Service::Shutdown, py::arg("grace"));
 }
 

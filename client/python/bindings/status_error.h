@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "client/python/bindings/gil.h"
 
 namespace refit::python {
 
@@ -36,8 +37,10 @@ T Value(absl::StatusOr<T> value) {
 
 // With the GIL held.
 inline pybind11::object ToException(const absl::Status& status) {
-  return pybind11::module_::import("refit.errors")
-      .attr("from_status")(status.raw_code(), std::string(status.message()));
+  return InPython([&]() -> pybind11::object {
+    return pybind11::module_::import("refit.errors")
+        .attr("from_status")(status.raw_code(), std::string(status.message()));
+  });
 }
 
 // Raises a Python exception that exists already. With the GIL held.

@@ -12,7 +12,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/publisher.h"
+#include "client/python/bindings/cancel_flag.h"
 #include "client/python/bindings/convert.h"
+#include "client/python/bindings/gil.h"
 #include "client/python/bindings/interruptible.h"
 #include "client/python/bindings/loans.h"
 #include "client/python/bindings/python_owner.h"
@@ -53,7 +55,7 @@ class Push {
       : publisher_(std::move(publisher)), push_(std::move(push)), timeout_(timeout) {}
   // Waits for gRPC: not with the GIL.
   ~Push() {
-    const py::gil_scoped_release no_gil;
+    const WithoutGil no_gil;
     push_.reset();
   }
   Push(const Push&) = delete;
@@ -108,10 +110,8 @@ class Push {
   Loans loans_;
 };
 
-std::shared_ptr<Publisher> Connect(const ChannelOptions& options) {
-  absl::StatusOr<std::unique_ptr<Publisher>> publisher;
-  RunInterruptible([&] { publisher = Publisher::Connect(options); }, [] {});
-  return Value(std::move(publisher));
+std::shared_ptr<Publisher> Connect(const ChannelOptions& channel, CancelFlag& flag) {
+  return Connected(channel, flag, [](const ChannelOptions& options) { return Publisher::Connect(options); });
 }
 
 // Tells Python who is waited for.
@@ -131,7 +131,7 @@ std::unique_ptr<Push> Open(const std::shared_ptr<Publisher>& publisher, const Pu
 PublishOptions MakeOptions(const std::string& model, uint64_t version, const std::string& adapter,
                            const std::optional<std::string>& dtype, const std::string& exclude_key_regex,
                            const std::string& publisher, uint32_t rank, uint32_t world, bool hold_installs,
-                           uint64_t trainer_epoch, double timeout) {
+                           uint64_t trainer_epoch, bool allow_empty, double timeout) {
   PublishOptions options;
   options.model = model;
   options.version = version;
@@ -143,15 +143,18 @@ PublishOptions MakeOptions(const std::string& model, uint64_t version, const std
   options.world = world;
   options.hold_installs = hold_installs;
   options.trainer_epoch = trainer_epoch;
+  options.allow_empty = allow_empty;
   options.timeout = Milliseconds(timeout);
   return options;
 }
 
-uint32_t AwaitWorkers(Publisher& publisher, const std::string& model, uint64_t version, bool installed,
-                      uint32_t workers, bool all, double timeout) {
+uint32_t AwaitWorkers(Publisher& publisher, const std::string& model, uint64_t version,
+                      std::optional<uint64_t> trainer_epoch, bool installed, uint32_t workers, bool all,
+                      double timeout) {
   Publisher::Await await;
   await.model = model;
   await.version = version;
+  await.trainer_epoch = trainer_epoch;
   await.phase = installed ? Publisher::Await::Phase::kInstalled : Publisher::Await::Phase::kStaged;
   await.workers = workers;
   await.all = all;
@@ -165,7 +168,7 @@ void BindTrainer(py::module_& module) {
   py::class_<PublishOptions>(module, "PublishOptions")
       .def(py::init(&MakeOptions), py::kw_only(), py::arg("model"), py::arg("version"), py::arg("adapter"),
            py::arg("dtype"), py::arg("exclude_key_regex"), py::arg("publisher"), py::arg("rank"), py::arg("world"),
-           py::arg("hold_installs"), py::arg("trainer_epoch"), py::arg("timeout"));
+           py::arg("hold_installs"), py::arg("trainer_epoch"), py::arg("allow_empty"), py::arg("timeout"));
 
   py::class_<Push>(module, "Push")
       .def("summary", &Push::Summary)
@@ -175,7 +178,7 @@ void BindTrainer(py::module_& module) {
       .def("abort", &Push::Abort, py::arg("reason"));
 
   py::class_<Publisher, std::shared_ptr<Publisher>>(module, "Publisher")
-      .def(py::init(&Connect), py::arg("channel"))
+      .def(py::init(&Connect), py::arg("channel"), py::arg("cancel"))
       .def(
           "open",
           [](const std::shared_ptr<Publisher>& publisher, PublishOptions options, const Shards& shards,
@@ -197,8 +200,15 @@ void BindTrainer(py::module_& module) {
                 Run<v1::VersionSummary>(publisher, [&] { return publisher.ReleaseInstalls(model, version); }));
           },
           py::arg("model"), py::arg("version"))
-      .def("await_workers", &AwaitWorkers, py::kw_only(), py::arg("model"), py::arg("version"), py::arg("installed"),
-           py::arg("workers"), py::arg("all"), py::arg("timeout"))
+      .def("await_workers", &AwaitWorkers, py::kw_only(), py::arg("model"), py::arg("version"),
+           py::arg("trainer_epoch"), py::arg("installed"), py::arg("workers"), py::arg("all"), py::arg("timeout"))
+      .def(
+          "last_run",  // (trainer_epoch, version)
+          [](Publisher& publisher, const std::string& model) {
+            const auto last = Run<Publisher::LastRun>(publisher, [&] { return publisher.AskLastRun(model); });
+            return std::make_pair(last.trainer_epoch, last.version);
+          },
+          py::arg("model"))
       .def("cancel", &Publisher::Cancel);
 }
 

@@ -12,7 +12,9 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "client/python/bindings/cancel_flag.h"
 #include "client/python/bindings/convert.h"
+#include "client/python/bindings/gil.h"
 #include "client/python/bindings/interruptible.h"
 #include "client/python/bindings/python_owner.h"
 #include "client/python/bindings/status_error.h"
@@ -93,11 +95,12 @@ class Sink final : public TensorSink {
   Sink(BufferPool& pool, const Targets& targets, bool may_map, ProgressReport& progress)
       : pool_(pool), targets_(targets), may_map_(may_map && targets.empty()), progress_(progress) {}
 
-  absl::Status Begin(const v1::VersionSummary& version, const std::vector<TensorPart>& tensors) override {
+  absl::Status Begin(const v1::VersionSummary&, const std::vector<TensorPart>& tensors) override {
     if (!targets_.empty()) {
       if (absl::Status status = targets_.Check(tensors); !status.ok()) return status;
     }
-    pool_.TrimTo(version.bytes());
+    if (targets_.empty()) slabs_ = Slabs(SlabPlan::Of(tensors));
+    pool_.TrimTo(slabs_.plan().capacity());
     tensors_.reserve(tensors.size());
     for (const TensorPart& part : tensors) {
       tensors_.push_back(targets_.empty() ? Tensor{part, {}, nullptr} : targets_.At(part));
@@ -112,7 +115,7 @@ class Sink final : public TensorSink {
       wrote_targets_ = true;
       return tensor.bytes;
     }
-    auto buffer = small_.Get(tensor.part.ByteSize(), [this](size_t size) { return pool_.Get(size); });
+    auto buffer = slabs_.Get(index, [this](size_t size) { return pool_.Get(size); });
     if (!buffer.ok()) return buffer.status();
     tensor.bytes = (*buffer)->span();
     tensor.owner = *std::move(buffer);
@@ -136,7 +139,7 @@ class Sink final : public TensorSink {
 
  private:
   BufferPool& pool_;
-  Slab small_;
+  Slabs slabs_;
   const Targets& targets_;
   const bool may_map_;
   ProgressReport& progress_;
@@ -153,6 +156,7 @@ py::dict ResultOf(const PullResult& result) {
   dict["seconds"] = Seconds(result.elapsed);
   dict["waited_seconds"] = Seconds(result.waited);
   dict["resumed"] = result.resumed;
+  dict["not_mapped"] = result.not_mapped;
   dict["skipped"] = result.skipped;
   return dict;
 }
@@ -160,11 +164,9 @@ py::dict ResultOf(const PullResult& result) {
 // A connection, and the memory that its pulls reuse.
 class PythonSubscriber {
  public:
-  explicit PythonSubscriber(const ChannelOptions& options) {
-    absl::StatusOr<std::unique_ptr<Subscriber>> subscriber;
-    RunInterruptible([&] { subscriber = Subscriber::Connect(options); }, [] {});
-    subscriber_ = Value(std::move(subscriber));
-  }
+  PythonSubscriber(const ChannelOptions& channel, CancelFlag& flag)
+      : subscriber_(
+            Connected(channel, flag, [](const ChannelOptions& options) { return Subscriber::Connect(options); })) {}
 
   // (what the version is, its tensors). The exception of a pull that failed with some of `targets` written has
   // `torn` set.
@@ -178,15 +180,13 @@ class PythonSubscriber {
   }
 
   // Calls `on_event` with each state until it says False.
-  void Watch(const std::string& model, std::optional<uint64_t> after, const py::object& on_event,
-             const std::string& worker) {
+  void Watch(const WatchOptions& options, const py::object& on_event) {
     absl::Status status;
     const auto tell = [&](const v1::VersionSummary& version) {
       bool goes_on = false;
       return CallPython([&] { goes_on = on_event(ToDict(version)).cast<bool>(); }) && goes_on;
     };
-    RunInterruptible([&] { status = subscriber_->Watch(model, after, tell, {}, worker); },
-                     [&] { subscriber_->Cancel(); });
+    RunInterruptible([&] { status = subscriber_->Watch(options, tell); }, [&] { subscriber_->Cancel(); });
     Check(status);
   }
 
@@ -199,7 +199,7 @@ class PythonSubscriber {
     Raise(exception);
   }
 
-  std::unique_ptr<Subscriber> subscriber_;
+  const std::unique_ptr<Subscriber> subscriber_;
   BufferPool pool_{std::numeric_limits<int64_t>::max()};
 };
 
@@ -219,10 +219,13 @@ LayoutRule MakeRule(uint32_t dimension, uint64_t part, uint64_t parts, const std
 PullOptions MakePullOptions(const std::string& model, std::optional<uint64_t> version, const std::string& filter,
                             const std::vector<std::string>& names, const std::vector<LayoutRule>& rules,
                             const std::vector<std::pair<std::string, Box>>& boxes, const std::string& worker,
-                            std::optional<uint64_t> installed, double idle_timeout, double resume_within) {
+                            std::optional<uint64_t> installed, double idle_timeout, double resume_within,
+                            std::optional<uint64_t> trainer_epoch, uint64_t life) {
   PullOptions options;
   options.model = model;
   options.version = version;
+  options.trainer_epoch = trainer_epoch;
+  options.life = life;
   options.filter = filter;
   options.names = names;
   options.rules = rules;
@@ -238,22 +241,22 @@ PullOptions MakePullOptions(const std::string& model, std::optional<uint64_t> ve
 class PythonWorker {
  public:
   // `install(dict, tensors)`; `on_error(exception)` or None. `targets`: memory in use, written in place.
-  PythonWorker(const ChannelOptions& channel, const PullOptions& pull, Targets targets, bool in_place,
-               uint64_t max_version_step, py::object install, py::object on_error)
+  PythonWorker(const ChannelOptions& channel, CancelFlag& flag, const PullOptions& pull, Targets targets, bool in_place,
+               uint64_t max_version_step, bool accept_new_run, py::object install, py::object on_error)
       : targets_(std::move(targets)), install_(std::move(install)), on_error_(std::move(on_error)) {
     WorkerOptions options;
     options.pull = pull;
     options.in_place = in_place;
     options.max_version_step = max_version_step;
+    options.accept_new_run = accept_new_run;
     options.install = [this](StagedVersion& staged) { return Install(staged); };
     options.on_error = [this](const absl::Status& status) { Tell(status); };
     if (!targets_.empty()) options.place = [this](const TensorPart& part) { return Place(part); };
-    absl::StatusOr<std::unique_ptr<Worker>> worker;
-    RunInterruptible([&] { worker = Worker::Create(channel, std::move(options)); }, [] {});
-    worker_ = Value(std::move(worker));
+    worker_ =
+        Connected(channel, flag, [&](const ChannelOptions& to) { return Worker::Create(to, std::move(options)); });
   }
   ~PythonWorker() {
-    const py::gil_scoped_release no_gil;
+    const WithoutGil no_gil;
     worker_.reset();
   }
   PythonWorker(const PythonWorker&) = delete;
@@ -273,15 +276,15 @@ class PythonWorker {
     Check(status);
   }
 
-  py::dict Refit(std::optional<uint64_t> version) {
-    return Installed([&] { return worker_->Refit(version); });
+  py::dict Refit(std::optional<uint64_t> version, std::optional<uint64_t> trainer_epoch) {
+    return Installed([&] { return worker_->Refit(version, trainer_epoch); });
   }
   py::dict RollBack() {
     return Installed([&] { return worker_->RollBack(); });
   }
-  void WaitForVersion(uint64_t version, double timeout) {
+  void WaitForVersion(uint64_t version, double timeout, std::optional<uint64_t> trainer_epoch) {
     absl::Status status;
-    Run([&] { status = worker_->WaitForVersion(version, Milliseconds(timeout)); });
+    Run([&] { status = worker_->WaitForVersion(version, Milliseconds(timeout), trainer_epoch); });
     Check(status);
   }
 
@@ -330,6 +333,7 @@ class PythonWorker {
     py::dict version = ToDict(staged.version);
     version["skipped"] = staged.skipped;
     version["seconds"] = Seconds(staged.stage_time);
+    version["not_mapped"] = staged.not_mapped;
     return version;
   }
 
@@ -367,33 +371,43 @@ void BindWorker(py::module_& module) {
   py::class_<PullOptions>(module, "PullOptions")
       .def(py::init(&MakePullOptions), py::kw_only(), py::arg("model"), py::arg("version"), py::arg("filter"),
            py::arg("names"), py::arg("rules"), py::arg("boxes"), py::arg("worker"), py::arg("installed"),
-           py::arg("idle_timeout"), py::arg("resume_within"));
+           py::arg("idle_timeout"), py::arg("resume_within"), py::arg("trainer_epoch"), py::arg("life"));
 
   py::class_<Targets>(module, "Targets")
       .def(py::init<>())
       .def("add", &Targets::Add, py::arg("expected"), py::arg("memory"));
 
   py::class_<PythonSubscriber>(module, "Subscriber")
-      .def(py::init<const ChannelOptions&>(), py::arg("channel"))
+      .def(py::init<const ChannelOptions&, CancelFlag&>(), py::arg("channel"), py::arg("cancel"))
       .def("pull", &PythonSubscriber::Pull, py::arg("options"), py::arg("targets"), py::arg("may_map"),
            py::arg("on_progress"))
-      .def("watch", &PythonSubscriber::Watch, py::arg("model"), py::arg("after"), py::arg("on_event"),
-           py::arg("worker"))
+      .def(
+          "watch",
+          [](PythonSubscriber& subscriber, const std::string& model, std::optional<uint64_t> after,
+             std::optional<uint64_t> trainer_epoch, const py::object& on_event, const std::string& worker,
+             uint64_t life) {
+            subscriber.Watch({model, after, trainer_epoch, worker, life}, on_event);
+          },
+          py::kw_only(), py::arg("model"), py::arg("after"), py::arg("trainer_epoch"), py::arg("on_event"),
+          py::arg("worker"), py::arg("life"))
       .def("cancel", &PythonSubscriber::Cancel);
 
   py::class_<PythonWorker>(module, "Worker")
-      .def(py::init<const ChannelOptions&, const PullOptions&, Targets, bool, uint64_t, py::object, py::object>(),
-           py::kw_only(), py::arg("channel"), py::arg("pull"), py::arg("targets"), py::arg("in_place"),
-           py::arg("max_version_step"), py::arg("install"), py::arg("on_error"))
+      .def(py::init<const ChannelOptions&, CancelFlag&, const PullOptions&, Targets, bool, uint64_t, bool, py::object,
+                    py::object>(),
+           py::kw_only(), py::arg("channel"), py::arg("cancel"), py::arg("pull"), py::arg("targets"),
+           py::arg("in_place"), py::arg("max_version_step"), py::arg("accept_new_run"), py::arg("install"),
+           py::arg("on_error"))
       .def("follow", &PythonWorker::Follow, py::arg("done"))
-      .def("refit", &PythonWorker::Refit, py::arg("version"))
+      .def("refit", &PythonWorker::Refit, py::arg("version"), py::arg("trainer_epoch"))
       .def("roll_back", &PythonWorker::RollBack)
-      .def("wait_for", &PythonWorker::WaitForVersion, py::arg("version"), py::arg("timeout"))
+      .def("wait_for", &PythonWorker::WaitForVersion, py::arg("version"), py::arg("timeout"), py::arg("trainer_epoch"))
       .def("installed", [](PythonWorker& worker) { return worker.worker().installed(); })
       .def("torn", [](PythonWorker& worker) { return worker.worker().torn(); })
+      .def("of_other_run", [](PythonWorker& worker) { return worker.worker().of_other_run(); })
       .def("name", [](PythonWorker& worker) { return worker.worker().name(); })
       .def("stop", [](PythonWorker& worker) {
-        const py::gil_scoped_release no_gil;
+        const WithoutGil no_gil;
         worker.worker().Stop();
       });
 }

@@ -40,7 +40,10 @@ async def _run(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             outcome = (calls.run(functools.partial(call, *args, **kwargs)), None)
         except BaseException as error:  # the awaiting task's to handle
             outcome = (None, error)
-        loop.call_soon_threadsafe(settle, *outcome)
+        try:
+            loop.call_soon_threadsafe(settle, *outcome)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            pass
 
     threading.Thread(target=work, name="refit", daemon=True).start()
     try:
@@ -145,8 +148,10 @@ class Subscriber:
     async def pull(self, version: Union[int, str] = "latest", **kwargs: Any) -> _subscriber.PulledVersion:
         return await _run(self._connected.pull, version, **kwargs)
 
-    async def watch(self, after: Optional[int] = None) -> AsyncIterator[_version.VersionInfo]:
-        versions = await _run(self._connected.watch, after)
+    async def watch(
+        self, after: Optional[int] = None, trainer_epoch: Optional[int] = None
+    ) -> AsyncIterator[_version.VersionInfo]:
+        versions = await _run(self._connected.watch, after, trainer_epoch)
         while True:
             yield await _run(next, versions)
 
@@ -160,7 +165,12 @@ class Subscriber:
                 await result
 
         def install_in_loop(version: _subscriber.PulledVersion) -> None:
-            asyncio.run_coroutine_threadsafe(call(version), loop).result()
+            installing = call(version)
+            try:
+                asyncio.run_coroutine_threadsafe(installing, loop).result()
+            except RuntimeError:
+                installing.close()  # the loop may be closed, and never have begun it
+                raise
 
         await _run(self._connected.follow, install_in_loop, **options)
 

@@ -26,11 +26,18 @@ def make_channel(
     return _refit.Channel(address=address, transport=transport, connect_timeout=connect_timeout, security=security)
 
 
+def connect(make: Callable[["_refit.CancelFlag"], Any]) -> Any:
+    """What `make` gives, which connects, and ends when the flag that it is given is cancelled."""
+    flag = _refit.CancelFlag()
+    with cancellable(flag.cancel):
+        return make(flag)
+
+
 class Connections:
     """Connections that are free, and new ones where none is: each serves one call at a time, so that one can be cancelled
     without the others. Thread-safe."""
 
-    def __init__(self, connect: Callable[[], Any]):
+    def __init__(self, connect: Callable[["_refit.CancelFlag"], Any]):
         self._connect = connect
         self._free: List[Any] = []
 
@@ -38,7 +45,7 @@ class Connections:
         try:
             return self._free.pop()
         except IndexError:
-            return self._connect()
+            return connect(self._connect)
 
     def give_back(self, connection: Any) -> None:
         self._free.append(connection)

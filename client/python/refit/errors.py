@@ -7,8 +7,9 @@ expected and what came.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from typing import Dict, Optional, Type
+from typing import Dict, Iterator, Optional, Type
 
 
 class RefitError(Exception):
@@ -142,6 +143,18 @@ def _tensor_in(message: str) -> Optional[str]:
 def _version_in(message: str) -> Optional[int]:
     found = _VERSION.search(message)
     return int(found.group(1)) if found else None
+
+
+@contextlib.contextmanager
+def explained(by: str) -> Iterator[None]:
+    """Adds to what goes wrong where it may come from, unless `by` is empty."""
+    try:
+        yield
+    except RefitError as error:
+        if by:
+            error.message += f" ({by})"
+            error.args = (error.message,)
+        raise
 
 
 def from_status(code: int, message: str) -> RefitError:

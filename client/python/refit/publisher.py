@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, List, Optional, Tuple
 
 from refit import _refit
 from refit.channel import Connections, make_channel
 from refit.dtensor import process_rank
 from refit.dtypes import cast_name
+from refit.errors import explained
 from refit.version import Tensors, Version, VersionInfo
 
 
@@ -67,7 +68,7 @@ class Publisher:
             server_name=server_name,
             token_file=token_file,
         )
-        self._connections = Connections(lambda: _refit.Publisher(channel))
+        self._connections = Connections(lambda flag: _refit.Publisher(channel, flag))
         self._connections.give_back(self._connections.open())
 
     def version(
@@ -81,12 +82,13 @@ class Publisher:
         world: Optional[int] = None,
         hold_installs: bool = False,
         trainer_epoch: int = 0,
+        allow_empty: bool = False,
         on_waiting: Optional[Callable[[List[int]], None]] = None,
     ) -> Version:
         """A version to push; use it in a ``with`` block, which commits it.
 
         Args:
-            number: larger than every version committed before under this model.
+            number: larger than every version committed before under this model with the same trainer_epoch.
             dtype: what floating-point outputs are cast to, such as "bf16"; None: no cast.
             exclude_key_regex: Python ``re.match`` on native names; those that match are not published.
             declare: all native tensors by name, as tensors or (dtype, shape), to push them in parts later; None: the first
@@ -94,12 +96,16 @@ class Publisher:
             rank, world: of trainer ranks that push the version together, each its parts. Default: torch.distributed's, if
                 it is in use.
             hold_installs: workers stage it, and install it once release() is called.
-            trainer_epoch: which run of the trainer this is; a larger one fences off those before it.
+            trainer_epoch: which run of the trainer this is; a larger one fences off those before it, may start its
+                numbers anew, and workers follow it. See last_run().
+            allow_empty: a version without tensors, or with only empty ones, is meant; it is refused otherwise.
             on_waiting: hears every few seconds for which ranks (or, with none, for workers) the push waits.
         """
         own_rank, own_world = process_rank()
+        is_taken = (rank is None or world is None) and own_world > 1
         rank = own_rank if rank is None else rank
         world = own_world if world is None else world
+        taken = f"rank {rank} of {world} is torch.distributed's; say otherwise with rank= and world=" if is_taken else ""
         options = _refit.PublishOptions(
             model=self.model,
             version=number,
@@ -111,6 +117,7 @@ class Publisher:
             world=world,
             hold_installs=hold_installs,
             trainer_epoch=trainer_epoch,
+            allow_empty=allow_empty,
             timeout=self._timeout,
         )
 
@@ -118,7 +125,8 @@ class Publisher:
         connection = self._connections.open()
 
         def open_push(parts: List["_refit.Part"]) -> Any:
-            return connection.open(options, parts, on_waiting)
+            with explained(taken):
+                return connection.open(options, parts, on_waiting)
 
         return Version(
             number,
@@ -140,30 +148,48 @@ class Publisher:
             return VersionInfo.of(connection.release_installs(self.model, version))
 
     def wait_for_workers(
-        self, version: int, *, workers: int = 1, all: bool = False, phase: str = "installed", timeout: float = 60.0
+        self,
+        version: int,
+        *,
+        workers: int = 1,
+        all: bool = False,
+        phase: str = "installed",
+        timeout: float = 60.0,
+        trainer_epoch: Optional[int] = None,
     ) -> int:
-        """Waits until workers have a version or a later one.
+        """Waits until workers that are connected have a version, or a later one of the same run.
 
         Args:
             workers: at least so many.
             all: and every one that is connected.
             phase: "staged" or "installed".
             timeout: seconds.
+            trainer_epoch: the run that it is of; by default the last that the service has heard of.
         Returns:
             How many have it.
         Raises:
-            DeadlineExceeded: naming those that are behind.
+            DeadlineExceeded: naming those that are behind (and why: failed, torn, with a version of another run), and
+                those that are gone.
             Aborted: the version was aborted.
+            FailedPrecondition: a run with a larger trainer_epoch than the one given has taken over.
         """
         with self._connections.one() as connection:
             return connection.await_workers(
                 model=self.model,
                 version=version,
+                trainer_epoch=trainer_epoch,
                 installed=phase != "staged",
                 workers=workers,
                 all=all,
                 timeout=timeout,
             )
+
+    def last_run(self) -> Tuple[int, int]:
+        """(the largest trainer_epoch that the service has seen of the model, the largest version number that it knows); 0 and
+        0 if there is none. A trainer that is started anew takes a larger epoch, and goes on with larger numbers."""
+        with self._connections.one() as connection:
+            epoch, number = connection.last_run(self.model)
+            return int(epoch), int(number)
 
     def close(self) -> None:
         """Lets go of the connections that are not in use."""

@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-import re
+import warnings
 from typing import Any, List, Optional, Union
 
 from refit import _refit
 from refit.dtypes import cast_name
-from refit.errors import InvalidArgument
+from refit.errors import FailedPrecondition, InvalidArgument
 from refit.version import Tensors, Version
 
-_UNITS = {
-    "": 1,
-    "b": 1,
-    "kib": 1 << 10,
-    "mib": 1 << 20,
-    "gib": 1 << 30,
-    "tib": 1 << 40,
-    "kb": 10**3,
-    "mb": 10**6,
-    "gb": 10**9,
-    "tb": 10**12,
-}
-
-
-def _size(value: Union[int, str]) -> int:
-    if isinstance(value, int):
-        return value
-    parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", value)
-    if parts is None or parts[2].lower() not in _UNITS:
-        raise InvalidArgument(f"'{value}' is no size; expected such as '16GiB'")
-    return int(float(parts[1]) * _UNITS[parts[2].lower()])
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class Service:
     """A service that runs until close(); see serve()."""
 
-    def __init__(self, native: "_refit.Service"):
+    def __init__(self, native: "_refit.Service", streams: bool = False):
         self._native = native
+        self._streams = streams
         self.address: str = native.address()
         self.metrics_address: str = native.metrics_address()
+        self._warn(stacklevel=4)
+
+    def _warn(self, stacklevel: int) -> None:
+        """Tells what the service has met meanwhile of its process's limits."""
+        for warning in self._native.take_warnings():
+            warnings.warn(warning, RuntimeWarning, stacklevel=stacklevel)
 
     def version(
         self,
@@ -53,11 +41,18 @@ class Service:
         publisher: str = "",
         hold_installs: bool = False,
         trainer_epoch: int = 0,
+        allow_empty: bool = False,
     ) -> Version:
         """As Publisher.version(), without a network hop: tensors are converted from where they are into the version's
         memory. All of the version comes from this process."""
         if self._native is None:
             raise InvalidArgument("the service is closed")
+        self._warn(stacklevel=3)
+        if self._streams:
+            raise FailedPrecondition(
+                "with retain=0 a push waits for workers, which Service.version() cannot: push over the connection, "
+                "with refit.Publisher(service.address).version(...), or keep a version (retain=1)"
+            )
         cast_to = cast_name(dtype)
 
         def open_push(parts: List["_refit.Part"]) -> Any:
@@ -70,6 +65,7 @@ class Service:
                 publisher=publisher,
                 hold_installs=hold_installs,
                 trainer_epoch=trainer_epoch,
+                allow_empty=allow_empty,
                 tensors=parts,
             )
 
@@ -94,55 +90,81 @@ class Service:
 def serve(
     listen: str = "127.0.0.1:0",
     *,
-    memory: Union[int, str] = "8GiB",
-    retain: int = 2,
-    metrics: str = "",
-    convert_threads: int = 0,
-    spool: str = "",
-    shared_memory: bool = True,
-    allow_plaintext: bool = False,
-    certificate: str = "",
-    key: str = "",
-    client_ca: str = "",
-    tokens: str = "",
-    roles: str = "",
+    memory: Optional[Union[int, str]] = None,
+    retain: Optional[int] = None,
+    stream_to: Optional[int] = None,
+    spool: Optional[str] = None,
+    prefault: Optional[bool] = None,
+    shared_memory: Optional[bool] = None,
+    pack_memory: Optional[Union[int, str]] = None,
+    convert_threads: Optional[int] = None,
+    metrics: Optional[str] = None,
+    log_level: Optional[str] = None,
+    log_format: Optional[str] = None,
+    allow_plaintext: Optional[bool] = None,
+    certificate: Optional[str] = None,
+    key: Optional[str] = None,
+    client_ca: Optional[str] = None,
+    tokens: Optional[str] = None,
+    roles: Optional[str] = None,
+    peer_timeout: Optional[float] = None,
+    push_idle_timeout: Optional[float] = None,
+    rank_timeout: Optional[float] = None,
+    worker_timeout: Optional[float] = None,
+    chunk_bytes: Optional[Union[int, str]] = None,
+    max_message_bytes: Optional[Union[int, str]] = None,
+    push_window: Optional[Union[int, str]] = None,
+    max_tensors: Optional[int] = None,
+    max_models: Optional[int] = None,
+    max_open_versions: Optional[int] = None,
+    max_ranks: Optional[int] = None,
+    max_dimensions: Optional[int] = None,
+    max_regex_bytes: Optional[int] = None,
+    max_rules: Optional[int] = None,
+    max_streams_per_peer: Optional[int] = None,
+    max_workers: Optional[int] = None,
+    max_name_bytes: Optional[int] = None,
+    max_pulls: Optional[int] = None,
+    max_pushes: Optional[int] = None,
 ) -> Service:
-    """Starts a service in this process.
+    """Starts a service in this process. It takes every setting of refit-server, by the flag's name with underscores (and
+    `certificate`, `key`, `client_ca` for --tls-cert, --tls-key, --tls-client-ca), in the same units and with the same
+    checks and defaults; `refit-server --help` says more of each. What belongs to a program alone (--port-file,
+    --self-check; --grace is Service.close(grace)) is left out. Sizes are bytes, or such as "16GiB" (units are powers of
+    1024); timeouts are seconds.
+
+    The limit on open descriptors is raised (up to 65,536, as far as may be), and half of them, at most 512, are left to
+    connections and to the rest of the process. A RuntimeWarning tells what of the process's limits is too little.
 
     Args:
-        listen: "host:port" (port 0: any free one; see Service.address) or "unix:/path".
-        memory: for the tensors of all versions, bytes or such as "16GiB".
-        retain: committed versions to keep for each model, at least 1.
-        metrics: "host:port" for Prometheus; empty: nowhere.
-        convert_threads: How many threads convert what is pushed, and help the one that publishes in process with large
-            tensors. 0: one for each two cores.
+        listen: "host:port" (port 0, as here by default: any free one; see Service.address) or "unix:/path".
+        memory: for the tensors of all versions. By default 8 GiB, or half of what this process may use if that is less:
+            the machine's memory, its container's limit, or `ulimit -v`.
+        retain: committed versions to keep for each model; 0: stream each tensor through to workers. A streamed version
+            is pushed with refit.Publisher(service.address), for Service.version() could not wait for workers.
+        stream_to: with retain=0, how many workers have a tensor before it is let go of.
         spool: a folder in which committed versions outlive the process.
-        shared_memory: workers on this host may map the tensors.
+        prefault: get memory for the next version from the system while nothing is pushed.
+        shared_memory: whether workers on this host may map the tensors. Default: they may.
+        pack_memory: for parts of tensors that must be packed, besides `memory`.
+        convert_threads: how many threads convert what is pushed, and help the one that publishes in process with large
+            tensors.
+        metrics: "host:port" for Prometheus. Default: nowhere.
+        log_level: "debug", "info", "warning" or "error", to stderr. Default: nothing is logged.
+        log_format: "text" or "json".
         allow_plaintext: listen beyond loopback without TLS.
         certificate, key, client_ca: TLS, PEM files; client_ca: workers need a certificate.
         tokens, roles: files that say who may do what; see SECURITY.md.
+        peer_timeout: a trainer or worker that does not answer for so long is dropped.
+        push_idle_timeout: a version whose trainer answers, but sends nothing for so long, is aborted.
+        rank_timeout: a sharded version some of whose ranks do not come for so long is aborted.
+        worker_timeout: with retain=0, a version whose trainer waits so long for workers is aborted.
+        chunk_bytes, max_message_bytes, push_window: of messages, and of what is under way.
+        max_tensors, max_models, max_open_versions, max_ranks, max_dimensions, max_regex_bytes, max_rules,
+            max_streams_per_peer, max_workers, max_name_bytes, max_pulls, max_pushes: beyond them, ResourceExhausted.
     Raises:
-        InvalidArgument: for options that do not go together.
+        InvalidArgument: for values that are out of range, or do not go together; it names the argument.
         Unavailable: if it cannot listen there.
     """
-    if retain < 1:
-        raise InvalidArgument(
-            "retain must be at least 1: a service in the trainer's process cannot wait for its workers"
-        )
-    return Service(
-        _refit.Service(
-            listen=listen,
-            memory=_size(memory),
-            retain=retain,
-            metrics=metrics,
-            convert_threads=convert_threads,
-            allow_plaintext=allow_plaintext,
-            shared_memory=shared_memory,
-            certificate=certificate,
-            key=key,
-            client_ca=client_ca,
-            tokens=tokens,
-            roles=roles,
-            spool=spool,
-        )
-    )
+    given = {name: value for name, value in locals().items() if value is not None}
+    return Service(_refit.Service({name: _text(value) for name, value in given.items()}), streams=retain == 0)

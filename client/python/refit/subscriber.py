@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
+import warnings
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from refit import _refit
@@ -29,6 +31,7 @@ class PulledVersion:
         info: what the version is.
         seconds, waited_seconds: how long the pull took, and how much of that it waited for the service.
         resumed: how often it was cut and went on.
+        not_mapped: why tensors came over the connection although the service is on this host; empty otherwise.
         skipped: versions committed between `installed` and this one.
     """
 
@@ -37,9 +40,17 @@ class PulledVersion:
         self.seconds: float = result["seconds"]
         self.waited_seconds: float = result.get("waited_seconds", 0.0)
         self.resumed: int = result.get("resumed", 0)
+        self.not_mapped: str = result.get("not_mapped", "")
         self.skipped: List[int] = result["skipped"]
         self.tensors: List[Tensor] = [Tensor(memory) for memory in memories]
         self._by_name: Optional[Dict[str, Tensor]] = None
+        if self.not_mapped:
+            warnings.warn(
+                f"version {self.number} came over the connection, although the service is on this host: "
+                f"{self.not_mapped}",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     @property
     def number(self) -> int:
@@ -79,6 +90,8 @@ def selection(
     installed: Optional[int] = None,
     idle_timeout: float = 60.0,
     resume_within: float = 30.0,
+    trainer_epoch: Optional[int] = None,
+    life: int = 0,
 ) -> "_refit.PullOptions":
     """What to pull; see Subscriber.pull()."""
     if isinstance(version, str):
@@ -96,6 +109,8 @@ def selection(
         installed=installed,
         idle_timeout=idle_timeout,
         resume_within=resume_within,
+        trainer_epoch=trainer_epoch,
+        life=life,
     )
 
 
@@ -125,10 +140,11 @@ class Subscriber:
         token_file: Optional[str] = None,
     ):
         """Connects. Arguments and errors as Publisher's; `worker` is what the service calls this worker, by default its
-        host and process."""
+        address, and of one that follows its host and process. Two of one name are told apart all the same."""
         self.address = address
         self.model = model
         self.worker = worker
+        self._life = secrets.randbits(64) | 1  # of all its connections
         self._channel_options: Dict[str, Any] = dict(
             transport=transport,
             connect_timeout=connect_timeout,
@@ -139,13 +155,14 @@ class Subscriber:
             token_file=token_file,
         )
         channel = make_channel(address, **self._channel_options)
-        self._connections = Connections(lambda: _refit.Subscriber(channel))
+        self._connections = Connections(lambda flag: _refit.Subscriber(channel, flag))
         self._connections.give_back(self._connections.open())
 
     def pull(
         self,
         version: Union[int, str] = "latest",
         *,
+        trainer_epoch: Optional[int] = None,
         out: Optional[Mapping[str, Any]] = None,
         filter: str = "",
         names: Sequence[str] = (),
@@ -161,6 +178,7 @@ class Subscriber:
 
         Args:
             version: a number, or "latest": the newest committed one.
+            trainer_epoch: only of this run of the trainer; by default the newest that has the version.
             out: memory to receive in place, by name, such as a state dict: CPU tensors of the dtype and shape that come, all
                 of which is checked before the first byte is written. If the pull fails later they hold parts of both
                 versions; the exception's `torn` says so.
@@ -174,7 +192,7 @@ class Subscriber:
             resume_within: a pull that is cut goes on where it was, if that succeeds in so many seconds.
             progress: True for a bar, or a function that hears of (bytes done, bytes in all).
         Raises:
-            NotFound: no such version, or no version yet.
+            NotFound: no such version, no version yet, or a filter that selects no tensor.
             InvalidArgument: naming the tensor that `out` lacks, or has in another dtype or shape.
             DataLoss: naming the tensor whose bytes do not match their digest.
             Aborted: the version was aborted while it came.
@@ -191,6 +209,8 @@ class Subscriber:
             installed=installed,
             idle_timeout=idle_timeout,
             resume_within=resume_within,
+            trainer_epoch=trainer_epoch,
+            life=self._life,
         )
         targets = targets_of(out)
         with self._connections.one() as connection, told_to(progress, f"pull of {self.model}/{version}") as tell:
@@ -207,27 +227,37 @@ class Subscriber:
             self.address, install=install, model=self.model, worker=self.worker, **self._channel_options, **options
         ).follow(until)
 
-    def watch(self, after: Optional[int] = None) -> Iterator[VersionInfo]:
-        """The states of versions larger than `after`, as they change; first the present ones. Without end."""
-        seen: Dict[int, VersionInfo] = {}
+    def watch(self, after: Optional[int] = None, trainer_epoch: Optional[int] = None) -> Iterator[VersionInfo]:
+        """The states of versions larger than `after`, as they change; first the present ones. Without end. With
+        `trainer_epoch`, those of this run that are larger, and all of later runs."""
+        seen: Dict[Tuple[int, int], VersionInfo] = {}
         while True:
             # Each look begins with what is, so no change is lost between two.
-            for info in self._look(after, seen):
-                seen[info.version] = info
+            for info in self._look(after, trainer_epoch, seen):
+                seen[info.trainer_epoch, info.version] = info
                 yield info
 
-    def _look(self, after: Optional[int], seen: Dict[int, VersionInfo]) -> List[VersionInfo]:
+    def _look(
+        self, after: Optional[int], trainer_epoch: Optional[int], seen: Dict[Tuple[int, int], VersionInfo]
+    ) -> List[VersionInfo]:
         news: List[VersionInfo] = []
 
         def take(summary: Dict[str, Any]) -> bool:
             info = VersionInfo.of(summary)
-            if seen.get(info.version) == info:
+            if seen.get((info.trainer_epoch, info.version)) == info:
                 return True
             news.append(info)
             return False
 
         with self._connections.one() as connection:
-            connection.watch(self.model, after, take, self.worker)
+            connection.watch(
+                model=self.model,
+                after=after,
+                trainer_epoch=trainer_epoch,
+                on_event=take,
+                worker=self.worker,
+                life=self._life,
+            )
         return news
 
     def close(self) -> None:

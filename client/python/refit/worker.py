@@ -6,7 +6,7 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 
 from refit import _refit
 from refit.calls import cancellable
-from refit.channel import make_channel
+from refit.channel import connect, make_channel
 from refit.intake import targets_of
 from refit.version import VersionInfo
 
@@ -30,6 +30,7 @@ class Worker:
         in_place: Optional[Mapping[str, Any]] = None,
         on_error: Optional[Callable[[Exception], Any]] = None,
         max_version_step: int = 0,
+        accept_new_run: bool = False,
         filter: str = "",
         names: Sequence[str] = (),
         rules: Sequence["_refit.Rule"] = (),
@@ -54,7 +55,10 @@ class Worker:
                 directly. Meanwhile the worker is `torn`, and says so to the service; a failure leaves it so until a whole
                 version has come.
             on_error: hears, while follow() goes on, of what went wrong.
-            max_version_step: how far version numbers may leap. 0: no limit.
+            max_version_step: how far version numbers of a run may leap. 0: no limit.
+            accept_new_run: a service that has lost its memory, or a trainer that was started anew without a larger
+                trainer_epoch, offers lower numbers than the one in use, which the service never had. Without, the worker
+                stays with what it has, and `on_error` hears so, once; with, it takes what is offered.
             model, worker, filter, names, rules, boxes, idle_timeout, resume_within: as Subscriber's and its pull()'s.
             others: as Publisher's.
         """
@@ -80,14 +84,18 @@ class Worker:
             server_name=server_name,
             token_file=token_file,
         )
-        self._native = _refit.Worker(
-            channel=channel,
-            pull=pull,
-            targets=targets_of(in_place),
-            in_place=in_place is not None,
-            max_version_step=max_version_step,
-            install=lambda result, memories: install(PulledVersion(result, memories)),
-            on_error=on_error,
+        self._native = connect(
+            lambda flag: _refit.Worker(
+                channel=channel,
+                cancel=flag,
+                pull=pull,
+                targets=targets_of(in_place),
+                in_place=in_place is not None,
+                max_version_step=max_version_step,
+                accept_new_run=accept_new_run,
+                install=lambda result, memories: install(PulledVersion(result, memories)),
+                on_error=on_error,
+            )
         )
 
     def follow(self, until: Optional[Callable[[], bool]] = None) -> None:
@@ -97,30 +105,38 @@ class Worker:
         with cancellable(self.stop):
             self._native.follow(until)
 
-    def refit(self, version: Optional[int] = None) -> VersionInfo:
-        """Stages and installs the newest committed version, or this one, now. What `install` raises comes out.
+    def refit(self, version: Optional[int] = None, *, trainer_epoch: Optional[int] = None) -> VersionInfo:
+        """Stages and installs the newest committed version, or this one (of this run of the trainer), now. What `install`
+        raises comes out.
 
         Raises:
-            FailedPrecondition: it is older than the one in use (see roll_back), or holds its installs.
+            FailedPrecondition: it is older than the one in use (see roll_back), that one is of another run (see
+                accept_new_run), or it holds its installs.
             RefitError: as Subscriber.pull().
         """
         with cancellable(self.stop):
-            return VersionInfo.of(self._native.refit(version))
+            return VersionInfo.of(self._native.refit(version, trainer_epoch))
 
     def roll_back(self) -> VersionInfo:
         """Installs the version that was in use before, while the service retains it. FailedPrecondition if none was."""
         with cancellable(self.stop):
             return VersionInfo.of(self._native.roll_back())
 
-    def wait_for(self, version: int, timeout: float = 60.0) -> None:
-        """Until this version or a later one is in use. DeadlineExceeded, naming the one that is, if it does not come."""
+    def wait_for(self, version: int, timeout: float = 60.0, *, trainer_epoch: Optional[int] = None) -> None:
+        """Until this version or a later one of the same run is in use: of this one, or else of the newest that the worker has
+        heard of. DeadlineExceeded, naming the one that is in use, if it does not come."""
         with cancellable(self.stop):
-            self._native.wait_for(version, timeout)
+            self._native.wait_for(version, timeout, trainer_epoch)
 
     @property
     def installed(self) -> Optional[int]:
         """The version in use; None before the first, and while torn."""
         return self._native.installed()
+
+    @property
+    def of_other_run(self) -> bool:
+        """The version in use is one that the service never had, as far as that is known: see `accept_new_run`."""
+        return self._native.of_other_run()
 
     @property
     def torn(self) -> bool:

@@ -214,3 +214,35 @@ def test_what_is_served_beyond_this_host_is_told_by_its_address() -> None:
     assert engine.prepare()["address"] == "trainer-0:4711"
     host = RefitCheckpointEngine(1, serve={"listen": "0.0.0.0:0"}).prepare()["address"].rpartition(":")[0]
     assert host not in ("", "0.0.0.0")
+
+
+def test_a_run_that_is_started_anew_goes_on_above_the_last(service: Any) -> None:
+    for run in range(3):
+        refit_ = Refit(BACKEND, 1 << 20, policies=2, rollouts=2, address=service.address)
+        for seed in range(2):
+            expected = weights(10 * run + seed)
+            assert all(all_same(one, expected) for one in round_trip(refit_, [expected.items(), expected.items()]))
+        last = refit.Subscriber(service.address).pull().info
+        assert (last.trainer_epoch, last.version) == (run + 1, 2 * run + 2)
+        refit_.shutdown()
+
+
+def test_rollout_workers_take_nothing_of_a_former_run(service: Any) -> None:
+    former = Refit(BACKEND, 1 << 20, policies=1, rollouts=1, address=service.address)
+    round_trip(former, [weights(0).items()])
+    # One that has just asked, and another that pushes meanwhile: the numbers of the former run grow.
+    present = Refit(BACKEND, 1 << 20, policies=1, rollouts=1, address=service.address, timeout=0.5)
+    asyncio.run(send(former, [weights(1).items()]))
+    with pytest.raises(refit.DeadlineExceeded):
+        asyncio.run(receive(present.rollouts[0]))
+    present.rollouts[0]._next_version -= 1
+    assert all_same(round_trip(present, [weights(2).items()])[0], weights(2))
+    with pytest.raises(refit.FailedPrecondition, match="has taken over"):
+        asyncio.run(send(former, [weights(3).items()]))
+
+
+def test_a_service_of_its_own_that_keeps_versions_is_gone_on_with(tmp_path: Any) -> None:
+    for seed in range(2):
+        refit_ = Refit(BACKEND, 1 << 20, policies=1, rollouts=1, serve={"spool": str(tmp_path / "spool")})
+        assert all_same(round_trip(refit_, [weights(seed).items()])[0], weights(seed))
+        refit_.shutdown()

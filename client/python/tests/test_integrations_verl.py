@@ -115,3 +115,23 @@ def test_without_verl_it_says_what_it_needs(monkeypatch: Any) -> None:
     stand_ins.without(monkeypatch, "verl", fresh=[PLUG])
     with pytest.raises(ImportError, match="needs verl >= 0.8"):
         importlib.import_module(PLUG)
+
+
+def test_a_run_that_resumes_at_an_older_step_goes_on(contract: Any, service: Any) -> None:
+    versions = []
+    for seed, global_steps in enumerate([47, 41, 60]):  # each a run of its own
+        actors, rollouts = workers(contract, 1, 2, address=service.address)
+        assert all(all_same(one, weights(seed)) for one in step(actors, rollouts, weights(seed), global_steps))
+        info = refit.Subscriber(service.address).pull().info
+        versions.append((info.trainer_epoch, info.version))
+    assert versions == [(1, 47), (2, 48), (3, 60)]
+
+
+def test_a_former_run_is_shut_out_and_nothing_of_it_is_taken(contract: Any, service: Any) -> None:
+    former, of_former = workers(contract, 1, 1, address=service.address)
+    step(former, of_former, weights(0), 1)
+    present, of_present = workers(contract, 1, 1, address=service.address)
+    assert all_same(step(present, of_present, weights(1), 1)[0], weights(1))
+    sent, received = results(former, of_former, weights(2), 9)
+    assert isinstance(sent, refit.FailedPrecondition) and "has taken over" in str(sent)
+    assert isinstance(received, refit.RefitError)

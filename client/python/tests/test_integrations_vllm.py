@@ -249,6 +249,20 @@ def test_a_trainer_updates_every_worker(vllm: Vllm) -> None:
     engine.shutdown()
 
 
+def test_a_trainer_that_is_started_anew_goes_on_above_the_last(vllm: Vllm, service: Any) -> None:
+    plug.register()
+    for run in range(2):
+        module = trained(run)
+        expected = {name: p.detach() for name, p in module.named_parameters()}
+        client = Client([Worker(vllm, Model(expected))])
+        engine = trainer(vllm, client, module, address=service.address)
+        engine.send_weights()
+        assert all_same(client.workers[0].model.values(), expected)
+        info = refit.Subscriber(service.address).pull().info
+        assert (info.trainer_epoch, info.version) == (run + 1, run + 1)
+        engine.shutdown()
+
+
 def test_other_ranks_only_iterate(vllm: Vllm) -> None:
     client = Client([])
     engine = trainer(vllm, client, trained(0), rank=1)

@@ -191,8 +191,12 @@ def test_a_service_that_closes_ends_a_push(service):
 def test_service_options_are_checked():
     with pytest.raises(refit.InvalidArgument, match="size"):
         refit.serve(memory="much")
-    with pytest.raises(refit.InvalidArgument, match="retain"):
-        refit.serve(retain=0)
+    with pytest.raises(refit.InvalidArgument, match="retain: expected a whole number from 0 to 1000, got '-1'"):
+        refit.serve(retain=-1)
+    with pytest.raises(refit.InvalidArgument, match="push_idle_timeout: expected seconds"):
+        refit.serve(push_idle_timeout="soon")
+    with pytest.raises(refit.InvalidArgument, match=": spool keeps committed versions, but with retain 0"):
+        refit.serve(retain=0, spool="/nowhere")
     with pytest.raises(refit.InvalidArgument, match="plain"):
         refit.serve("0.0.0.0:0")
     with refit.serve() as running, pytest.raises(refit.Unavailable):

@@ -720,7 +720,7 @@ TEST_F(SubscriberTest, CancelEndsWhatRunsAndWhatFollows) {
   EXPECT_EQ(Pull().status().code(), absl::StatusCode::kCancelled);
   canceller.join();
   EXPECT_EQ(Pull().status().code(), absl::StatusCode::kCancelled);
-  EXPECT_EQ(subscriber_->Watch("default", std::nullopt, [](const auto&) { return true; }).code(),
+  EXPECT_EQ(subscriber_->Watch({}, [](const auto&) { return true; }).code(),
             absl::StatusCode::kCancelled);
 }
 
@@ -743,25 +743,25 @@ TEST_F(WatchTest, UntilTheCallerHasSeenEnough) {
   service_.Say(script);
   std::vector<uint64_t> seen;
   const absl::Status status = subscriber_->Watch(
-      "m", 3,
-      [&](const v1::VersionSummary& version) {
+      {.model = "m", .after = 3, .trainer_epoch = 7, .worker = "w"}, [&](const v1::VersionSummary& version) {
         seen.push_back(version.version());
         return version.version() < 5;
-      },
-      milliseconds::zero(), "w");
+      });
   EXPECT_TRUE(status.ok()) << status;
   EXPECT_EQ(seen, (std::vector<uint64_t>{4, 5}));
   v1::WatchVersionsRequest request;
   ASSERT_TRUE(Parse(service_.request(), request).ok());
   EXPECT_EQ(request.model(), "m");
   EXPECT_EQ(request.after(), 3u);
+  EXPECT_EQ(request.trainer_epoch(), 7u);
+  EXPECT_NE(request.life(), 0u);
   EXPECT_EQ(request.worker(), "w");
 }
 
 TEST_F(WatchTest, EndsWithAReason) {
   const auto watch = [&] {
     return subscriber_->Watch(
-        "m", std::nullopt, [](const auto&) { return true; }, milliseconds(100));
+        {.model = "m"}, [](const auto&) { return true; }, milliseconds(100));
   };
   PullScript script = Events({1});
   service_.Say(script);

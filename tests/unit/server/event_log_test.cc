@@ -11,6 +11,7 @@ namespace {
 std::string Logged(const EventLog& log, LogLevel level, std::initializer_list<EventLog::Field> fields) {
   ::testing::internal::CaptureStderr();
   log.Write(level, "version committed", fields);
+  log.Close();
   return ::testing::internal::GetCapturedStderr();
 }
 

@@ -20,6 +20,8 @@
 #include "common/wire/digest.h"
 #include "server/version_builder.h"
 #include "tests/support/eventually.h"
+#include "tests/support/low_limit.h"
+#include "tests/support/sanitized.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temporary_folder.h"
 
@@ -137,8 +139,8 @@ class SpoolTest : public ::testing::Test {
     std::sort(names.begin(), names.end());
     return names;
   }
-  std::string FileOf(uint64_t number, const std::string& model = "m") const {
-    return Folder() + "/" + SpoolFolder::NameOf(model, number);
+  std::string FileOf(uint64_t number, const std::string& model = "m", uint64_t epoch = 0) const {
+    return Folder() + "/" + SpoolFolder::NameOf(model, {epoch, number});
   }
   void Damage(const std::string& path, int64_t offset) const {
     std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
@@ -158,6 +160,24 @@ class SpoolTest : public ::testing::Test {
 
   TemporaryFolder folder_;
 };
+
+TEST_F(SpoolTest, AFileThatThisProcessMayNotMapIsNotBad) {
+  if (kSanitized) GTEST_SKIP() << "sanitizers need mappings of their own";
+  {
+    Life life(Folder());
+    life.MustSpool(1);
+  }
+  {
+    const NoMappings none;
+    if (!none.is_exhausted()) GTEST_SKIP() << "vm.max_map_count is larger than what this test takes";
+    const Life life(Folder());
+    EXPECT_THAT(life.spool, StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("vm.max_map_count")));
+  }
+  EXPECT_TRUE(Files(".bad").empty());
+  const Life life(Folder());
+  ASSERT_OK(life.spool);
+  EXPECT_EQ(life.Committed(), std::vector<uint64_t>{1});
+}
 
 TEST_F(SpoolTest, WhatWasCommittedComesBackAsItWas) {
   v1::VersionSummary before;
@@ -234,8 +254,8 @@ TEST_F(SpoolTest, KeepsWhatTheStoreRetains) {
     for (uint64_t number = 1; number <= 5; ++number) life.MustSpool(number);
     life.MustSpool(9, "other model/../../x");
     life.Flush();
-    EXPECT_THAT(Files(), UnorderedElementsAre(SpoolFolder::NameOf("m", 4), SpoolFolder::NameOf("m", 5),
-                                              SpoolFolder::NameOf("other model/../../x", 9)));
+    EXPECT_THAT(Files(), UnorderedElementsAre(SpoolFolder::NameOf("m", {0, 4}), SpoolFolder::NameOf("m", {0, 5}),
+                                              SpoolFolder::NameOf("other model/../../x", {0, 9})));
     const v1::SpoolInfo info = (*life.spool)->Info();
     EXPECT_EQ(info.versions(), 3u);
     EXPECT_EQ(info.pending(), 0u);
@@ -290,6 +310,69 @@ TEST_F(SpoolTest, ARunThatWasFencedOffStaysSo) {
   EXPECT_OK(life.Push(2, "m", 6));
 }
 
+// Two lineages with the same number side by side, and after that the numbers of the newest one count.
+TEST_F(SpoolTest, LineagesKeepTheirOwnNumbersOverARestart) {
+  {
+    Life life(Folder());
+    life.MustSpool(50, "m", 1);
+    const auto begun_anew = life.MustSpool(1, "m", 2);
+    ASSERT_NE(begun_anew, nullptr);
+    life.Flush();
+    EXPECT_THAT(Files(), UnorderedElementsAre(SpoolFolder::NameOf("m", {1, 50}), SpoolFolder::NameOf("m", {2, 1})));
+  }
+  {
+    Life life(Folder());
+    EXPECT_THAT(life.Committed(), ElementsAre(50, 1));
+    EXPECT_EQ((*life.store->Find("m", {}))->number(), 1u);
+    ExpectIs(**life.store->Find("m", {}), 1);
+    EXPECT_THAT(life.Push(51, "m", 1), StatusIs(StatusCode::kFailedPrecondition, HasSubstr("epoch 2 has taken over")));
+    EXPECT_THAT(life.Push(1, "m", 2), StatusIs(StatusCode::kAlreadyExists));
+    life.MustSpool(50, "m", 2);  // the same number as in the older lineage
+    life.Flush();
+    EXPECT_THAT(life.Committed(), ElementsAre(1, 50));
+    EXPECT_FALSE(std::filesystem::exists(FileOf(50, "m", 1)));
+  }
+  Life life(Folder());
+  EXPECT_THAT(life.Committed(), ElementsAre(1, 50));
+  EXPECT_EQ((*life.store->Find("m", {}))->key(), (VersionKey{2, 50}));
+}
+
+// An epoch that has committed nothing yet is remembered, and its numbers may start anew after a restart too.
+TEST_F(SpoolTest, ALineageThatHasCommittedNothingBeginsAtAnyNumber) {
+  {
+    Life life(Folder());
+    life.MustSpool(50, "m", 1);
+    BuildOptions options;
+    options.model = "m";
+    options.version = 3;
+    options.trainer_epoch = 2;
+    ASSERT_OK(VersionBuilder::Open(*life.store, options, kSpecs));  // and given up
+    life.Flush();
+  }
+  Life life(Folder());
+  EXPECT_EQ((*life.store->Find("m", {}))->number(), 50u);
+  EXPECT_THAT(life.Push(51, "m", 1), StatusIs(StatusCode::kFailedPrecondition));
+  EXPECT_OK(life.Push(3, "m", 2));
+}
+
+// As versions of an epoch were named before epochs stood in names.
+TEST_F(SpoolTest, FilesWithoutTheirEpochInTheNameAreServed) {
+  {
+    Life life(Folder());
+    life.MustSpool(7, "m", 3);
+    life.Flush();
+  }
+  std::filesystem::rename(FileOf(7, "m", 3), FileOf(7));
+  Life life(Folder());
+  const auto version = life.store->Find("m", {});
+  ASSERT_OK(version);
+  EXPECT_EQ((*version)->key(), (VersionKey{3, 7}));
+  life.MustSpool(8, "m", 3);
+  life.MustSpool(9, "m", 3);
+  life.Flush();
+  EXPECT_THAT(Files(), UnorderedElementsAre(SpoolFolder::NameOf("m", {3, 8}), SpoolFolder::NameOf("m", {3, 9})));
+}
+
 TEST_F(SpoolTest, HalfWrittenFilesGoAndForeignOnesStay) {
   MakeTwo();
   std::ofstream(Folder() + "/.refit-123-1.tmp") << "half";
@@ -339,7 +422,7 @@ TEST_F(SpoolTest, DamagedVersionsAreRefusedAndTheOthersServed) {
     ASSERT_OK(life.spool);
     EXPECT_THAT(life.Committed(), ElementsAre(1));
     ExpectIs(**life.store->Find("m", Number(1)), 1);
-    EXPECT_THAT(Files(".bad"), ElementsAre(SpoolFolder::NameOf("m", 2) + ".bad"));
+    EXPECT_THAT(Files(".bad"), ElementsAre(SpoolFolder::NameOf("m", {0, 2}) + ".bad"));
     EXPECT_THAT(life.Push(2), StatusIs(StatusCode::kFailedPrecondition));  // its number was used
     life.MustSpool(3);
   }
@@ -355,7 +438,7 @@ TEST_F(SpoolTest, NoFlippedByteIsServed) {
     std::filesystem::copy_file(good, FileOf(2), std::filesystem::copy_options::overwrite_existing);
     Damage(FileOf(2), offset);
     auto file = SpooledFile::Open(FileOf(2));
-    if (!file.ok() || SpoolFolder::NameOf(file->model(), file->number()) != SpoolFolder::NameOf("m", 2)) continue;
+    if (!file.ok() || SpoolFolder::NameOf(file->model(), file->key()) != SpoolFolder::NameOf("m", {0, 2})) continue;
     auto version = file->Load();
     if (version.ok()) ExpectIs(**version, 2);
   }

@@ -6,18 +6,22 @@ NeMo-RL is imported. See docs/nemo_rl.md.
 
 from __future__ import annotations
 
-from typing import Any, AsyncIterator, Dict, Iterable, List, Mapping, Optional
+import time
+from typing import Any, AsyncIterator, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from refit.errors import FailedPrecondition, InvalidArgument
 from refit.integrations.hosting import Hosting
 from refit.integrations.receiving import WeightReceiver
+from refit.integrations.runs import begin_run
 from refit.integrations.sending import Pair, WeightSender
 
 
 class RefitCheckpointEngine:
     """One in each policy worker and one in each rollout worker. Not thread-safe.
 
-    Every refit is one version. Both sides count them alike, from the `next_version` that prepare() exchanges.
+    Every refit is one version. Both sides count them alike, from the `next_version` that prepare() exchanges, and mean
+    those of one `trainer_epoch`, which prepare() of policy rank 0 decides once: with a service that has had others
+    before, this run goes on above them, and takes nothing of theirs.
     """
 
     # The rollout worker need not empty its CUDA cache after a load: nothing of the transfer stays there.
@@ -45,7 +49,7 @@ class RefitCheckpointEngine:
             bucket_size: bytes of a batch, on both sides; NeMo-RL computes it.
             address: of a service; empty: policy rank 0 starts one.
             serve, advertise: options of that one, and this host's name for others; see Hosting.
-            first_version: number of the first refit; larger than every one that the service has.
+            first_version: number of the first refit, if the service has none that is as large.
             model, adapter, dtype, sharded: see WeightSender. NeMo-RL's policy workers yield Hugging Face tensors, hence
                 "identity"; "gemma4_moe" converts native ones.
             device, timeout: see WeightReceiver.
@@ -63,12 +67,26 @@ class RefitCheckpointEngine:
             bucket_size=bucket_size, model=model, device=device, timeout=timeout, channel=channel
         )
         self._next_version = first_version
+        self._run_options: Dict[str, Any] = dict(model=model, channel=channel)
+        self._keeps_versions = "spool" in (serve or {})
+        self._epoch = 0  # 0: not decided yet
         self._address = ""
         self._rank, self._world = 0, 1
 
     def prepare(self) -> Dict[str, Any]:
-        """What the others must know: where a service of this process would be, and how far it has counted."""
-        return {"address": self._given or self._hosting.reserve(), "next_version": self._next_version}
+        """What the others must know: where a service of this process would be, which run of the trainer it would begin, and
+        how far it has counted.
+
+        Raises:
+            Unavailable: naming the address, if there is no service where one was given.
+        """
+        if self._epoch == 0:
+            self._epoch, self._next_version = self._begin_run()
+        return {
+            "address": self._given or self._hosting.reserve(),
+            "next_version": self._next_version,
+            "trainer_epoch": self._epoch,
+        }
 
     def get_target_weight_layout(self) -> None:
         """Whole tensors: the service gives every rollout worker all of them."""
@@ -90,12 +108,14 @@ class RefitCheckpointEngine:
     async def send_weights(self, weights: Iterable[Pair]) -> None:
         """Pushes one version; see WeightSender.send()."""
         address, number = self._begin()
-        await self._sender.send(address, number, weights, rank=self._rank, world=self._world)
+        await self._sender.send(
+            address, number, weights, rank=self._rank, world=self._world, trainer_epoch=self._epoch
+        )
 
     async def receive_weight_batches(self) -> AsyncIterator[List[Pair]]:
         """Pulls that version; see WeightReceiver.batches()."""
         address, number = self._begin()
-        async for batch in self._receiver.batches(address, number):
+        async for batch in self._receiver.batches(address, number, self._epoch):
             yield batch
 
     def finalize(self) -> None:
@@ -104,11 +124,18 @@ class RefitCheckpointEngine:
         self._address = ""
 
     def _join(self, metadata: List[Any]) -> None:
-        """All take the service of policy rank 0, whose metadata comes first, and the highest count."""
+        """All take the service and the run of policy rank 0, whose metadata comes first, and the highest count."""
         self._address = metadata[0]["address"]
+        self._epoch = metadata[0]["trainer_epoch"]
         self._next_version = max(one["next_version"] for one in metadata)
 
-    def _begin(self) -> "tuple[str, int]":
+    def _begin_run(self) -> Tuple[int, int]:
+        """(trainer_epoch, version). A service of this process's own runs later; what it may have kept on disk is older."""
+        if self._given:
+            return begin_run(self._given, self._next_version, **self._run_options)
+        return int(time.time() * 1000) if self._keeps_versions else 1, self._next_version
+
+    def _begin(self) -> Tuple[str, int]:
         if not self._address:
             raise FailedPrecondition("there is no process group: call prepare() and init_*_process_group() first")
         number = self._next_version

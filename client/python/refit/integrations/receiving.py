@@ -35,32 +35,37 @@ class WeightReceiver:
         self._timeout = timeout
         self._options = dict(channel or {}, model=model)
 
-    async def batches(self, address: str, number: int) -> AsyncIterator[List[Pair]]:
+    async def batches(
+        self, address: str, number: int, trainer_epoch: Optional[int] = None
+    ) -> AsyncIterator[List[Pair]]:
         """The tensors of version `number`, in manifest order, as lists of (name, torch tensor).
 
+        Args:
+            trainer_epoch: only of this run of the trainer: what a former one has left under that number is not taken.
         Raises:
             DeadlineExceeded: its push did not begin in time.
             Aborted, FailedPrecondition: its push failed.
             RefitError: as Subscriber.pull(). No batch was given then.
         """
         device = _device(self._device)
-        for bucket in buckets(await self._pull(address, number), self._bucket_size, _nbytes):
+        version = await self._pull(address, number, trainer_epoch)
+        for bucket in buckets(version, self._bucket_size, _nbytes):
             yield bucket if device is None else [(name, tensor.to(device)) for name, tensor in bucket]
 
-    async def _pull(self, address: str, number: int) -> PulledVersion:
+    async def _pull(self, address: str, number: int, trainer_epoch: Optional[int]) -> PulledVersion:
         async with aio.Subscriber(address, **self._options) as subscriber:
             try:
-                await asyncio.wait_for(_announced(subscriber, number), self._timeout)
+                await asyncio.wait_for(_announced(subscriber, number, trainer_epoch), self._timeout)
             except asyncio.TimeoutError:
                 raise DeadlineExceeded(
                     f"version {number}: its push did not begin within {self._timeout} s", version=number
                 ) from None
-            return await subscriber.pull(number, idle_timeout=self._timeout)
+            return await subscriber.pull(number, trainer_epoch=trainer_epoch, idle_timeout=self._timeout)
 
 
-async def _announced(subscriber: aio.Subscriber, number: int) -> None:
+async def _announced(subscriber: aio.Subscriber, number: int, trainer_epoch: Optional[int]) -> None:
     """Until the service knows of this version, or of a later one."""
-    events = subscriber.watch(after=number - 1)
+    events = subscriber.watch(after=number - 1, trainer_epoch=trainer_epoch)
     try:
         async for _ in events:
             return

@@ -52,12 +52,22 @@ class WeightSender:
         self._given = _parts(declare)
         self._declared = self._given
 
-    async def send(self, address: str, number: int, weights: Iterable[Pair], *, rank: int = 0, world: int = 1) -> None:
+    async def send(
+        self,
+        address: str,
+        number: int,
+        weights: Iterable[Pair],
+        *,
+        rank: int = 0,
+        world: int = 1,
+        trainer_epoch: int = 0,
+    ) -> None:
         """Pushes and commits version `number`. On every rank the generator is drained, also if the push fails, so
         that no rank is left alone in its collectives.
 
         Args:
             weights: (name, tensor), the same names and shapes each time, on every rank in the same order.
+            trainer_epoch: as Publisher.version()'s.
         Raises:
             InvalidArgument, NotFound, FailedPrecondition: naming the tensor that has changed, is new, or is missing.
             RefitError: as Version.push() and Version.commit(). No worker sees any of the version then.
@@ -66,22 +76,22 @@ class WeightSender:
         head = list(islice(rest, 1))
         is_sharded = self._sharded if self._sharded is not None else any(is_dtensor(tensor) for _, tensor in head)
         pairs = chain(head, rest)
+        options = dict(self._version_options, trainer_epoch=trainer_epoch)
         try:
             if is_sharded:
-                await self._push(address, number, pairs, rank, world)
+                await self._push(address, number, pairs, dict(options, rank=rank, world=world))
             elif rank == 0:
-                await self._push(address, number, _whole(pairs), 0, 1)
+                await self._push(address, number, _whole(pairs), dict(options, rank=0, world=1))
         finally:
             for _ in rest:
                 pass
 
-    async def _push(self, address: str, number: int, pairs: Iterable[Pair], rank: int, world: int) -> None:
+    async def _push(self, address: str, number: int, pairs: Iterable[Pair], options: Mapping[str, Any]) -> None:
         declared, self._declared = self._declared, self._given
         if declared is None:
             declared, pairs = _gathered(pairs)
         async with aio.Publisher(address, **self._publisher_options) as publisher:
-            options = dict(self._version_options, declare=declared, rank=rank, world=world)
-            async with publisher.version(number, **options) as version:
+            async with publisher.version(number, declare=declared, **options) as version:
                 for bucket in buckets(_kept(pairs), self._bucket_size, _nbytes):
                     await version.push(bucket)
         self._declared = declared

@@ -21,7 +21,7 @@ LOADER = "refit.integrations.sglang.load"
 # The only tensor that the loader takes: bytes, a JSON object.
 DESCRIPTOR = "refit.descriptor"
 # Options that are the pull's; the others are the connection's.
-_OF_PULL = ("filter", "names", "idle_timeout", "resume_within", "copy")
+_OF_PULL = ("trainer_epoch", "filter", "names", "idle_timeout", "resume_within", "copy")
 
 
 def descriptor(address: str, version: int, **options: Any) -> List[Pair]:
@@ -31,7 +31,8 @@ def descriptor(address: str, version: int, **options: Any) -> List[Pair]:
     Args:
         address: of the service, as the workers reach it.
         version: a number: workers that asked for the latest could get different ones.
-        options: of Subscriber and its pull(), such as model, token_file, filter, as JSON knows them.
+        options: of Subscriber and its pull(), such as model, token_file, trainer_epoch, filter, as JSON knows them. Where
+            the trainer has an epoch, give it: the workers then take nothing that a former run has left.
     Raises:
         InvalidArgument: for another version, or an option that is not JSON.
     """

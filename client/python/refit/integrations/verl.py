@@ -10,6 +10,7 @@ from typing import Any, AsyncIterator, Dict, Iterable, List, Mapping, Optional, 
 from refit.errors import FailedPrecondition, InvalidArgument
 from refit.integrations.hosting import Hosting
 from refit.integrations.receiving import WeightReceiver
+from refit.integrations.runs import begin_run
 from refit.integrations.sending import Pair, WeightSender
 
 try:
@@ -22,7 +23,9 @@ except ImportError as error:
 class RefitCheckpointEngine(CheckpointEngine):
     """One in each actor and one in each rollout worker. Not thread-safe.
 
-    Every update is one version. Its number is that of the global step if that is larger than all before, else the next.
+    Every update is one version. Its number is that of the global step if that is larger than all that the service has
+    had, else the next, as after a resume from an older checkpoint. All mean versions of one `trainer_epoch`, which the
+    master's first prepare() decides: nothing of a former run is taken.
     """
 
     def __init__(
@@ -48,7 +51,7 @@ class RefitCheckpointEngine(CheckpointEngine):
             is_master: verl's: actor rank 0.
             address: of a service; empty: the master starts one.
             serve, advertise: options of that one, and this host's name for others; see Hosting.
-            first_version: smallest number of a version; larger than every one that the service has.
+            first_version: smallest number of a version.
             model, adapter, dtype, sharded: see WeightSender. verl's engines yield Hugging Face tensors, hence
                 "identity".
             device, timeout: see WeightReceiver.
@@ -66,14 +69,24 @@ class RefitCheckpointEngine(CheckpointEngine):
             bucket_size=bucket_size, model=model, device=device, timeout=timeout, channel=channel
         )
         self._next_version = first_version
+        self._run_options: Dict[str, Any] = dict(model=model, channel=channel)
+        self._epoch = 0  # 0: not decided yet
         self._address = ""
         self._rank, self._world = 0, 1
 
     def prepare(self) -> Dict[str, Any]:
-        """The master's has the service's address and the version to come; it starts the service at its first call."""
+        """The master's has the service's address, the run of the trainer, and the version to come; it starts the service
+        at its first call.
+
+        Raises:
+            Unavailable: naming the address, if there is no service where one was given.
+        """
         if not self._is_master:
             return {}
-        return {"address": self._given or self._hosting.start(), "version": self._next_version}
+        address = self._given or self._hosting.start()
+        if self._epoch == 0:
+            self._epoch, self._next_version = begin_run(address, self._next_version, **self._run_options)
+        return {"address": address, "version": self._next_version, "trainer_epoch": self._epoch}
 
     @classmethod
     def build_topology(
@@ -86,28 +99,31 @@ class RefitCheckpointEngine(CheckpointEngine):
         return _arguments(actor_wg_world_size, master), _arguments(rollout_world_size, master)
 
     def init_process_group(  # type: ignore[override]
-        self, *, rank: int, world_size: int, address: str, version: int
+        self, *, rank: int, world_size: int, address: str, version: int, trainer_epoch: int
     ) -> None:
         """
         Args:
             rank, world_size: of this worker among the actors, or among the rollout workers.
-            address, version: the master's.
+            address, version, trainer_epoch: the master's.
         """
         self._rank, self._world = rank, world_size
         self._address = address
         self._next_version = version
+        self._epoch = trainer_epoch
 
     async def send_weights(self, weights: Iterable[Pair], global_steps: Optional[int] = None) -> None:
         """Pushes one version; see WeightSender.send()."""
         address, number = self._begin(global_steps)
-        await self._sender.send(address, number, weights, rank=self._rank, world=self._world)
+        await self._sender.send(
+            address, number, weights, rank=self._rank, world=self._world, trainer_epoch=self._epoch
+        )
 
     async def receive_weights(  # type: ignore[override]
         self, global_steps: Optional[int] = None
     ) -> AsyncIterator[Pair]:
         """Pulls that version; see WeightReceiver.batches()."""
         address, number = self._begin(global_steps)
-        async for batch in self._receiver.batches(address, number):
+        async for batch in self._receiver.batches(address, number, self._epoch):
             for pair in batch:
                 yield pair
 
@@ -129,4 +145,5 @@ def _arguments(world_size: int, master: Dict[str, Any]) -> Dict[str, List[Any]]:
         "world_size": [world_size] * world_size,
         "address": [master["address"]] * world_size,
         "version": [master["version"]] * world_size,
+        "trainer_epoch": [master["trainer_epoch"]] * world_size,
     }

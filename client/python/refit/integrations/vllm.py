@@ -8,7 +8,7 @@ refit.integrations.vllm.RefitWorkerExtension``. See docs/vllm.md.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Optional
 
 from refit.errors import InvalidArgument
 from refit.integrations import vllm_reload
@@ -44,12 +44,15 @@ class RefitWorkerExtension:
 
     model_runner: Any
 
-    def refit_update(self, address: str, version: int, **options: Any) -> int:
+    def refit_update(
+        self, address: str, version: int, *, trainer_epoch: Optional[int] = None, **options: Any
+    ) -> int:
         """Pulls a version, all of it and verified, and loads it.
 
         Args:
             address: of the service.
             version: a number: workers that asked for the latest could get different ones.
+            trainer_epoch: only of this run of the trainer: what a former one has left under that number is not taken.
             options: Subscriber's, such as model or token_file.
         Returns:
             The version.
@@ -60,7 +63,7 @@ class RefitWorkerExtension:
         if not isinstance(version, int):
             raise InvalidArgument(f"version {version!r}: expected a number, so that all workers load the same")
         with Subscriber(address, **options) as subscriber:
-            pulled = subscriber.pull(version)
+            pulled = subscriber.pull(version, trainer_epoch=trainer_epoch)
         model = self.model_runner.model
         with vllm_reload.on_device(getattr(self, "device", None)):
             try:

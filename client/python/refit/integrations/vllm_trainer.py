@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Dict, Iterable, Iterator, List, Optional, Tupl
 
 from refit.errors import InvalidArgument
 from refit.integrations.hosting import Hosting
+from refit.integrations.runs import begin_run
 from refit.publisher import Publisher
 
 try:
@@ -25,7 +26,8 @@ class RefitTrainerInitInfo(TrainerInitInfo):
     Attributes:
         address: of a service; empty: rank 0 starts one.
         serve, advertise: options of that one, and this host's name for the workers; see Hosting.
-        first_version: number of the first update; larger than every one that the service has.
+        first_version: number of the first update, if the service has none that is as large: with one that has had others
+            before, this run of the trainer goes on above them.
         model, adapter: as refit.Publisher's.
         dtype: what floating-point tensors are cast to; None: no cast.
         timeout: patience of the workers for each word of the service, seconds.
@@ -73,7 +75,9 @@ class RefitTrainerWeightTransferEngine(TrainerWeightTransferEngine[RefitTrainerI
         address = info.address or self._hosting.start()
         self._publisher = Publisher(address, model=info.model, adapter=info.adapter, **info.channel)
         self._dtype = info.dtype
-        self.next_version = info.first_version
+        self._epoch, self.next_version = begin_run(
+            address, info.first_version, model=info.model, channel=info.channel
+        )
         self.client.init_weight_transfer_engine(
             {"address": address, "model": info.model, "timeout": info.timeout, "channel": info.channel}
         )
@@ -98,10 +102,12 @@ class RefitTrainerWeightTransferEngine(TrainerWeightTransferEngine[RefitTrainerI
     def _send(self, declared: List[Tuple[str, Any]], pairs: Iterator[Any]) -> None:
         number = self.next_version
         self.next_version += 1
-        with self._publisher.version(number, dtype=self._dtype, declare=declared, rank=0, world=1) as version:
+        with self._publisher.version(
+            number, dtype=self._dtype, declare=declared, rank=0, world=1, trainer_epoch=self._epoch
+        ) as version:
             version.push(pairs)
         self.client.start_weight_update()
-        self.client.update_weights({"version": number})
+        self.client.update_weights({"version": number, "trainer_epoch": self._epoch})
         self.client.finish_weight_update(weight_version=str(number))
 
     def shutdown(self) -> None:

@@ -44,9 +44,11 @@ class RefitInitInfo(WeightTransferInitInfo):
 class RefitUpdateInfo(WeightTransferUpdateInfo):
     """Attributes:
     version: which one to load; it is committed, or being pushed.
+    trainer_epoch: only of this run of the trainer.
     """
 
     version: int
+    trainer_epoch: Optional[int] = None
 
 
 class RefitWeightTransferEngine(WeightTransferEngine[RefitInitInfo, RefitUpdateInfo]):
@@ -84,7 +86,9 @@ class RefitWeightTransferEngine(WeightTransferEngine[RefitInitInfo, RefitUpdateI
         """
         if self._subscriber is None:
             raise FailedPrecondition("the engine is not initialised: init_transfer_engine() comes first")
-        version = self._subscriber.pull(update_info.version, idle_timeout=self._timeout)
+        version = self._subscriber.pull(
+            update_info.version, trainer_epoch=update_info.trainer_epoch, idle_timeout=self._timeout
+        )
         if load_weights is not None:
             load_weights(list(version))
             return

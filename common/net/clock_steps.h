@@ -1,0 +1,42 @@
+// What a step of the wall clock does to gRPC, undone.
+#pragma once
+
+#include <grpcpp/channel.h>
+
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace refit {
+
+// gRPC 1.51 counts by a steady clock, but its timers' threads sleep until a time of day (Abseil's waits know no other):
+// once the clock is set back by an hour, keepalive, deadlines and alarms come an hour late, and lost connections are
+// made again after an hour. Notices that within a fraction of a second, has the timers looked at, and connects by
+// itself for as long as the clock is behind what it was. Thread-safe.
+class ClockSteps {
+ public:
+  // The process's one, for as long as somebody holds it. gRPC has been started.
+  static std::shared_ptr<ClockSteps> Watch();
+
+  ClockSteps();
+  ~ClockSteps();
+  ClockSteps(const ClockSteps&) = delete;
+  ClockSteps& operator=(const ClockSteps&) = delete;
+
+  // Sees to it that this one connects again, for as long as it lives.
+  void Add(const std::shared_ptr<grpc::Channel>& channel);
+
+ private:
+  void Run();
+  std::vector<std::shared_ptr<grpc::Channel>> Living();
+
+  std::mutex mutex_;
+  std::condition_variable ending_;
+  bool ended_ = false;
+  std::vector<std::weak_ptr<grpc::Channel>> channels_;
+  std::thread thread_;
+};
+
+}  // namespace refit

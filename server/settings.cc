@@ -1,0 +1,264 @@
+#include "server/settings.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+
+namespace refit {
+namespace {
+
+using Set = std::function<absl::Status(const std::string&)>;
+
+absl::Status Expected(absl::string_view what, absl::string_view got) {
+  return absl::InvalidArgumentError(absl::StrCat("expected ", what, ", got '", got, "'"));
+}
+
+Set Text(std::string& option) {
+  return [&option](const std::string& text) {
+    option = text;
+    return absl::OkStatus();
+  };
+}
+
+Set Switch(bool& option) {
+  return [&option](const std::string& text) {
+    return absl::SimpleAtob(text, &option) ? absl::OkStatus() : Expected("true or false", text);
+  };
+}
+
+template <typename Number>
+Set Count(Number& option, uint64_t least = 0, uint64_t most = std::numeric_limits<int32_t>::max()) {
+  return [&option, least, most](const std::string& text) {
+    uint64_t number = 0;
+    if (!absl::SimpleAtoi(text, &number) || number < least || number > most) {
+      return Expected(absl::StrCat("a whole number from ", least, " to ", most), text);
+    }
+    option = static_cast<Number>(number);
+    return absl::OkStatus();
+  };
+}
+
+// Bytes of one of the unit; 0 if there is no such unit.
+double UnitBytes(absl::string_view unit) {
+  constexpr absl::string_view kUnits = "bkmgtpe";
+  if (unit.empty()) return 1;
+  const size_t power = kUnits.find(unit[0]);
+  const bool is_known = unit.size() == 1 || unit.substr(1) == "b" || unit.substr(1) == "ib";
+  if (power == absl::string_view::npos || !is_known || (power == 0 && unit.size() > 1)) return 0;
+  return std::exp2(10.0 * static_cast<double>(power));
+}
+
+template <typename Bytes>
+Set Size(Bytes& option) {
+  return [&option](const std::string& text) {
+    const std::string lower = absl::AsciiStrToLower(absl::StripAsciiWhitespace(text));
+    const size_t digits = std::min(lower.find_first_not_of("0123456789."), lower.size());
+    double number = 0;
+    const bool is_number = absl::SimpleAtod(lower.substr(0, digits), &number);
+    const double bytes = number * UnitBytes(absl::StripLeadingAsciiWhitespace(absl::string_view(lower).substr(digits)));
+    const bool is_zero = is_number && number == 0;
+    if (!is_number || (bytes == 0 && !is_zero) || bytes > static_cast<double>(std::numeric_limits<Bytes>::max() / 2)) {
+      return Expected("a size such as 16GiB", text);
+    }
+    option = static_cast<Bytes>(bytes);
+    return absl::OkStatus();
+  };
+}
+
+Set Seconds(std::chrono::milliseconds& option, double least = 0.001, double most = 1e9) {
+  return [&option, least, most](const std::string& text) {
+    double seconds = 0;
+    if (!absl::SimpleAtod(text, &seconds) || !(seconds >= least && seconds <= most)) {
+      return Expected(absl::StrCat("seconds from ", least, " to ", static_cast<int64_t>(most)), text);
+    }
+    option = std::chrono::milliseconds(std::llround(seconds * 1000));
+    return absl::OkStatus();
+  };
+}
+
+template <typename Value>
+Set OneOf(Value& option, const std::map<std::string, Value>& values) {
+  return [&option, values](const std::string& text) {
+    const auto value = values.find(text);
+    if (value == values.end()) {
+      const auto name = [](std::string* out, const auto& named) { absl::StrAppend(out, named.first); };
+      return Expected(absl::StrJoin(values, " or ", name), text);
+    }
+    option = value->second;
+    return absl::OkStatus();
+  };
+}
+
+std::string ArgumentOf(const std::string& flag) {
+  const absl::string_view name = absl::string_view(flag).substr(2);
+  return absl::StrReplaceAll(absl::StartsWith(name, "no-") ? name.substr(3) : name, {{"-", "_"}});
+}
+
+struct Table {
+  std::vector<Setting> settings;
+
+  void Add(const std::string& flag, const std::string& value, const std::string& help, Set set,
+           const std::string& argument = "") {
+    settings.push_back({flag, argument.empty() ? ArgumentOf(flag) : argument, value, help, std::move(set)});
+  }
+};
+
+void AddDoors(ServerOptions& options, Table& table) {
+  table.Add("--listen", "ADDR", "Address to serve on: HOST:PORT (port 0: any free one) or unix:/path [127.0.0.1:50051]",
+            Text(options.listen));
+  table.Add("--allow-plaintext", "", "Listen beyond loopback although nothing is encrypted and nobody is authenticated",
+            Switch(options.allow_plaintext));
+  table.Add(
+      "--metrics", "ADDR",
+      "Serve metrics for Prometheus at http://ADDR/metrics, such as 127.0.0.1:9464 (port 0: any free one, see the\n"
+      "logs). Plain HTTP: loopback, unless --allow-plaintext [none]",
+      Text(options.metrics));
+  table.Add(
+      "--tls-cert", "FILE",
+      "Serve over TLS with this certificate (PEM, with what leads up to the authority); read again when it changes",
+      Text(options.security.certificate), "certificate");
+  table.Add("--tls-key", "FILE", "Its key, without a passphrase; closed to others (chmod 600)",
+            Text(options.security.key), "key");
+  table.Add("--tls-client-ca", "FILE",
+            "Mutual TLS: only clients with a certificate that this authority has signed may connect",
+            Text(options.security.client_ca), "client_ca");
+  table.Add("--roles", "FILE",
+            "Who may do what, by the names in clients' certificates: a line each, 'trainer|worker|viewer NAME'.\n"
+            "Trainers push and abort, workers pull, viewers look; each may do what those behind it may.\n"
+            "Without --roles and --tokens everyone who can connect may do everything",
+            Text(options.authorization.roles));
+  table.Add(
+      "--tokens", "FILE",
+      "Who may do what, by the bearer token of a call: a line each, 'trainer|worker|viewer TOKEN', the token at least\n"
+      "16 characters; closed to others (chmod 600), read again when it changes",
+      Text(options.authorization.tokens));
+}
+
+void AddVersions(ServerOptions& options, Table& table) {
+  table.Add("--memory", "SIZE",
+            "Memory for the tensors of all versions, such as 16GiB [8GiB, or half of what the process may use if that is\n"
+            "less: the machine's memory, its container's or control group's limit, ulimit -v]",
+            Size(options.store.memory_budget_bytes));
+  table.Add(
+      "--retain", "N",
+      "Committed versions to keep for each model; older ones go earlier if the memory is needed. 0: keep nothing,\n"
+      "stream each tensor through to the workers that pull while the trainer pushes, so that a version may be\n"
+      "larger than the memory [2]",
+      Count(options.store.retain_versions, 0, 1000));
+  table.Add(
+      "--spool", "DIR",
+      "Keep committed versions in this folder too, and serve them again after a restart. Written in the background:\n"
+      "`refit versions` says which are there. Made if it does not exist; nobody else may write to it [none]",
+      Text(options.spool));
+  table.Add("--stream-to", "N", "With --retain 0: keep each tensor until N workers have it, and all that pull [1]",
+            Count(options.store.stream_to, 1, 100'000));
+  table.Add("--prefault", "",
+            "Once a version is committed, get memory for the next one from the system while nothing is pushed: the\n"
+            "second version (with --retain 2 the third as well) is then as fast as later ones. Not with --retain 0",
+            Switch(options.store.prefault));
+  table.Add("--no-shared-memory", "",
+            "Exchange bytes over connections only, also with trainers and workers on this host",
+            Switch(options.store.shared_memory));
+  table.Add("--pack-memory", "SIZE",
+            "Memory, besides --memory, for parts of tensors that workers ask for and that must be packed [256MiB]",
+            Size(options.limits.packed_bytes));
+  table.Add("--convert-threads", "N",
+            "Threads that convert, one for each stream that is pushed at the time; 0: one for each two CPUs that the process\n"
+            "may use (affinity, and the CPU quota of its container or control group) [0]",
+            Count(options.convert_threads, 0, 1024));
+}
+
+void AddPatience(ServerOptions& options, Table& table) {
+  table.Add("--peer-timeout", "SECONDS",
+            "Drop a trainer or worker that does not answer for so long (it hangs, or its network is gone) [10]",
+            Seconds(options.limits.peer_timeout, 1, 3600));
+  table.Add(
+      "--push-idle-timeout", "SECONDS",
+      "Abort a version whose trainer answers, but sends nothing for so long. Optimizer steps and checkpoints pause\n"
+      "a push for minutes; the default is longer than NCCL's own timeout of 10 minutes [900]",
+      Seconds(options.limits.push_idle_timeout));
+  table.Add("--rank-timeout", "SECONDS",
+            "Abort a sharded version some of whose ranks have not come for so long, since the first one came [300]",
+            Seconds(options.limits.rank_join_timeout));
+  table.Add("--worker-timeout", "SECONDS",
+            "With --retain 0: abort a version whose trainer waits for workers that take nothing for so long [60]",
+            Seconds(options.limits.worker_timeout));
+}
+
+void AddLimits(ServerOptions& options, Table& table) {
+  table.Add("--chunk-bytes", "SIZE", "Payload of one message; a multiple of 64 [2MiB]",
+            Size(options.store.chunk_bytes));
+  table.Add("--max-message-bytes", "SIZE", "Largest message sent or accepted [4MiB]",
+            Size(options.limits.max_message_bytes));
+  table.Add("--push-window", "SIZE",
+            "Bytes that the ranks of a version may send ahead of the conversion, all together [64MiB]",
+            Size(options.limits.push_window_bytes));
+  table.Add("--max-tensors", "N", "Most native tensors in one version [1000000]",
+            Count(options.limits.max_tensors_per_version));
+  table.Add("--max-models", "N", "Most models [64]", Count(options.store.max_models, 1));
+  table.Add("--max-open-versions", "N", "Most versions pushed at a time, of all models [64]",
+            Count(options.store.max_open_versions, 1));
+  table.Add("--max-ranks", "N", "Most ranks that push a version together [1024]", Count(options.limits.max_ranks, 1));
+  table.Add("--max-dimensions", "N", "Most dimensions of a tensor [16]",
+            Count(options.limits.max_dimensions, 1, kMaxRank));
+  table.Add("--max-regex-bytes", "N", "Longest regular expression in a request [4096]",
+            Count(options.limits.max_regex_bytes, 1, PythonRegex::kMaxPatternBytes));
+  table.Add("--max-rules", "N", "Most layout rules in a request [1024]", Count(options.limits.max_rules));
+  table.Add("--max-streams-per-peer", "N",
+            "Most streams (pushes, pulls, watches, manifests) that one host has open, or that Unix sockets have [4096]",
+            Count(options.limits.max_streams_per_peer, 1));
+  table.Add("--max-workers", "N", "Most workers that pull or watch at a time [4000]",
+            Count(options.limits.max_workers, 1, WorkerRegistry::kMaxWorkers));
+  table.Add("--max-name-bytes", "N", "Longest tensor name [1024]", Count(options.limits.max_name_bytes));
+  table.Add("--max-pulls", "N", "Most pulls served at a time [1024]", Count(options.limits.max_pulls));
+  table.Add("--max-pushes", "N", "Most push streams open at a time [256]", Count(options.limits.max_pushes));
+}
+
+void AddLogs(LogOptions& log, Table& table) {
+  table.Add("--log-format", "text|json", "Logs on stderr, one event a line: key=value, or JSON [text]",
+            OneOf(log.format, {{"text", LogFormat::kText}, {"json", LogFormat::kJson}}));
+  table.Add("--log-level", "LEVEL", "Least level that is logged: debug, info, warning or error [info]",
+            OneOf(log.level, {{"debug", LogLevel::kDebug},
+                              {"info", LogLevel::kInfo},
+                              {"warning", LogLevel::kWarning},
+                              {"error", LogLevel::kError}}));
+}
+
+}  // namespace
+
+std::vector<Setting> SettingsOf(ServerOptions& options, LogOptions& log) {
+  Table table;
+  AddDoors(options, table);
+  AddVersions(options, table);
+  AddPatience(options, table);
+  AddLimits(options, table);
+  AddLogs(log, table);
+  return std::move(table.settings);
+}
+
+std::string WithArgumentNames(absl::string_view message) {
+  ServerOptions options;
+  LogOptions log;
+  const std::vector<Setting> settings = SettingsOf(options, log);
+  std::vector<std::pair<absl::string_view, absl::string_view>> names;  // of which the longest that fits is replaced
+  for (const Setting& setting : settings) names.emplace_back(setting.flag, setting.argument);
+  return absl::StrReplaceAll(message, names);
+}
+
+std::string HowToRaise(absl::string_view argument) {
+  return absl::StrCat("raise it with refit-server --", absl::StrReplaceAll(argument, {{"_", "-"}}), ", or refit.serve(",
+                      argument, "=...)");
+}
+
+}  // namespace refit

@@ -1,0 +1,211 @@
+// Real processes under a wall clock that steps: no interval of theirs may change.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <csignal>
+#include <fstream>
+#include <future>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "client/inspector.h"
+#include "client/publisher.h"
+#include "tests/fault/wall_clock_steps.h"
+#include "tests/integration/service_process.h"
+#include "tests/support/eventually.h"
+#include "tests/support/sanitized.h"
+#include "tests/support/status_matchers.h"
+#include "tests/support/test_model.h"
+
+namespace refit {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using Clock = std::chrono::steady_clock;
+using ::testing::AllOf;
+using ::testing::Ge;
+using ::testing::HasSubstr;
+using ::testing::Le;
+
+// What a machine that was set right, a virtual one that was moved, and a clock battery do to it.
+constexpr int64_t kSteps[] = {120, -3600, 86'400};
+// Longer than it takes to notice a step, on a machine that is busy.
+constexpr seconds kSlack{8};
+
+double Seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
+
+class ClockTest : public ::testing::TestWithParam<int64_t> {
+ protected:
+  void SetUp() override {
+    if (kSanitized) GTEST_SKIP() << "a sanitizer's own library must be loaded first, and checks these calls";
+  }
+  void StartService(const std::vector<std::string>& more_flags) {
+    std::vector<std::string> flags = {"--memory", "256MiB"};
+    flags.insert(flags.end(), more_flags.begin(), more_flags.end());
+    service_ = std::make_unique<ServiceProcess>(flags, 0, Subprocess::Surroundings{.by = clock_.Starter()});
+    ASSERT_NE(service_->port(), 0) << service_->Err();
+  }
+  std::unique_ptr<Publisher> Connect() const {
+    auto publisher = Publisher::Connect(service_->Channel());
+    EXPECT_TRUE(publisher.ok()) << publisher.status();
+    return *std::move(publisher);
+  }
+  v1::VersionSummary Summary(uint64_t version) const {
+    const auto versions = (*Inspector::Connect(service_->Channel()))->Versions();
+    for (const v1::VersionSummary& summary : versions->versions()) {
+      if (summary.version() == version) return summary;
+    }
+    return {};
+  }
+  // Both stages of an interval that begins before the step and goes on after it.
+  void Step() { clock_.Set(GetParam()); }
+
+  WallClockSteps clock_;
+  std::unique_ptr<ServiceProcess> service_;
+  const TestModel model_{2, 16, 16};
+};
+
+TEST_P(ClockTest, ALivePushIsNotSilentAndASilentOneEndsInTime) {
+  StartService({"--push-idle-timeout", "4"});
+  const auto publisher = Connect();
+  auto live = publisher->Open(model_.Options(1), model_.specs());
+  ASSERT_OK(live);
+  ASSERT_OK((*live)->Append(0, model_.Bytes(1, 0)));
+  Step();
+  std::this_thread::sleep_for(seconds(1));  // the trainer's own pause
+  ASSERT_OK((*live)->Append(1, model_.Bytes(1, 1)));
+  ASSERT_OK((*live)->Commit());
+  EXPECT_THAT(static_cast<double>(Summary(1).elapsed_ns()) / 1e9, AllOf(Ge(1.0), Le(Seconds(kSlack))));
+
+  clock_.Set(0);
+  auto silent = publisher->Open(model_.Options(2), model_.specs());
+  ASSERT_OK(silent);
+  const Clock::time_point begin = Clock::now();
+  Step();
+  EXPECT_TRUE(Eventually([&] { return Summary(2).state() == v1::VERSION_STATE_ABORTED; }, seconds(4) + kSlack));
+  EXPECT_GE(Clock::now() - begin, seconds(3));
+  EXPECT_THAT(Summary(2).abort_reason(),
+              AllOf(HasSubstr("--push-idle-timeout"), HasSubstr("4s"), HasSubstr("refit.serve(push_idle_timeout=")));
+}
+
+TEST_P(ClockTest, RanksAndWorkersAreAwaitedForAsLongAsWasAsked) {
+  StartService({"--rank-timeout", "4"});
+  const auto publisher = Connect();
+  PublishOptions options = model_.Options(1);
+  options.world = 2;
+  std::vector<TensorPart> parts;
+  for (const TensorSpec& spec : model_.specs()) parts.push_back({spec, WholeBox(spec.shape)});
+  const Clock::time_point begin = Clock::now();
+  auto awaited = std::async(std::launch::async,
+                            [&] { return publisher->AwaitWorkers({.version = 7, .timeout = seconds(3)}).status(); });
+  auto alone = std::async(std::launch::async, [&] { return publisher->OpenShards(options, parts).status(); });
+  std::this_thread::sleep_for(milliseconds(300));  // both are on their way
+  Step();
+  EXPECT_THAT(awaited.get(), StatusIs(absl::StatusCode::kDeadlineExceeded));
+  EXPECT_THAT(Seconds(Clock::now() - begin), AllOf(Ge(2.5), Le(3 + Seconds(kSlack))));
+  EXPECT_THAT(alone.get(), StatusIs(absl::StatusCode::kDeadlineExceeded,
+                                    AllOf(HasSubstr("--rank-timeout"), HasSubstr("refit.serve(rank_timeout="))));
+  EXPECT_THAT(Seconds(Clock::now() - begin), AllOf(Ge(3.5), Le(4 + Seconds(kSlack))));
+}
+
+// The service's word, as keepalive gives it, is gRPC's own doing.
+TEST_P(ClockTest, APeerThatHangsIsDroppedInTime) {
+  StartService({"--peer-timeout", "2", "--log-level", "warning"});
+  TemporaryFolder folder;
+  const auto trainer = Subprocess::Start("fault-peer", {"trainer", service_->address(), folder.Path("log"), "1", "1"});
+  ASSERT_TRUE(Eventually([&] { return ReadFile(folder.Path("log")).find("commit") != std::string::npos; }));
+  // Stopped in the middle of a version, sooner or later.
+  ASSERT_TRUE(Eventually([&] {
+    trainer->Signal(SIGSTOP);
+    if ((*Inspector::Connect(service_->Channel()))->ServerInfo()->open_pushes() > 0) return true;
+    trainer->Signal(SIGCONT);
+    return false;
+  }));
+  Step();
+  const Clock::time_point begin = Clock::now();
+  const auto gone = [&] { return (*Inspector::Connect(service_->Channel()))->ServerInfo()->open_pushes() == 0; };
+  EXPECT_TRUE(Eventually(gone, seconds(2) + kSlack));
+  EXPECT_GE(Clock::now() - begin, milliseconds(500));
+}
+
+TEST_P(ClockTest, AServiceDoesNotEndAndCountsItsOwnTime) {
+  StartService({"--self-check", "1", "--grace", "2"});
+  const auto publisher = Connect();
+  auto open = publisher->Open(model_.Options(1), model_.specs());  // holds up its end
+  ASSERT_OK(open);
+  Step();
+  std::this_thread::sleep_for(seconds(2));  // so long that its check of itself would have failed
+  ASSERT_TRUE(service_->process().IsRunning());
+  EXPECT_LE((*Inspector::Connect(service_->Channel()))->ServerInfo()->uptime_seconds(), 60u);
+  EXPECT_THAT(static_cast<double>(Summary(1).elapsed_ns()) / 1e9, AllOf(Ge(1.5), Le(2 + Seconds(kSlack))));
+  clock_.Set(0);
+  const Clock::time_point begin = Clock::now();
+  service_->process().Signal(SIGTERM);
+  Step();
+  EXPECT_EQ(service_->process().Wait(kSlack + seconds(2)).code, 0);
+  EXPECT_LE(Seconds(Clock::now() - begin), 2 + Seconds(kSlack));
+}
+
+// The clients' side: trainer, worker and command line under the clock, against a service that ends and comes back.
+TEST_P(ClockTest, ClientsGoOn) {
+  service_ = std::make_unique<ServiceProcess>(std::vector<std::string>{"--memory", "256MiB", "--peer-timeout", "2"});
+  TemporaryFolder folder;
+  const Subprocess::Surroundings stepping{.by = clock_.Starter()};
+  const auto worker =
+      Subprocess::Start("fault-peer", {"worker", service_->address(), folder.Path("w"), "w", "wire"}, stepping);
+  const auto trainer =
+      Subprocess::Start("fault-peer", {"trainer", service_->address(), folder.Path("t"), "1", "1"}, stepping);
+  const auto installs = [&] {
+    const std::string log = ReadFile(folder.Path("w"));
+    size_t count = 0;
+    for (size_t at = log.find("install"); at != std::string::npos; at = log.find("install", at + 1)) ++count;
+    return count;
+  };
+  ASSERT_TRUE(Eventually([&] { return installs() > 2; }));
+  const auto await =
+      Subprocess::Start("refit", {"await", "999999", "--timeout", "3", "-s", service_->address()}, stepping);
+  const auto watch = Subprocess::Start("refit", {"watch", "--timeout", "3", "-s", service_->address()}, stepping);
+  const Clock::time_point begin = Clock::now();
+  std::this_thread::sleep_for(milliseconds(500));  // both have begun
+  Step();
+  size_t before = installs();
+  EXPECT_TRUE(Eventually([&] { return installs() > before + 2; }, kSlack));
+  EXPECT_EQ(await->Wait(kSlack + seconds(3)).code, 5);
+  (void)watch->Wait(kSlack + seconds(3));
+  EXPECT_THAT(Seconds(Clock::now() - begin), AllOf(Ge(2.5), Le(3 + Seconds(kSlack))));
+
+  // While it is gone, the clock steps once more: they try again all the same.
+  const int port = service_->port();
+  service_->Kill();
+  clock_.Set(0);
+  std::this_thread::sleep_for(milliseconds(300));  // they have noticed
+  Step();
+  service_ = std::make_unique<ServiceProcess>(std::vector<std::string>{"--memory", "256MiB"}, port);
+  ASSERT_EQ(service_->port(), port) << service_->Err();
+  before = installs();
+  EXPECT_TRUE(Eventually([&] { return installs() > before; }, kSlack + kSlack));
+
+  // A service that hangs is noticed, and gone on with.
+  service_->process().Signal(SIGSTOP);
+  clock_.Set(0);
+  const auto status =
+      Subprocess::Start("refit", {"status", "--connect-timeout", "2", "-s", service_->address()}, stepping);
+  std::this_thread::sleep_for(milliseconds(200));  // it waits for an answer
+  Step();
+  EXPECT_NE(status->Wait(seconds(30)).code, 137) << "refit status hangs";
+  service_->process().Signal(SIGCONT);
+  before = installs();
+  EXPECT_TRUE(Eventually([&] { return installs() > before; }, kSlack + kSlack));
+}
+
+INSTANTIATE_TEST_SUITE_P(Steps, ClockTest, ::testing::ValuesIn(kSteps), [](const auto& step) {
+  return absl::StrCat(step.param < 0 ? "Back" : "Forth", std::abs(step.param));
+});
+
+}  // namespace
+}  // namespace refit

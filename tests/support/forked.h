@@ -1,0 +1,25 @@
+// What becomes of something in a child of a fork.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <functional>
+
+namespace refit {
+
+// Exit code of a child that calls `act`: what it returns, or 200 and the signal that ended it; SIGALRM (214) if it
+// hangs.
+inline int InChild(const std::function<int()>& act) {
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(20);
+    _exit(act());
+  }
+  int status = 0;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 200 + WTERMSIG(status);
+}
+
+}  // namespace refit
