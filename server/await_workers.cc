@@ -128,7 +128,8 @@ class AwaitReactor final : public grpc::ServerUnaryReactor, public std::enable_s
     std::vector<std::string> gone;
     for (const v1::Worker& worker : state_.workers.List(request_.model())) {
       if (!worker.connected()) {
-        gone.push_back(Printable(ShownName(worker)));
+        // One without a name has only pulled: nobody expects it.
+        if (worker.name() != worker.peer()) gone.push_back(Printable(ShownName(worker)));
         continue;
       }
       seen.set_connected(seen.connected() + 1);

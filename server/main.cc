@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "common/net/channel.h"
+#include "common/net/grpc_log.h"
 #include "common/net/version_info.h"
 #include "common/process/line_writer.h"
 #include "server/descriptor_limit.h"
@@ -90,6 +91,7 @@ int CannotStart(absl::string_view reason) {
 int Serve(Flags& flags) {
   const sigset_t signals = BlockEndSignals();
   flags.server.log = flags.log.Make();
+  TakeGrpcLog([log = flags.server.log](const std::string& message) { log.Warning(message); });
   RaiseDescriptorLimit();
   absl::StatusOr<std::unique_ptr<RefitServer>> server = RefitServer::Start(flags.server);
   if (!server.ok()) {

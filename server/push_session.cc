@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -171,7 +172,10 @@ absl::StatusOr<PushSession::Answer> PushSession::Declare(const v1::DeclareTensor
 
   absl::StatusOr<std::unique_ptr<VersionBuilder>> builder =
       VersionBuilder::Open(state_.store, *options_, std::move(declared_));
-  if (!builder.ok()) return Annotate(builder.status(), Label());
+  if (!builder.ok()) {
+    const bool is_named = absl::StartsWith(builder.status().message(), Label());
+    return is_named ? builder.status() : Annotate(builder.status(), Label());
+  }
   builder_ = *std::move(builder);
   declared_at_ = Clock::now();
   window_bytes_ = std::max(state_.limits.push_window_bytes / options_->world, 2 * state_.store.options().chunk_bytes);

@@ -53,12 +53,17 @@ absl::StatusOr<VersionPlan> Plan(const Adapter& adapter, const BuildOptions& opt
 absl::Status CheckNotEmpty(const VersionPlan& plan, const BuildOptions& options) {
   const auto has_bytes = [](const VersionPlan::Output& output) { return output.planned.hf.ByteSize() > 0; };
   if (options.allow_empty || std::any_of(plan.outputs.begin(), plan.outputs.end(), has_bytes)) return absl::OkStatus();
-  const std::string why = plan.native.empty() ? "no tensors were declared"
-                          : plan.outputs.empty()
-                              ? absl::StrCat("exclude_key_regex '", Printable(options.exclude_key_regex),
-                                             "' leaves none of the ", plan.native.size(), " tensors declared")
-                              : absl::StrCat("all ", plan.outputs.size(), " tensors are empty, such as ",
-                                             plan.outputs.front().planned.hf.ToString());
+  const std::string excluded = absl::StrCat("exclude_key_regex '", Printable(options.exclude_key_regex), "'");
+  std::string why;
+  if (plan.native.empty()) {
+    why = absl::StrCat("no tensors were declared", options.exclude_key_regex.empty() ? "" : " besides those of ",
+                       options.exclude_key_regex.empty() ? "" : excluded);
+  } else if (plan.outputs.empty()) {
+    why = absl::StrCat(excluded, " leaves none of the ", plan.native.size(), " tensors declared");
+  } else {
+    why = absl::StrCat("all ", plan.outputs.size(), " tensors are empty, such as ",
+                       plan.outputs.front().planned.hf.ToString());
+  }
   return absl::InvalidArgumentError(absl::StrCat("version ", Printable(options.model), "/", options.version,
                                                  " would hold nothing: ", why,
                                                  "; allow_empty (refit push --allow-empty) if that is meant"));

@@ -16,6 +16,7 @@
 #include "client/cli/options.h"
 #include "client/cli/status_lines.h"
 #include "common/net/channel.h"
+#include "common/net/grpc_log.h"
 #include "common/net/version_info.h"
 
 namespace refit::cli {
@@ -105,6 +106,7 @@ int Main(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   refit::TuneForBulkData();
+  refit::KeepGrpcLogFromBlocking();
   try {
     return refit::cli::Main(argc, argv);
   } catch (const std::exception& error) {

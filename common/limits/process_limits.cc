@@ -1,10 +1,12 @@
 #include "common/limits/process_limits.h"
 
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -86,6 +88,21 @@ absl::Status CheckAddressesLeft(uint64_t bytes) {
   return absl::ResourceExhaustedError(AddressLimitReached(bytes, used, *limit));
 }
 
+absl::Status CheckMappingsLeft() {
+  // Each page that is unlike its neighbours takes two mappings.
+  constexpr size_t kReserved = 128;
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const size_t bytes = (kReserved + 1) * page;
+  void* const mapped = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  bool are_left = mapped != MAP_FAILED;
+  for (size_t at = 1; are_left && at < kReserved; at += 2) {
+    are_left = mprotect(static_cast<std::byte*>(mapped) + at * page, page, PROT_READ) == 0;
+  }
+  const int error = errno;
+  if (mapped != MAP_FAILED) munmap(mapped, bytes);
+  return are_left ? absl::OkStatus() : absl::ResourceExhaustedError(WhyNotMapped(0, error));
+}
+
 uint64_t MostMappingsOfMemory() {
   constexpr uint64_t kUsualLimit = 65530;
   static const uint64_t most = MappingLimit().value_or(kUsualLimit) / 4;
@@ -94,7 +111,7 @@ uint64_t MostMappingsOfMemory() {
 
 std::string WhyNotMapped(uint64_t bytes, int error) {
   if (error != ENOMEM) return std::strerror(error);
-  constexpr uint64_t kNear = 8;  // mapping may take some more for a moment
+  constexpr uint64_t kNear = 200;  // what was kept, and some
   const std::optional<uint64_t> most = MappingLimit();
   const uint64_t mappings = most.has_value() ? MappingsUsed() : 0;
   if (most.has_value() && mappings + kNear >= *most) {

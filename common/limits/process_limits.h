@@ -25,6 +25,11 @@ bool IsMemoryCountedStrictly();
 // MiB, is for what cannot be refused, such as gRPC's messages. RESOURCE_EXHAUSTED, naming limit and use, if it may not.
 absl::Status CheckAddressesLeft(uint64_t bytes);
 
+// Whether memory may take a mapping more. The last 128 that vm.max_map_count allows are for what cannot do without, such
+// as gRPC's messages and new threads; found out by taking them for a moment, which costs microseconds. RESOURCE_EXHAUSTED,
+// naming limit, use and setting, if it may not.
+absl::Status CheckMappingsLeft();
+
 // How many mappings memory may take: a quarter of vm.max_map_count.
 uint64_t MostMappingsOfMemory();
 

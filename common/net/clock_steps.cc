@@ -1,7 +1,10 @@
 #include "common/net/clock_steps.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <cstdint>
+#include <limits>
 
 #include "common/net/wall_clock.h"
 
@@ -17,8 +20,17 @@ constexpr std::chrono::milliseconds kInterval{250};
 // NTP's slewing moves the clock by half a thousandth; what is less than this is no step.
 constexpr std::chrono::milliseconds kStep{20};
 
-std::chrono::nanoseconds WallAheadOfSteady() {
-  return std::chrono::nanoseconds(UnixNanos()) - steady_clock::now().time_since_epoch();
+int64_t WallAheadOfSteady() {
+  return UnixNanos() - std::chrono::nanoseconds(steady_clock::now().time_since_epoch()).count();
+}
+
+// The most that it was in this process, which gRPC's threads outlive every channel in. Nanoseconds.
+std::atomic<int64_t> most_ahead{std::numeric_limits<int64_t>::min()};
+
+bool IsBehind() {
+  const int64_t ahead = WallAheadOfSteady();
+  most_ahead = std::max(most_ahead.load(), ahead);
+  return std::chrono::nanoseconds(most_ahead - ahead) >= kStep;
 }
 
 }  // namespace
@@ -51,15 +63,13 @@ void ClockSteps::Add(const std::shared_ptr<grpc::Channel>& channel) {
 }
 
 void ClockSteps::Run() {
-  std::chrono::nanoseconds most_ahead = WallAheadOfSteady();
+  (void)IsBehind();
   const auto ended = [this] {
     std::unique_lock lock(mutex_);
     return ending_.wait_for(lock, kInterval, [this] { return ended_; });
   };
   while (!ended()) {
-    const std::chrono::nanoseconds ahead = WallAheadOfSteady();
-    most_ahead = std::max(most_ahead, ahead);
-    if (most_ahead - ahead < kStep) continue;
+    if (!IsBehind()) continue;
     if (grpc_kick_poller != nullptr) grpc_kick_poller();
     for (const std::shared_ptr<grpc::Channel>& channel : Living()) {
       grpc::experimental::ChannelResetConnectionBackoff(channel.get());

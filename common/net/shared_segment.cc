@@ -84,6 +84,7 @@ absl::StatusOr<std::shared_ptr<MappedSegment>> MappedSegment::Open(const v1::Sha
   }
   if (status.ok()) status = CheckIsAnnounced(found, announced);
   if (status.ok()) status = CheckNeverShrinks(file.get());
+  if (status.ok()) status = CheckMappingsLeft();
   void* data = MAP_FAILED;
   if (status.ok()) {
     data = mmap(nullptr, announced.bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file.get(), 0);

@@ -106,10 +106,11 @@ class LineWriter::State {
     const std::lock_guard lock(mutex_);
     if (deadline_.has_value() || queued_bytes_ + line.size() > max_queued_bytes_) {
       ++dropped_;
+      ++missing_;
       return;
     }
     queued_bytes_ += line.size();
-    lines_.push_back(std::move(line));
+    lines_.push_back({std::move(line), std::exchange(missing_, 0)});
     changed_.notify_all();
   }
 
@@ -128,35 +129,37 @@ class LineWriter::State {
  private:
   static constexpr std::chrono::milliseconds kMargin{200};
 
+  struct Line {
+    std::string text;
+    uint64_t missing = 0;  // dropped between the line before it and this one
+  };
+
   void Run() {
     BlockSignals();
-    while (std::optional<std::string> line = Next()) WriteLine(*std::move(line));
+    while (const std::optional<Line> line = Next()) WriteLine(*line);
     const std::lock_guard lock(mutex_);
     ended_ = true;
     changed_.notify_all();
   }
 
-  std::optional<std::string> Next() {
+  std::optional<Line> Next() {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return deadline_.has_value() || !lines_.empty(); });
     if (lines_.empty()) return std::nullopt;
-    std::string line = std::move(lines_.front());
+    Line line = std::move(lines_.front());
     lines_.pop_front();
-    queued_bytes_ -= line.size();
+    queued_bytes_ -= line.text.size();
     return line;
   }
 
-  void WriteLine(std::string line) {
-    const uint64_t dropped = dropped_;
+  void WriteLine(const Line& line) {
+    const uint64_t missing = lost_ + line.missing;
     std::string text = within_line_ ? "\n" : "";
-    if (dropped != reported_) absl::StrAppend(&text, of_dropped_(dropped - reported_), "\n");
-    absl::StrAppend(&text, line, "\n");
-    if (!WriteAll(text)) {
-      ++dropped_;
-      return;
-    }
-    within_line_ = false;
-    reported_ = dropped;
+    if (missing > 0) absl::StrAppend(&text, of_dropped_(missing), "\n");
+    absl::StrAppend(&text, line.text, "\n");
+    const bool written = WriteAll(text);
+    if (!written) ++dropped_;
+    lost_ = written ? 0 : missing + 1;
   }
 
   bool WriteAll(absl::string_view text) {
@@ -200,15 +203,16 @@ class LineWriter::State {
   const size_t max_queued_bytes_;
   Destination destination_;  // the thread's, as the next two
   bool within_line_ = false;
-  uint64_t reported_ = 0;
+  uint64_t lost_ = 0;  // lines that could not be written since one could
   const int closing_;
   std::atomic<uint64_t> dropped_{0};
   std::atomic<bool> reader_gone_{false};
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<std::string> lines_;
+  std::deque<Line> lines_;
   size_t queued_bytes_ = 0;
+  uint64_t missing_ = 0;                       // dropped since a line was queued
   std::optional<Clock::time_point> deadline_;  // once it is to end
   bool ended_ = false;
   std::thread thread_;  // last: it uses all the others

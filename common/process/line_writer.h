@@ -16,7 +16,7 @@ namespace refit {
 // descriptor stays as it is for others who have it. Thread-safe. In a child of a fork all is dropped.
 class LineWriter {
  public:
-  // What to say, before the next line that can be written, of `lines` that were dropped.
+  // What to say of `lines` that were dropped, before the next one that was not.
   using OfDropped = std::function<std::string(uint64_t lines)>;
 
   // `fd`, such as STDERR_FILENO, is the caller's, who may put something else in its place meanwhile.

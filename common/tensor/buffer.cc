@@ -117,24 +117,26 @@ absl::StatusOr<Block> MapBlock(size_t capacity, int fd) {
   return OutOfMemory(capacity, WhyNotMapped(capacity, error));
 }
 
-absl::StatusOr<Block> HeapBlock(size_t capacity) {
+// `why_not_mapped`, if there is none.
+absl::StatusOr<Block> HeapBlock(size_t capacity, absl::string_view why_not_mapped) {
   auto* data = static_cast<std::byte*>(std::aligned_alloc(kLine, capacity));
-  if (data == nullptr) return OutOfMemory(capacity);
+  if (data == nullptr) return OutOfMemory(capacity, why_not_mapped);
   return Block{std::unique_ptr<std::byte, Release>(data), capacity};
 }
 
-absl::Status TooManyMappings() {
+absl::Status CheckMayMap() {
+  if (mapped_blocks < MostMappingsOfMemory()) return CheckMappingsLeft();
   return absl::ResourceExhaustedError(
       absl::StrCat("tensors take ", MostMappingsOfMemory(), " mappings, a quarter of vm.max_map_count; raise that"));
 }
 
 // `unshared`: why it is private, if it was to be shared.
 absl::StatusOr<Block> AllocateBlock(size_t capacity, Backing backing, absl::Status& unshared) {
-  if (capacity < kHugePage) return HeapBlock(capacity);
+  if (capacity < kHugePage) return HeapBlock(capacity, "the system has none left");
   if (absl::Status status = CheckAddressesLeft(capacity); !status.ok()) return OutOfMemory(capacity, status.message());
-  if (mapped_blocks >= MostMappingsOfMemory()) {
-    if (backing == Backing::kShared) unshared = TooManyMappings();
-    return HeapBlock(capacity);
+  if (absl::Status status = CheckMayMap(); !status.ok()) {
+    if (backing == Backing::kShared) unshared = status;
+    return HeapBlock(capacity, status.message());  // which may grow without a mapping more
   }
   if (backing == Backing::kShared) {
     const absl::StatusOr<int> fd = MakeSharedMemory(capacity);
@@ -142,10 +144,7 @@ absl::StatusOr<Block> AllocateBlock(size_t capacity, Backing backing, absl::Stat
     unshared = shared.status();
     if (shared.ok()) return shared;
   }
-  absl::StatusOr<Block> mapped = MapBlock(capacity, -1);
-  if (mapped.ok()) return mapped;
-  absl::StatusOr<Block> grown = HeapBlock(capacity);  // which may grow without a mapping more
-  return grown.ok() ? std::move(grown) : std::move(mapped);
+  return MapBlock(capacity, -1);
 }
 
 // A list of one block: it moves to and from the pool without an allocation, which a destructor could not afford.

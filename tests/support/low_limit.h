@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstddef>
 #include <stdexcept>
 
@@ -37,12 +38,19 @@ class NoMappings {
     size_t taken = 1;
     while (taken < kPages && mprotect(data_ + taken * page_, page_, PROT_READ) == 0) taken += 2;
     is_exhausted_ = taken < kPages;
+    // The last ones cannot be had by dividing what is mapped; these never join each other.
+    for (void*& single : singles_) single = mmap(nullptr, page_, PROT_READ, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     for (size_t given = 0; given < left && taken > 2; given += 2) {
       taken -= 2;
       mprotect(data_ + taken * page_, page_, PROT_NONE);
     }
   }
-  ~NoMappings() { munmap(data_, kPages * page_); }
+  ~NoMappings() {
+    munmap(data_, kPages * page_);
+    for (void* const single : singles_) {
+      if (single != MAP_FAILED) munmap(single, page_);
+    }
+  }
   NoMappings(const NoMappings&) = delete;
   NoMappings& operator=(const NoMappings&) = delete;
 
@@ -53,6 +61,7 @@ class NoMappings {
   static constexpr size_t kPages = 2'200'000;
   const size_t page_ = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   std::byte* data_ = nullptr;
+  std::array<void*, 8> singles_ = {};
   bool is_exhausted_ = false;
 };
 

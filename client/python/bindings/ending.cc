@@ -14,16 +14,20 @@
 
 namespace refit::python {
 
-// Of this process. Guarded by the GIL, but for what has a lock.
+// Of this process.
 struct UnderWay {
   const ForkGuard guard;
-  std::optional<std::thread::id> ended_by;  // once the interpreter is ending
+  // Guarded by the GIL.
   std::list<absl::FunctionRef<void()>> calls;
   std::list<std::function<void()>> services;
 
-  std::mutex mutex;  // never held by a thread that waits for the GIL
+  std::mutex mutex;  // never held by a thread that waits for the GIL; guards the rest
   std::condition_variable changed;
-  size_t calls_count = 0;  // of `calls`
+  size_t working = 0;                       // calls that are not done
+  std::optional<std::thread::id> ended_by;  // once the interpreter is ending
+
+  // Whether the interpreter is ending, and by another thread. Needs the mutex.
+  bool is_over() const { return ended_by.has_value() && *ended_by != std::this_thread::get_id(); }
 };
 
 namespace {
@@ -39,22 +43,19 @@ UnderWay& Present() {
   return *present;
 }
 
-void SetCount(UnderWay& under_way) {
-  const std::lock_guard lock(under_way.mutex);
-  under_way.calls_count = under_way.calls.size();
-  under_way.changed.notify_all();
-}
-
 void End() {
   UnderWay& under_way = Present();
-  under_way.ended_by = std::this_thread::get_id();
+  {
+    const std::lock_guard lock(under_way.mutex);
+    under_way.ended_by = std::this_thread::get_id();
+  }
   ReleaseNoMore();
   for (const absl::FunctionRef<void()>& cancel : under_way.calls) cancel();
   const std::vector<std::function<void()>> services(under_way.services.begin(), under_way.services.end());
   const WithoutGil no_gil;
   for (const std::function<void()>& end : services) end();
   std::unique_lock lock(under_way.mutex);
-  under_way.changed.wait_for(lock, kPatience, [&] { return under_way.calls_count == 0; });
+  under_way.changed.wait_for(lock, kPatience, [&] { return under_way.working == 0; });
 }
 
 }  // namespace
@@ -62,18 +63,31 @@ void End() {
 void EndWithInterpreter() { py::module_::import("atexit").attr("register")(py::cpp_function(&End)); }
 
 NativeCall::NativeCall(absl::FunctionRef<void()> cancel) : under_way_(Present()) {
-  if (under_way_.ended_by.value_or(std::this_thread::get_id()) != std::this_thread::get_id()) {
+  bool is_over = false;
+  {
+    const std::lock_guard lock(under_way_.mutex);
+    is_over = under_way_.is_over();
+    if (!is_over) ++under_way_.working;
+  }
+  if (is_over) {
     const WithoutGil no_gil;
     WaitForTheEnd();
   }
   place_ = under_way_.calls.insert(under_way_.calls.end(), cancel);
-  SetCount(under_way_);
 }
 
-NativeCall::~NativeCall() {
-  under_way_.calls.erase(place_);
-  SetCount(under_way_);
+void NativeCall::Done() {
+  bool is_over = false;
+  {
+    const std::lock_guard lock(under_way_.mutex);
+    --under_way_.working;
+    under_way_.changed.notify_all();
+    is_over = under_way_.is_over();
+  }
+  if (is_over) WaitForTheEnd();
 }
+
+NativeCall::~NativeCall() { under_way_.calls.erase(place_); }
 
 NativeService::NativeService(std::function<void()> end)
     : under_way_(Present()), place_(under_way_.services.insert(under_way_.services.end(), std::move(end))) {}

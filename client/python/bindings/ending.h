@@ -16,13 +16,15 @@ void EndWithInterpreter();
 
 struct UnderWay;
 
-// A call that is within native code, from construction to destruction. Once the interpreter is ending a thread that
-// begins one waits for the end instead, unless it is the one that ends the interpreter.
+// A call that is within native code, from construction to destruction. Once the interpreter is ending, a thread that
+// begins or ends one waits for the end instead, unless it is the one that ends the interpreter.
 class NativeCall {
  public:
   // `cancel` has the call end soon. It is called from any thread, with or without the GIL, and must not want it.
   explicit NativeCall(absl::FunctionRef<void()> cancel);
   ~NativeCall();
+  // Comes when the work is done, without the GIL: what was cancelled because of the end is no error to report.
+  void Done();
   NativeCall(const NativeCall&) = delete;
   NativeCall& operator=(const NativeCall&) = delete;
 

@@ -139,13 +139,10 @@ struct Beside {
   std::thread worker;
 };
 
-// OK, or that a callback has forked, and this is the child.
-absl::Status WorkBeside(absl::FunctionRef<void()> work, Calls& calls) {
+void WorkBeside(absl::FunctionRef<void()> work, Calls& calls) {
   const OwnedByProcess<Beside> beside = MakeOwnedByProcess<Beside>(work, calls);
   beside->desk.Serve();
-  if (absl::Status status = beside.get_deleter().guard.Check("the call"); !status.ok()) return status;
-  beside->worker.join();
-  return absl::OkStatus();
+  if (!beside.get_deleter().guard.forked()) beside->worker.join();
 }
 
 }  // namespace
@@ -155,22 +152,19 @@ bool CallPython(absl::FunctionRef<void()> callback) {
 }
 
 void RunInterruptible(absl::FunctionRef<void()> work, absl::FunctionRef<void()> cancel) {
+  const ForkGuard guard;
   const bool is_main = IsMainThread();
   std::exception_ptr thrown;
-  absl::Status status;
   {
-    const NativeCall call(cancel);
+    NativeCall call(cancel);
     WithoutGil no_gil;
     Calls calls(cancel, no_gil);
-    if (is_main) {
-      status = WorkBeside(work, calls);
-    } else {
-      WorkHere(work, calls);
-    }
+    is_main ? WorkBeside(work, calls) : WorkHere(work, calls);
     thrown = calls.thrown();
+    if (!guard.forked()) call.Done();
   }
   if (thrown != nullptr) std::rethrow_exception(thrown);
-  Check(status);
+  Check(guard.Check("the call"));  // a callback may have forked, and this be the child
 }
 
 }  // namespace refit::python

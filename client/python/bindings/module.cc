@@ -11,11 +11,13 @@
 #include "client/python/bindings/trainer.h"
 #include "client/python/bindings/worker.h"
 #include "common/net/channel.h"
+#include "common/net/grpc_log.h"
 
 namespace py = pybind11;
 
 PYBIND11_MODULE(_refit, module) {
   refit::IgnoreLockCycles();
+  refit::KeepGrpcLogFromBlocking();
   refit::python::RegisterStatusError();
   refit::python::EndWithInterpreter();
   module.def("tune_allocator", &refit::TuneForBulkData);

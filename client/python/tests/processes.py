@@ -7,7 +7,7 @@ import textwrap
 
 HEAD = """
 import asyncio, faulthandler, gc, os, signal, sys, threading, time
-import refit
+import refit, refit.aio
 
 def row(value, count=1 << 20):
     return memoryview(bytes([value]) * count)   # 1 MiB of bytes

@@ -195,8 +195,11 @@ again_and_again(lambda: refit.Subscriber(address, model="busy", transport="wire"
 worker = refit.Worker(address, model="busy", install=lambda version: installed.append(version.number))
 threads.append(threading.Thread(target=worker.follow))
 threads[-1].start()
-follower = threading.Thread(target=lambda: worker.wait_for(1 << 40, timeout=1000), daemon=True)
-follower.start()
+def wait():
+    try: worker.wait_for(1 << 40, timeout=1000)
+    except refit.Cancelled: pass
+threads.append(threading.Thread(target=wait))
+threads[-1].start()
 
 def drop():
     global publisher, subscriber, worker

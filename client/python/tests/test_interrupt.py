@@ -10,6 +10,7 @@ import time
 import pytest
 
 import refit
+import refit.aio
 from conftest import f32
 from processes import start
 
@@ -121,13 +122,13 @@ sys.stdin.read()
     )
     address = process.stdout.readline().strip()
     publisher = refit.Publisher(address, adapter="identity")
-    others = [refit.Publisher(address, adapter="identity") for _ in range(4)]
+    others = [refit.Publisher(address, adapter="identity") for _ in range(3)]
     subs = [refit.Subscriber(address) for _ in range(3)]
     workers = [refit.Worker(address, install=lambda version: None) for _ in range(3)]
     workers[2].refit()
     pulled = subs[2].pull()
-    under_way = publisher.version(2, declare={"w": ("u8", [64 << 20])})
-    complete = others[3].version(3, declare={"w": ("u8", [1])})
+    under_way = publisher.version(2, declare={"w": ("u8", [160 << 20])})
+    complete = refit.Publisher(address, adapter="identity", model="other").version(3, declare={"w": ("u8", [1])})
     complete.push({"w": memoryview(b"1")})
     os.kill(process.pid, signal.SIGSTOP)
     try:
@@ -137,7 +138,7 @@ sys.stdin.read()
             lambda: workers[0].follow(),
             lambda: workers[1].refit(),
             lambda: workers[2].roll_back(),
-            lambda: under_way.push({"w": memoryview(bytes(64 << 20))}),
+            lambda: under_way.push({"w": memoryview(bytes(160 << 20))}),
             lambda: complete.commit(),
             lambda: others[0].abort(2, "no"),
             lambda: others[1].release(2),
@@ -155,9 +156,7 @@ sys.stdin.read()
 
 def test_of_a_service_of_ones_own():
     service = refit.serve(memory="1GiB")
-    waits = service.version(1, adapter="identity", declare={"w": ("f32", [1])})
-    pulling = threading.Thread(target=lambda: pytest.raises(refit.RefitError, refit.Subscriber(service.address).pull, 1))
-    pulling.start()
+    under_way = refit.Publisher(service.address, adapter="identity").version(1, declare={"w": ("f32", [1])})
     assert interrupted(lambda: service.close(grace=60)) < SECONDS
-    pulling.join()
-    del waits
+    with pytest.raises(refit.RefitError):
+        under_way.push({"w": f32(1)})

@@ -1,0 +1,41 @@
+#include "common/net/grpc_log.h"
+
+#include <grpc/support/log.h>
+#include <unistd.h>
+
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/process/line_writer.h"
+
+namespace refit {
+namespace {
+
+using Write = std::function<void(std::string message)>;
+
+// Both live as long as gRPC's threads: as the process.
+const Write* grpc_write = nullptr;
+
+LineWriter& Stderr() {
+  static LineWriter& writer = *std::make_unique<LineWriter>(STDERR_FILENO, [](uint64_t lines) {
+                                 return absl::StrCat("(", lines, " lines of gRPC's dropped: nobody read them)");
+                               }).release();
+  return writer;
+}
+
+}  // namespace
+
+void TakeGrpcLog(Write write) {
+  grpc_write = std::make_unique<const Write>(std::move(write)).release();
+  gpr_set_log_function([](gpr_log_func_args* said) {
+    (*grpc_write)(absl::StrCat("gRPC: ", gpr_log_severity_string(said->severity), said->file, ":", said->line, "] ",
+                               said->message));
+  });
+}
+
+void KeepGrpcLogFromBlocking() {
+  TakeGrpcLog([](std::string message) { Stderr().Write(std::move(message)); });
+}
+
+}  // namespace refit
