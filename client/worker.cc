@@ -483,12 +483,11 @@ void Worker::SetOtherRun(bool other_run) {
 
 absl::Status Worker::OtherRun(const v1::VersionSummary& offered) const {
   const VersionKey present = Present();
-  return absl::FailedPreconditionError(
-      absl::StrCat("worker ", name(), " has ", Describe(present), " of another run: the service, which offers ",
-                   Describe(KeyOf(offered)), KeyOf(offered) < present ? ", older than that," : " with other bytes,",
-                   " never had it; the worker stays with what it has until a larger number or a larger trainer_epoch "
-                   "comes, or takes "
-                   "what is offered with accept_new_run (refit follow --accept-new-run)"));
+  return absl::FailedPreconditionError(absl::StrCat(
+      Describe(KeyOf(offered)), KeyOf(offered) < present ? " is older than " : " has other bytes than ",
+      Describe(present), ", which is in use: worker ", name(), " has ", Describe(present),
+      " of another run, which this service never had; it stays with that until a larger number or a larger "
+      "trainer_epoch comes, or takes what is offered with accept_new_run (refit follow --accept-new-run)"));
 }
 
 // The service offers what would not be taken: told once. Or it has got the one in use after all.

@@ -51,7 +51,10 @@ absl::StatusOr<VersionPlan> Plan(const Adapter& adapter, const BuildOptions& opt
 
 // Workers would install nothing, and be told that all went well.
 absl::Status CheckNotEmpty(const VersionPlan& plan, const BuildOptions& options) {
-  const auto has_bytes = [](const VersionPlan::Output& output) { return output.planned.hf.ByteSize() > 0; };
+  // What an adapter makes by itself, such as scales of ones, is nothing of the trainer's.
+  const auto has_bytes = [&](const VersionPlan::Output& output) {
+    return plan.native[output.native_index].ByteSize() > 0;
+  };
   if (options.allow_empty || std::any_of(plan.outputs.begin(), plan.outputs.end(), has_bytes)) return absl::OkStatus();
   const std::string excluded = absl::StrCat("exclude_key_regex '", Printable(options.exclude_key_regex), "'");
   std::string why;
@@ -61,8 +64,8 @@ absl::Status CheckNotEmpty(const VersionPlan& plan, const BuildOptions& options)
   } else if (plan.outputs.empty()) {
     why = absl::StrCat(excluded, " leaves none of the ", plan.native.size(), " tensors declared");
   } else {
-    why = absl::StrCat("all ", plan.outputs.size(), " tensors are empty, such as ",
-                       plan.outputs.front().planned.hf.ToString());
+    why = absl::StrCat("all ", plan.native.size(), " tensors declared are empty, such as ",
+                       plan.native[plan.outputs.front().native_index].ToString());
   }
   return absl::InvalidArgumentError(absl::StrCat("version ", Printable(options.model), "/", options.version,
                                                  " would hold nothing: ", why,

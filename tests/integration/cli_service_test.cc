@@ -240,6 +240,7 @@ TEST_F(CliService, WhatIsNotThereIsCode3) {
                                                            {"pull", "--model", "other"},
                                                            {"describe", "9"},
                                                            {"describe", "1", "no.such.tensor"},
+                                                           {"describe", "1", "--filter", "no such"},
                                                            {"abort", "9", "--reason", "x"}}) {
     const Outcome outcome = Run(arguments);
     EXPECT_EQ(outcome.code, 3) << arguments[0] << " " << outcome.err;

@@ -347,9 +347,11 @@ TEST(Selection, FiltersAndNames) {
   EXPECT_EQ(pulled->tensors[0].part.tensor.name, options.names[0]);
   options.filter = "matches nothing";
   options.names.clear();
-  pulled = PullVersion(*server, options);
-  ASSERT_OK(pulled);
-  EXPECT_TRUE(pulled->tensors.empty());
+  EXPECT_THAT(
+      PullVersion(*server, options),
+      StatusIs(absl::StatusCode::kNotFound, HasSubstr("filter 'matches nothing' selects none of its 165 tensors")));
+  options.names = {"model.language_model.layers.0.router.scale"};
+  EXPECT_THAT(PullVersion(*server, options), StatusIs(absl::StatusCode::kNotFound, HasSubstr("asked for by name")));
 }
 
 TEST(Options, ExcludedTensorsAreNotPublished) {

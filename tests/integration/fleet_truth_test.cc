@@ -372,7 +372,8 @@ TEST_F(FleetTruth, TheDigestTellsAVersionFromOneOfItsNumber) {
   ASSERT_OK(goes.worker().Refit());
   Restart();
   Push(5, 0, TestModel(3, 4, 4));
-  EXPECT_THAT(stays.worker().Refit(), StatusIs(StatusCode::kFailedPrecondition, HasSubstr("with other bytes")));
+  EXPECT_THAT(stays.worker().Refit(),
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("has other bytes than version 5")));
   ASSERT_OK(goes.worker().Refit());
   EXPECT_THAT(goes.installed(), ElementsAre(5, 5));
   EXPECT_THAT(Await(5, 1, kShort), StatusIs(StatusCode::kDeadlineExceeded,

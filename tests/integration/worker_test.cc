@@ -16,6 +16,7 @@ namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -313,7 +314,8 @@ TEST_F(WorkerTest, AnOlderVersionIsRefused) {
   Restart(server_->address());
   Push(4);
   EXPECT_THAT(engine.worker().Refit(),
-              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("version 4 is older than version 5")));
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       AllOf(HasSubstr("version 4 is older than version 5"), HasSubstr("of another run"))));
   EXPECT_EQ(engine.worker().installed(), 5u);
 }
 

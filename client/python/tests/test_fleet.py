@@ -170,8 +170,8 @@ def test_a_version_that_would_hold_nothing_is_refused(service, way):
         open_version = lambda number, **options: service.version(number, adapter="identity", **options)  # noqa: E731
     for tensors, options, reason in (
         ({}, {}, "no tensors were declared"),
-        ({"w": f32()}, {}, "all 1 tensors are empty, such as w"),
-        ({"w": f32(1)}, {"exclude_key_regex": ".*"}, "no tensors were declared"),
+        ({"w": f32()}, {}, "all 1 tensors declared are empty, such as w"),
+        ({"w": f32(1)}, {"exclude_key_regex": ".*"}, "no tensors were declared besides those of exclude_key_regex '.\\*'"),
         ({}, {"declare": {}}, "no tensors were declared"),
     ):
         with pytest.raises(refit.InvalidArgument, match=f"default/2 would hold nothing: {reason}.*allow_empty"):
@@ -206,3 +206,78 @@ def test_what_is_taken_from_torch_distributed_is_said(monkeypatch):
                 version.push({"w": f32(1)})
         with publisher.version(1, rank=0, world=1) as version:
             version.push({"w": f32(1)})
+
+
+def test_a_run_that_begins_with_its_oldest_checkpoint_is_followed_through(service):
+    """A trainer that restarts offers what it was started from, and then goes on from where it was."""
+    installed = []
+    worker = refit.Worker(service.address, install=lambda version: installed.append(version.number))
+    follower = threading.Thread(target=worker.follow)
+    follower.start()
+    try:
+        for number, epoch in ((47, 1), (1, 2), (48, 2)):
+            publish(service.address, number, trainer_epoch=epoch)
+            worker.wait_for(number, 20, trainer_epoch=epoch)
+    finally:
+        worker.stop()
+        follower.join()
+    assert installed == [47, 1, 48]
+
+
+def test_a_counter_that_starts_anew_is_refused_and_the_way_out_is_named(service):
+    publish(service.address, 57)
+    with pytest.raises(refit.FailedPrecondition, match="57; expected a larger number, or a larger trainer_epoch"):
+        publish(service.address, 1)
+
+
+def test_a_counter_that_has_passed_the_old_one_is_followed():
+    """Of one epoch, with a service that remembers nothing: 50 of the old run, and then 51 of the new one."""
+    service = refit.serve(memory="64MiB")
+    installed = []
+    worker = refit.Worker(service.address, install=lambda version: installed.append(version.number))
+    follower = threading.Thread(target=worker.follow)
+    follower.start()
+    try:
+        publish(service.address, 50)
+        worker.wait_for(50, 20)
+        service = restarted(service)
+        publish(service.address, 1)
+        eventually(lambda: worker.of_other_run)
+        publish(service.address, 51)
+        assert refit.Publisher(service.address).wait_for_workers(51, all=True, timeout=20) == 1
+    finally:
+        worker.stop()
+        follower.join()
+        service.close()
+    assert installed == [50, 51]
+
+
+def test_two_refits_at_once_never_end_with_the_older_one(service):
+    for number in (6, 7):
+        publish(service.address, number)
+    installed = []
+    worker = refit.Worker(service.address, install=lambda version: installed.append(version.number))
+    refused = []
+
+    def take(number):
+        try:
+            worker.refit(number)
+        except refit.FailedPrecondition as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=take, args=(number,)) for number in (7, 6, 7, 6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert installed[-1] == 7 and worker.installed == 7 and installed == sorted(installed)
+    assert all("older than version 7" in message for message in refused)
+
+
+def test_nothing_goes_on_above_the_largest_epoch(service):
+    from refit.integrations.runs import begin_run
+
+    assert begin_run(service.address, 5, model="default") == (1, 5)
+    publish(service.address, 9, trainer_epoch=2**64 - 1)
+    with pytest.raises(refit.FailedPrecondition, match="nothing can go on above that"):
+        begin_run(service.address, 5, model="default")

@@ -270,7 +270,12 @@ TEST(VersionBuilder, EmptyTensorsAndOnesNeedNoBytes) {
   VersionStore store(SmallStore());
   const std::vector<TensorSpec> native = {{"empty", DType::kBF16, {0, 7}},
                                           {"model.layers.0.moe.experts.down_projs", DType::kBF16, {2, 0, 3}}};
-  auto builder = VersionBuilder::Open(store, Options(1), native);
+  BuildOptions options = Options(1);
+  EXPECT_THAT(VersionBuilder::Open(store, options, native),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr("version m/1 would hold nothing"), HasSubstr("such as empty BF16 [0, 7]"))));
+  options.allow_empty = true;
+  auto builder = VersionBuilder::Open(store, options, native);
   ASSERT_OK(builder);
   auto summary = (*builder)->Commit();
   ASSERT_OK(summary);
