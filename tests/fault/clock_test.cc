@@ -151,6 +151,23 @@ TEST_P(ClockTest, AServiceDoesNotEndAndCountsItsOwnTime) {
   EXPECT_LE(Seconds(Clock::now() - begin), 2 + Seconds(kSlack));
 }
 
+// SIGSTOP, `docker pause` and frozen machines stop a service without a word; the steady clock goes on.
+TEST(StoppedService, HoldsNoneOfThatTimeAgainstItsTrainers) {
+  ServiceProcess service({"--memory", "256MiB", "--push-idle-timeout", "2", "--rank-timeout", "2"});
+  auto publisher = Publisher::Connect(service.Channel());
+  ASSERT_OK(publisher);
+  const TestModel model(2, 16, 16);
+  auto push = (*publisher)->Open(model.Options(1), model.specs());
+  ASSERT_OK(push);
+  ASSERT_OK((*push)->Append(0, model.Bytes(1, 0)));
+  service.process().Signal(SIGSTOP);
+  std::this_thread::sleep_for(seconds(4));
+  service.process().Signal(SIGCONT);
+  std::this_thread::sleep_for(milliseconds(500));  // its alarms have rung
+  ASSERT_OK((*push)->Append(1, model.Bytes(1, 1)));
+  EXPECT_OK((*push)->Commit());
+}
+
 // The clients' side: trainer, worker and command line under the clock, against a service that ends and comes back.
 TEST_P(ClockTest, ClientsGoOn) {
   service_ = std::make_unique<ServiceProcess>(std::vector<std::string>{"--memory", "256MiB", "--peer-timeout", "2"});
