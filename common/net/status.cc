@@ -1,5 +1,7 @@
 #include "common/net/status.h"
 
+#include <string>
+
 #include "absl/strings/str_cat.h"
 
 namespace refit {
@@ -7,6 +9,8 @@ namespace {
 
 // A message travels percent-encoded in a trailer; peers refuse trailers beyond 8 KiB by default.
 constexpr size_t kMaxMessageLength = 2048;
+// gRPC's words for a peer that does not answer its pings.
+constexpr char kKeepalive[] = "keepalive watchdog timeout";
 
 }  // namespace
 
@@ -18,7 +22,12 @@ grpc::Status ToGrpc(const absl::Status& status) {
 }
 
 absl::Status FromGrpc(const grpc::Status& status) {
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+  std::string message = status.error_message();
+  if (message == kKeepalive) {
+    message = absl::StrCat("the other side does not answer: it hangs or was stopped, or its network is gone (",
+                           kKeepalive, ")");
+  }
+  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), message);
 }
 
 absl::Status Annotate(const absl::Status& status, absl::string_view context) {

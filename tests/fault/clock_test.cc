@@ -32,8 +32,8 @@ using ::testing::Ge;
 using ::testing::HasSubstr;
 using ::testing::Le;
 
-// What a machine that was set right, a virtual one that was moved, and a clock battery do to it.
-constexpr int64_t kSteps[] = {120, -3600, 86'400};
+// What time synchronisation does to a machine that comes up with a wrong clock, either way.
+constexpr int64_t kSteps[] = {-3600, 86'400};
 // Longer than it takes to notice a step, on a machine that is busy.
 constexpr seconds kSlack{8};
 
@@ -71,46 +71,47 @@ class ClockTest : public ::testing::TestWithParam<int64_t> {
 };
 
 TEST_P(ClockTest, ALivePushIsNotSilentAndASilentOneEndsInTime) {
-  StartService({"--push-idle-timeout", "4"});
+  StartService({"--push-idle-timeout", "3"});
   const auto publisher = Connect();
   auto live = publisher->Open(model_.Options(1), model_.specs());
   ASSERT_OK(live);
   ASSERT_OK((*live)->Append(0, model_.Bytes(1, 0)));
   Step();
-  std::this_thread::sleep_for(seconds(1));  // the trainer's own pause
+  std::this_thread::sleep_for(milliseconds(500));  // the trainer's own pause
   ASSERT_OK((*live)->Append(1, model_.Bytes(1, 1)));
   ASSERT_OK((*live)->Commit());
-  EXPECT_THAT(static_cast<double>(Summary(1).elapsed_ns()) / 1e9, AllOf(Ge(1.0), Le(Seconds(kSlack))));
+  EXPECT_THAT(static_cast<double>(Summary(1).elapsed_ns()) / 1e9, AllOf(Ge(0.5), Le(Seconds(kSlack))));
 
   clock_.Set(0);
   auto silent = publisher->Open(model_.Options(2), model_.specs());
   ASSERT_OK(silent);
   const Clock::time_point begin = Clock::now();
   Step();
-  EXPECT_TRUE(Eventually([&] { return Summary(2).state() == v1::VERSION_STATE_ABORTED; }, seconds(4) + kSlack));
-  EXPECT_GE(Clock::now() - begin, seconds(3));
+  EXPECT_TRUE(Eventually([&] { return Summary(2).state() == v1::VERSION_STATE_ABORTED; }, seconds(3) + kSlack));
+  EXPECT_GE(Clock::now() - begin, milliseconds(2500));
   EXPECT_THAT(Summary(2).abort_reason(),
-              AllOf(HasSubstr("--push-idle-timeout"), HasSubstr("4s"), HasSubstr("refit.serve(push_idle_timeout=")));
+              AllOf(HasSubstr("--push-idle-timeout"), HasSubstr("3s"), HasSubstr("refit.serve(push_idle_timeout=")));
 }
 
 TEST_P(ClockTest, RanksAndWorkersAreAwaitedForAsLongAsWasAsked) {
-  StartService({"--rank-timeout", "4"});
+  StartService({"--rank-timeout", "2"});
   const auto publisher = Connect();
   PublishOptions options = model_.Options(1);
   options.world = 2;
   std::vector<TensorPart> parts;
   for (const TensorSpec& spec : model_.specs()) parts.push_back({spec, WholeBox(spec.shape)});
   const Clock::time_point begin = Clock::now();
-  auto awaited = std::async(std::launch::async,
-                            [&] { return publisher->AwaitWorkers({.version = 7, .timeout = seconds(3)}).status(); });
+  auto awaited = std::async(std::launch::async, [&] {
+    return publisher->AwaitWorkers({.version = 7, .timeout = milliseconds(1500)}).status();
+  });
   auto alone = std::async(std::launch::async, [&] { return publisher->OpenShards(options, parts).status(); });
   std::this_thread::sleep_for(milliseconds(300));  // both are on their way
   Step();
   EXPECT_THAT(awaited.get(), StatusIs(absl::StatusCode::kDeadlineExceeded));
-  EXPECT_THAT(Seconds(Clock::now() - begin), AllOf(Ge(2.5), Le(3 + Seconds(kSlack))));
+  EXPECT_THAT(Seconds(Clock::now() - begin), AllOf(Ge(1.4), Le(1.5 + Seconds(kSlack))));
   EXPECT_THAT(alone.get(), StatusIs(absl::StatusCode::kDeadlineExceeded,
                                     AllOf(HasSubstr("--rank-timeout"), HasSubstr("refit.serve(rank_timeout="))));
-  EXPECT_THAT(Seconds(Clock::now() - begin), AllOf(Ge(3.5), Le(4 + Seconds(kSlack))));
+  EXPECT_THAT(Seconds(Clock::now() - begin), AllOf(Ge(1.9), Le(2 + Seconds(kSlack))));
 }
 
 // The service's word, as keepalive gives it, is gRPC's own doing.
@@ -134,15 +135,15 @@ TEST_P(ClockTest, APeerThatHangsIsDroppedInTime) {
 }
 
 TEST_P(ClockTest, AServiceDoesNotEndAndCountsItsOwnTime) {
-  StartService({"--self-check", "1", "--grace", "2"});
+  StartService({"--self-check", "0.5", "--grace", "1"});
   const auto publisher = Connect();
   auto open = publisher->Open(model_.Options(1), model_.specs());  // holds up its end
   ASSERT_OK(open);
   Step();
-  std::this_thread::sleep_for(seconds(2));  // so long that its check of itself would have failed
+  std::this_thread::sleep_for(milliseconds(1500));  // so long that its check of itself would have failed
   ASSERT_TRUE(service_->process().IsRunning());
   EXPECT_LE((*Inspector::Connect(service_->Channel()))->ServerInfo()->uptime_seconds(), 60u);
-  EXPECT_THAT(static_cast<double>(Summary(1).elapsed_ns()) / 1e9, AllOf(Ge(1.5), Le(2 + Seconds(kSlack))));
+  EXPECT_THAT(static_cast<double>(Summary(1).elapsed_ns()) / 1e9, AllOf(Ge(1.4), Le(2 + Seconds(kSlack))));
   clock_.Set(0);
   const Clock::time_point begin = Clock::now();
   service_->process().Signal(SIGTERM);
@@ -185,8 +186,8 @@ TEST_P(ClockTest, ClientsGoOn) {
   };
   ASSERT_TRUE(Eventually([&] { return installs() > 2; }));
   const auto await =
-      Subprocess::Start("refit", {"await", "999999", "--timeout", "3", "-s", service_->address()}, stepping);
-  const auto watch = Subprocess::Start("refit", {"watch", "--timeout", "3", "-s", service_->address()}, stepping);
+      Subprocess::Start("refit", {"await", "999999", "--timeout", "2", "-s", service_->address()}, stepping);
+  const auto watch = Subprocess::Start("refit", {"watch", "--timeout", "2", "-s", service_->address()}, stepping);
   const Clock::time_point begin = Clock::now();
   std::this_thread::sleep_for(milliseconds(500));  // both have begun
   Step();
@@ -194,7 +195,7 @@ TEST_P(ClockTest, ClientsGoOn) {
   EXPECT_TRUE(Eventually([&] { return installs() > before + 2; }, kSlack));
   EXPECT_EQ(await->Wait(kSlack + seconds(3)).code, 5);
   (void)watch->Wait(kSlack + seconds(3));
-  EXPECT_THAT(Seconds(Clock::now() - begin), AllOf(Ge(2.5), Le(3 + Seconds(kSlack))));
+  EXPECT_THAT(Seconds(Clock::now() - begin), AllOf(Ge(1.9), Le(2 + Seconds(kSlack))));
 
   // While it is gone, the clock steps once more: they try again all the same.
   const int port = service_->port();
