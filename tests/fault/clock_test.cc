@@ -123,6 +123,7 @@ TEST_P(ClockTest, APeerThatHangsIsDroppedInTime) {
   // Stopped in the middle of a version, sooner or later.
   ASSERT_TRUE(Eventually([&] {
     trainer->Signal(SIGSTOP);
+    std::this_thread::sleep_for(milliseconds(200));  // what it had sent is handled
     if ((*Inspector::Connect(service_->Channel()))->ServerInfo()->open_pushes() > 0) return true;
     trainer->Signal(SIGCONT);
     return false;
