@@ -16,7 +16,6 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "common/wire/digest.h"
 #include "server/version_builder.h"
 #include "tests/support/eventually.h"
@@ -96,7 +95,7 @@ struct Life {
     return *version;
   }
 
-  void Flush() { (*spool)->Stop(absl::InfiniteFuture()); }
+  void Flush() { (*spool)->Stop(Spool::Clock::time_point::max()); }
 
   std::vector<uint64_t> Committed(const std::string& model = "m") const {
     std::vector<uint64_t> numbers;
@@ -514,7 +513,7 @@ TEST_F(SpoolTest, StoppedInTheMiddleLeavesNothingHalf) {
     Life life(Folder());
     life.MustSpool(1);
     ASSERT_OK(life.Push(2));
-    (*life.spool)->Stop(absl::InfinitePast());
+    (*life.spool)->Stop(Spool::Clock::time_point::min());
   }
   EXPECT_THAT(Files(".tmp"), IsEmpty());
   const std::vector<uint64_t> committed = Life(Folder()).Committed();

@@ -22,7 +22,7 @@ TEST(WorkerRegistry, FollowsAPullToItsEnd) {
   auto pull = registry.StartPull({"m", "w"}, "peer", 3, 100);
   pull->Sent(60);
   pull->Sent(40);
-  pull->Waited(absl::Nanoseconds(5));
+  pull->Waited(std::chrono::nanoseconds(5));
   EXPECT_EQ(registry.List("m")[0].state(), v1::WORKER_STATE_PULLING);
   pull->Complete();
   pull->Fail(absl::InternalError("too late"));
