@@ -32,7 +32,9 @@ using Shards = std::vector<TensorPart>;
 using Items = std::vector<std::pair<size_t, Lent>>;  // index of a shard, and its bytes
 
 // Looked at, and then sent, at a time. A multiple of the usual chunk sizes, which are cut anew in each.
-constexpr uint64_t kProbedBytes = 64 << 20;
+constexpr uint64_t kProbedBytes = 8 << 20;
+// More than gRPC and the kernel have under way at a time.
+constexpr uint64_t kCopiedBytes = 8 << 20;
 
 // Runs `call`; Ctrl-C cancels the publisher.
 template <typename Result>
@@ -66,17 +68,28 @@ class Push {
   bool Unneeded(size_t index) const { return push_->unneeded(index); }
 
   // Whole shards, in any order. Returns once gRPC has taken the last one; with `until_read`, once nobody reads any
-  // memory that was ever lent to this push: it may be changed, and freed.
+  // memory that was ever lent to this push: it may be changed, and freed. The last bytes are copied then, so that the
+  // network has work while it is waited for.
   void Append(const Items& items, bool until_read) {
     std::vector<std::shared_ptr<const void>> owners;
     owners.reserve(items.size());
-    for (const auto& [index, lent] : items) owners.push_back(loans_.Lend(lent.owner));
+    uint64_t rest = 0;
+    for (const auto& [index, lent] : items) {
+      owners.push_back(loans_.Lend(lent.owner));
+      rest += lent.size;
+    }
     RunStatus(*publisher_, [&] {
       MemoryProbe probe;
       for (size_t i = 0; i < items.size(); ++i) {
         const auto& [index, lent] = items[i];
-        absl::Status status = AppendShard(index, lent.bytes(), std::move(owners[i]), probe);
-        if (!status.ok()) return status;
+        const std::shared_ptr<const void> owner = std::move(owners[i]);
+        for (uint64_t begin = 0; begin < lent.size; begin += kProbedBytes) {
+          const auto piece = lent.bytes().subspan(begin, kProbedBytes);
+          const bool is_copied = until_read && rest <= kCopiedBytes;
+          absl::Status status = AppendPiece(index, piece, is_copied ? nullptr : owner, probe);
+          if (!status.ok()) return status;
+          rest -= piece.size();
+        }
       }
       return until_read ? loans_.AwaitNone(timeout_) : absl::OkStatus();
     });
@@ -91,17 +104,13 @@ class Push {
   }
 
  private:
-  // Looks at a piece of the memory, and has it sent, before it looks at the next.
-  absl::Status AppendShard(size_t index, absl::Span<const std::byte> bytes, std::shared_ptr<const void> owner,
+  // Looks at the memory, and then has it sent. Borrows it if there is an owner.
+  absl::Status AppendPiece(size_t index, absl::Span<const std::byte> bytes, std::shared_ptr<const void> owner,
                            MemoryProbe& probe) {
-    for (uint64_t begin = 0; begin < bytes.size(); begin += kProbedBytes) {
-      const auto piece = bytes.subspan(begin, kProbedBytes);
-      if (absl::Status status = probe.CheckReadable(piece); !status.ok()) {
-        return Annotate(status, absl::StrCat("tensor ", push_->shards()[index].ToString()));
-      }
-      if (absl::Status status = push_->Append(index, piece, owner); !status.ok()) return status;
+    if (absl::Status status = probe.CheckReadable(bytes); !status.ok()) {
+      return Annotate(status, absl::StrCat("tensor ", push_->shards()[index].ToString()));
     }
-    return absl::OkStatus();
+    return push_->Append(index, bytes, std::move(owner));
   }
 
   const std::shared_ptr<Publisher> publisher_;
