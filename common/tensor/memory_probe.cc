@@ -62,7 +62,8 @@ absl::Status Populate(uintptr_t begin, uintptr_t end) {
     if (errno == EINTR) continue;
     if (errno == ENOMEM) return Unusable("read", begin, "nothing is mapped there");
     if (errno == EFAULT) {
-      return Unusable("read", begin, "it is beyond the end of the file that is mapped there (was it truncated?)");
+      return Unusable("read", begin,
+                      "the file that is mapped there has no such byte: was it truncated, or is its disk full?");
     }
     if (errno == EHWPOISON) return Unusable("read", begin, "the machine's memory is damaged there");
     // EINVAL: a device's mapping, or one that may not be read.

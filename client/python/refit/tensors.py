@@ -66,7 +66,7 @@ class Tensor:
         if dtype is None:
             raise Unimplemented(f"tensor {self.name}: torch {torch.__version__} has no {self.dtype}", tensor=self.name)
         if self.nbytes == 0:
-            return torch.empty(self.shape, dtype=dtype)
+            return torch.empty(self.shape, dtype=dtype, device="cpu")
         return torch.from_dlpack(_Bytes(self.memory)).view(dtype).view(self.shape)
 
     def numpy(self) -> Any:

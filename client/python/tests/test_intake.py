@@ -63,7 +63,7 @@ def outcomes(kinds):
 
 
 TORCH = r"""
-import torch
+import numpy, torch
 from torch.nn.parameter import UninitializedParameter
 
 def untyped(tensor):
@@ -136,7 +136,29 @@ def truncated_file(shared):
         file.truncate(8192)
     return tensor
 
+def zombie():
+    "resize_() that failed, and changed the shape all the same."
+    tensor = torch.tensor([], dtype=torch.int32)
+    tensor.set_(untyped(torch.from_numpy(numpy.array([], dtype="int32")).view(0)))
+    try:
+        tensor.resize_((5, 5, 5))
+    except RuntimeError:
+        pass
+    return tensor if tensor.numel() else None
+
+def loaded(truncated):
+    if not hasattr(torch.Tensor, "untyped_storage"):
+        return None  # torch 1 maps no files
+    import os, tempfile
+    path = tempfile.mkstemp()[1]
+    torch.save({"w": torch.ones(1 << 20)}, path)
+    tensor = torch.load(path, mmap=True, weights_only=True)["w"]
+    os.truncate(path, 70000 if truncated else os.path.getsize(path))
+    return tensor
+
 KINDS = {
+    "zombie": zombie,
+    "a checkpoint's file, truncated": lambda: loaded(True),
     "freed": lambda: resized(0),
     "shrunk": lambda: resized(8),
     "half": lambda: resized(1 << 21),
@@ -167,6 +189,7 @@ KINDS = {
     "truncated file, transposed": lambda: truncated_file(True).view(1024, 1024).t(),
 }
 GOOD = {
+    "good: a checkpoint's file": lambda: loaded(False),
     "good: meddling": lambda: torch.ones(4).as_subclass(Meddling),
     "good: parameter": lambda: torch.nn.Parameter(torch.ones(4)),
     "good: empty and freed": lambda: resized(0, lambda t: t[:0]),
@@ -178,6 +201,7 @@ KINDS.update(GOOD)
 """
 
 
+@needs_numpy
 @needs_torch
 def test_torch_memory_that_is_not_there():
     found = outcomes(TORCH)
@@ -224,6 +248,13 @@ def truncated(count=1 << 20, part=slice(None)):
     open(path, "r+b").truncate(4096)
     return array[part]
 
+def truncated_mmap():
+    file = tempfile.TemporaryFile()
+    file.truncate(1 << 20)
+    mapped = mmap.mmap(file.fileno(), 1 << 20)
+    file.truncate(0)
+    return mapped
+
 def unmapped():
     memory = mmap.mmap(-1, 1 << 20)
     address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
@@ -258,6 +289,7 @@ KINDS = {
     "truncated memmap": truncated,
     "truncated memmap, small": lambda: truncated(part=slice(8192, 8200)),
     "truncated memmap, strided": lambda: truncated(part=slice(None, None, 3)),
+    "truncated mmap": truncated_mmap,
     "ctypes at nothing": lambda: (ctypes.c_float * 64).from_address(unmapped()),
     "good: nothing is masked": lambda: numpy.ma.array([1.0, 2.0]),
     "good: backwards": lambda: numpy.ones((4, 3))[::-1, ::-1],
@@ -273,7 +305,7 @@ KINDS = {
 @needs_numpy
 def test_array_memory_that_is_not_there():
     found = outcomes(ARRAYS)
-    assert len(found) == ARRAYS.count("lambda:") + 3
+    assert len(found) == ARRAYS.count("lambda:") + 4
     for kind, outcome in found.items():
         if kind.startswith("good"):
             assert outcome == {"pushed"}, (kind, outcome)
@@ -362,6 +394,48 @@ def test_dlpack_elsewhere_is_not_even_exported(service):
     with pytest.raises(refit.InvalidArgument, match="tensor w: it is on DLPack device type 2"):
         with service.version(1, adapter="identity") as version:
             version.push({"w": Elsewhere()})
+
+
+@needs_torch
+def test_a_capsule_that_was_used_is_none(service):
+    class Used:
+        def __init__(self):
+            self.capsule = torch.utils.dlpack.to_dlpack(torch.ones(3))
+            self.user = torch.utils.dlpack.from_dlpack(self.capsule)
+
+        def __dlpack__(self):
+            return self.capsule
+
+    with pytest.raises(refit.InvalidArgument, match="unused") as error:
+        with service.version(1, adapter="identity") as version:
+            version.push({"w": Used()})
+    assert error.value.tensor == "w"
+
+
+@needs_torch
+def test_what_an_exporter_forgets_lives_as_long_as_it_is_read(service):
+    class Forgetful:
+        def __init__(self):
+            self.tensor = torch.full((1 << 18,), 5.0)
+
+        def __dlpack__(self):
+            tensor, self.tensor = self.tensor, None
+            return torch.utils.dlpack.to_dlpack(tensor)
+
+    publisher = refit.Publisher(service.address, adapter="identity", transport="wire")
+    with publisher.version(1, declare={"w": ("F32", (1 << 18,))}) as version:
+        version.push([("w", Forgetful())])
+    assert set(refit.Subscriber(service.address).pull()["w"].tolist()) == {5.0}
+
+
+@pytest.mark.skipif(not hasattr(torch, "set_default_device"), reason="torch is not installed, or has no default device")
+def test_the_default_device_is_not_ours(service):
+    sent = torch.arange(24.0).view(4, 6).t()
+    with torch.device("meta"), service.version(1, adapter="identity") as version:
+        version.push({"w": sent, "empty": sent[:0]})
+    with torch.device("meta"):
+        pulled = refit.Subscriber(service.address).pull(copy=True).state_dict()
+    assert torch.equal(pulled["w"], sent) and pulled["empty"].device.type == "cpu"
 
 
 def test_what_cannot_be_written_is_no_target(service):
