@@ -143,8 +143,9 @@ class Subscriber::State::ActiveCall {
  public:
   ActiveCall(State& state, const std::string& method, const google::protobuf::MessageLite& request,
              std::chrono::milliseconds timeout)
-      : reader_(RawReader::Start(state.channel, method, Serialize(request), timeout)),
-        entry_(state.calls, [this] { reader_->Cancel(); }) {}
+      : reader_(RawReader::Prepare(state.channel, method)), entry_(state.calls, [this] { reader_->Cancel(); }) {
+    reader_->Begin(Serialize(request), timeout);
+  }
 
   RawReader* operator->() { return reader_.get(); }
 
@@ -184,14 +185,13 @@ absl::Status Subscriber::State::TryToShare() const {
   if (transport == Transport::kWire || (transport == Transport::kAuto && !IsLocal(address))) {
     return absl::UnavailableError("not asked for");
   }
-  grpc::ClientContext context;
-  context.set_deadline(SteadyDeadline(kInfoTimeout));
-  v1::GetServerInfoResponse info;
-  const grpc::Status asked = v1::InspectService::NewStub(channel)->GetServerInfo(&context, {}, &info);
-  absl::Status status = FromGrpc(asked);
-  if (status.ok() && !info.has_shared_memory()) status = absl::UnavailableError("the service shares no memory");
-  if (status.ok()) status = MappedSegment::Open(info.shared_memory()).status();
-  return status;
+  const std::unique_ptr<v1::InspectService::Stub> stub = v1::InspectService::NewStub(channel);
+  const absl::StatusOr<v1::GetServerInfoResponse> info =
+      CallUnary(*stub, &v1::InspectService::Stub::GetServerInfo, v1::GetServerInfoRequest(), kInfoTimeout,
+                "asked for its memory", calls);
+  if (!info.ok()) return info.status();
+  if (!info->has_shared_memory()) return absl::UnavailableError("the service shares no memory");
+  return MappedSegment::Open(info->shared_memory()).status();
 }
 
 Subscriber::Subscriber(std::shared_ptr<State> state) : state_(std::move(state)) {}

@@ -6,6 +6,8 @@
 #include <grpcpp/support/client_callback.h>
 
 #include <condition_variable>
+#include <iterator>
+#include <list>
 #include <mutex>
 #include <utility>
 
@@ -14,6 +16,12 @@
 #include "common/net/steady_deadline.h"
 
 namespace refit {
+namespace {
+
+// A call that was cancelled is over in less, unless its peer holds it up.
+constexpr std::chrono::milliseconds kDonePatience{100};
+
+}  // namespace
 
 // gRPC calls the On... methods from its own threads; the others are called by RawCall. OnDone is the last that gRPC
 // does with it. It must not be destroyed from there, though: the channel's last reference may go with it, and a channel
@@ -78,12 +86,13 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
 
   void Cancel() { context_.TryCancel(); }
 
-  void CancelAndAwaitDone() {
+  // False if gRPC has not let go of it by then.
+  bool CancelAndAwaitDone(std::chrono::milliseconds timeout) {
     Cancel();
     if (alarm_ != nullptr) alarm_->Cancel();
     std::unique_lock lock(mutex_);
     Release();
-    changed_.wait(lock, [this] { return done_ && !alarm_is_set_; });
+    return Await(lock, timeout, [this] { return done_ && !alarm_is_set_; });
   }
 
   void OnReadDone(bool ok) override {
@@ -200,6 +209,29 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
   absl::Status gave_up_;
 };
 
+// Calls that are over and that gRPC holds on to: while their peer takes nothing, what is half written has to go or the
+// connection to break. They are destroyed once it has, when another call ends.
+class RawCall::Lingering {
+ public:
+  static void Add(OwnedByProcess<Reactor> reactor) {
+    std::list<OwnedByProcess<Reactor>> done;
+    static Lingering& all = *std::make_unique<Lingering>().release();  // as long as gRPC's threads
+    const std::lock_guard lock(all.mutex_);
+    for (auto each = all.reactors_.begin(); each != all.reactors_.end();) {
+      const auto next = std::next(each);
+      if ((*each)->CancelAndAwaitDone(std::chrono::milliseconds::zero())) {
+        done.splice(done.end(), all.reactors_, each);
+      }
+      each = next;
+    }
+    if (reactor != nullptr) all.reactors_.push_back(std::move(reactor));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::list<OwnedByProcess<Reactor>> reactors_;
+};
+
 std::unique_ptr<RawCall> RawCall::Start(const std::shared_ptr<grpc::Channel>& channel, const std::string& method) {
   auto reactor = MakeOwnedByProcess<Reactor>(channel);
   reactor->Start(method);
@@ -209,7 +241,9 @@ std::unique_ptr<RawCall> RawCall::Start(const std::shared_ptr<grpc::Channel>& ch
 RawCall::RawCall(OwnedByProcess<Reactor> reactor) : reactor_(std::move(reactor)) {}
 
 RawCall::~RawCall() {
-  if (CheckNotForked().ok()) reactor_->CancelAndAwaitDone();
+  if (!CheckNotForked().ok()) return;
+  const bool is_done = reactor_->CancelAndAwaitDone(kDonePatience);
+  Lingering::Add(is_done ? nullptr : std::move(reactor_));
 }
 
 absl::Status RawCall::CheckNotForked() const { return reactor_.get_deleter().guard.Check("the call"); }

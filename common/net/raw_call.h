@@ -17,7 +17,8 @@
 namespace refit {
 
 // One call of any streaming kind. One thread may read while another writes; Cancel may come from any thread. The
-// destructor cancels a call that has not finished and waits for gRPC to let go of it. In a child of a fork
+// destructor cancels a call that has not finished and waits for gRPC to let go of it, a tenth of a second at most: what
+// a silent peer holds up goes later, and messages keep their owners until then. In a child of a fork
 // FAILED_PRECONDITION, and the parent's call goes on.
 class RawCall {
  public:
@@ -55,6 +56,7 @@ class RawCall {
 
  private:
   class Reactor;
+  class Lingering;
   explicit RawCall(OwnedByProcess<Reactor> reactor);
   absl::Status CheckNotForked() const;
   OwnedByProcess<Reactor> reactor_;

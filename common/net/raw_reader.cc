@@ -140,9 +140,18 @@ class RawReader::State {
 
 std::unique_ptr<RawReader> RawReader::Start(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
                                             const grpc::ByteBuffer& request, std::chrono::milliseconds timeout) {
-  auto state = MakeOwnedByProcess<State>(channel, method);
-  state->Start(request, timeout);
-  return std::unique_ptr<RawReader>(new RawReader(std::move(state)));
+  std::unique_ptr<RawReader> reader = Prepare(channel, method);
+  reader->Begin(request, timeout);
+  return reader;
+}
+
+std::unique_ptr<RawReader> RawReader::Prepare(const std::shared_ptr<grpc::Channel>& channel,
+                                              const std::string& method) {
+  return std::unique_ptr<RawReader>(new RawReader(MakeOwnedByProcess<State>(channel, method)));
+}
+
+void RawReader::Begin(const grpc::ByteBuffer& request, std::chrono::milliseconds timeout) {
+  state_->Start(request, timeout);
 }
 
 RawReader::RawReader(OwnedByProcess<State> state) : state_(std::move(state)) {}

@@ -24,6 +24,9 @@ class RawReader {
   // once, or after `timeout`; Read and Finish say so.
   static std::unique_ptr<RawReader> Start(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
                                           const grpc::ByteBuffer& request, std::chrono::milliseconds timeout);
+  // The same in two steps: Cancel may come in between, and while Begin waits for the call to start.
+  static std::unique_ptr<RawReader> Prepare(const std::shared_ptr<grpc::Channel>& channel, const std::string& method);
+  void Begin(const grpc::ByteBuffer& request, std::chrono::milliseconds timeout);
   // Cancels a call that has not ended, and waits for gRPC to let go of it.
   ~RawReader();
   RawReader(const RawReader&) = delete;

@@ -36,7 +36,7 @@ absl::StatusOr<Tensor> Convert(const TensorSpec& native, const PlannedOutput& ou
 }
 
 void CheckReadable(const TensorPart& native, const Lent& memory) {
-  const py::gil_scoped_release no_gil;
+  const WithoutGil no_gil;
   Check(Annotate(MemoryProbe().CheckReadable(memory.bytes()), absl::StrCat("tensor ", native.ToString())));
 }
 

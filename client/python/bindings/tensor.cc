@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/python/bindings/dlpack.h"
+#include "client/python/bindings/gil.h"
 #include "client/python/bindings/python_owner.h"
 #include "client/python/bindings/status_error.h"
 #include "common/tensor/memory_probe.h"
@@ -175,7 +176,7 @@ std::unique_ptr<Lent> MakeLent(uintptr_t address, uint64_t size, py::object owne
 void CheckLent(const Lent& lent, bool writable) {
   absl::Status status;
   {
-    const py::gil_scoped_release no_gil;
+    const WithoutGil no_gil;
     MemoryProbe probe;
     status = writable ? probe.CheckWritable(lent.bytes()) : probe.CheckReadable(lent.bytes());
   }
@@ -187,7 +188,7 @@ std::unique_ptr<Lent> CopyLent(const Lent& lent) {
   CheckLent(lent, false);
   Tensor copy;
   {
-    const py::gil_scoped_release no_gil;
+    const WithoutGil no_gil;
     absl::StatusOr<std::shared_ptr<Buffer>> buffer = Buffer::Allocate(lent.size);
     if (buffer.ok() && lent.size != 0) std::memcpy((*buffer)->data(), lent.bytes().data(), lent.size);
     if (buffer.ok()) copy = {{}, (*buffer)->span(), *buffer};
@@ -201,7 +202,7 @@ std::unique_ptr<Lent> CopyLent(const Lent& lent) {
 
 uint64_t DigestLent(const Lent& lent) {
   CheckLent(lent, false);
-  const py::gil_scoped_release no_gil;
+  const WithoutGil no_gil;
   return DigestBytes(lent.bytes());
 }
 

@@ -109,7 +109,7 @@ def test_while_it_connects(silent):
             assert interrupted(call) < SECONDS, address
 
 
-def test_with_a_service_that_does_not_answer():
+def test_with_a_service_that_does_not_answer(transport):
     process = start(
         """
 service = refit.serve(memory="256MiB")
@@ -121,14 +121,14 @@ sys.stdin.read()
         stdin=-1,
     )
     address = process.stdout.readline().strip()
-    publisher = refit.Publisher(address, adapter="identity")
-    others = [refit.Publisher(address, adapter="identity") for _ in range(3)]
-    subs = [refit.Subscriber(address) for _ in range(3)]
-    workers = [refit.Worker(address, install=lambda version: None) for _ in range(3)]
+    publisher = refit.Publisher(address, transport=transport, adapter="identity")
+    others = [refit.Publisher(address, transport=transport, adapter="identity") for _ in range(3)]
+    subs = [refit.Subscriber(address, transport=transport) for _ in range(3)]
+    workers = [refit.Worker(address, transport=transport, install=lambda version: None) for _ in range(3)]
     workers[2].refit()
     pulled = subs[2].pull()
     under_way = publisher.version(2, declare={"w": ("u8", [160 << 20])})
-    complete = refit.Publisher(address, adapter="identity", model="other").version(3, declare={"w": ("u8", [1])})
+    complete = refit.Publisher(address, transport=transport, adapter="identity", model="other").version(3, declare={"w": ("u8", [1])})
     complete.push({"w": memoryview(b"1")})
     os.kill(process.pid, signal.SIGSTOP)
     try:
