@@ -147,7 +147,9 @@ int Main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
-  return Serve(flags);
+  const int code = Serve(flags);
+  flags.server.log.Close();  // gRPC's log has a copy that stays
+  return code;
 }
 
 }  // namespace
