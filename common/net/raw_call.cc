@@ -19,7 +19,7 @@ namespace refit {
 namespace {
 
 // A call that was cancelled is over in less, unless its peer holds it up.
-constexpr std::chrono::milliseconds kDonePatience{100};
+constexpr std::chrono::milliseconds kDonePatience{50};
 
 }  // namespace
 
@@ -42,7 +42,7 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
   absl::Status Write(grpc::ByteBuffer message, std::chrono::milliseconds timeout) {
     std::unique_lock lock(mutex_);
     if (!AwaitWritten(lock, timeout)) return GiveUp("the peer took no message", timeout);
-    if (write_failed_ || writes_done_ || released_) return Ended();
+    if (write_failed_ || writes_done_ || released_ || cancelled_) return Ended();
     StartWriting(std::move(message));
     return absl::OkStatus();
   }
@@ -53,7 +53,7 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
     if (!Await(lock, timeout, [&] { return !writing_ || pieces_.size() < batching.bytes; })) {
       return GiveUp("the peer took no message", timeout);
     }
-    if (write_failed_ || writes_done_ || released_) return Ended();
+    if (write_failed_ || writes_done_ || released_ || cancelled_) return Ended();
     if (pieces_.empty()) BeginPieces(batching);
     append(pieces_);
     if (pieces_.size() >= batching.bytes) FlushPieces();
@@ -63,7 +63,7 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
   absl::Status WritesDone(std::chrono::milliseconds timeout) {
     std::unique_lock lock(mutex_);
     if (!AwaitWritten(lock, timeout)) return GiveUp("the peer took no message", timeout);
-    if (write_failed_ || released_) return Ended();
+    if (write_failed_ || released_ || cancelled_) return Ended();
     if (!std::exchange(writes_done_, true)) StartWritesDone();
     return absl::OkStatus();
   }
@@ -72,6 +72,7 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
     std::unique_lock lock(mutex_);
     FlushPieces();  // what the peer may wait for
     if (!Await(lock, timeout, [this] { return !reading_; })) return GiveUp("the peer sent nothing", timeout);
+    if (reading_) return std::nullopt;  // cancelled
     std::optional<grpc::ByteBuffer> message = std::exchange(received_, std::nullopt);
     if (message.has_value() && !released_) ReadNext();
     return message;
@@ -81,10 +82,18 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
     std::unique_lock lock(mutex_);
     Release();
     if (!Await(lock, timeout, [this] { return done_; })) return GiveUp("the peer did not end the call", timeout);
-    return gave_up_.ok() ? FromGrpc(status_) : gave_up_;
+    changed_.wait_for(lock, kDonePatience, [this] { return done_; });  // if it was cancelled
+    if (!gave_up_.ok()) return gave_up_;
+    return done_ ? FromGrpc(status_) : absl::CancelledError(absl::StrCat(method_, ": cancelled"));
   }
 
-  void Cancel() { context_.TryCancel(); }
+  // Whoever waits here hears of it, even if gRPC cannot end the call before a peer has taken what is half written.
+  void Cancel() {
+    context_.TryCancel();
+    const std::lock_guard lock(mutex_);
+    cancelled_ = true;
+    changed_.notify_all();
+  }
 
   // False if gRPC has not let go of it by then.
   bool CancelAndAwaitDone(std::chrono::milliseconds timeout) {
@@ -92,7 +101,7 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
     if (alarm_ != nullptr) alarm_->Cancel();
     std::unique_lock lock(mutex_);
     Release();
-    return Await(lock, timeout, [this] { return done_ && !alarm_is_set_; });
+    return changed_.wait_for(lock, timeout, [this] { return done_ && !alarm_is_set_; });
   }
 
   void OnReadDone(bool ok) override {
@@ -122,9 +131,10 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
   }
 
  private:
+  // Also true once the call is cancelled.
   template <typename Condition>
   bool Await(std::unique_lock<std::mutex>& lock, std::chrono::milliseconds timeout, Condition condition) {
-    return changed_.wait_for(lock, timeout, condition);
+    return changed_.wait_for(lock, timeout, [&] { return cancelled_ || condition(); });
   }
 
   // Everything that was given to write was taken by gRPC.
@@ -179,7 +189,9 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
     if (gave_up_.ok()) {
       gave_up_ = absl::DeadlineExceededError(absl::StrCat(method_, ": ", what, " for ", timeout.count(), " ms"));
     }
-    Cancel();
+    context_.TryCancel();
+    cancelled_ = true;
+    changed_.notify_all();
     return gave_up_;
   }
 
@@ -196,6 +208,7 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
   bool write_failed_ = false;
   bool writes_done_ = false;
   bool released_ = false;
+  bool cancelled_ = false;
   bool done_ = false;
   grpc::ByteBuffer incoming_;
   grpc::ByteBuffer outgoing_;

@@ -137,7 +137,6 @@ sys.stdin.read()
             lambda: next(subs[1].watch()),
             lambda: workers[0].follow(),
             lambda: workers[1].refit(),
-            lambda: workers[2].roll_back(),
             lambda: under_way.push({"w": memoryview(bytes(160 << 20))}),
             lambda: complete.commit(),
             lambda: others[0].abort(2, "no"),
@@ -160,3 +159,4 @@ def test_of_a_service_of_ones_own():
     assert interrupted(lambda: service.close(grace=60)) < SECONDS
     with pytest.raises(refit.RefitError):
         under_way.push({"w": f32(1)})
+        under_way.commit()
