@@ -1,6 +1,7 @@
 #include "client/subscriber.h"
 
 #include <algorithm>
+#include <atomic>
 #include <limits>
 #include <random>
 #include <utility>
@@ -125,7 +126,8 @@ struct Subscriber::State {
   Transport transport = Transport::kAuto;
   std::shared_ptr<grpc::Channel> channel;
   BufferPool pool{std::numeric_limits<int64_t>::max()};
-  const uint64_t life = NewLife();
+  // Of a worker that shows its presence; others are told by their names.
+  std::atomic<uint64_t> life{0};
 
   std::shared_ptr<ActiveCalls> calls = std::make_shared<ActiveCalls>();
 
@@ -404,13 +406,15 @@ std::unique_ptr<VersionWatch> Subscriber::StartWatch(const WatchOptions& options
   v1::WatchVersionsRequest request;
   request.set_model(options.model);
   request.set_worker(options.worker);
-  request.set_life(options.life != 0 ? options.life : state_->life);
+  request.set_life(options.life != 0 ? options.life : state_->life.load());
   if (options.after.has_value()) request.set_after(*options.after);
   if (options.trainer_epoch.has_value()) request.set_trainer_epoch(*options.trainer_epoch);
   return std::make_unique<State::Watch>(state_, request);
 }
 
 std::unique_ptr<WorkerPresence> Subscriber::StartPresence(const std::string& model, const std::string& worker) {
+  uint64_t none = 0;
+  state_->life.compare_exchange_strong(none, NewLife());
   v1::WatchVersionsRequest request;
   request.set_model(model);
   request.set_worker(worker);

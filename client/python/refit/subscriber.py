@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import sys
 import warnings
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
@@ -140,11 +139,10 @@ class Subscriber:
         token_file: Optional[str] = None,
     ):
         """Connects. Arguments and errors as Publisher's; `worker` is what the service calls this worker, by default its
-        address, and of one that follows its host and process. Two of one name are told apart all the same."""
+        address, and of one that follows its host and process; two that follow under one name are told apart all the same."""
         self.address = address
         self.model = model
         self.worker = worker
-        self._life = secrets.randbits(64) | 1  # of all its connections
         self._channel_options: Dict[str, Any] = dict(
             transport=transport,
             connect_timeout=connect_timeout,
@@ -210,7 +208,6 @@ class Subscriber:
             idle_timeout=idle_timeout,
             resume_within=resume_within,
             trainer_epoch=trainer_epoch,
-            life=self._life,
         )
         targets = targets_of(out)
         with self._connections.one() as connection, told_to(progress, f"pull of {self.model}/{version}") as tell:
@@ -256,7 +253,7 @@ class Subscriber:
                 trainer_epoch=trainer_epoch,
                 on_event=take,
                 worker=self.worker,
-                life=self._life,
+                life=0,
             )
         return news
 

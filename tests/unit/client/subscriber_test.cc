@@ -720,8 +720,7 @@ TEST_F(SubscriberTest, CancelEndsWhatRunsAndWhatFollows) {
   EXPECT_EQ(Pull().status().code(), absl::StatusCode::kCancelled);
   canceller.join();
   EXPECT_EQ(Pull().status().code(), absl::StatusCode::kCancelled);
-  EXPECT_EQ(subscriber_->Watch({}, [](const auto&) { return true; }).code(),
-            absl::StatusCode::kCancelled);
+  EXPECT_EQ(subscriber_->Watch({}, [](const auto&) { return true; }).code(), absl::StatusCode::kCancelled);
 }
 
 class WatchTest : public SubscriberTest {
@@ -743,7 +742,7 @@ TEST_F(WatchTest, UntilTheCallerHasSeenEnough) {
   service_.Say(script);
   std::vector<uint64_t> seen;
   const absl::Status status = subscriber_->Watch(
-      {.model = "m", .after = 3, .trainer_epoch = 7, .worker = "w"}, [&](const v1::VersionSummary& version) {
+      {.model = "m", .after = 3, .trainer_epoch = 7, .worker = "w", .life = 9}, [&](const v1::VersionSummary& version) {
         seen.push_back(version.version());
         return version.version() < 5;
       });
@@ -754,7 +753,7 @@ TEST_F(WatchTest, UntilTheCallerHasSeenEnough) {
   EXPECT_EQ(request.model(), "m");
   EXPECT_EQ(request.after(), 3u);
   EXPECT_EQ(request.trainer_epoch(), 7u);
-  EXPECT_NE(request.life(), 0u);
+  EXPECT_EQ(request.life(), 9u);
   EXPECT_EQ(request.worker(), "w");
 }
 
