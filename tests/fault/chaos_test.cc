@@ -100,6 +100,12 @@ struct Process {
   std::unique_ptr<Subprocess> running;
 };
 
+// What was said at the end matters most.
+std::string LastOf(const std::string& text) {
+  constexpr size_t kShown = 4000;
+  return text.size() <= kShown ? text : "..." + text.substr(text.size() - kShown);
+}
+
 // A pipe that is full, and that nobody reads.
 class UnreadPipe {
  public:
@@ -359,7 +365,9 @@ class Chaos {
       if (Clock::now() > end) {
         ADD_FAILURE() << "no recovery after " << after << " (round " << rounds_ << ", seed " << settings.seed
                       << "): committed " << committed << ", beyond " << before << " was wanted; the far worker has "
-                      << far << ", the near one " << near << "\nservice: " << service_->Err();
+                      << far << ", the near one " << near << "\nservice: " << LastOf(service_->Err())
+                      << "\nfar worker: " << LastOf(processes_[0].running->Err())
+                      << "\nnear worker: " << LastOf(processes_[1].running->Err());
         return;
       }
       std::this_thread::sleep_for(milliseconds(5));

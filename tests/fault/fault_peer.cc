@@ -123,6 +123,7 @@ int RunWorker(const std::string& address, const std::string& log_path, const std
   options.pull.resume_within = std::chrono::seconds(10);
   options.first_pause = milliseconds(20);
   options.longest_pause = milliseconds(500);
+  options.on_error = [](const absl::Status& status) { std::fprintf(stderr, "%s\n", status.ToString().c_str()); };
   options.install = [&](StagedVersion& staged) {
     const absl::Status status = Model().Check(staged);
     log.Write(status.ok() ? "install" : "bad", staged.version.version());
