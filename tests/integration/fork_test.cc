@@ -50,7 +50,7 @@ TEST_P(Fork, AClientsChildIsRefusedAndTheParentGoesOn) {
   auto worker = *Worker::Create(channel, options);
   ASSERT_OK(worker->Refit());
   auto pulled = *subscriber->Pull({});
-  auto watch = subscriber->StartWatch("default", std::nullopt, "");
+  auto watch = subscriber->StartWatch({});
   auto push = *publisher->Open(Model().Options(2), Model().specs());
   ASSERT_OK(push->Append(0, Model().Bytes(2, 0)));
 
@@ -64,8 +64,8 @@ TEST_P(Fork, AClientsChildIsRefusedAndTheParentGoesOn) {
                   push->Commit().status(),
                   push->Abort("no"),
                   subscriber->Pull({}).status(),
-                  subscriber->Watch("default", std::nullopt, [](const auto&) { return true; }),
-                  subscriber->StartWatch("default", std::nullopt, "")->Next(std::chrono::seconds(5)).status(),
+                  subscriber->Watch({}, [](const auto&) { return true; }),
+                  subscriber->StartWatch({})->Next(std::chrono::seconds(5)).status(),
                   watch->Next(std::chrono::seconds(5)).status(),
                   subscriber->Report({}),
                   worker->Follow(),
