@@ -67,7 +67,7 @@ TEST_P(Fork, AClientsChildIsRefusedAndTheParentGoesOn) {
                   subscriber->Watch({}, [](const auto&) { return true; }),
                   subscriber->StartWatch({})->Next(std::chrono::seconds(5)).status(),
                   watch->Next(std::chrono::seconds(5)).status(),
-                  subscriber->Report({}),
+                  subscriber->Report({}).status(),
                   worker->Follow(),
                   worker->Refit().status(),
                   worker->RollBack().status(),
