@@ -10,6 +10,10 @@ from refit.dtypes import PYTHON_NAMES
 from refit.errors import Unimplemented
 
 
+# Of Python's struct.
+_LETTERS = {"F64": "d", "F32": "f", "I64": "q", "I32": "i", "I16": "h", "I8": "b", "U8": "B", "BOOL": "?"}
+
+
 class Tensor:
     """A pulled tensor, or the part of it that was asked for, in host memory that lives as long as it.
 
@@ -80,6 +84,13 @@ class Tensor:
         else:
             dtype = numpy.dtype(PYTHON_NAMES[self.dtype])
         return numpy.frombuffer(self.memory, dtype=dtype).reshape(self.shape)
+
+    def tolist(self) -> Any:
+        """Its values as Python's numbers, in lists as deep as its shape; without torch or NumPy, if their types are C's."""
+        letter = _LETTERS.get(self.dtype)
+        if letter is None or self.nbytes == 0 or not self.shape:
+            return self.numpy().tolist()
+        return memoryview(self.memory).cast(letter, list(self.shape)).tolist()
 
     def __repr__(self) -> str:
         return f"refit.Tensor({self._part!r})"

@@ -109,6 +109,7 @@ def test_dlpack(service):
 def test_buffers_without_any_array_library(service, transport):
     version = round_trip(service, transport, {"w": f32(1, 2, 3), "i": array.array("q", [7, -7]), "b": b"raw"})
     (w, i, b) = version.tensors
+    assert (w.tolist(), i.tolist(), b.tolist()) == ([1, 2, 3], [7, -7], list(b"raw"))
     assert (w.dtype, i.dtype, b.dtype) == ("F32", "I64", "U8")
     assert bytes(memoryview(w.memory)) == f32(1, 2, 3).tobytes() and bytes(memoryview(b.memory)) == b"raw"
 
