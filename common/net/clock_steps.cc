@@ -17,6 +17,8 @@ namespace {
 using std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kInterval{250};
+// A channel's attempt to connect gets so long: what resets its backoff begins the attempt anew.
+constexpr std::chrono::seconds kAttempt{4};
 // NTP's slewing moves the clock by half a thousandth; what is less than this is no step.
 constexpr std::chrono::milliseconds kStep{20};
 
@@ -68,11 +70,15 @@ void ClockSteps::Run() {
     std::unique_lock lock(mutex_);
     return ending_.wait_for(lock, kInterval, [this] { return ended_; });
   };
+  steady_clock::time_point next_attempt;
   while (!ended()) {
     if (!IsBehind()) continue;
     if (grpc_kick_poller != nullptr) grpc_kick_poller();
+    if (steady_clock::now() < next_attempt) continue;
+    next_attempt = steady_clock::now() + kAttempt;
     for (const std::shared_ptr<grpc::Channel>& channel : Living()) {
-      grpc::experimental::ChannelResetConnectionBackoff(channel.get());
+      const bool failed = channel->GetState(/*try_to_connect=*/false) == GRPC_CHANNEL_TRANSIENT_FAILURE;
+      if (failed) grpc::experimental::ChannelResetConnectionBackoff(channel.get());
     }
   }
 }
