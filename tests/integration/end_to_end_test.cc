@@ -16,6 +16,7 @@
 #include "common/adapters/native_range_writer.h"
 #include "common/tensor/kernels.h"
 #include "server/refit_server.h"
+#include "tests/support/push.h"
 #include "tests/support/status_matchers.h"
 
 namespace refit {
@@ -329,6 +330,43 @@ TEST(Transaction, APushAbortedFromOutsideTellsItsTrainer) {
   absl::Status status = PushAll(*trainer->push, *source);
   if (status.ok()) status = trainer->push->Commit().status();
   EXPECT_THAT(status, StatusIs(absl::StatusCode::kAborted, HasSubstr("operator says no")));
+}
+
+// The service keeps a version for those who read it, and says of it what it said when it was committed.
+TEST(Transaction, APullWhoseVersionIsRetiredMeanwhileIsWholeAllTheSame) {
+  ServerOptions server_options;
+  server_options.store.retain_versions = 1;
+  auto server = StartServer(server_options);
+  // More than lies ready on the way: the pull is not through before its sink goes on.
+  constexpr size_t kBytes = 64 << 20;
+  const auto push = [&](uint64_t version) {
+    return PushIdentity(To(*server), version, {{"w", DType::kU8, {kBytes}}},
+                        [&](size_t) { return std::vector<std::byte>(kBytes, std::byte(version)); });
+  };
+  ASSERT_OK(push(1));
+  class Slow final : public TensorSink {
+   public:
+    explicit Slow(std::function<void()> meanwhile) : meanwhile_(std::move(meanwhile)) {}
+    absl::Status Begin(const v1::VersionSummary&, const std::vector<TensorPart>&) override { return absl::OkStatus(); }
+    absl::StatusOr<absl::Span<std::byte>> Place(size_t) override {
+      meanwhile_();
+      return absl::MakeSpan(bytes);
+    }
+    absl::Status Done(size_t) override { return absl::OkStatus(); }
+    std::vector<std::byte> bytes = std::vector<std::byte>(kBytes);
+
+   private:
+    const std::function<void()> meanwhile_;
+  } sink([&] { ASSERT_OK(push(2)); });
+  ChannelOptions wire = To(*server);
+  wire.transport = Transport::kWire;
+  auto subscriber = Subscriber::Connect(wire);
+  ASSERT_OK(subscriber);
+  const auto pulled = (*subscriber)->Pull({.version = 1}, sink);
+  ASSERT_OK(pulled);
+  EXPECT_EQ(pulled->version.version(), 1u);
+  EXPECT_EQ(pulled->version.state(), v1::VERSION_STATE_COMMITTED);
+  EXPECT_EQ(sink.bytes, std::vector<std::byte>(kBytes, std::byte{1}));
 }
 
 TEST(Selection, FiltersAndNames) {
