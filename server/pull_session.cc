@@ -212,6 +212,8 @@ absl::StatusOr<std::optional<grpc::ByteBuffer>> PullSession::Committed() {
   phase_ = Phase::kDone;
   v1::PullResponse response;
   v1::PullCommitted& committed = *response.mutable_committed();
+  // Retired meanwhile, it is what it was: the marker says what the worker has, and no longer what may be pulled.
+  summary.set_state(v1::VERSION_STATE_COMMITTED);
   *committed.mutable_summary() = std::move(summary);
   committed.set_sent_bytes(sent_bytes_);
   committed.set_sent_chunks(sent_chunks_);

@@ -23,7 +23,9 @@
 #include "client/cli/table.h"
 #include "client/publisher.h"
 #include "client/shard_source.h"
+#include "common/net/status.h"
 #include "common/tensor/buffer.h"
+#include "common/tensor/memory_probe.h"
 
 namespace refit::cli {
 namespace {
@@ -96,7 +98,13 @@ class PieceReader {
   }
 
   absl::StatusOr<Piece> Read(size_t shard, uint64_t offset, uint64_t size) {
-    if (source_->is_resident(shard)) return Piece{shard, source_->Read(shard, offset, size, {}), source_};
+    if (source_->is_resident(shard)) {
+      Piece piece{shard, source_->Read(shard, offset, size, {}), source_};
+      // It is mapped: a file that was cut meanwhile would end this program by a signal.
+      absl::Status status = MemoryProbe().CheckReadable(piece.bytes);
+      if (!status.ok()) return Annotate(status, absl::StrCat("tensor ", source_->shards()[shard].ToString()));
+      return piece;
+    }
     // Always the same size, so that the pool has one that is warm.
     absl::StatusOr<std::shared_ptr<Buffer>> buffer = pool_.Get(kPieceBytes);
     if (!buffer.ok()) return buffer.status();

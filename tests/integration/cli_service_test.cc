@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <map>
@@ -377,6 +378,34 @@ class CliRanks : public CliService {
     return PushRanks(4, [&](int) { return mesh; });
   }
 };
+
+// A checkpoint is mapped: its bytes are looked at when they are read, long after it was opened.
+TEST_F(CliRanks, ACheckpointThatIsCutMeanwhileIsAnErrorAndNoSignal) {
+  const std::vector<std::byte> bytes(1 << 20);
+  const std::vector<std::string> paths = {folder_.Path("a.safetensors"), folder_.Path("b.safetensors")};
+  for (const std::string& path : paths) {
+    auto writer = SafetensorsWriter::Create(path, {{"a", DType::kU8, {1 << 20}}, {"b", DType::kU8, {1 << 20}}});
+    ASSERT_TRUE(writer.ok()) << writer.status();
+    for (const size_t tensor : {0, 1}) ASSERT_TRUE((*writer)->WriteAt(tensor, 0, bytes).ok());
+    ASSERT_TRUE((*writer)->Commit().ok());
+  }
+  const auto start = [&](int rank) {
+    return Start(Arguments{"push", paths[rank]} + RankOptions(rank, 2));
+  };
+  const auto first = start(0);
+  const auto joined = [&] {
+    auto inspector = Inspector::Connect(Channel());
+    const auto known = inspector.ok() ? (*inspector)->Versions() : inspector.status();
+    return known.ok() && known->versions_size() == 1 && known->versions(0).joined_ranks() == 1;
+  };
+  ASSERT_TRUE(Eventually(joined)) << first->Err();
+  std::filesystem::resize_file(paths[0], 4096);
+  const auto second = start(1);
+  const Outcome outcome = first->Wait();
+  EXPECT_EQ(outcome.code, 1) << outcome.err;
+  EXPECT_THAT(outcome.err, HasSubstr("truncated"));
+  EXPECT_NE(second->Wait().code, 0);
+}
 
 using Bytes = std::vector<std::byte>;
 

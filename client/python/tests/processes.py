@@ -1,6 +1,7 @@
 """Python programs of their own, for what a test's process could not survive."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -43,3 +44,15 @@ def run(code, *arguments, timeout=60):
         out, err = process.communicate()
         raise AssertionError(f"still there after {timeout} s; stdout: {out[-2000:]}; stderr: {err[-2000:]}") from None
     return process.returncode, out, err
+
+
+def stop(process):
+    """Stops it (SIGSTOP), and returns once each of its threads stands still: they stop one by one."""
+    os.kill(process.pid, signal.SIGSTOP)
+    while any(_state(process.pid, thread) != "T" for thread in os.listdir(f"/proc/{process.pid}/task")):
+        os.sched_yield()
+
+
+def _state(pid, thread):
+    with open(f"/proc/{pid}/task/{thread}/stat", encoding="utf-8") as stat:
+        return stat.read().rpartition(")")[2].split()[0]

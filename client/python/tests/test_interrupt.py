@@ -12,7 +12,7 @@ import pytest
 import refit
 import refit.aio
 from conftest import f32
-from processes import start
+from processes import start, stop
 
 # How soon. Alone on its machine it is 0.2; the suite's tests run beside each other.
 SECONDS = float(os.environ.get("REFIT_INTERRUPT_SECONDS", "1"))
@@ -130,7 +130,7 @@ sys.stdin.read()
     under_way = publisher.version(2, declare={"w": ("u8", [160 << 20])})
     complete = refit.Publisher(address, transport=transport, adapter="identity", model="other").version(3, declare={"w": ("u8", [1])})
     complete.push({"w": memoryview(b"1")})
-    os.kill(process.pid, signal.SIGSTOP)
+    stop(process)
     try:
         for call in (
             lambda: subs[0].pull(),
