@@ -503,3 +503,31 @@ def test_what_is_no_tensor_names_the_way_out(service):
         with service.version(1, adapter="identity") as version:
             version.push({"optimizer.step": [1, 2]})
     assert error.value.tensor == "optimizer.step"
+
+
+@pytest.mark.parametrize(
+    "tensors, said",
+    [
+        ({1: f32(1)}, "a tensor's name is text; got 1 (a int)"),
+        ([f32(1)], "as pairs (name, tensor)"),
+        (7, "as a mapping or as pairs (name, tensor); got a int"),
+    ],
+)
+def test_what_is_no_tensors_by_name_is_refused(service, tensors, said):
+    with pytest.raises(refit.InvalidArgument) as raised:
+        with service.version(900, adapter="identity") as version:
+            version.push(tensors)
+    assert said in str(raised.value)
+
+
+def test_a_capsule_that_is_none_is_refused(service):
+    class Odd:
+        def __dlpack_device__(self):
+            return (1, 0)
+
+        def __dlpack__(self, **_):
+            return 7
+
+    with pytest.raises(refit.InvalidArgument, match="tensor w: its __dlpack__.. gave a int, no capsule"):
+        with service.version(901, adapter="identity") as version:
+            version.push({"w": Odd()})

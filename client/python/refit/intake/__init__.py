@@ -111,8 +111,26 @@ def targets_of(out: Optional[Mapping[str, Any]]) -> "_refit.Targets":
 
 
 def items_of(tensors: Any) -> Iterator[Tuple[str, Any]]:
-    """(name, tensor) of a mapping, or of an iterable of pairs."""
-    return iter(tensors.items() if hasattr(tensors, "items") else tensors)
+    """(name, tensor) of a mapping, or of an iterable of pairs.
+
+    Raises:
+        InvalidArgument: for what is neither, and for a name that is no text.
+    """
+    for item in tensors.items() if hasattr(tensors, "items") else _iterated(tensors):
+        if not isinstance(item, (tuple, list)) or len(item) != 2:
+            raise InvalidArgument(f"tensors come as a mapping or as pairs (name, tensor); got a {type(item).__name__}")
+        if not isinstance(item[0], str):
+            raise InvalidArgument(f"a tensor's name is text; got {item[0]!r} (a {type(item[0]).__name__})")
+        yield item[0], item[1]
+
+
+def _iterated(tensors: Any) -> Iterator[Any]:
+    try:
+        return iter(tensors)
+    except TypeError:
+        raise InvalidArgument(
+            f"tensors come as a mapping or as pairs (name, tensor); got a {type(tensors).__name__}"
+        ) from None
 
 
 def _way_in(tensor: Any) -> Any:

@@ -12,6 +12,8 @@ def lend(tensor: Any, writable: bool) -> Tuple[str, Sequence[int], "_refit.Lent"
     holds lives as long as it."""
     _check_device(tensor)
     capsule = _capsule(tensor)
+    if type(capsule).__name__ != "PyCapsule":
+        raise TypeError(f"its __dlpack__() gave a {type(capsule).__name__}, no capsule")
     dtype, shape, address, read_only = _refit.read_dlpack(capsule)
     if writable and read_only:
         raise TypeError("it is read-only")
