@@ -146,10 +146,11 @@ void AddDoors(ServerOptions& options, Table& table) {
 }
 
 void AddVersions(ServerOptions& options, Table& table) {
-  table.Add("--memory", "SIZE",
-            "Memory for the tensors of all versions, such as 16GiB [8GiB, or half of what the process may use if that is\n"
-            "less: the machine's memory, its container's or control group's limit, ulimit -v]",
-            Size(options.store.memory_budget_bytes));
+  table.Add(
+      "--memory", "SIZE",
+      "Memory for the tensors of all versions, such as 16GiB [8GiB, or half of what the process may use if that is\n"
+      "less: the machine's memory, its container's or control group's limit, ulimit -v]",
+      Size(options.store.memory_budget_bytes));
   table.Add(
       "--retain", "N",
       "Committed versions to keep for each model; older ones go earlier if the memory is needed. 0: keep nothing,\n"
@@ -174,7 +175,8 @@ void AddVersions(ServerOptions& options, Table& table) {
             "Memory, besides --memory, for parts of tensors that workers ask for and that must be packed [256MiB]",
             Size(options.limits.packed_bytes));
   table.Add("--convert-threads", "N",
-            "Threads that convert, one for each stream that is pushed at the time; 0: one for each two CPUs that the process\n"
+            "Threads that convert, one for each stream that is pushed at the time; 0: one for each two CPUs that the "
+            "process\n"
             "may use (affinity, and the CPU quota of its container or control group) [0]",
             Count(options.convert_threads, 0, 1024));
 }

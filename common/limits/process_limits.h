@@ -17,17 +17,17 @@ absl::Status CheckDescriptorsLeft(int newest);
 // larger one (SIGXFSZ). RESOURCE_EXHAUSTED, naming both numbers and the setting, if not.
 absl::Status CheckFileSize(uint64_t bytes);
 
-// Whether the system gives no more memory than it has (vm.overcommit_memory=2). Shared memory is then to be had at once:
-// a page of it that is not there when it is touched ends the process (SIGBUS).
+// Whether the system gives no more memory than it has (vm.overcommit_memory=2). Shared memory is then to be had at
+// once: a page of it that is not there when it is touched ends the process (SIGBUS).
 bool IsMemoryCountedStrictly();
 
 // Whether memory may take `bytes` more of this process's addresses. An eighth of the limit (ulimit -v), at most 256
 // MiB, is for what cannot be refused, such as gRPC's messages. RESOURCE_EXHAUSTED, naming limit and use, if it may not.
 absl::Status CheckAddressesLeft(uint64_t bytes);
 
-// Whether memory may take a mapping more. The last 128 that vm.max_map_count allows are for what cannot do without, such
-// as gRPC's messages and new threads; found out by taking them for a moment, which costs microseconds. RESOURCE_EXHAUSTED,
-// naming limit, use and setting, if it may not.
+// Whether memory may take a mapping more. The last 128 that vm.max_map_count allows are for what cannot do without,
+// such as gRPC's messages and new threads; found out by taking them for a moment, which costs microseconds.
+// RESOURCE_EXHAUSTED, naming limit, use and setting, if it may not.
 absl::Status CheckMappingsLeft();
 
 // How many mappings memory may take: a quarter of vm.max_map_count.

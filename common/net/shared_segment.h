@@ -20,7 +20,8 @@ v1::SharedSegment Announce(const Buffer& buffer);
 class MappedSegment {
  public:
   // UNAVAILABLE, saying why, if it cannot be opened, or is not what was announced: another file, another user's,
-  // smaller, or one that may shrink. RESOURCE_EXHAUSTED, naming limit and setting, if a limit keeps it from being mapped.
+  // smaller, or one that may shrink. RESOURCE_EXHAUSTED, naming limit and setting, if a limit keeps it from being
+  // mapped.
   static absl::StatusOr<std::shared_ptr<MappedSegment>> Open(const v1::SharedSegment& announced);
   ~MappedSegment();
   MappedSegment(const MappedSegment&) = delete;

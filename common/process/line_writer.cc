@@ -98,7 +98,7 @@ class LineWriter::State {
 
   // Once it has ended.
   ~State() {
-    thread_.join();
+    Join();
     if (closing_ >= 0) close(closing_);
   }
 
@@ -116,11 +116,15 @@ class LineWriter::State {
 
   // False if the thread is held up even so, as by a file system that does not answer.
   bool End(std::chrono::milliseconds patience) {
-    std::unique_lock lock(mutex_);
-    deadline_ = Clock::now() + patience;
-    changed_.notify_all();
-    if (closing_ >= 0) (void)eventfd_write(closing_, 1);
-    return changed_.wait_for(lock, patience + kMargin, [this] { return ended_; });
+    {
+      std::unique_lock lock(mutex_);
+      deadline_ = Clock::now() + patience;
+      changed_.notify_all();
+      if (closing_ >= 0) (void)eventfd_write(closing_, 1);
+      if (!changed_.wait_for(lock, patience + kMargin, [this] { return ended_; })) return false;
+    }
+    Join();
+    return true;
   }
 
   uint64_t dropped() const { return dropped_; }
@@ -133,6 +137,11 @@ class LineWriter::State {
     std::string text;
     uint64_t missing = 0;  // dropped between the line before it and this one
   };
+
+  // Once it has ended: a writer that lives as long as the process leaves no thread behind either.
+  void Join() {
+    std::call_once(joined_, [this] { thread_.join(); });
+  }
 
   void Run() {
     BlockSignals();
@@ -215,6 +224,7 @@ class LineWriter::State {
   uint64_t missing_ = 0;                       // dropped since a line was queued
   std::optional<Clock::time_point> deadline_;  // once it is to end
   bool ended_ = false;
+  std::once_flag joined_;
   std::thread thread_;  // last: it uses all the others
 };
 

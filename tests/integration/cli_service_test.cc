@@ -389,9 +389,7 @@ TEST_F(CliRanks, ACheckpointThatIsCutMeanwhileIsAnErrorAndNoSignal) {
     for (const size_t tensor : {0, 1}) ASSERT_TRUE((*writer)->WriteAt(tensor, 0, bytes).ok());
     ASSERT_TRUE((*writer)->Commit().ok());
   }
-  const auto start = [&](int rank) {
-    return Start(Arguments{"push", paths[rank]} + RankOptions(rank, 2));
-  };
+  const auto start = [&](int rank) { return Start(Arguments{"push", paths[rank]} + RankOptions(rank, 2)); };
   const auto first = start(0);
   const auto joined = [&] {
     auto inspector = Inspector::Connect(Channel());
