@@ -1,0 +1,157 @@
+"""All ranks of an engine take a version, or none does. For the plugs of engines whose workers pull one by one.
+
+Votes go through the store of torch.distributed's default group, not through a collective of the engine's: a collective that
+a rank never joins would stay in the engine's own queue, and meet its next one. The store also decides: where one rank gives
+up while another is late, both hear the same.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any, Dict, List, Optional, Sequence
+
+from refit.errors import DeadlineExceeded, FailedPrecondition, RefitError
+
+Problems = Dict[int, str]  # what went wrong, by rank
+
+_ABSENT = b"-"  # no value of a key
+_SILENT = "no answer"
+_UNTOUCHED = "the engine's weights are untouched; send the update again"
+_POLL_SECONDS = 0.01
+_LONGEST_WORDS = 2000
+
+
+class Agreement:
+    """One per engine on each of its ranks, for as long as the engine lives. Not thread-safe.
+
+    The store is in the process of rank 0: while that one is stopped, all wait for it.
+    """
+
+    def __init__(self, groups: Sequence[Any], deadline: float):
+        """
+        Args:
+            groups: process groups of torch.distributed that this rank is in, asked one after another: those for tensor and
+                pipeline parallelism, so that word of any rank reaches all; better one that has all ranks, where there is
+                one. With None, groups of one rank, or without any, nothing is sent.
+            deadline: seconds that one settle() takes at most, whatever the others do.
+        """
+        self._rounds = [_Rounds(ranks) for ranks in map(_ranks_of, groups) if len(ranks) > 1]
+        self._deadline = deadline
+
+    def settle(self, failure: Optional[BaseException], subject: str = "") -> None:
+        """Returns if no rank has failed. Each rank calls this once per update, after its pull and before it touches a weight.
+
+        Args:
+            failure: what went wrong on this rank, if anything did.
+            subject: what this rank is about to load, such as "version 42": ranks with different ones do not agree.
+        Raises:
+            BaseException: this rank's own failure, as it was given.
+            FailedPrecondition: naming the other ranks that failed, and why.
+            DeadlineExceeded: naming the ranks that did not answer in time.
+        """
+        begin = time.monotonic()
+        problems: Problems = {}
+        for index, rounds in enumerate(self._rounds):
+            if failure is not None:
+                problems[rounds.rank] = _words(failure)
+            until = begin + self._deadline * (index + 1) / len(self._rounds)
+            problems = rounds.settle(problems, subject, until)
+        if failure is not None:
+            raise failure
+        if problems:
+            raise self._error(problems)
+
+    def _error(self, problems: Problems) -> RefitError:
+        told = "; ".join(f"rank {rank}: {words}" for rank, words in sorted(problems.items()))
+        kind = DeadlineExceeded if _SILENT in problems.values() else FailedPrecondition
+        return kind(f"not all ranks of the engine can load it within {self._deadline} s: {told}; {_UNTOUCHED}")
+
+
+class _Rounds:
+    """Votes of the same ranks, again and again. One round's keys in the store: a vote for each rank, and the decision. A
+    further key tells which round is open, for a rank that has missed one."""
+
+    def __init__(self, ranks: Sequence[int]):
+        import torch.distributed as dist
+
+        self._store = dist.distributed_c10d._get_default_store()
+        self._ranks = ranks
+        self.rank = dist.get_rank()
+        self._prefix = "refit/agreement/" + "-".join(map(str, ranks))
+        self._next = 0
+
+    def settle(self, problems: Problems, subject: str, until: float) -> Problems:
+        """What is wrong on any of the ranks; alike on all that hear of it. {}: all go on."""
+        number = max(self._next, int(self._read(self._open_key) or 0))
+        self._next = number + 1
+        vote = {"problems": problems, "subject": subject}
+        self._store.set(self._vote_key(number, self.rank), json.dumps(vote))
+        decision = self._decide(number, _verdict(self._votes(number, until)))
+        self._store.compare_set(self._open_key, str(number) if number else "", str(number + 1))
+        if not decision:
+            self._forget(number - 1)
+        return decision
+
+    def _votes(self, number: int, until: float) -> Dict[int, Any]:
+        """By rank; None for one that has not voted in time."""
+        return {rank: self._vote(number, rank, until) for rank in self._ranks}
+
+    def _vote(self, number: int, rank: int, until: float) -> Any:
+        while True:
+            value = self._read(self._vote_key(number, rank))
+            if value is not None:
+                return json.loads(value)
+            if time.monotonic() >= until:
+                return None
+            time.sleep(_POLL_SECONDS)
+
+    def _decide(self, number: int, problems: Problems) -> Problems:
+        """The first rank's that comes to decide."""
+        decided = self._store.compare_set(self._decision_key(number), "", json.dumps(problems))
+        return {int(rank): words for rank, words in json.loads(decided).items()}
+
+    def _forget(self, number: int) -> None:
+        """All have voted in the round after: nobody reads of this one any more."""
+        for key in (self._vote_key(number, self.rank), self._decision_key(number)):
+            self._store.delete_key(key)
+
+    def _read(self, key: str) -> Optional[bytes]:
+        """Without waiting for it, unlike the store's get()."""
+        value = self._store.compare_set(key, _ABSENT.decode(), _ABSENT.decode())
+        return None if value == _ABSENT else value
+
+    @property
+    def _open_key(self) -> str:
+        return f"{self._prefix}/open"
+
+    def _vote_key(self, number: int, rank: int) -> str:
+        return f"{self._prefix}/{number}/{rank}"
+
+    def _decision_key(self, number: int) -> str:
+        return f"{self._prefix}/{number}/decision"
+
+
+def _ranks_of(group: Any) -> List[int]:
+    if group is None:
+        return []
+    import torch.distributed as dist
+
+    return list(dist.distributed_c10d.get_process_group_ranks(group))
+
+
+def _verdict(votes: Dict[int, Any]) -> Problems:
+    problems: Problems = {}
+    for rank, vote in votes.items():
+        if vote is None:
+            problems.setdefault(rank, _SILENT)
+        else:
+            problems.update({int(other): words for other, words in vote["problems"].items()})
+    if not problems and len({vote["subject"] for vote in votes.values()}) > 1:
+        problems = {rank: f"it has {vote['subject'] or 'something unnamed'}" for rank, vote in votes.items()}
+    return problems
+
+
+def _words(failure: BaseException) -> str:
+    words = str(failure) if isinstance(failure, RefitError) else f"{type(failure).__name__}: {failure}"
+    return words[:_LONGEST_WORDS]
