@@ -52,13 +52,17 @@ class Layout:
 
     Attributes:
         ranks: processes, data parallel: FSDP cuts what is no expert's.
+        replicas: of the whole, each of ranks / replicas that FSDP cuts it over.
         expert_parallel: parts that the experts are cut into; where there are more ranks, FSDP cuts their rows too.
         activation_checkpointing: Automodel's wrappers around the layers.
+        offloaded: FSDP's shards are in host memory while they are not computed with.
     """
 
     ranks: int = 1
+    replicas: int = 1
     expert_parallel: int = 1
     activation_checkpointing: bool = False
+    offloaded: bool = False
 
 
 def config() -> Any:
@@ -88,12 +92,13 @@ def parallelized(model: Any, layout: Layout) -> Any:
     from nemo_automodel.components.distributed.config import FSDP2Config
     from nemo_automodel.components.distributed.mesh import MeshContext, ParallelismSizes
     from nemo_automodel.components.distributed.model_parallelizer import parallelize_model
-    from torch.distributed.fsdp import MixedPrecisionPolicy
+    from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
 
     exact = MixedPrecisionPolicy(param_dtype=torch.float32, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    offload = CPUOffloadPolicy(pin_memory=False) if layout.offloaded else None  # only CUDA pins
     context = MeshContext.build(
-        FSDP2Config(mp_policy=exact),
-        ParallelismSizes(ep_size=layout.expert_parallel),
+        FSDP2Config(mp_policy=exact, offload_policy=offload),
+        ParallelismSizes(dp_replicate_size=layout.replicas, ep_size=layout.expert_parallel),
         activation_checkpointing=layout.activation_checkpointing,
     )
     return parallelize_model(model, context)

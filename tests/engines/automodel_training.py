@@ -17,7 +17,9 @@ from automodel_tiny import Layout  # noqa: E402
 
 LAYOUTS = {
     "one rank": Layout(),
-    "FSDP over 2 ranks": Layout(ranks=2),
+    "FSDP over 2 ranks": Layout(ranks=2, offloaded=True),
+    "FSDP over 3 ranks, uneven": Layout(ranks=3),
+    "FSDP over 2 ranks, twice": Layout(ranks=4, replicas=2),
     "experts over 2 ranks": Layout(ranks=2, expert_parallel=2, activation_checkpointing=True),
     "experts over 2 by 2 ranks": Layout(ranks=4, expert_parallel=2),
 }
