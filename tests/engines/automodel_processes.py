@@ -35,7 +35,7 @@ def start(role: Callable[..., None], *arguments: Any) -> Any:
 
 
 def wait_for(processes: List[Any]) -> None:
-    """Until all have ended well. The first that does not, or that takes too long, ends the others and fails the test."""
+    """Until all have ended well. One that does not, or that takes too long, ends the others and fails the test."""
     deadline = time.monotonic() + _PATIENCE
     try:
         while any(process.is_alive() for process in processes):
@@ -51,7 +51,7 @@ def wait_for(processes: List[Any]) -> None:
 
 
 def trainer(address: str, folder: pathlib.Path, layout: tiny.Layout, rank: int, versions: Sequence[int]) -> None:
-    """Trains, and pushes what its rank holds: `folder`/trainer-N.pt has what version N must be, by the model's own adapter."""
+    """Trains, and pushes what its rank holds: `folder`/trainer-N.pt has what version N must be."""
     import torch
 
     torch.set_num_threads(1)
@@ -77,7 +77,7 @@ def trainer(address: str, folder: pathlib.Path, layout: tiny.Layout, rank: int, 
 
 
 def _join(folder: pathlib.Path, rank: int, world: int) -> None:
-    """torch.distributed over gloo. Automodel's initialize_distributed() does the same, on a port that must be known before."""
+    """torch.distributed over gloo. Automodel's initialize_distributed() does so too, on a port known beforehand."""
     import torch
 
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world))
@@ -87,7 +87,7 @@ def _join(folder: pathlib.Path, rank: int, world: int) -> None:
 def worker(address: str, folder: pathlib.Path, versions: Sequence[int]) -> None:
     """Installs each version, strictly: `folder`/worker-N.pt has what came, and what the model then says.
 
-    No key is special: lm_head is tied to the embeddings in both models, and both state dicts have it under its own name too.
+    No key is special: both models' lm_head is tied to the embeddings, and in their state dicts under its own name too.
     """
     import torch
 

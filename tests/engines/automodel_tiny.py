@@ -81,7 +81,8 @@ def native_model() -> Any:
     from nemo_automodel.components.models.gemma4_moe.model import Gemma4ForConditionalGeneration
 
     torch.manual_seed(1)
-    model = Gemma4ForConditionalGeneration.from_config(config(), backend=BackendConfig(dispatcher="torch", experts="torch"))
+    backend = BackendConfig(dispatcher="torch", experts="torch")  # the others need CUDA
+    model = Gemma4ForConditionalGeneration.from_config(config(), backend=backend)
     model.initialize_weights(torch.device("cpu"), dtype=torch.float32)
     return model
 

@@ -1,4 +1,4 @@
-"""NeMo Automodel trains a tiny Gemma4 MoE; a worker's transformers model is what the trainer's is, after each version."""
+"""NeMo Automodel trains a tiny Gemma4 MoE; a worker's transformers model is the same, after each version."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def bits(tensor: Any) -> Any:
 
 
 def assert_trained(folder: pathlib.Path) -> None:
-    """Every weight of the language model has changed between the versions: without that, the test would show nothing."""
+    """Every weight of the language model has changed between the versions, without which the test would show nothing."""
     first, last = (torch.load(folder / f"worker-{version}.pt")["tensors"] for version in (VERSIONS[0], VERSIONS[-1]))
     unchanged = {name for name, tensor in last.items() if torch.equal(tensor, first[name])}
     assert unchanged == {name for name in last if is_no_text_weight(name)}
 
 
 def is_no_text_weight(name: str) -> bool:
-    """What text does not train: the vision tower, each layer's output scale (a buffer), and scales that are all ones."""
+    """What text does not train: the vision tower, layers' scales (buffers), experts' (all ones)."""
     return "vision" in name or name.endswith(("layer_scalar", "per_expert_scale"))
