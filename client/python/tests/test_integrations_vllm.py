@@ -198,8 +198,12 @@ def test_a_pull_that_fails_leaves_the_model(worker: Worker, service: Any) -> Non
 
 def test_what_the_model_refuses_comes_out(worker: Worker, service: Any) -> None:
     publish(service.address, 1, {**weights(1), "unknown": torch.zeros(1)})
-    with pytest.raises(ValueError, match="unknown"):
+    with pytest.raises((refit.RefitError, ValueError), match="unknown") as raised:
         update(worker, 1)
+    if _reload_module() is None and not worker._owns_reload:  # nothing to ask beforehand, no checkpoint to go back to
+        assert "torn" in str(raised.value)
+        with pytest.raises(refit.FailedPrecondition, match="torn"):
+            worker.model()
     publish(service.address, 2, weights(2))
     update(worker, 2)
     assert all_same(worker.model.values(), weights(2))

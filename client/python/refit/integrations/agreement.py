@@ -17,7 +17,7 @@ Problems = Dict[int, str]  # what went wrong, by rank
 
 _ABSENT = b"-"  # no value of a key
 _SILENT = "no answer"
-_UNTOUCHED = "the engine's weights are untouched; send the update again"
+UNTOUCHED = "the engine's weights are untouched; send the update again"
 _POLL_SECONDS = 0.01
 _LONGEST_WORDS = 2000
 
@@ -39,33 +39,38 @@ class Agreement:
         self._rounds = [_Rounds(ranks) for ranks in map(_ranks_of, groups) if len(ranks) > 1]
         self._deadline = deadline
 
-    def settle(self, failure: Optional[BaseException], subject: str = "") -> None:
+    def settle(
+        self,
+        failure: Optional[BaseException],
+        subject: str = "",
+        *,
+        deadline: Optional[float] = None,
+        way_out: str = UNTOUCHED,
+    ) -> None:
         """Returns if no rank has failed. Each rank calls this once per update, after its pull and before it touches a weight.
 
         Args:
             failure: what went wrong on this rank, if anything did.
             subject: what this rank is about to load, such as "version 42": ranks with different ones do not agree.
+            deadline: of this update, in the place of the usual one.
+            way_out: how the error ends.
         Raises:
             BaseException: this rank's own failure, as it was given.
             FailedPrecondition: naming the other ranks that failed, and why.
             DeadlineExceeded: naming the ranks that did not answer in time.
         """
+        seconds = self._deadline if deadline is None else deadline
         begin = time.monotonic()
         problems: Problems = {}
         for index, rounds in enumerate(self._rounds):
             if failure is not None:
                 problems[rounds.rank] = _words(failure)
-            until = begin + self._deadline * (index + 1) / len(self._rounds)
+            until = begin + seconds * (index + 1) / len(self._rounds)
             problems = rounds.settle(problems, subject, until)
         if failure is not None:
             raise failure
         if problems:
-            raise self._error(problems)
-
-    def _error(self, problems: Problems) -> RefitError:
-        told = "; ".join(f"rank {rank}: {words}" for rank, words in sorted(problems.items()))
-        kind = DeadlineExceeded if _SILENT in problems.values() else FailedPrecondition
-        return kind(f"not all ranks of the engine can load it within {self._deadline} s: {told}; {_UNTOUCHED}")
+            raise _error(problems, seconds, way_out)
 
 
 class _Rounds:
@@ -150,6 +155,12 @@ def _verdict(votes: Dict[int, Any]) -> Problems:
     if not problems and len({vote["subject"] for vote in votes.values()}) > 1:
         problems = {rank: f"it has {vote['subject'] or 'something unnamed'}" for rank, vote in votes.items()}
     return problems
+
+
+def _error(problems: Problems, seconds: float, way_out: str) -> RefitError:
+    told = "; ".join(f"rank {rank}: {words}" for rank, words in sorted(problems.items()))
+    kind = DeadlineExceeded if _SILENT in problems.values() else FailedPrecondition
+    return kind(f"not all ranks of the engine can load it within {seconds:g} s: {told}; {way_out}")
 
 
 def _words(failure: BaseException) -> str:

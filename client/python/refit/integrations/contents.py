@@ -24,7 +24,7 @@ class Contents:
         Args:
             allow_partial: a version may lack some of them, or bring new ones; dtypes and shapes stay the same.
         """
-        self._allow_partial = allow_partial
+        self.allow_partial = allow_partial
         self._known: Dict[str, Kind] = {}
         self._by_version = 0
 
@@ -49,7 +49,7 @@ class Contents:
         for name, kind in kinds.items():
             if self._known.get(name, kind) != kind:
                 raise self._wrong(version, name, f"expected {_words(self._known[name])}, got {_words(kind)}")
-        if self._allow_partial:
+        if self.allow_partial:
             return
         missing = [name for name in self._known if name not in kinds]
         if missing:

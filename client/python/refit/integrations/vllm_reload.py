@@ -1,46 +1,156 @@
 """How vLLM loads weights into a model that runs already.
 
-After its first load vLLM may keep weights in its kernels' own layout. Its layerwise reload (from vLLM 0.16 on) takes
-those in the checkpoint's layout again; older versions have load_weights alone.
+After its first load vLLM may keep weights in its kernels' own layout. Its layerwise reload (from vLLM 0.16 on) takes those
+in the checkpoint's layout again: it puts the model on meta, runs the model's own loaders there to see what they take,
+and fills a layer once all of it has come. Here no layer is filled before all of the version has been through the
+loaders, so that whatever they refuse leaves the model as it was. Older versions have load_weights alone.
 """
 
 from __future__ import annotations
 
 import importlib
 from contextlib import nullcontext
-from typing import Any, Callable, ContextManager, Iterable, Optional
+from typing import Any, Callable, ContextManager, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
+
+Pair = Tuple[str, Any]
+
+# Below all that a layer may count to, so that vLLM does not take it for complete.
+_HELD = -(2**62)
 
 
-def on_device(device: Any) -> ContextManager[Any]:
-    """Around the three below: where older versions make a layer's new tensors. None: torch's default."""
-    if device is None:
-        return nullcontext()
-    import torch
+class Slot(NamedTuple):
+    """A place in the model that a loader filled: a parameter, or the part of it that further arguments name."""
 
-    return torch.device(device)  # type: ignore[return-value]
+    layer: str
+    parameter: str
+    part: Tuple[Any, ...]  # such as ("k",), or an expert and its matrix
 
-
-def begin(model: Any) -> None:
-    """From here on the model has no weights of its own, until finish(): call it when all new ones are at hand."""
-    initialize = _reload_function("initialize_layerwise_reload")
-    if initialize is not None:
-        initialize(model)
+    def __str__(self) -> str:
+        name = f"{self.layer}.{self.parameter}" if self.layer else self.parameter
+        return f"{name} ({', '.join(map(str, self.part))})" if self.part else name
 
 
-def load(model: Any, weights: Iterable[Any]) -> None:
-    """(name, tensor) pairs under the checkpoint's names, all or some of them."""
-    with _without_mtp_check():
-        model.load_weights(iter(weights))
+class Reload:
+    """One load, in two steps: prepare(), and then commit() or abandon(). In between the model has no weights of its own,
+    and must not run. For one thread."""
+
+    def __init__(self, model: Any, model_config: Any, device: Any = None):
+        """
+        Args:
+            device: where older versions make a layer's new tensors; None: torch's default.
+        """
+        self._model = model
+        self._model_config = model_config
+        self._device = device
+        self._layers: List[Tuple[str, Any, Any]] = []  # (name, layer, vLLM's LayerReloadingInfo)
+        self._held: List[Pair] = []
+
+    @staticmethod
+    def can_prepare() -> bool:
+        """This vLLM has a layerwise reload of the form that is known here. Without, prepare() checks nothing."""
+        info = getattr(_module("vllm.model_executor.model_loader.reload.types"), "LayerReloadingInfo", None)
+        known = {"load_numel", "load_numel_total", "loaded_weights", "kernel_tensors"}
+        return info is not None and known <= set(getattr(info, "__dataclass_fields__", ()))
+
+    def prepare(self, weights: Iterable[Pair]) -> None:
+        """Gives (name, tensor) pairs to the model's loaders, which write nothing yet. What they raise comes out: abandon()
+        then. Keeps the tensors until commit() or abandon()."""
+        if not self.can_prepare():
+            self._held = list(weights)
+            return
+        with self._on_device():
+            _reload_function("initialize_layerwise_reload")(self._model)
+            self._layers = list(_loading_layers(self._model))
+            for _, _, info in self._layers:
+                info.load_numel = _HELD
+            self._load(weights)
+
+    def filled(self) -> Set[Slot]:
+        """What the loaders took, after prepare()."""
+        return {
+            Slot(name, parameter, _part(arguments))
+            for name, _, info in self._layers
+            for parameter, arguments in info.loaded_weights
+        }
+
+    def unfilled(self) -> List[str]:
+        """Parameters that got nothing, and linear layers that got less than they have, after prepare(). Parameters of
+        attention (scales, which have defaults) and tied ones that came under another name do not count."""
+        linear = getattr(_module("vllm.model_executor.layers.linear"), "LinearBase", ())
+        is_attention = _is_attention()
+        whole = {
+            id(info.kernel_tensors[0].get(parameter))
+            for _, _, info in self._layers
+            for parameter in {name for name, _ in info.loaded_weights}
+        }
+        missing = []
+        for name, layer, info in self._layers:
+            if is_attention(layer):
+                continue
+            came = {parameter for parameter, _ in info.loaded_weights}
+            nothing = [p for p, own in info.kernel_tensors[0].items() if p not in came and id(own) not in whole]
+            missing += [f"{name}.{p}" for p in nothing if not p.startswith("_")]
+            if not nothing and came and isinstance(layer, linear) and info.load_numel - _HELD < info.load_numel_total:
+                missing.append(f"{name} ({info.load_numel - _HELD} of {info.load_numel_total} elements)")
+        return missing
+
+    def commit(self) -> None:
+        """Fills the model. If it raises, layers have weights of both versions; abandon(), and load another version."""
+        with self._on_device():
+            if not self.can_prepare():
+                self._load(self._held)
+                return
+            for _, _, info in self._layers:
+                info.load_numel -= _HELD
+                # vLLM's finalize passes over a layer whose count is full: it expects that to have been filled before.
+                info.load_numel_total = info.load_numel + 1
+            _reload_function("finalize_layerwise_reload")(self._model, self._model_config)
+        self._layers = []
+
+    def abandon(self) -> None:
+        """Gives every layer that is not filled yet its former weights back. Idempotent; does nothing after commit()."""
+        place = getattr(_module("vllm.model_executor.model_loader.reload.layerwise"), "_place_kernel_tensors", None)
+        for _, layer, info in self._layers:
+            if info.can_load():
+                place(layer, info)  # type: ignore[misc]
+                info.reset()
+        if self._layers:
+            self._model._do_torchao_reload = getattr(self._model, "_original_do_torchao_reload", False)
+        self._layers, self._held = [], []
+
+    def _load(self, weights: Iterable[Pair]) -> None:
+        with _without_mtp_check():
+            self._model.load_weights(iter(weights))
+
+    def _on_device(self) -> ContextManager[Any]:
+        if self._device is None:
+            return nullcontext()
+        import torch
+
+        return torch.device(self._device)  # type: ignore[return-value]
 
 
-def finish(model: Any, model_config: Any) -> None:
-    finalize = _reload_function("finalize_layerwise_reload")
-    if finalize is not None:
-        finalize(model, model_config)
+def _loading_layers(model: Any) -> Iterator[Tuple[str, Any, Any]]:
+    info_of = getattr(_module("vllm.model_executor.model_loader.reload.layerwise"), "get_layerwise_info")
+    for name, layer in model.named_modules():
+        info = info_of(layer)
+        if info.can_load():
+            yield name, layer, info
 
 
-def _reload_function(name: str) -> Optional[Callable[..., Any]]:
-    return getattr(_module("vllm.model_executor.model_loader.reload"), name, None)
+def _part(arguments: Any) -> Tuple[Any, ...]:
+    """What a loader was told besides the parameter and the tensor."""
+    return tuple(value for value in arguments.arguments.values() if isinstance(value, (str, int)) and value is not True)
+
+
+def _is_attention() -> Callable[[Any], bool]:
+    function = getattr(_module("vllm.model_executor.layers.attention"), "is_deferred_attention_layer", None)
+    return function if function is not None else lambda layer: "attention" in type(layer).__name__.lower()
+
+
+def _reload_function(name: str) -> Callable[..., Any]:
+    function: Callable[..., Any] = getattr(_module("vllm.model_executor.model_loader.reload"), name)
+    return function
 
 
 def _without_mtp_check() -> ContextManager[Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Dict, Iterable, Iterator, List, Optional, Tuple
 
-from refit.errors import InvalidArgument
+from refit.errors import DeadlineExceeded, InvalidArgument
 from refit.integrations.hosting import Hosting
 from refit.integrations.runs import begin_run
+from refit.integrations.vllm_control import Control
 from refit.publisher import Publisher
 
 try:
@@ -17,6 +20,9 @@ except ImportError as error:
         f"refit's trainer engine needs vLLM >= 0.28, with TrainerWeightTransferEngine: {error}; refit.Publisher needs "
         "none"
     ) from error
+
+
+_log = logging.getLogger("vllm.refit")
 
 
 @dataclass
@@ -31,6 +37,13 @@ class RefitTrainerInitInfo(TrainerInitInfo):
         model, adapter: as refit.Publisher's.
         dtype: what floating-point tensors are cast to; None: no cast.
         timeout: patience of the workers for each word of the service, seconds.
+        deadline: how long an update may hold the engine for a version that has not come whole, seconds.
+        stage_timeout: how long send_weights() waits for the workers to have pulled a version beside the engine, seconds,
+            before it has them install it all the same. 0: workers pull it in the update, while the engine stands still.
+        pause: vLLM's "keep", "wait" or "abort": no request runs during an update. "": they go on, and an answer may come
+            of two versions, never of a mixture of their weights.
+        reset_caches: prefix, multimodal and encoder caches are emptied after each update; requests under way compute their
+            prefixes anew.
         channel: options of connections, on both sides: transport, ca, token_file, ...; see refit.Publisher.
     """
 
@@ -44,6 +57,10 @@ class RefitTrainerInitInfo(TrainerInitInfo):
     adapter: str = "identity"
     dtype: Optional[str] = None
     timeout: float = 60.0
+    deadline: float = 120.0
+    stage_timeout: float = 120.0
+    pause: str = ""
+    reset_caches: bool = True
     channel: Dict[str, Any] = field(default_factory=dict)
 
 
@@ -78,12 +95,23 @@ class RefitTrainerWeightTransferEngine(TrainerWeightTransferEngine[RefitTrainerI
         self._epoch, self.next_version = begin_run(
             address, info.first_version, model=info.model, channel=info.channel
         )
+        self._info = info
+        self._control = Control(self.client, timeout=info.deadline)
+        self._has_failed = False
         self.client.init_weight_transfer_engine(
-            {"address": address, "model": info.model, "timeout": info.timeout, "channel": info.channel}
+            {
+                "address": address,
+                "model": info.model,
+                "timeout": info.timeout,
+                "deadline": info.deadline,
+                "ahead": info.stage_timeout > 0,
+                "channel": info.channel,
+            }
         )
 
     def send_weights(self) -> None:
-        """One version, on every rank: pushed and committed by rank 0, then loaded by all workers.
+        """One version, on every rank: pushed and committed by rank 0, then loaded by all workers. Those pull it meanwhile,
+        beside their engines. After a failure the next call works.
 
         Raises:
             InvalidArgument, NotFound, FailedPrecondition: naming the tensor in which the source's metadata and
@@ -106,9 +134,39 @@ class RefitTrainerWeightTransferEngine(TrainerWeightTransferEngine[RefitTrainerI
             number, dtype=self._dtype, declare=declared, rank=0, world=1, trainer_epoch=self._epoch
         ) as version:
             version.push(pairs)
-        self.client.start_weight_update()
+        self._await_stages(number)
+        with self._control.paused(self._info.pause):
+            self._update(number)
+            if self._info.reset_caches:
+                self._control.reset_caches()
+
+    def _await_stages(self, number: int) -> None:
+        """Until no worker of the fleet is still pulling. One that stays behind tells in the update what it lacks."""
+        if self._info.stage_timeout > 0:
+            try:
+                self._publisher.wait_for_workers(
+                    number, all=True, phase="staged", timeout=self._info.stage_timeout, trainer_epoch=self._epoch
+                )
+            except DeadlineExceeded as error:
+                _log.warning("refit: version %d is installed, although not all have it staged: %s", number, error)
+
+    def _update(self, number: int) -> None:
+        self._start()
+        self._has_failed = True
         self.client.update_weights({"version": number, "trainer_epoch": self._epoch})
         self.client.finish_weight_update(weight_version=str(number))
+        self._has_failed = False
+
+    def _start(self) -> None:
+        """After an update that failed, a server may hold that it still goes on."""
+        try:
+            self.client.start_weight_update()
+        except Exception:
+            if not self._has_failed:
+                raise
+            with suppress(Exception):  # it is this one's purpose to end what failed
+                self.client.finish_weight_update()
+            self.client.start_weight_update()
 
     def shutdown(self) -> None:
         if self.is_sender:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterable, Optional
 
-from refit.errors import FailedPrecondition
-from refit.integrations import vllm_reload
-from refit.subscriber import PulledVersion, Subscriber
+from refit.errors import FailedPrecondition, InvalidArgument
+from refit.integrations import vllm_ranks
+from refit.integrations.agreement import Agreement
+from refit.integrations.ahead import Ahead
+from refit.integrations.vllm_install import Installer, agreement_of
 
 try:
     from vllm.distributed.weight_transfer.base import (
@@ -21,6 +25,8 @@ except ImportError as error:
         "versions take --worker-extension-cls refit.integrations.vllm.RefitWorkerExtension"
     ) from error
 
+_log = logging.getLogger("vllm.refit")
+
 
 @dataclass
 class RefitInitInfo(WeightTransferInitInfo):
@@ -30,6 +36,11 @@ class RefitInitInfo(WeightTransferInitInfo):
         address: of the service.
         model: whose versions.
         timeout: patience for each word of the service, seconds.
+        deadline: how long the engine may stand still for a version that has not come whole, seconds. What is pulled ahead
+            goes on after that: the next update finds it.
+        ahead: each new version is pulled beside the engine while it is pushed, so that an update has only to load it. False
+            saves the host's memory for one version, where the service is on another host.
+        allow_partial: versions may lack tensors of the model, whose former values then stay.
         channel: options of the connection: transport, ca, token_file, ...; see refit.Subscriber. Files are the
             workers'.
     """
@@ -37,7 +48,16 @@ class RefitInitInfo(WeightTransferInitInfo):
     address: str
     model: str = "default"
     timeout: float = 60.0
+    deadline: float = 120.0
+    ahead: bool = True
+    allow_partial: bool = False
     channel: Dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.address, str) or not self.address:
+            raise InvalidArgument(f"init_info: address {self.address!r}: expected the service's, such as 'host:50051'")
+        _check_seconds("init_info: timeout", self.timeout)
+        _check_seconds("init_info: deadline", self.deadline)
 
 
 @dataclass
@@ -45,75 +65,120 @@ class RefitUpdateInfo(WeightTransferUpdateInfo):
     """Attributes:
     version: which one to load; it is committed, or being pushed.
     trainer_epoch: only of this run of the trainer.
+    deadline: as RefitInitInfo's, for this update.
     """
 
     version: int
     trainer_epoch: Optional[int] = None
+    deadline: Optional[float] = None
+
+    def __post_init__(self) -> None:
+        _check_number("version", self.version)
+        if self.trainer_epoch is not None:
+            _check_number("trainer_epoch", self.trainer_epoch)
+        if self.deadline is not None:
+            _check_seconds("update_info: deadline", self.deadline)
 
 
 class RefitWeightTransferEngine(WeightTransferEngine[RefitInitInfo, RefitUpdateInfo]):
-    """Pulls a version, all of it and verified, and only then begins to load it: a pull that fails leaves the model as
-    it was (before vLLM 0.23 the worker itself begins before the pull).
+    """Each version is pulled beside the engine, all of it and verified. An update checks it against the model, on all ranks,
+    and only then loads it, whole, before it returns: there is nothing for finish_weight_update() to do, and no step of the
+    engine ever meets a model that is half loaded.
 
     Constructed as the installed vLLM does it: (config, parallel_config), and a model, or a vllm_config, in newer
-    versions.
+    versions. For vLLM up to 0.22 see receive_weights().
     """
 
     init_info_cls = RefitInitInfo
     update_info_cls = RefitUpdateInfo
 
-    _subscriber: Optional[Subscriber] = None
-    _timeout = 60.0
-    _is_reloading = False
+    _ahead: Optional[Ahead] = None
+    _deadline = 0.0
+    _agreement: Optional[Agreement] = None
+    _allow_partial = False
+    _has_voted = False
 
     def init_transfer_engine(self, init_info: RefitInitInfo) -> None:
         """Raises refit.Unavailable, naming the address, if there is no service."""
         self.shutdown()
-        self._subscriber = Subscriber(init_info.address, model=init_info.model, **init_info.channel)
-        self._timeout = init_info.timeout
+        self._ahead = Ahead(
+            init_info.address,
+            model=init_info.model,
+            timeout=init_info.timeout,
+            is_ahead=init_info.ahead,
+            channel=init_info.channel,
+        )
+        self._deadline = init_info.deadline
+        if self._agreement is None:
+            self._agreement = agreement_of(self.parallel_config)
+        self._allow_partial = init_info.allow_partial
+        self._installer().learn()
 
-    def start_weight_update(self, *_: Any, **__: Any) -> None:
-        self._is_reloading = False
+    def start_weight_update(self) -> None:
+        """Nothing: the engine goes on until the version is there."""
+
+    def update_weights(self, update_info: Dict[str, Any]) -> None:
+        """What vLLM's worker calls. Either all ranks load the version or none.
+
+        Raises:
+            refit.RefitError: as receive_weights(); where there are several ranks, on the last one only. vLLM's executor
+                (0.32) leaves unread what ranks answer behind the first that failed, and would take it for the answer to its
+                next call.
+        """
+        self._has_voted = False
+        try:
+            try:
+                self.receive_weights(self.parse_update_info(update_info))
+            except BaseException as error:
+                if self._agreement is not None and not self._has_voted:
+                    self._agreement.settle(error, deadline=self._deadline)  # the other ranks wait for word of this one
+                raise
+        except Exception as error:
+            if vllm_ranks.is_last() or not _end_update(sys._getframe(1).f_locals.get("self")):
+                raise
+            _log.warning("refit: the update failed, as the last rank tells: %s", error)
 
     def receive_weights(
         self, update_info: RefitUpdateInfo, load_weights: Optional[Callable[[Iterable[Any]], Any]] = None
     ) -> None:
         """
         Args:
-            load_weights: the worker's, up to vLLM 0.22, which has begun a reload itself.
+            load_weights: the worker's, up to vLLM 0.22, which has begun a reload itself: there a pull that fails leaves the
+                model without weights until the next update.
         Raises:
-            refit.RefitError: as refit.Subscriber.pull().
+            refit.RefitError: as Installer.install().
         """
-        if self._subscriber is None:
+        if self._ahead is None:
             raise FailedPrecondition("the engine is not initialised: init_transfer_engine() comes first")
-        version = self._subscriber.pull(
-            update_info.version, trainer_epoch=update_info.trainer_epoch, idle_timeout=self._timeout
+        deadline = self._deadline if update_info.deadline is None else update_info.deadline
+        take = self._ahead.take(update_info.version, update_info.trainer_epoch, deadline)
+        self._has_voted = True
+        installed = self._installer().install(
+            take, self._ahead.pull, deadline=deadline, allow_partial=self._allow_partial, load=load_weights
         )
-        if load_weights is not None:
-            load_weights(list(version))
-            return
-        self._load(version)
-
-    def _load(self, version: PulledVersion) -> None:
-        """Layers that a failure left without new weights get their old ones back."""
-        try:
-            if not self._is_reloading:
-                self._is_reloading = True
-                vllm_reload.begin(self.model)
-            vllm_reload.load(self.model, version)
-        except BaseException:
-            self.finish_weight_update()
-            raise
+        if vllm_ranks.is_last():
+            _log.info("refit: %s", installed)
 
     def finish_weight_update(self) -> None:
-        if self._is_reloading:
-            self._is_reloading = False
-            vllm_reload.finish(self.model, self.model_config)
+        """Nothing: an update is whole when it returns."""
 
     def shutdown(self) -> None:
-        if self._subscriber is not None:
-            self._subscriber.close()
-        self._subscriber = None
+        if self._ahead is not None:
+            self._ahead.close()
+        self._ahead = None
+
+    def _installer(self) -> Installer:
+        """Of the model that vLLM has set as this update's target."""
+        model = getattr(self, "model", None)  # vLLM up to 0.21 keeps it to itself
+        installers: Dict[int, Installer] = self.__dict__.setdefault("_installers", {})
+        if id(model) not in installers:
+            installers[id(model)] = Installer(
+                model,
+                getattr(self, "model_config", None),
+                getattr(self, "vllm_config", None),
+                agreement=self._agreement,
+            )
+        return installers[id(model)]
 
     @staticmethod
     def trainer_send_weights(iterator: Iterable[Any], trainer_args: Dict[str, Any]) -> None:
@@ -129,3 +194,25 @@ class RefitWeightTransferEngine(WeightTransferEngine[RefitInitInfo, RefitUpdateI
         with Publisher(trainer_args["address"], **publisher) as connection:
             with connection.version(trainer_args["version"], **trainer_args.get("options", {})) as version:
                 version.push(iterator)
+
+
+def _end_update(worker: Any) -> bool:
+    """Clears the mark of an update under way that a worker of vLLM's keeps, as it does itself if update_weights raises.
+    False: it has none of this name."""
+    if not hasattr(worker, "_weight_update_active"):
+        return False
+    worker._weight_update_active = False
+    return True
+
+
+def _check_number(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**64:
+        raise InvalidArgument(
+            f"update_info: {name} {value!r}: expected a whole number below 2^64; all workers must load the same, so there is no "
+            "'latest'"
+        )
+
+
+def _check_seconds(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise InvalidArgument(f"{name} {value!r}: expected seconds, above 0")
