@@ -24,9 +24,10 @@ import datetime, json, torch.distributed as dist
 from refit.integrations.agreement import Agreement
 rank, world = int(sys.argv[1]), int(sys.argv[2])
 dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{sys.argv[3]}", rank=rank, world_size=world)
-mine = [(g, ranks) for g, ranks in ((dist.new_group(r, backend="gloo"), r) for r in json.loads(sys.argv[4])) if rank in ranks]
+made = [(dist.new_group(ranks, backend="gloo"), ranks) for ranks in json.loads(sys.argv[4])]
+mine = [group for group, ranks in made if rank in ranks]
 deadline = float(sys.argv[6])
-agreement = Agreement([g for g, _ in mine], deadline)
+agreement = Agreement(mine, deadline)
 said = []
 for step in json.loads(sys.argv[5]):
     dist.barrier()
@@ -36,7 +37,7 @@ for step in json.loads(sys.argv[5]):
     begin, kind, message = time.monotonic(), "", ""
     try:
         if failure == "restarted":
-            agreement = Agreement([g for g, _ in mine], deadline)
+            agreement = Agreement(mine, deadline)
         if failure != "absent":
             agreement.settle(refit.NotFound(failure) if failure not in ("", "late", "restarted") else None, subject)
     except refit.RefitError as error:

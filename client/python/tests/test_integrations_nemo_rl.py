@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import socket
 from typing import Any, Dict, List
 
 import pytest
@@ -12,6 +13,7 @@ from stand_ins import assert_fits
 from stand_ins.nemo_rl import CheckpointEngine, Refit
 
 import refit
+from refit.integrations.hosting import Hosting
 from refit.integrations.nemo_rl import RefitCheckpointEngine
 
 BACKEND = "refit.integrations.nemo_rl:RefitCheckpointEngine"
@@ -116,6 +118,92 @@ def test_a_generator_that_raises_aborts_the_version(service: Any) -> None:
         asyncio.run(refit_.policies[0].send_weights(broken()))
     with pytest.raises(refit.NotFound):
         refit.Subscriber(service.address).pull()
+
+
+def broken(first: int = 0) -> Any:
+    """A generator that raises after so many tensors."""
+    yield from list(weights().items())[:first]
+    raise RuntimeError("a collective failed")
+
+
+async def send_and_receive(refit_: Refit, tensors: Any) -> List[Any]:
+    """What send_weights() and receive_weight_batches() gave; exceptions too."""
+    received = asyncio.ensure_future(receive(refit_.rollouts[0]))
+    return await asyncio.gather(refit_.policies[0].send_weights(tensors), received, return_exceptions=True)
+
+
+@pytest.mark.parametrize("before", [0, 1])
+@pytest.mark.parametrize("first", [0, 2])
+def test_a_refit_that_fails_before_its_push_is_told_at_once_on_both_sides(
+    service: Any, before: int, first: int
+) -> None:
+    refit_ = Refit(BACKEND, 1 << 20, policies=1, rollouts=1, address=service.address)
+    for seed in range(before):  # the first one is gathered, those after it are streamed
+        round_trip(refit_, [weights(seed).items()])
+    sent, received = asyncio.run(asyncio.wait_for(send_and_receive(refit_, broken(first)), 20))
+    assert isinstance(sent, RuntimeError)
+    assert isinstance(received, refit.RefitError) and "a collective failed" in str(received)
+    assert all_same(round_trip(refit_, [weights(5).items()])[0], weights(5))
+
+
+def test_a_refit_that_one_side_never_began_does_not_put_the_other_out_of_step(service: Any) -> None:
+    refit_ = Refit(BACKEND, 1 << 20, policies=1, rollouts=1, address=service.address)
+    round_trip(refit_, [weights(0).items()])
+
+    async def next_one() -> List[Any]:
+        left = asyncio.ensure_future(receive(refit_.rollouts[0]))  # the policy fails before it sends
+        await asyncio.sleep(0.2)
+        received = asyncio.ensure_future(receive(refit_.rollouts[0]))
+        await asyncio.sleep(0.2)
+        await refit_.policies[0].send_weights(iter(weights(1).items()))
+        return await asyncio.gather(left, received, return_exceptions=True)
+
+    left, received = asyncio.run(asyncio.wait_for(next_one(), 20))
+    assert isinstance(left, refit.Aborted) and "anew" in str(left)
+    assert all_same(dict(pair for batch in received for pair in batch), weights(1))
+
+
+def test_a_version_unlike_those_before_is_given_to_no_model(service: Any) -> None:
+    refit_ = Refit(BACKEND, 1 << 20, policies=1, rollouts=1, address=service.address)
+    round_trip(refit_, [weights(0).items()])
+    less = weights(1)
+    less.pop("model.layers.0.scale")
+    for again in range(2):  # the sender notices, and takes it for meant when it comes again; the receiver does not
+        sent, received = asyncio.run(send_and_receive(refit_, iter(less.items())))
+        assert isinstance(received, refit.RefitError) and received.version == 2 + again
+        assert (sent is None) == bool(again)
+    assert isinstance(received, refit.InvalidArgument) and received.tensor == "model.layers.0.scale"
+    sent, received = asyncio.run(send_and_receive(refit_, iter(weights(2).items())))  # noticed by the sender again
+    assert isinstance(sent, refit.RefitError)
+    assert all_same(round_trip(refit_, [weights(3).items()])[0], weights(3))
+
+
+def test_a_part_is_given_if_it_is_meant(service: Any) -> None:
+    refit_ = Refit(BACKEND, 1 << 20, policies=1, rollouts=1, address=service.address, allow_partial=True)
+    round_trip(refit_, [weights(0).items()])
+    less = {"model.layers.0.scale": weights(1)["model.layers.0.scale"]}
+    asyncio.run(send_and_receive(refit_, iter(less.items())))  # the sender notices
+    sent, received = asyncio.run(send_and_receive(refit_, iter(less.items())))
+    assert sent is None and all_same(dict(received[0]), less)
+
+
+def test_a_service_that_is_gone_ends_the_wait() -> None:
+    refit_ = Refit(BACKEND, 1 << 20, policies=1, rollouts=1)
+    refit_.policies[0].finalize()  # its process ended
+    with pytest.raises(refit.Unavailable):
+        asyncio.run(asyncio.wait_for(receive(refit_.rollouts[0]), 30))
+
+
+def test_a_port_that_was_taken_meanwhile_is_not_asked_for_again() -> None:
+    hosting = Hosting()
+    host, _, port = hosting.reserve().rpartition(":")
+    with socket.socket() as other:
+        other.bind((host, int(port)))
+        other.listen()
+        with pytest.raises(refit.RefitError, match=port):
+            hosting.start()
+        assert hosting.start() != f"{host}:{port}"
+    hosting.close()
 
 
 def test_connecting_anew_brings_all_to_one_count(service: Any) -> None:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import base64
+import collections
+import importlib
 import importlib.util
 import json
+import pathlib
 import pickle
+import socket
 import subprocess
 import sys
-from typing import Any, Dict
+import time
+from typing import Any, Callable, Dict, List
 
 import pytest
 from integrations_support import all_same, publish, torch, weights
+from processes import start
+from sglang_model import StackedModel, checkpoint
 
 import refit
-from refit.integrations.sglang import DESCRIPTOR, LOADER, descriptor, load, update_request
+from refit.integrations import sglang_worker
+from refit.integrations.sglang import DESCRIPTOR, LOADER, descriptor, load, register, update_request
 
 
 class Model:
@@ -63,12 +71,237 @@ def test_what_is_no_descriptor_is_refused(named_tensors: Any, reason: str) -> No
 
 
 def test_a_descriptor_is_checked_where_it_is_made(service: Any) -> None:
-    with pytest.raises(refit.InvalidArgument, match="'latest': expected a number"):
+    with pytest.raises(refit.InvalidArgument, match="'latest': expected a whole number"):
         descriptor("host:1", "latest")  # type: ignore[arg-type]
     with pytest.raises(refit.InvalidArgument, match="version 1: .*JSON"):
         descriptor("host:1", 1, filter=object())
     with pytest.raises(refit.InvalidArgument, match="unheard_of"):
         load(Model(), descriptor(service.address, 1, unheard_of=1))
+
+
+@pytest.mark.parametrize("version", ["latest", None, -1, 9.0, True, 2**70, "42"])
+def test_a_version_is_a_number(version: Any) -> None:
+    with pytest.raises(refit.InvalidArgument) as raised:
+        descriptor("host:1", version)
+    assert repr(version) in str(raised.value) and "whole number" in str(raised.value)
+    text = json.dumps({"address": "host:1", "version": version, "options": {}})
+    with pytest.raises(refit.InvalidArgument, match="whole number"):
+        load(Model(), [(DESCRIPTOR, torch.tensor(list(text.encode()), dtype=torch.uint8))])
+
+
+def changed(value: float, change: Callable[[Dict[str, Any]], Any]) -> Dict[str, Any]:
+    tensors = checkpoint(value)
+    change(tensors)
+    return tensors
+
+
+@pytest.mark.parametrize(
+    "change, tensor, reason",
+    [
+        (lambda w: w.pop("layers.1.k_proj"), "layers.1.k_proj", "missing"),
+        (lambda w: [w.pop(name) for name in list(w) if name.startswith("layers.1.")], "layers.1.q_proj", "and 3 more"),
+        (lambda w: w.update({"layers.2.norm": torch.zeros(4)}), "layers.2.norm", "none of this name"),
+        (lambda w: w.update({"layers.1.norm": torch.zeros(5)}), "layers.1.norm", r"expected F32 \[4\], got F32 \[5\]"),
+        (lambda w: w.update({"layers.1.norm": torch.zeros(4).half()}), "layers.1.norm", "got F16"),
+    ],
+)
+def test_a_version_unlike_those_before_is_refused_and_nothing_is_touched(
+    service: Any, change: Any, tensor: str, reason: str
+) -> None:
+    model = StackedModel()
+    publish(service.address, 1, checkpoint(1))
+    load(model, descriptor(service.address, 1))
+    publish(service.address, 2, changed(2, change))
+    with pytest.raises(refit.InvalidArgument, match=reason) as raised:
+        load(model, descriptor(service.address, 2))
+    assert raised.value.tensor == tensor and raised.value.version == 2 and not raised.value.torn
+    assert model.values() == {1.0}
+    publish(service.address, 3, checkpoint(3))
+    load(model, descriptor(service.address, 3))
+    assert model.values() == {3.0}
+
+
+def test_a_part_is_loaded_if_it_is_meant(service: Any) -> None:
+    model = StackedModel()
+    publish(service.address, 1, checkpoint(1))
+    load(model, descriptor(service.address, 1))
+    publish(service.address, 2, {"layers.0.norm": torch.full((4,), 2.0)})
+    load(model, descriptor(service.address, 2, allow_partial=True))
+    assert model.values() == {1.0, 2.0}
+    load(model, descriptor(service.address, 1, filter="layers.0.norm"))
+    assert model.values() == {1.0}
+    load(model, descriptor(service.address, 1))  # a whole one is as the first one was
+
+
+class Breaks(StackedModel):
+    """Its load_weights raises at a tensor, as often as it is told to."""
+
+    def __init__(self, at: str, after: int, times: int):
+        super().__init__()
+        self._at, self._after, self._times = at, after, times
+
+    def load_weights(self, weights: Any) -> Any:
+        return super().load_weights(self._broken(weights))
+
+    def _broken(self, weights: Any) -> Any:
+        self._after -= 1
+        for name, tensor in weights:
+            if name == self._at and self._after < 0 and self._times > 0:
+                self._times -= 1
+                raise RuntimeError("out of memory")
+            yield name, tensor
+
+
+def test_a_load_that_fails_half_way_leaves_the_version_before(service: Any) -> None:
+    model = Breaks("layers.1.q_proj", after=1, times=1)
+    for version in (1, 2):
+        publish(service.address, version, checkpoint(version))
+    load(model, descriptor(service.address, 1))
+    with pytest.raises(refit.FailedPrecondition, match="out of memory.*has version 1 again, all of it") as raised:
+        load(model, descriptor(service.address, 2))
+    assert raised.value.tensor == "layers.1.q_proj" and raised.value.version == 2 and not raised.value.torn
+    assert model.values() == {1.0}
+    load(model, descriptor(service.address, 2))
+    assert model.values() == {2.0}
+
+
+def test_a_model_that_cannot_go_back_is_torn_until_it_has_a_whole_version(service: Any) -> None:
+    model = Breaks("layers.1.q_proj", after=1, times=2)
+    for version in (1, 2):
+        publish(service.address, version, checkpoint(version))
+    load(model, descriptor(service.address, 1))
+    reason = r"could not be loaded again.*\(torn\): load a whole version"
+    with pytest.raises(refit.FailedPrecondition, match=reason) as raised:
+        load(model, descriptor(service.address, 2))
+    assert raised.value.torn
+    with pytest.raises(refit.FailedPrecondition, match="torn"):
+        load(model, descriptor(service.address, 2, filter="layers.0"))
+    load(model, descriptor(service.address, 2))
+    assert model.values() == {2.0}
+
+
+def test_a_first_version_that_fails_half_way_is_torn(service: Any) -> None:
+    model = StackedModel()
+    publish(service.address, 1, changed(1, lambda w: w.update({"layers.1.norm": torch.zeros(5)})))
+    with pytest.raises(refit.FailedPrecondition, match=r"version 1, tensor layers.1.norm: .*Attempted.*torn") as raised:
+        load(model, descriptor(service.address, 1))
+    assert raised.value.torn and raised.value.tensor == "layers.1.norm"
+    publish(service.address, 2, checkpoint(2))
+    load(model, descriptor(service.address, 2))
+    assert model.values() == {2.0}
+
+
+def test_parameters_that_a_first_version_leaves_are_told_where_the_model_says(service: Any) -> None:
+    model = StackedModel(says=True)
+    publish(service.address, 1, changed(1, lambda w: w.pop("layers.1.norm")))
+    with pytest.raises(refit.FailedPrecondition, match="nothing for the model's layers.1.norm") as raised:
+        load(model, descriptor(service.address, 1))
+    assert raised.value.torn
+    load(model, descriptor(service.address, 1, allow_partial=True))
+
+
+def test_a_service_that_is_gone_is_told_soon() -> None:
+    with refit.serve(memory="64MiB") as gone:
+        address = gone.address
+    begin = time.monotonic()
+    with pytest.raises(refit.RefitError, match=address):
+        load(Model(), descriptor(address, 1))
+    assert time.monotonic() - begin < 15
+
+
+def test_encoded_images_are_forgotten(service: Any, monkeypatch: Any) -> None:
+    class Module:
+        embedding_cache = {"image": 1}
+
+    monkeypatch.setitem(sys.modules, "sglang.srt.managers.mm_schedule", Module)
+    publish(service.address, 1, weights())
+    with pytest.raises(refit.NotFound):
+        load(Model(), descriptor(service.address, 2))
+    assert Module.embedding_cache
+    load(Model(), descriptor(service.address, 1))
+    assert not Module.embedding_cache
+
+
+def test_a_failure_is_an_answer_of_sglangs_worker_and_not_its_end(service: Any) -> None:
+    """The plugin's hook, around what SGLang's updater does."""
+
+    def update(model: Any, named_tensors: Any, load_format: str) -> Any:
+        assert load_format == LOADER
+        load(model, named_tensors)
+        return True, "Success"
+
+    publish(service.address, 1, weights())
+    model = Model()
+    done, words = sglang_worker.answered(update, model, descriptor(service.address, 7), load_format=LOADER)
+    assert not done and "7" in words and model.loaded == {}
+    good = descriptor(service.address, 1)
+    assert sglang_worker.answered(update, model, good, load_format=LOADER) == (True, "Success")
+
+
+RANK = """
+import json, torch, torch.distributed as dist, types
+sys.path.insert(0, sys.argv[5])
+from sglang_model import StackedModel
+from refit.integrations.sglang import descriptor, load
+rank, world, address = int(sys.argv[1]), 2, sys.argv[3]
+dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{sys.argv[2]}", rank=rank, world_size=world)
+group = types.SimpleNamespace(cpu_group=dist.new_group([0, 1], backend="gloo"))
+sys.modules["sglang.srt.distributed.parallel_state"] = types.SimpleNamespace(get_tp_group=lambda: group)
+model = StackedModel()
+parts = StackedModel.load_weights
+said = []
+for step in json.loads(sys.argv[4]):
+    version, broken = step[rank]
+    def load_weights(self, weights):
+        StackedModel.load_weights = parts   # only once
+        parts(self, (pair for pair in weights if broken is None or pair[0] < broken))
+        if broken is not None:
+            raise RuntimeError("out of memory")
+    StackedModel.load_weights = load_weights
+    try:
+        load(model, descriptor(address, version))
+        said.append(["", "", sorted(model.values())])
+    except refit.RefitError as error:
+        said.append([type(error).__name__, str(error), sorted(model.values())])
+    dist.barrier()
+print(json.dumps(said))
+"""
+
+
+def steps_of_two_ranks(address: str) -> List[Any]:
+    """[rank][step] -> [kind, message, what the model has in it]."""
+    for version in (1, 2, 3):
+        publish(address, version, checkpoint(version))
+    steps = [
+        [(1, None), (1, None)],
+        [(2, None), (9, None)],  # one has no such version
+        [(2, None), (1, None)],  # they were told of different ones
+        [(3, None), (3, "layers.1")],  # one fails half-way, and both go back
+        [(3, None), (3, None)],
+    ]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    given = (port, address, json.dumps(steps), pathlib.Path(__file__).parent)
+    running = [start(RANK, rank, *given) for rank in range(2)]
+    said = []
+    for process in running:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        said.append(json.loads(out.splitlines()[-1]))
+    return said
+
+
+def test_all_tensor_parallel_workers_load_a_version_or_none() -> None:
+    with refit.serve(memory="256MiB", retain=3) as service:
+        zero, one = steps_of_two_ranks(service.address)
+    assert zero[0] == one[0] == ["", "", [1.0]]
+    assert zero[1][0] == "FailedPrecondition" and "rank 1: NOT_FOUND" in zero[1][1] and one[1][0] == "NotFound"
+    assert zero[2][0] == one[2][0] == "FailedPrecondition" and "it has version 1" in zero[2][1]
+    assert zero[3][0] == one[3][0] == "FailedPrecondition" and "rank 1" in zero[3][1] and "out of memory" in zero[3][1]
+    for rank in (zero, one):
+        assert [step[2] for step in rank] == [[1.0], [1.0], [1.0], [1.0], [3.0]]
+        assert "has version 1 again" in rank[3][1]
 
 
 def test_a_request_is_json_and_holds_the_descriptor_by_value(service: Any) -> None:
@@ -95,29 +328,59 @@ def test_sglang_reads_a_request_of_an_unrelated_process(service: Any) -> None:
     assert done.returncode == 0 and int(done.stdout.split()[-1]) > 0, done.stderr
 
 
+def sglangs(name: str) -> Any:
+    """The installed SGLang's module."""
+    try:
+        return importlib.import_module(f"sglang.srt.{name}")
+    except Exception as error:  # an installation without its dependencies fails in many ways
+        pytest.skip(f"sglang.srt.{name} cannot be imported: {error!r}")
+
+
 def test_sglangs_own_updater_serialises_it_and_calls_the_loader(service: Any) -> None:
     """Its serialisation (to bytes and back) and its update_weights_from_tensor(), on the CPU."""
-    try:
-        common = importlib.import_module("sglang.srt.utils.common")
-        updater = importlib.import_module("sglang.srt.model_executor.model_runner_components.weight_updater")
-    except Exception as error:  # an installation without its dependencies fails in many ways
-        pytest.skip(f"SGLang's weight updater cannot be imported: {error!r}")
+    common = sglangs("utils.common")
+    updater = sglangs("model_executor.model_runner_components.weight_updater")
     publish(service.address, 1, weights())
     wire = common.MultiprocessingSerializer.serialize(descriptor(service.address, 1))
     named_tensors = common.MultiprocessingSerializer.deserialize(wire)
     model = Model()
-    name = "refit.integrations.sglang.load"
-    assert common.dynamic_import(name) is load
-    _update(updater, model, named_tensors, name)
+    assert common.dynamic_import(LOADER) is load
+    assert _update(updater, model, named_tensors) == (True, "Success")
     assert all_same(model.loaded, weights())
 
 
-def _update(updater: Any, model: Any, named_tensors: Any, name: str) -> None:
+def test_sglangs_own_hooks_make_a_failure_an_answer(service: Any, monkeypatch: Any) -> None:
+    hooks = sglangs("plugins.hook_registry")
+    updater = sglangs("model_executor.model_runner_components.weight_updater")
+    owner = updater.WeightUpdater
+    monkeypatch.setattr(owner, "update_weights_from_tensor", owner.update_weights_from_tensor)  # until the test's end
+    monkeypatch.setattr(hooks.HookRegistry, "_hooks", collections.defaultdict(list))
+    monkeypatch.setattr(hooks.HookRegistry, "_patched", set())
+    monkeypatch.setitem(sys.modules, "sglang.srt.managers.scheduler", object())
+    with pytest.raises(refit.NotFound):  # as it is without the plugin: the scheduler ends
+        _update(updater, Model(), descriptor(service.address, 7))
+    register()
+    hooks.HookRegistry.apply_hooks()
+    done, words = _update(updater, Model(), descriptor(service.address, 7))
+    assert not done and "NOT_FOUND" in words
+
+
+def test_sglangs_own_request_takes_every_field(service: Any) -> None:
+    io_struct = sglangs("managers.io_struct")
+    body = update_request(service.address, 1, tensor_parallel=1)
+    request = io_struct.UpdateWeightsFromTensorReqInput(**body)
+    assert request.flush_cache and request.weight_version == "1"
+    assert io_struct.PauseGenerationReqInput(mode="retract").mode == "retract"
+    assert io_struct.BeginWeightUpdateReqInput() and io_struct.EndWeightUpdateReqInput()
+    assert io_struct.ContinueGenerationReqInput()
+
+
+def _update(updater: Any, model: Any, named_tensors: Any) -> Any:
     """WeightUpdater.update_weights_from_tensor() on the few things that it reads of itself."""
 
     class Self:
         device = "cpu"
-        custom_weight_loaders = [name]
+        custom_weight_loaders = [LOADER]
 
         def get_model(self) -> Any:
             return model
@@ -136,5 +399,4 @@ def _update(updater: Any, model: Any, named_tensors: Any, name: str) -> None:
         patch.setattr(updater, "get_parallel", lambda: Parallel)
         patch.setattr(updater, "_unsupported_derived_weight_cache_error", lambda _: None)
         patch.setattr(updater.torch, "get_device_module", lambda _: Device)
-        ok, message = updater.WeightUpdater.update_weights_from_tensor(Self(), named_tensors, load_format=name)
-    assert ok, message
+        return updater.WeightUpdater.update_weights_from_tensor(Self(), named_tensors, load_format=LOADER)

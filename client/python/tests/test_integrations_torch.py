@@ -90,6 +90,66 @@ def test_a_target_on_meta_is_refused(service: Any) -> None:
         install(service.address, 1, {"weight": torch.zeros(2, 2)}, torch.nn.Linear(2, 2, bias=False, device="meta"))
 
 
+def three() -> Any:
+    """Its second parameter is what a test makes of it."""
+    return torch.nn.ParameterDict({name: torch.nn.Parameter(torch.zeros(4, 3), requires_grad=False) for name in "abc"})
+
+
+def three_of(value: float) -> Dict[str, Any]:
+    return {name: torch.full((4, 3), float(value)) for name in "abc"}
+
+
+@pytest.mark.parametrize(
+    "second, reason",
+    [
+        (lambda: torch.zeros(1, 3).expand(4, 3), "expanded"),
+        (lambda: torch.zeros(4, 3).to_sparse(), "torch.sparse_coo, which cannot be written in place"),
+    ],
+)
+def test_what_cannot_be_written_is_found_before_anything_is(service: Any, second: Any, reason: str) -> None:
+    model = three()
+    model.b = torch.nn.Parameter(second(), requires_grad=False)
+    with pytest.raises(refit.InvalidArgument, match=f"version 1, tensor b: .*{reason}"):
+        install(service.address, 1, three_of(1), model)
+    assert not model.a.any() and not model.c.any()
+
+
+def test_weights_of_inference_mode_are_written(service: Any) -> None:
+    with torch.inference_mode():
+        model = three()
+    install(service.address, 1, three_of(1), model)
+    assert all(bool((parameter == 1).all()) for parameter in model.values())
+
+
+class Fails(torch.nn.Parameter):
+    """Cannot be written, once."""
+
+    times = 1
+
+    def copy_(self, *arguments: Any, **options: Any) -> Any:
+        if Fails.times:
+            Fails.times -= 1
+            raise RuntimeError("out of memory")
+        return super().copy_(*arguments, **options)
+
+
+def test_a_copy_that_fails_tears_the_model_until_a_whole_version_is_in(service: Any) -> None:
+    model = three()
+    Fails.times = 1
+    model._parameters["b"] = Fails(torch.zeros(4, 3), requires_grad=False)
+    installing = install_into(model, strict=False)
+    for version in (1, 2):
+        publish(service.address, version, three_of(version))
+    with pytest.raises(refit.FailedPrecondition, match=r"version 1, tensor b: .*out of memory.*\(torn\)") as raised:
+        installing(refit.Subscriber(service.address).pull(1))
+    assert raised.value.torn and raised.value.tensor == "b"
+    with pytest.raises(refit.InvalidArgument, match="torn"):
+        installing(refit.Subscriber(service.address).pull(2, names=["a"]))
+    installing(refit.Subscriber(service.address).pull(2))
+    assert all(bool((parameter == 2).all()) for parameter in model.values())
+    installing(refit.Subscriber(service.address).pull(1, names=["a"]))
+
+
 def test_follow_installs_each_version(service: Any) -> None:
     model, expected = Model(), new_weights()
     publish(service.address, 1, expected)

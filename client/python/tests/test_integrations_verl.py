@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import time
 from typing import Any, Dict, List, Optional
 
 import pytest
@@ -99,6 +100,57 @@ def test_a_step_that_fails_is_told_on_both_sides(contract: Any, service: Any) ->
     assert isinstance(received, refit.RefitError) and received.version == 2
     assert refit.Subscriber(service.address).pull().number == 1
     assert all_same(step(actors, rollouts, weights(2), 3)[0], weights(2))
+
+
+def test_a_step_that_fails_before_its_push_is_told_at_once_on_both_sides(contract: Any, service: Any) -> None:
+    actors, rollouts = workers(contract, 1, 1, address=service.address)
+
+    class Broken(Dict[str, Any]):
+        def items(self) -> Any:  # type: ignore[override]
+            raise_now = RuntimeError("a collective failed")
+
+            def pairs() -> Any:
+                raise raise_now
+                yield
+
+            return pairs()
+
+    begin = time.monotonic()
+    sent, received = results(actors, rollouts, Broken(), 1)
+    assert time.monotonic() - begin < 20
+    assert isinstance(sent, RuntimeError)
+    assert isinstance(received, refit.RefitError) and "a collective failed" in str(received)
+    assert all_same(step(actors, rollouts, weights(2), 2)[0], weights(2))
+
+
+def test_a_rollout_that_still_waits_for_a_former_step_lets_go_of_it(contract: Any, service: Any) -> None:
+    (actor,), (rollout,) = workers(contract, 1, 1, address=service.address)
+
+    async def receive() -> Dict[str, Any]:
+        return {name: tensor async for name, tensor in rollout.receive_weights(global_steps=1)}
+
+    async def steps() -> List[Any]:
+        connect([actor], [rollout])
+        left = asyncio.ensure_future(receive())  # the actor fails before it sends
+        await asyncio.sleep(0.2)
+        connect([actor], [rollout])
+        received = asyncio.ensure_future(receive())
+        await actor.send_weights(iter(weights(1).items()), global_steps=1)
+        return await asyncio.gather(left, received, return_exceptions=True)
+
+    left, received = asyncio.run(asyncio.wait_for(steps(), 20))
+    assert isinstance(left, refit.Aborted) and all_same(received, weights(1))
+
+
+def test_a_step_that_lacks_a_tensor_is_given_to_no_model(contract: Any, service: Any) -> None:
+    actors, rollouts = workers(contract, 1, 1, address=service.address)
+    step(actors, rollouts, weights(0), 1)
+    less = weights(1)
+    less.pop("model.layers.0.scale")
+    results(actors, rollouts, less, 2)  # noticed by the sender
+    sent, received = results(actors, rollouts, less, 3)
+    assert sent is None
+    assert isinstance(received, refit.InvalidArgument) and received.tensor == "model.layers.0.scale"
 
 
 def test_misuse_is_told(contract: Any) -> None:

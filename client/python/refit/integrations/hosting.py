@@ -39,7 +39,11 @@ class Hosting:
         """
         address = self.reserve()
         if self._service is None:
-            self._service = serve(**{**self._options, "listen": self._listen})
+            try:
+                self._service = serve(**{**self._options, "listen": self._listen})
+            except BaseException:
+                self._listen = ""  # the port may have been taken meanwhile: the next start has another
+                raise
         return address
 
     def close(self) -> None:

@@ -19,9 +19,10 @@ from refit.integrations.sending import Pair, WeightSender
 class RefitCheckpointEngine:
     """One in each policy worker and one in each rollout worker. Not thread-safe.
 
-    Every refit is one version. Both sides count them alike, from the `next_version` that prepare() exchanges, and mean
-    those of one `trainer_epoch`, which prepare() of policy rank 0 decides once: with a service that has had others
-    before, this run goes on above them, and takes nothing of theirs.
+    Every refit is one version. Policy workers count them, from the `next_version` that prepare() exchanges; rollout workers
+    take what the service announces after the last that they took. All mean those of one `trainer_epoch`, which prepare()
+    of policy rank 0 decides once: with a service that has had others before, this run goes on above them, and takes
+    nothing of theirs.
     """
 
     # The rollout worker need not empty its CUDA cache after a load: nothing of the transfer stays there.
@@ -41,6 +42,7 @@ class RefitCheckpointEngine:
         sharded: Optional[bool] = None,
         device: Any = "auto",
         timeout: float = 600.0,
+        allow_partial: bool = False,
         channel: Optional[Mapping[str, Any]] = None,
         release_after_refit: bool = False,
     ):
@@ -52,7 +54,7 @@ class RefitCheckpointEngine:
             first_version: number of the first refit, if the service has none that is as large.
             model, adapter, dtype, sharded: see WeightSender. NeMo-RL's policy workers yield Hugging Face tensors, hence
                 "identity"; "gemma4_moe" converts native ones.
-            device, timeout: see WeightReceiver.
+            device, timeout, allow_partial: see WeightReceiver.
             channel: options of connections: transport, ca, token_file, ...; see Publisher.
             release_after_refit: NeMo-RL's own, for its synchronizer.
         """
@@ -64,7 +66,7 @@ class RefitCheckpointEngine:
             bucket_size=bucket_size, model=model, adapter=adapter, dtype=dtype, sharded=sharded, channel=channel
         )
         self._receiver = WeightReceiver(
-            bucket_size=bucket_size, model=model, device=device, timeout=timeout, channel=channel
+            bucket_size=bucket_size, model=model, device=device, timeout=timeout, allow_partial=allow_partial, channel=channel
         )
         self._next_version = first_version
         self._run_options: Dict[str, Any] = dict(model=model, channel=channel)
@@ -107,24 +109,29 @@ class RefitCheckpointEngine:
 
     async def send_weights(self, weights: Iterable[Pair]) -> None:
         """Pushes one version; see WeightSender.send()."""
-        address, number = self._begin()
+        address, number = self._connected(), self._next_version
+        self._next_version += 1
         await self._sender.send(
             address, number, weights, rank=self._rank, world=self._world, trainer_epoch=self._epoch
         )
 
     async def receive_weight_batches(self) -> AsyncIterator[List[Pair]]:
-        """Pulls that version; see WeightReceiver.batches()."""
-        address, number = self._begin()
+        """Pulls that version, or the one after it if its push never began; see WeightReceiver."""
+        address = self._connected()
+        number = await self._receiver.announced(address, self._next_version, self._epoch)
+        self._next_version = number + 1
         async for batch in self._receiver.batches(address, number, self._epoch):
             yield batch
 
     def finalize(self) -> None:
         """Ends the service that this process started. prepare() and the rest may be called anew."""
+        self._receiver.let_go()
         self._hosting.close()
         self._address = ""
 
     def _join(self, metadata: List[Any]) -> None:
         """All take the service and the run of policy rank 0, whose metadata comes first, and the highest count."""
+        self._receiver.let_go()
         self._address = metadata[0]["address"]
         self._epoch = metadata[0]["trainer_epoch"]
         self._next_version = max(one["next_version"] for one in metadata)
@@ -135,9 +142,7 @@ class RefitCheckpointEngine:
             return begin_run(self._given, self._next_version, **self._run_options)
         return int(time.time() * 1000) if self._keeps_versions else 1, self._next_version
 
-    def _begin(self) -> Tuple[str, int]:
+    def _connected(self) -> str:
         if not self._address:
             raise FailedPrecondition("there is no process group: call prepare() and init_*_process_group() first")
-        number = self._next_version
-        self._next_version += 1
-        return self._address, number
+        return self._address

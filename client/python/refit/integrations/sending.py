@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from itertools import chain, islice
-from typing import Any, Callable, Iterable, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
 from refit import aio, intake
-from refit.errors import InvalidArgument
+from refit.errors import InvalidArgument, NotFound, RefitError, Unavailable
 from refit.intake import Lease, is_dtensor
 from refit.staging import Begin, on_host
 from refit.version import Tensors, part_of
 
 Pair = Tuple[str, Any]
 Parts = List[Tuple[str, Any]]
+
+# What a version declares that is only opened to be aborted.
+_NOTHING = {"refit.nothing": ("U8", (1,))}
 
 
 class WeightSender:
@@ -51,6 +54,8 @@ class WeightSender:
         self._publisher_options = dict(channel or {}, model=model, adapter=adapter)
         self._given = _parts(declare)
         self._declared = self._given
+        self._was_opened = False  # the version that is sent
+        self._pushes = False  # this rank has a part in it
 
     async def send(
         self,
@@ -73,18 +78,27 @@ class WeightSender:
             RefitError: as Version.push() and Version.commit(). No worker sees any of the version then.
         """
         rest = iter(weights)
-        head = list(islice(rest, 1))
-        is_sharded = self._sharded if self._sharded is not None else any(is_dtensor(tensor) for _, tensor in head)
-        pairs = chain(head, rest)
-        options = dict(self._version_options, trainer_epoch=trainer_epoch)
+        options = dict(self._version_options, trainer_epoch=trainer_epoch, rank=rank, world=world)
+        self._was_opened = False
+        self._pushes = rank == 0 or bool(self._sharded)
         try:
-            if is_sharded:
-                await self._push(address, number, pairs, dict(options, rank=rank, world=world))
-            elif rank == 0:
-                await self._push(address, number, _whole(pairs), dict(options, rank=0, world=1))
+            await self._send(address, number, rest, options)
+        except Exception as error:
+            if self._pushes and not self._was_opened and not isinstance(error, Unavailable):
+                await self._give_up(address, number, trainer_epoch, f"{type(error).__name__}: {error}"[:1000])
+            raise
         finally:
             for _ in rest:
                 pass
+
+    async def _send(self, address: str, number: int, rest: Iterator[Pair], options: Dict[str, Any]) -> None:
+        head = list(islice(rest, 1))
+        is_sharded = self._sharded if self._sharded is not None else any(is_dtensor(tensor) for _, tensor in head)
+        self._pushes = is_sharded or options["rank"] == 0
+        if is_sharded:
+            await self._push(address, number, chain(head, rest), options)
+        elif self._pushes:
+            await self._push(address, number, _whole(chain(head, rest)), dict(options, world=1))
 
     async def _push(self, address: str, number: int, pairs: Iterable[Pair], options: Mapping[str, Any]) -> None:
         declared, self._declared = self._declared, self._given
@@ -92,9 +106,24 @@ class WeightSender:
             declared, pairs = _gathered(pairs)
         async with aio.Publisher(address, **self._publisher_options) as publisher:
             async with publisher.version(number, declare=declared, **options) as version:
+                self._was_opened = True
                 for bucket in buckets(_kept(pairs), self._bucket_size, _nbytes):
                     await version.push(bucket)
         self._declared = declared
+
+    async def _give_up(self, address: str, number: int, trainer_epoch: int, reason: str) -> None:
+        """Those who wait for the version hear that it will not come: it is aborted, and opened for that if no other rank
+        has."""
+        try:
+            async with aio.Publisher(address, **self._publisher_options) as publisher:
+                try:
+                    await publisher.abort(number, reason)
+                except NotFound:
+                    options = dict(declare=_NOTHING, rank=0, world=1, trainer_epoch=trainer_epoch)
+                    async with publisher.version(number, **options) as version:
+                        await version.abort(reason)
+        except RefitError:  # the failure itself is what counts
+            pass
 
 
 def buckets(pairs: Iterable[Pair], size: int, nbytes: Callable[[Any], int]) -> Iterator[List[Pair]]:

@@ -1,8 +1,7 @@
 """SGLang: a custom weight loader, which pulls a version in every tensor-parallel worker.
 
 Start the server with ``--custom-weight-loader refit.integrations.sglang.load``; then post update_request() to
-``/update_weights_from_tensor``, or give descriptor() to ``Engine.update_weights_from_tensor``. Nothing of SGLang is
-imported. See docs/sglang.md.
+``/update_weights_from_tensor``, or give descriptor() to ``Engine.update_weights_from_tensor``. See docs/sglang.md.
 """
 
 from __future__ import annotations
@@ -13,15 +12,21 @@ import pickle
 from typing import Any, Dict, List, Sequence, Tuple
 
 from refit.errors import InvalidArgument
-from refit.subscriber import Subscriber
+from refit.integrations import sglang_worker
+from refit.integrations.version_number import version_number
+from refit.integrations.sglang_worker import Update
 
 Pair = Tuple[str, Any]
 
 LOADER = "refit.integrations.sglang.load"
 # The only tensor that the loader takes: bytes, a JSON object.
 DESCRIPTOR = "refit.descriptor"
-# Options that are the pull's; the others are the connection's.
-_OF_PULL = ("trainer_epoch", "filter", "names", "idle_timeout", "resume_within", "copy")
+
+
+def register() -> None:
+    """Has SGLang's workers answer with what went wrong, instead of ending. SGLang calls this itself, as a plugin
+    (``sglang.srt.plugins``), where the package is installed."""
+    sglang_worker.register()
 
 
 def descriptor(address: str, version: int, **options: Any) -> List[Pair]:
@@ -31,16 +36,17 @@ def descriptor(address: str, version: int, **options: Any) -> List[Pair]:
     Args:
         address: of the service, as the workers reach it.
         version: a number: workers that asked for the latest could get different ones.
-        options: of Subscriber and its pull(), such as model, token_file, trainer_epoch, filter, as JSON knows them. Where
-            the trainer has an epoch, give it: the workers then take nothing that a former run has left.
+        options: of Subscriber and its pull(), such as model, token_file, trainer_epoch, filter, as JSON knows them, and
+            of sglang_worker.Update: allow_partial, agree_within. Where the trainer has an epoch, give it: the workers
+            then take nothing that a former run has left.
     Raises:
         InvalidArgument: for another version, or an option that is not JSON.
     """
     import torch
 
-    _check_version(version)
+    content = {"address": address, "version": version_number(version), "options": options}
     try:
-        text = json.dumps({"address": address, "version": version, "options": options})
+        text = json.dumps(content)
     except TypeError as error:
         raise InvalidArgument(f"options of version {version}: {error}", version=version) from None
     return [(DESCRIPTOR, torch.tensor(list(text.encode()), dtype=torch.uint8))]
@@ -49,7 +55,7 @@ def descriptor(address: str, version: int, **options: Any) -> List[Pair]:
 def update_request(address: str, version: int, *, tensor_parallel: int, **options: Any) -> Dict[str, Any]:
     """What to post to ``/update_weights_from_tensor``, as JSON: a descriptor for each worker, by value, so that it
     may come from another host (SGLang's own serialisation shares memory between processes). ``weight_version`` is the
-    version.
+    version; SGLang drops what it has cached with the old weights.
 
     Args:
         tensor_parallel: number of the server's tensor-parallel workers.
@@ -60,27 +66,25 @@ def update_request(address: str, version: int, *, tensor_parallel: int, **option
         "serialized_named_tensors": [payload] * tensor_parallel,
         "load_format": LOADER,
         "weight_version": str(version),
+        "flush_cache": True,
     }
 
 
 def load(model: Any, named_tensors: Sequence[Pair]) -> None:
-    """Pulls the version that a descriptor stands for, all of it and verified, and gives it to ``model.load_weights``.
+    """In each tensor-parallel worker: pulls the version that a descriptor stands for, all of it and verified, and gives
+    it to ``model.load_weights`` once all workers have it.
 
     Raises:
-        InvalidArgument: `named_tensors` is no descriptor.
-        RefitError: as Subscriber.pull(); the model is as it was then.
+        InvalidArgument: `named_tensors` is no descriptor, or the version is not like those before it, naming the
+            tensor.
+        RefitError: as Subscriber.pull().
+        FailedPrecondition, DeadlineExceeded: another worker failed, or the load did; the message says how the model was
+            left, and `torn` whether it holds parts of two versions. In all other cases it is as it was.
     """
-    address, version, options = _read(named_tensors)
-    of_pull = {name: options.pop(name) for name in _OF_PULL if name in options}
-    try:
-        subscriber = Subscriber(address, **options)
-    except TypeError as error:
-        raise InvalidArgument(f"descriptor of version {version}: {error}", version=version) from None
-    with subscriber:
-        model.load_weights(iter(subscriber.pull(version, **of_pull)))
+    sglang_worker.update(model, lambda: _read(named_tensors))
 
 
-def _read(named_tensors: Sequence[Pair]) -> Tuple[str, int, Any]:
+def _read(named_tensors: Sequence[Pair]) -> Update:
     pairs = list(named_tensors)
     names = [name for name, _ in pairs]
     if names != [DESCRIPTOR]:
@@ -90,10 +94,4 @@ def _read(named_tensors: Sequence[Pair]) -> Tuple[str, int, Any]:
         address, version, options = content["address"], content["version"], dict(content["options"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InvalidArgument(f"tensor {DESCRIPTOR}: it is no descriptor: {error!r}", tensor=DESCRIPTOR) from None
-    _check_version(version)
-    return address, version, options
-
-
-def _check_version(version: Any) -> None:
-    if not isinstance(version, int) or isinstance(version, bool) or version < 0:
-        raise InvalidArgument(f"version {version!r}: expected a number, so that all workers load the same")
+    return Update.of(address, version_number(version), options)

@@ -7,13 +7,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Set, Tuple
 
 from refit.dtensor import is_dtensor
-from refit.errors import InvalidArgument
+from refit.errors import FailedPrecondition, InvalidArgument
 from refit.subscriber import PulledVersion
 
-Copy = Tuple[Any, Any]  # (target, source)
+Copy = Tuple[Any, Any, str]  # (target, source, name)
+
+_TORN = "the model holds parts of two versions (torn): install a whole one before it is used"
 
 
 def install_into(model: Any, *, strict: bool = True) -> Callable[[PulledVersion], None]:
@@ -29,11 +31,20 @@ def install_into(model: Any, *, strict: bool = True) -> Callable[[PulledVersion]
             passed over; dtypes and shapes must fit all the same.
     Raises:
         InvalidArgument: from the callback, naming the tensor: missing, unknown, of another dtype or shape, or with two
-            values; or a target without memory of its own (on meta, or a DTensor).
+            values; or a target that cannot be written in place (on meta, a DTensor, sparse, or expanded).
+        FailedPrecondition: torch failed at a copy; `torn` says that the model holds parts of two versions. Only a version
+            that has all of those is installed after that.
     """
+    torn: Set[str] = set()
 
     def install(version: PulledVersion) -> None:
-        _copy_all(_plan(model, version, strict))
+        copies = _plan(model, version, strict)
+        names = {name for _, _, name in copies}
+        if torn - names:
+            raise _wrong(version, min(torn - names), f"it is missing in the version, and {_TORN}")
+        torn.update(names)
+        _copy_all(version, copies)
+        torn.clear()
 
     return install
 
@@ -41,7 +52,7 @@ def install_into(model: Any, *, strict: bool = True) -> Callable[[PulledVersion]
 def _plan(model: Any, version: PulledVersion, strict: bool) -> List[Copy]:
     """What to copy, all of it checked."""
     targets = _targets(model)
-    copies: Dict[int, Tuple[Any, Any, str]] = {}
+    copies: Dict[int, Copy] = {}
     for name, source in version:
         target = targets.get(name)
         if target is None:
@@ -53,7 +64,7 @@ def _plan(model: Any, version: PulledVersion, strict: bool) -> List[Copy]:
         copies[id(target)] = (target, source, name)
     if strict:
         _check_complete(version, targets, copies)
-    return [(target, source) for target, source, _ in copies.values()]
+    return list(copies.values())
 
 
 def _targets(model: Any) -> Dict[str, Any]:
@@ -68,6 +79,10 @@ def _check(version: PulledVersion, name: str, target: Any, source: Any) -> None:
         raise _wrong(version, name, "the model's is a DTensor; pull its part and copy it into to_local()")
     if target.device.type == "meta":
         raise _wrong(version, name, "the model's is on meta and has no memory")
+    if target.layout != source.layout:
+        raise _wrong(version, name, f"the model's is {target.layout}, which cannot be written in place")
+    if any(stride == 0 and size > 1 for stride, size in zip(target.stride(), target.shape)):
+        raise _wrong(version, name, "the model's is expanded: elements of it share memory")
     if (source.dtype, source.shape) != (target.dtype, target.shape):
         raise _wrong(
             version,
@@ -95,12 +110,18 @@ def _check_complete(version: PulledVersion, targets: Dict[str, Any], copies: Dic
             raise _wrong(version, name, "it is missing in the version")
 
 
-def _copy_all(copies: List[Copy]) -> None:
+def _copy_all(version: PulledVersion, copies: List[Copy]) -> None:
     import torch
 
-    with torch.no_grad():
-        for target, source in copies:
-            target.copy_(source)
+    for target, source, name in copies:
+        try:
+            with torch.inference_mode() if target.is_inference() else torch.no_grad():
+                target.copy_(source)
+        except Exception as error:
+            words = f"version {version.number}, tensor {name}: torch cannot copy it: {error}; {_TORN}"
+            failed = FailedPrecondition(words, tensor=name, version=version.number)
+            failed.torn = True
+            raise failed from error
 
 
 def _wrong(version: PulledVersion, name: str, reason: str) -> InvalidArgument:

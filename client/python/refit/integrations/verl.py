@@ -43,6 +43,7 @@ class RefitCheckpointEngine(CheckpointEngine):
         sharded: Optional[bool] = None,
         device: Any = "auto",
         timeout: float = 600.0,
+        allow_partial: bool = False,
         channel: Optional[Mapping[str, Any]] = None,
     ):
         """
@@ -54,7 +55,7 @@ class RefitCheckpointEngine(CheckpointEngine):
             first_version: smallest number of a version.
             model, adapter, dtype, sharded: see WeightSender. verl's engines yield Hugging Face tensors, hence
                 "identity".
-            device, timeout: see WeightReceiver.
+            device, timeout, allow_partial: see WeightReceiver.
             channel: options of connections: transport, ca, token_file, ...; see Publisher.
         """
         if bucket_size < 1:
@@ -66,7 +67,7 @@ class RefitCheckpointEngine(CheckpointEngine):
             bucket_size=bucket_size, model=model, adapter=adapter, dtype=dtype, sharded=sharded, channel=channel
         )
         self._receiver = WeightReceiver(
-            bucket_size=bucket_size, model=model, device=device, timeout=timeout, channel=channel
+            bucket_size=bucket_size, model=model, device=device, timeout=timeout, allow_partial=allow_partial, channel=channel
         )
         self._next_version = first_version
         self._run_options: Dict[str, Any] = dict(model=model, channel=channel)
@@ -81,6 +82,7 @@ class RefitCheckpointEngine(CheckpointEngine):
         Raises:
             Unavailable: naming the address, if there is no service where one was given.
         """
+        self._receiver.let_go()
         if not self._is_master:
             return {}
         address = self._given or self._hosting.start()
@@ -106,6 +108,7 @@ class RefitCheckpointEngine(CheckpointEngine):
             rank, world_size: of this worker among the actors, or among the rollout workers.
             address, version, trainer_epoch: the master's.
         """
+        self._receiver.let_go()
         self._rank, self._world = rank, world_size
         self._address = address
         self._next_version = version
@@ -121,14 +124,16 @@ class RefitCheckpointEngine(CheckpointEngine):
     async def receive_weights(  # type: ignore[override]
         self, global_steps: Optional[int] = None
     ) -> AsyncIterator[Pair]:
-        """Pulls that version; see WeightReceiver.batches()."""
-        address, number = self._begin(global_steps)
+        """Pulls that version, or the one after it if its push never began; see WeightReceiver."""
+        address, first = self._begin(global_steps)
+        number = await self._receiver.announced(address, first, self._epoch)
         async for batch in self._receiver.batches(address, number, self._epoch):
             for pair in batch:
                 yield pair
 
     def finalize(self) -> None:
         """The service goes on, for the next step and for workers that come late."""
+        self._receiver.let_go()
         self._address = ""
 
     def _begin(self, global_steps: Optional[int]) -> Tuple[str, int]:
