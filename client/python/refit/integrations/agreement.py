@@ -1,8 +1,8 @@
 """All ranks of an engine take a version, or none does. For the plugs of engines whose workers pull one by one.
 
-Votes go through the store of torch.distributed's default group, not through a collective of the engine's: a collective that
-a rank never joins would stay in the engine's own queue, and meet its next one. The store also decides: where one rank gives
-up while another is late, both hear the same.
+Votes go through the store of torch.distributed's default group, not through a collective of the engine's: a collective
+that a rank never joins would stay in the engine's own queue, and meet its next one. The store also decides: where one
+rank gives up while another is late, both hear the same.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LONGEST_WORDS = 2000
 
 
 class Agreement:
-    """One per engine on each of its ranks, for as long as the engine lives. Not thread-safe.
+    """One per engine on each of its ranks; it may be made anew between two updates. Not thread-safe.
 
     The store is in the process of rank 0: while that one is stopped, all wait for it.
     """
@@ -31,9 +31,9 @@ class Agreement:
     def __init__(self, groups: Sequence[Any], deadline: float):
         """
         Args:
-            groups: process groups of torch.distributed that this rank is in, asked one after another: those for tensor and
-                pipeline parallelism, so that word of any rank reaches all; better one that has all ranks, where there is
-                one. With None, groups of one rank, or without any, nothing is sent.
+            groups: process groups of torch.distributed that this rank is in, asked one after another: those for tensor
+                and pipeline parallelism, so that word of any rank reaches all; better one that has all ranks, where
+                there is one. With None, groups of one rank, or without any, nothing is sent.
             deadline: seconds that one settle() takes at most, whatever the others do.
         """
         self._rounds = [_Rounds(ranks) for ranks in map(_ranks_of, groups) if len(ranks) > 1]
@@ -47,7 +47,8 @@ class Agreement:
         deadline: Optional[float] = None,
         way_out: str = UNTOUCHED,
     ) -> None:
-        """Returns if no rank has failed. Each rank calls this once per update, after its pull and before it touches a weight.
+        """Returns if no rank has failed. Each rank calls this as often as the others: once per update, after its pull
+        and before it touches a weight, and once more after its load where the others must know how that went.
 
         Args:
             failure: what went wrong on this rank, if anything did.
@@ -74,8 +75,8 @@ class Agreement:
 
 
 class _Rounds:
-    """Votes of the same ranks, again and again. One round's keys in the store: a vote for each rank, and the decision. A
-    further key tells which round is open, for a rank that has missed one."""
+    """Votes of the same ranks, again and again. One round's keys in the store: a vote for each rank, and the decision.
+    A further key tells which round is open, for a rank that has missed one."""
 
     def __init__(self, ranks: Sequence[int]):
         import torch.distributed as dist

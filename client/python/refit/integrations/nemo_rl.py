@@ -19,10 +19,10 @@ from refit.integrations.sending import Pair, WeightSender
 class RefitCheckpointEngine:
     """One in each policy worker and one in each rollout worker. Not thread-safe.
 
-    Every refit is one version. Policy workers count them, from the `next_version` that prepare() exchanges; rollout workers
-    take what the service announces after the last that they took. All mean those of one `trainer_epoch`, which prepare()
-    of policy rank 0 decides once: with a service that has had others before, this run goes on above them, and takes
-    nothing of theirs.
+    Every refit is one version. Policy workers count them, from the `next_version` that prepare() exchanges; rollout
+    workers take what the service announces after the last that they took. All mean those of one `trainer_epoch`, which
+    prepare() of policy rank 0 decides once: with a service that has had others before, this run goes on above them, and
+    takes nothing of theirs.
     """
 
     # The rollout worker need not empty its CUDA cache after a load: nothing of the transfer stays there.

@@ -13,7 +13,7 @@ from refit.subscriber import PulledVersion
 
 
 class WeightReceiver:
-    """Pulls versions, and gives each only once all of it is there, verified, and like those before it. One at a time."""
+    """Pulls versions, one at a time, and gives each only once all of it is there, verified, and like those before it."""
 
     def __init__(
         self,
@@ -83,8 +83,8 @@ class WeightReceiver:
         """The tensors of version `number`, in manifest order, as lists of (name, torch tensor).
 
         Raises:
-            InvalidArgument: naming the tensor: it is missing, new, or of another dtype or shape than in the first version
-                that was given to the end.
+            InvalidArgument: naming the tensor: it is missing, new, or of another dtype or shape than in the first
+                version that was given to the end.
             Aborted, FailedPrecondition: its push failed.
             RefitError: as Subscriber.pull(). No batch was given in any of these cases.
         """

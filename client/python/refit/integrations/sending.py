@@ -112,8 +112,8 @@ class WeightSender:
         self._declared = declared
 
     async def _give_up(self, address: str, number: int, trainer_epoch: int, reason: str) -> None:
-        """Those who wait for the version hear that it will not come: it is aborted, and opened for that if no other rank
-        has."""
+        """Those who wait for the version hear that it will not come: it is aborted, and opened for that if no other
+        rank has."""
         try:
             async with aio.Publisher(address, **self._publisher_options) as publisher:
                 try:

@@ -32,8 +32,8 @@ def install_into(model: Any, *, strict: bool = True) -> Callable[[PulledVersion]
     Raises:
         InvalidArgument: from the callback, naming the tensor: missing, unknown, of another dtype or shape, or with two
             values; or a target that cannot be written in place (on meta, a DTensor, sparse, or expanded).
-        FailedPrecondition: torch failed at a copy; `torn` says that the model holds parts of two versions. Only a version
-            that has all of those is installed after that.
+        FailedPrecondition: torch failed at a copy; `torn` says that the model holds parts of two versions. Only a
+            version that has all of those tensors is installed after that.
     """
     torn: Set[str] = set()
 
