@@ -17,6 +17,7 @@ Key = Tuple[int, int]  # (trainer_epoch, number)
 
 # The engine waits for this pull: a service that is gone should be told soon. What is pulled ahead may take longer.
 _RESUME_WITHIN = 1.0
+_CONNECT_WITHIN = 3.0
 # Between two looks for a version that is newer than the one held, seconds.
 _LOOK = 0.5
 _WORKERS_OWN = ("worker", "idle_timeout")
@@ -50,11 +51,16 @@ class Ahead:
             Unavailable: naming the address, if there is no service.
         """
         options: Dict[str, Any] = dict(channel or {}, model=model, worker=worker)
-        self._subscriber = Subscriber(address, **options)
         self._timeout = timeout
+        patience = min(options.get("connect_timeout", _CONNECT_WITHIN), _CONNECT_WITHIN)
+        self._connect = partial(Subscriber, address, **dict(options, connect_timeout=patience))
         self.is_ahead = is_ahead
         self._make_follower = partial(_Follower, address, dict(options, idle_timeout=timeout))
-        self._follower = self._make_follower(None) if is_ahead else None
+        self._follower: Optional[_Follower] = None
+        if is_ahead:
+            self._follower = self._make_follower(None)
+        else:
+            self._connect().close()
 
     @contextmanager
     def take(self, number: int, trainer_epoch: Optional[int], deadline: float) -> Iterator[PulledVersion]:
@@ -77,17 +83,18 @@ class Ahead:
             self._begin_anew(_key(version))  # what it has told the service of is not in use any more
 
     def pull(self, number: int, trainer_epoch: Optional[int]) -> PulledVersion:
-        """The version, now. As Subscriber.pull()."""
-        return self._subscriber.pull(
-            number, trainer_epoch=trainer_epoch, idle_timeout=self._timeout, resume_within=_RESUME_WITHIN
-        )
+        """The version, now. As Subscriber.pull(). Over a connection of its own: one that has failed waits longer and longer
+        before it looks whether the service is back."""
+        with self._connect() as subscriber:
+            return subscriber.pull(
+                number, trainer_epoch=trainer_epoch, idle_timeout=self._timeout, resume_within=_RESUME_WITHIN
+            )
 
     def close(self) -> None:
         """Ends what is under way. Idempotent."""
         if self._follower is not None:
             self._follower.close()
         self._follower = None
-        self._subscriber.close()
 
     def _begin_anew(self, installed: Key) -> None:
         assert self._follower is not None

@@ -12,9 +12,10 @@ import logging
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, Optional
 
-from refit.errors import FailedPrecondition, InvalidArgument
+from refit.errors import FailedPrecondition
 from refit.integrations import vllm_ranks
 from refit.integrations.ahead import Ahead
+from refit.integrations.version_number import version_number
 from refit.integrations.vllm_install import Installer, agreement_of
 from refit.subscriber import PulledVersion
 
@@ -85,8 +86,7 @@ class RefitWorkerExtension:
         Raises:
             RefitError: as vllm_install.Installer.install(). Where there are several ranks, on the last one.
         """
-        if not isinstance(version, int) or isinstance(version, bool):
-            raise InvalidArgument(f"version {version!r}: expected a number, so that all workers load the same")
+        version = version_number(version)
         updates = self._refit_state()
         take = updates.take(address, options, version, trainer_epoch, deadline)
         try:

@@ -99,13 +99,14 @@ class Reload:
         with self._on_device():
             if not self.can_prepare():
                 self._load(self._held)
-                return
-            for _, _, info in self._layers:
-                info.load_numel -= _HELD
-                # vLLM's finalize passes over a layer whose count is full: it expects that to have been filled before.
-                info.load_numel_total = info.load_numel + 1
-            _reload_function("finalize_layerwise_reload")(self._model, self._model_config)
-        self._layers = []
+            else:
+                for _, _, info in self._layers:
+                    info.load_numel -= _HELD
+                    # vLLM's finalize passes over a layer whose count is full: it expects that to have been filled before.
+                    info.load_numel_total = info.load_numel + 1
+                _reload_function("finalize_layerwise_reload")(self._model, self._model_config)
+        _synchronize()
+        self._layers, self._held = [], []
 
     def abandon(self) -> None:
         """Gives every layer that is not filled yet its former weights back. Idempotent; does nothing after commit()."""
@@ -128,6 +129,17 @@ class Reload:
         import torch
 
         return torch.device(self._device)  # type: ignore[return-value]
+
+
+def _synchronize() -> None:
+    """Copies to an accelerator may still read the version's memory."""
+    import torch
+
+    accelerator = getattr(torch, "accelerator", None)
+    if accelerator is not None and accelerator.is_available():
+        accelerator.synchronize()
+    elif torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def _loading_layers(model: Any) -> Iterator[Tuple[str, Any, Any]]:

@@ -11,6 +11,7 @@ from refit.errors import FailedPrecondition, InvalidArgument
 from refit.integrations import vllm_ranks
 from refit.integrations.agreement import Agreement
 from refit.integrations.ahead import Ahead
+from refit.integrations.version_number import version_number
 from refit.integrations.vllm_install import Installer, agreement_of
 
 try:
@@ -73,9 +74,7 @@ class RefitUpdateInfo(WeightTransferUpdateInfo):
     deadline: Optional[float] = None
 
     def __post_init__(self) -> None:
-        _check_number("version", self.version)
-        if self.trainer_epoch is not None:
-            _check_number("trainer_epoch", self.trainer_epoch)
+        self.version = version_number(self.version)
         if self.deadline is not None:
             _check_seconds("update_info: deadline", self.deadline)
 
@@ -203,14 +202,6 @@ def _end_update(worker: Any) -> bool:
         return False
     worker._weight_update_active = False
     return True
-
-
-def _check_number(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**64:
-        raise InvalidArgument(
-            f"update_info: {name} {value!r}: expected a whole number below 2^64; all workers must load the same, so there is no "
-            "'latest'"
-        )
 
 
 def _check_seconds(name: str, value: Any) -> None:
