@@ -33,7 +33,7 @@ for step in json.loads(sys.argv[5]):
     dist.barrier()
     failure, _, subject = step.get(str(rank), "").partition(":")
     if failure == "late":
-        time.sleep(deadline * 1.25)
+        time.sleep(deadline * 2)
     begin, kind, message = time.monotonic(), "", ""
     try:
         if failure == "restarted":
@@ -65,7 +65,7 @@ def settle(world: int, groups: List[List[int]], *steps: Dict[int, str]) -> List[
         for process in running:
             process.kill()
             process.wait()
-    assert all(seconds < DEADLINE * 1.25 for steps_of in said for _, _, seconds in steps_of), said
+    assert all(seconds < DEADLINE + 2 for steps_of in said for _, _, seconds in steps_of), said
     return said
 
 

@@ -188,7 +188,7 @@ def test_a_part_is_given_if_it_is_meant(service: Any) -> None:
 
 
 def test_a_service_that_is_gone_ends_the_wait() -> None:
-    refit_ = Refit(BACKEND, 1 << 20, policies=1, rollouts=1)
+    refit_ = Refit(BACKEND, 1 << 20, policies=1, rollouts=1, channel={"connect_timeout": 1.0})
     refit_.policies[0].finalize()  # its process ended
     with pytest.raises(refit.Unavailable):
         asyncio.run(asyncio.wait_for(receive(refit_.rollouts[0]), 30))

@@ -200,6 +200,14 @@ def test_parameters_that_a_first_version_leaves_are_told_where_the_model_says(se
     load(model, descriptor(service.address, 1, allow_partial=True))
 
 
+def test_scales_that_a_quantisation_has_made_are_not_asked_for(service: Any) -> None:
+    model = StackedModel(says=True)
+    publish(service.address, 1, checkpoint(1))
+    model.layers[0].qkv_proj_scale = torch.nn.Parameter(torch.ones(1))
+    model.layers[0].quant_method = type("Fp8LinearMethod", (), {})()
+    load(model, descriptor(service.address, 1))
+
+
 def test_a_service_that_is_gone_is_told_soon() -> None:
     with refit.serve(memory="64MiB") as gone:
         address = gone.address

@@ -193,6 +193,8 @@ def _check_complete(model: Any, loaded: Any, version: PulledVersion) -> None:
     """Some models' load_weights say which parameters they have loaded; of the others nothing is known."""
     if not isinstance(loaded, (set, frozenset)) or not loaded or not hasattr(model, "named_parameters"):
         return
+    if any(_is_quantised(module) for module in model.modules()):  # it has parameters that no checkpoint has
+        return
     parameters: Set[str] = {name for name, _ in model.named_parameters()}
     left = sorted(parameters - loaded)
     if left and loaded <= parameters:
@@ -202,6 +204,11 @@ def _check_complete(model: Any, loaded: Any, version: PulledVersion) -> None:
             tensor=left[0],
             version=version.number,
         )
+
+
+def _is_quantised(module: Any) -> bool:
+    method = getattr(module, "quant_method", None)
+    return method is not None and not type(method).__name__.startswith("Unquantized")
 
 
 def _groups() -> List[Any]:
