@@ -217,6 +217,17 @@ def test_a_service_that_is_gone_is_told_soon() -> None:
     assert time.monotonic() - begin < 15
 
 
+def test_a_version_that_is_pushed_and_pushed_holds_the_engine_no_longer_than_it_may(service: Any) -> None:
+    publisher = refit.Publisher(service.address, adapter="identity")
+    begin = time.monotonic()
+    with publisher.version(1, declare={"w": ("f32", (4,))}, rank=0, world=1) as version:
+        with pytest.raises(refit.DeadlineExceeded, match="version 1 of .* within 1 s; see") as raised:
+            load(Model(), descriptor(service.address, 1, pull_within=1.0))
+        assert raised.value.version == 1 and time.monotonic() - begin < 10
+        version.push({"w": torch.zeros(4)})
+    load(Model(), descriptor(service.address, 1))
+
+
 def test_encoded_images_are_forgotten(service: Any, monkeypatch: Any) -> None:
     class Module:
         embedding_cache = {"image": 1}
@@ -334,6 +345,76 @@ def test_sglang_reads_a_request_of_an_unrelated_process(service: Any) -> None:
     program += "print(s.deserialize(sys.argv[1])[0][1].numel())"
     done = subprocess.run([sys.executable, "-c", program, payload], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and int(done.stdout.split()[-1]) > 0, done.stderr
+
+
+class Server:
+    """SGLang's five routes as far as the page's recipe goes, and what they leave behind. In the place of `requests`."""
+
+    def __init__(self) -> None:
+        self.model = Model()
+        self.is_paused = self.has_session = False
+        self.fails = ""  # this route, once; before or after it has done what it does
+        self.is_heard = False
+
+    def post(self, url: str, json: Dict[str, Any]) -> "Server":
+        route = url.rpartition("/")[2]
+        fails, self.fails = route == self.fails, "" if route == self.fails else self.fails
+        if not fails or self.is_heard:
+            getattr(self, route)(json)
+        if fails:
+            raise ConnectionError(route)
+        return self
+
+    def raise_for_status(self) -> None: ...
+
+    def pause_generation(self, body: Dict[str, Any]) -> None:
+        assert body["mode"] in ("retract", "abort")
+        self.is_paused = True
+
+    def begin_weight_update(self, _: Any) -> None:
+        if self.has_session:
+            raise RuntimeError("a weight-update session is already open; call end_weight_update() first")
+        self.has_session = True
+
+    def update_weights_from_tensor(self, body: Dict[str, Any]) -> None:
+        assert self.is_paused and self.has_session and body["load_format"] == LOADER
+        load(self.model, pickle.loads(base64.b64decode(body["serialized_named_tensors"][0])))
+
+    def end_weight_update(self, _: Any) -> None:
+        if not self.has_session:
+            raise RuntimeError("no weight-update session is open")
+        self.has_session = False
+
+    def continue_generation(self, _: Any) -> None:
+        self.is_paused = False
+
+
+def run_recipe(server: Server, address: str, version: int) -> None:
+    """The page's, to the letter."""
+    page = (pathlib.Path(__file__).parents[1] / "docs" / "sglang.md").read_text(encoding="utf-8")
+    recipe = next(part for part in page.split("```python\n") if "pause_generation" in part).split("```")[0]
+    code = recipe.replace("refit.example:50051", address).replace("42", str(version))
+    exec(code, {"refit": refit, "requests": server, "url": "http://host:1", "model": torch.nn.Linear(2, 2)})
+
+
+@pytest.mark.parametrize("is_heard", [False, True])
+@pytest.mark.parametrize(
+    "route", ["pause_generation", "begin_weight_update", "update_weights_from_tensor", "end_weight_update"]
+)
+def test_after_the_pages_recipe_the_engine_goes_on_whichever_post_fails(
+    service: Any, route: str, is_heard: bool
+) -> None:
+    server = Server()
+    server.fails, server.is_heard = route, is_heard
+    with pytest.raises((ConnectionError, RuntimeError)):
+        run_recipe(server, service.address, 1)
+    assert not server.is_paused
+    if server.has_session:  # its end was not heard: the next recipe ends it
+        assert route == "end_weight_update"
+        with pytest.raises(RuntimeError, match="already open"):
+            run_recipe(server, service.address, 2)
+    run_recipe(server, service.address, 3)
+    assert not server.is_paused and not server.has_session and set(server.model.loaded) == {"weight", "bias"}
 
 
 def sglangs(name: str) -> Any:

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import threading
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 from weakref import WeakKeyDictionary
 
-from refit.errors import FailedPrecondition, InvalidArgument, RefitError
+from refit.calls import Calls
+from refit.errors import Cancelled, DeadlineExceeded, FailedPrecondition, InvalidArgument, RefitError
 from refit.integrations.agreement import Agreement
 from refit.integrations.contents import Contents
 from refit.subscriber import PulledVersion, Subscriber
 
 # Options that are the pull's; those that are not Update's own either are the connection's.
 _OF_PULL = ("trainer_epoch", "filter", "names", "idle_timeout", "resume_within", "copy")
-# The engine stands still meanwhile.
+_OWN = ("allow_partial", "pull_within", "agree_within")
 _PATIENCE = {"idle_timeout": 10.0, "resume_within": 5.0}
 _CONNECT_TIMEOUT = 5.0
 
@@ -34,6 +37,7 @@ class Update:
         connection, pull: options of Subscriber and of its pull().
         allow_partial: it may lack tensors that former versions had, or bring new ones. Versions that are pulled in part
             (`filter`, `names`) always may.
+        pull_within: seconds in which it must be here, all of it: the engine stands still meanwhile.
         agree_within: seconds in which all workers must have it.
     """
 
@@ -42,6 +46,7 @@ class Update:
     connection: Dict[str, Any] = field(default_factory=dict)
     pull: Dict[str, Any] = field(default_factory=dict)
     allow_partial: bool = False
+    pull_within: float = 60.0
     agree_within: float = 120.0
 
     @classmethod
@@ -49,7 +54,7 @@ class Update:
         """From a descriptor's options."""
         rest = dict(options)
         pull = {**_PATIENCE, **{name: rest.pop(name) for name in _OF_PULL if name in rest}}
-        own = {name: rest.pop(name) for name in ("allow_partial", "agree_within") if name in rest}
+        own = {name: rest.pop(name) for name in _OWN if name in rest}
         return cls(address, number, {"connect_timeout": _CONNECT_TIMEOUT, **rest}, pull, **own)
 
     @property
@@ -155,6 +160,26 @@ def _failed(words: str, error: Exception, wanted: Update, *, is_torn: bool) -> R
 
 
 def _pull(wanted: Update) -> PulledVersion:
+    """In time: of a version that is pushed slowly the service has word all the while."""
+    calls = Calls()
+    timer = threading.Timer(wanted.pull_within, calls.cancel)
+    timer.daemon = True
+    timer.start()
+    try:
+        return calls.run(partial(_pull_whole, wanted))
+    except Cancelled:
+        if not timer.finished.is_set():
+            raise
+        raise DeadlineExceeded(
+            f"{wanted} has not come whole within {wanted.pull_within:g} s; see that it is committed, or raise "
+            "pull_within",
+            version=wanted.number,
+        ) from None
+    finally:
+        timer.cancel()
+
+
+def _pull_whole(wanted: Update) -> PulledVersion:
     try:
         subscriber = Subscriber(wanted.address, **wanted.connection)
     except TypeError as error:
