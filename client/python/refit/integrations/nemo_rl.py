@@ -54,7 +54,8 @@ class RefitCheckpointEngine:
             first_version: number of the first refit, if the service has none that is as large.
             model, adapter, dtype, sharded: see WeightSender. NeMo-RL's policy workers yield Hugging Face tensors, hence
                 "identity"; "gemma4_moe" converts native ones.
-            device, timeout, allow_partial: see WeightReceiver.
+            device, timeout: see WeightReceiver.
+            allow_partial: on both sides; see WeightSender and WeightReceiver.
             channel: options of connections: transport, ca, token_file, ...; see Publisher.
             release_after_refit: NeMo-RL's own, for its synchronizer.
         """
@@ -63,7 +64,13 @@ class RefitCheckpointEngine:
         self._given = address
         self._hosting = Hosting(serve, advertise)
         self._sender = WeightSender(
-            bucket_size=bucket_size, model=model, adapter=adapter, dtype=dtype, sharded=sharded, channel=channel
+            bucket_size=bucket_size,
+            model=model,
+            adapter=adapter,
+            dtype=dtype,
+            sharded=sharded,
+            channel=channel,
+            allow_partial=allow_partial,
         )
         self._receiver = WeightReceiver(
             bucket_size=bucket_size, model=model, device=device, timeout=timeout, allow_partial=allow_partial, channel=channel

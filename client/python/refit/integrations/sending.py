@@ -38,12 +38,15 @@ class WeightSender:
         sharded: Optional[bool] = None,
         channel: Optional[Mapping[str, Any]] = None,
         declare: Optional[Tensors] = None,
+        allow_partial: bool = False,
     ):
         """
         Args:
             bucket_size: bytes on the way at a time; a larger tensor goes alone.
             declare: all tensors by name, as tensors (also on meta) or (dtype, shape), for a trainer without memory for a copy
                 of all of them.
+            allow_partial: a version may have other tensors than the one before; each is copied to host memory as a whole
+                then.
             sharded: True: every rank pushes what it holds, as of DTensors; False: rank 0 pushes all, and the others
                 only drain the generator; None: as the first tensor is.
             model, adapter, dtype, channel: as Publisher's and its version()'s; `channel` has the connection's options.
@@ -53,6 +56,7 @@ class WeightSender:
         self._version_options = dict(dtype=dtype)
         self._publisher_options = dict(channel or {}, model=model, adapter=adapter)
         self._given = _parts(declare)
+        self._keeps = not allow_partial
         self._declared = self._given
         self._was_opened = False  # the version that is sent
         self._pushes = False  # this rank has a part in it
@@ -71,7 +75,8 @@ class WeightSender:
         that no rank is left alone in its collectives.
 
         Args:
-            weights: (name, tensor), the same names and shapes each time, on every rank in the same order.
+            weights: (name, tensor), the same names and shapes each time (but see allow_partial), on every rank in the
+                same order.
             trainer_epoch: as Publisher.version()'s.
         Raises:
             InvalidArgument, NotFound, FailedPrecondition: naming the tensor that has changed, is new, or is missing.
@@ -109,7 +114,8 @@ class WeightSender:
                 self._was_opened = True
                 for bucket in buckets(_kept(pairs), self._bucket_size, _nbytes):
                     await version.push(bucket)
-        self._declared = declared
+        if self._keeps:
+            self._declared = declared
 
     async def _give_up(self, address: str, number: int, trainer_epoch: int, reason: str) -> None:
         """Those who wait for the version hear that it will not come: it is aborted, and opened for that if no other

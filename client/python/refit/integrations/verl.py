@@ -55,7 +55,8 @@ class RefitCheckpointEngine(CheckpointEngine):
             first_version: smallest number of a version.
             model, adapter, dtype, sharded: see WeightSender. verl's engines yield Hugging Face tensors, hence
                 "identity".
-            device, timeout, allow_partial: see WeightReceiver.
+            device, timeout: see WeightReceiver.
+            allow_partial: on both sides; see WeightSender and WeightReceiver.
             channel: options of connections: transport, ca, token_file, ...; see Publisher.
         """
         if bucket_size < 1:
@@ -64,7 +65,13 @@ class RefitCheckpointEngine(CheckpointEngine):
         self._given = address
         self._hosting = Hosting(serve, advertise)
         self._sender = WeightSender(
-            bucket_size=bucket_size, model=model, adapter=adapter, dtype=dtype, sharded=sharded, channel=channel
+            bucket_size=bucket_size,
+            model=model,
+            adapter=adapter,
+            dtype=dtype,
+            sharded=sharded,
+            channel=channel,
+            allow_partial=allow_partial,
         )
         self._receiver = WeightReceiver(
             bucket_size=bucket_size, model=model, device=device, timeout=timeout, allow_partial=allow_partial, channel=channel
