@@ -10,7 +10,8 @@ Installs what is missing, configures, builds and runs every test.
 
   --preset NAME   release (default), dev, asan-ubsan, tsan or coverage; see CMakePresets.json
   --filter RX     only tests whose CTest name matches; -L style labels with --label
-  --label RX      only tests with a matching label: unit, golden, integration, fault, fuzz, load, bench, python
+  --label RX      only tests with a matching label: unit, golden, integration, fault, fuzz, load, bench, python,
+                  engine
   --jobs N        parallel compilations; default: one a core
   --no-install    do not look for missing packages
   -h, --help      this text
@@ -37,6 +38,8 @@ done
 deploy/get_grpcurl.sh || (($? == 77))
 # Likewise for the Python tests with a current torch; those with the system's run in any case.
 [[ $install == no || $preset != release ]] || deploy/get_torch.sh || (($? == 77))
+# And for those with a real vLLM and NeMo Automodel.
+[[ $install == no || $preset != release ]] || deploy/get_engine.sh || (($? == 77))
 
 cmake --preset "$preset"
 cmake --build --preset "$preset" --parallel "$jobs"

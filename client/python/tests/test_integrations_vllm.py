@@ -56,25 +56,37 @@ def vllm(request: Any, monkeypatch: Any) -> Vllm:
 
 
 class Model(torch.nn.Module):
-    """Loads by name, as vLLM's models do."""
+    """Loads by name, as vLLM's models do. Every tensor has a layer of its own."""
 
     def __init__(self, tensors: Dict[str, Any]):
         super().__init__()
-        self.fail_at: Optional[str] = None
+        self.fails_to_fill = 0  # so many times
         self.names = list(tensors)
-        for index, tensor in enumerate(tensors.values()):
-            self.register_parameter(f"p{index}", torch.nn.Parameter(torch.zeros_like(tensor), requires_grad=False))
+        self.layers = torch.nn.ModuleList()
+        for tensor in tensors.values():
+            layer = torch.nn.Module()
+            layer.register_parameter("p", torch.nn.Parameter(torch.zeros_like(tensor), requires_grad=False))
+            layer.p.weight_loader = self._fill
+            self.layers.append(layer)
 
     def load_weights(self, pairs: Any) -> None:
         for name, tensor in pairs:
-            if name == self.fail_at or name not in self.names:
+            if name not in self.names:
                 raise ValueError(f"There is no module or parameter named {name!r}")
-            parameter = getattr(self, f"p{self.names.index(name)}")
-            loader = getattr(parameter, "weight_loader", lambda parameter, loaded: parameter.data.copy_(loaded))
-            loader(parameter, tensor)
+            parameter = self.layers[self.names.index(name)].p
+            parameter.weight_loader(parameter, tensor)
+
+    def _fill(self, param: Any, loaded: Any) -> None:
+        if self.fails_to_fill and not param.is_meta and param.shape == self.layers[2].p.shape:
+            self.fails_to_fill -= 1
+            raise MemoryError("no memory is left")
+        param.data.copy_(loaded)
+
+    def forward(self) -> str:
+        return "an answer"
 
     def values(self) -> Dict[str, Any]:
-        return {name: getattr(self, f"p{index}").detach() for index, name in enumerate(self.names)}
+        return {name: layer.p.detach() for name, layer in zip(self.names, self.layers)}
 
 
 class Worker:
@@ -207,6 +219,95 @@ def test_what_the_model_refuses_comes_out(worker: Worker, service: Any) -> None:
     publish(service.address, 2, weights(2))
     update(worker, 2)
     assert all_same(worker.model.values(), weights(2))
+
+
+def test_a_load_that_fails_in_the_middle_brings_the_former_version_back(worker: Worker, service: Any) -> None:
+    _skip_where_the_worker_loads(worker)
+    publish(service.address, 1, weights(1))
+    update(worker, 1)
+    publish(service.address, 2, weights(2))
+    worker.model.fails_to_fill = 1
+    with pytest.raises(refit.FailedPrecondition, match="version 2.*no memory is left.*version 1 is in use again"):
+        update(worker, 2)
+    assert all_same(worker.model.values(), weights(1)) and worker.model() == "an answer"
+    update(worker, 2)
+    assert all_same(worker.model.values(), weights(2))
+
+
+def test_a_torn_model_refuses_to_run_until_it_is_whole(worker: Worker, service: Any) -> None:
+    _skip_where_the_worker_loads(worker)
+    publish(service.address, 1, weights(1))
+    update(worker, 1)
+    publish(service.address, 2, weights(2))
+    worker.model.fails_to_fill = 2  # the former one too
+    with pytest.raises(refit.FailedPrecondition, match="version 1 could not be loaded again.*torn"):
+        update(worker, 2)
+    for version in (3, 4):
+        with pytest.raises(refit.FailedPrecondition, match="torn"):
+            worker.model()
+        with pytest.raises(refit.NotFound):
+            update(worker, version)
+    update(worker, 2)
+    assert all_same(worker.model.values(), weights(2)) and worker.model() == "an answer"
+
+
+def _skip_where_the_worker_loads(worker: Worker) -> None:
+    if worker._owns_reload:
+        pytest.skip("up to vLLM 0.22 the worker itself loads")
+
+
+@pytest.mark.parametrize("change", ["missing", "new", "shape", "dtype"])
+def test_later_versions_must_be_like_the_first(worker: Worker, service: Any, change: str) -> None:
+    publish(service.address, 1, weights(1))
+    update(worker, 1)
+    name, tensor = next(iter(weights(2).items()))
+    others = {
+        "missing": {other: value for other, value in weights(2).items() if other != name},
+        "new": {**weights(2), "unheard.of": tensor},
+        "shape": {**weights(2), name: tensor[:1]},
+        "dtype": {**weights(2), name: tensor.to(torch.float64)},
+    }
+    publish(service.address, 2, others[change])
+    with pytest.raises(refit.InvalidArgument, match="version 2, tensor ") as raised:
+        update(worker, 2)
+    assert raised.value.tensor == ("unheard.of" if change == "new" else name)
+    if not worker._owns_reload:
+        assert all_same(worker.model.values(), weights(1))
+    publish(service.address, 3, weights(3))
+    update(worker, 3)
+    assert all_same(worker.model.values(), weights(3))
+
+
+def test_part_of_a_model_is_for_whoever_means_it(vllm: Vllm, worker: Worker, service: Any) -> None:
+    publish(service.address, 1, weights(1))
+    update(worker, 1)
+    name, tensor = next(iter(weights(2).items()))
+    publish(service.address, 2, {name: tensor})
+    worker.init_weight_transfer_engine({"address": service.address, "allow_partial": True})
+    update(worker, 2)
+    assert all_same(worker.model.values(), {**weights(1), name: tensor})
+
+
+def test_versions_are_there_before_they_are_asked_for(worker: Worker, service: Any) -> None:
+    publish(service.address, 1, weights(1))
+    with refit.Publisher(service.address) as publisher:
+        assert publisher.wait_for_workers(1, all=True, phase="staged", timeout=30) == 1
+        update(worker, 1)
+        assert publisher.wait_for_workers(1, all=True, phase="installed", timeout=30) == 1
+    worker.engine.shutdown()
+
+
+def test_what_is_held_gives_way_to_what_is_newer(worker: Worker, service: Any) -> None:
+    with refit.Publisher(service.address) as publisher:
+        for version in (1, 2, 3):
+            publish(service.address, version, weights(version))
+            assert publisher.wait_for_workers(version, all=True, phase="staged", timeout=30) == 1
+        update(worker, 2)  # neither the newest nor held
+        assert all_same(worker.model.values(), weights(2))
+        update(worker, 3)
+        assert all_same(worker.model.values(), weights(3))
+        assert publisher.wait_for_workers(3, all=True, phase="installed", timeout=30) == 1
+    worker.engine.shutdown()
 
 
 def test_bad_infos_are_told(vllm: Vllm, worker: Worker, service: Any) -> None:

@@ -188,20 +188,18 @@ class Installer:
                 tensor=given.name,
                 version=version.number,
             ) from error
-        if not self._contents.allow_partial and not self._contents.is_known and reload.can_prepare():
+        if reload.can_prepare() and (self._contents.allow_partial or not self._contents.is_known):
             self._check_filled(reload, version)
 
     def _check_filled(self, reload: Reload, version: PulledVersion) -> None:
-        """The first version is compared with the checkpoint, or else with the model."""
-        if self._slots is not None:
-            missing = sorted(map(str, self._slots - reload.filled()))
-        else:
-            missing = reload.unfilled()
+        """The first version, and any part of one, is compared with the checkpoint, or else with the model."""
+        is_part = self._contents.allow_partial
+        missing = reload.unfilled(self._slots, in_touched_layers=is_part)
         if missing:
             raise InvalidArgument(
-                f"version {version.number}: it has nothing for {', '.join(missing[:3])}"
-                f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''} of the model; nothing was loaded; set "
-                "allow_partial if the values that are there shall stay",
+                f"version {version.number}: it has no tensor for {', '.join(missing[:3])}"
+                f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''} of the model; nothing was loaded; "
+                + ("a layer is filled whole or not at all" if is_part else "set allow_partial if former values shall stay"),
                 version=version.number,
             )
 

@@ -73,26 +73,35 @@ class Reload:
             for parameter, arguments in info.loaded_weights
         }
 
-    def unfilled(self) -> List[str]:
-        """Parameters that got nothing, and linear layers that got less than they have, after prepare(). Parameters of
-        attention (scales, which have defaults) and tied ones that came under another name do not count."""
-        linear = getattr(_module("vllm.model_executor.layers.linear"), "LinearBase", ())
-        is_attention = _is_attention()
-        whole = {
+    def unfilled(self, expected: Optional[Set[Slot]] = None, *, in_touched_layers: bool = False) -> List[str]:
+        """What of the model got nothing, after prepare().
+
+        Args:
+            expected: what should be filled. Without: every parameter, and all of each linear layer, but for attention
+                (its scales have defaults) and for parameters that are tied to one that came.
+            in_touched_layers: only in layers that got something: vLLM fills a layer anew, so that the rest of it would
+                have no values at all.
+        """
+        filled = self.filled()
+        if expected is not None:
+            touched = {slot.layer for slot in filled}
+            missing = sorted(expected - filled, key=str)
+            return [str(slot) for slot in missing if slot.layer in touched or not in_touched_layers]
+        tied = self._tied()
+        return [
+            words
+            for name, layer, info in self._layers
+            if info.loaded_weights or not in_touched_layers
+            for words in _unfilled_in(name, layer, info, tied)
+        ]
+
+    def _tied(self) -> Set[int]:
+        """Identities of the parameters that came, under whichever name."""
+        return {
             id(info.kernel_tensors[0].get(parameter))
             for _, _, info in self._layers
             for parameter in {name for name, _ in info.loaded_weights}
         }
-        missing = []
-        for name, layer, info in self._layers:
-            if is_attention(layer):
-                continue
-            came = {parameter for parameter, _ in info.loaded_weights}
-            nothing = [p for p, own in info.kernel_tensors[0].items() if p not in came and id(own) not in whole]
-            missing += [f"{name}.{p}" for p in nothing if not p.startswith("_")]
-            if not nothing and came and isinstance(layer, linear) and info.load_numel - _HELD < info.load_numel_total:
-                missing.append(f"{name} ({info.load_numel - _HELD} of {info.load_numel_total} elements)")
-        return missing
 
     def commit(self) -> None:
         """Fills the model. If it raises, layers have weights of both versions; abandon(), and load another version."""
@@ -153,6 +162,22 @@ def _loading_layers(model: Any) -> Iterator[Tuple[str, Any, Any]]:
 def _part(arguments: Any) -> Tuple[Any, ...]:
     """What a loader was told besides the parameter and the tensor."""
     return tuple(value for value in arguments.arguments.values() if isinstance(value, (str, int)) and value is not True)
+
+
+def _unfilled_in(name: str, layer: Any, info: Any, tied: Set[int]) -> List[str]:
+    if _is_attention()(layer):
+        return []
+    came = {parameter for parameter, _ in info.loaded_weights}
+    nothing = [parameter for parameter, own in info.kernel_tensors[0].items() if parameter not in came and id(own) not in tied]
+    count = info.load_numel - _HELD
+    if not nothing and came and isinstance(layer, _linear()) and count < info.load_numel_total:
+        return [f"{name} ({count} of {info.load_numel_total} elements)"]
+    return [f"{name}.{parameter}" for parameter in nothing]
+
+
+def _linear() -> Any:
+    """vLLM's class of them, whose parameters have no padding."""
+    return getattr(_module("vllm.model_executor.layers.linear"), "LinearBase", ())
 
 
 def _is_attention() -> Callable[[Any], bool]:

@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+usage() {
+  cat <<'TEXT'
+Tests with a real engine and a real trainer: vLLM servers for CPUs, and NeMo Automodel. Prints a table.
+
+  deploy/engine_test.sh [options] [part ...]
+
+  part          plug (its halves against vLLM's own base classes and reload), serving (versions arrive, and what goes wrong), parallel (two tensor-parallel ranks), training (vLLM's
+                trainer half), offline (LLM in a program), automodel (a trainer's own model, one rank and two);
+                default: all
+  --quick       what deploy/test.sh runs: serving without a second server, parallel with one model, automodel
+  --no-build    do not build; the programs are in build/release
+  --no-install  do not look for missing packages, nor for vLLM and Automodel
+  -h, --help    this text
+
+Exit code 0: everything passed. 77: vLLM and Automodel cannot be had here; the reason is printed.
+TEXT
+}
+
+build=yes install=yes quick=no parts=()
+while (($#)); do
+  case "$1" in
+    --quick) quick=yes; shift ;;
+    --no-build) build=no; shift ;;
+    --no-install) install=no; shift ;;
+    -h | --help) usage; exit 0 ;;
+    plug | serving | parallel | training | offline | automodel) parts+=("$1"); shift ;;
+    *) echo "$0: unknown option or part '$1'; see --help" >&2; exit 2 ;;
+  esac
+done
+((${#parts[@]})) || parts=(plug serving parallel training offline automodel)
+
+venv=build/engine-venv
+[[ $install == no ]] || deploy/get_engine.sh || exit $?
+[[ -x $venv/bin/python ]] || { echo "Skipped: no vLLM and no Automodel, see deploy/get_engine.sh"; exit 77; }
+if [[ $build == yes ]]; then
+  [[ $install == no ]] || deploy/install_dependencies.sh
+  cmake --preset release >/dev/null
+  cmake --build --preset release --target refit-server refit refit_python
+fi
+
+# One lane a model, beside each other: a server's start keeps one core busy.
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+lane() {
+  local name=$1 selection=$2
+  shift 2
+  PYTHONPATH=build/release/python "$venv/bin/python" -B -m pytest -q -rs -W ignore -p no:cacheprovider \
+    -k "$selection" "$@" >"$logs/$name" 2>&1
+}
+files() {
+  local file
+  for part in "${parts[@]}"; do
+    for file in tests/engines/vllm_"$part".py; do
+      [[ ! -e $file ]] || echo "$file"
+    done
+  done
+}
+both='qwen3' gemma='gemma4_moe'
+if [[ $quick == yes ]]; then
+  parts=("${parts[@]/training/}")
+  parts=("${parts[@]/offline/}")
+  both+=' and not begins_with_the_version and not qwen3-0'
+  gemma+=' and not begins_with_the_version and not both_or_none'
+fi
+mapfile -t vllm < <(files)
+lanes=()
+if ((${#vllm[@]})); then
+  lane qwen3 "$both" "${vllm[@]}" & lanes+=($!)
+  lane gemma4_moe "$gemma" "${vllm[@]}" & lanes+=($!)
+fi
+failed=0
+for job in "${lanes[@]}"; do wait "$job" || failed=1; done
+if [[ " ${parts[*]} " == *" plug "* ]]; then
+  lane plug installed client/python/tests/test_integrations_vllm.py || failed=1
+fi
+if [[ " ${parts[*]} " == *" automodel "* ]]; then
+  lane automodel test tests/engines/automodel_*.py || failed=1
+fi
+if ((failed)); then cat "$logs"/*; else sed -n '/= engines =/,$p' "$logs"/*; fi
+exit "$failed"
