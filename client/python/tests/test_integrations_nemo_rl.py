@@ -292,6 +292,8 @@ def test_without_a_process_group_it_says_so() -> None:
         asyncio.run(RefitCheckpointEngine(1).send_weights(iter(())))
     with pytest.raises(refit.InvalidArgument, match="bucket_size"):
         RefitCheckpointEngine(0)
+    with pytest.raises(refit.InvalidArgument, match="version '1': expected a whole number"):
+        RefitCheckpointEngine(1, first_version="1")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="unheard_of"):
         RefitCheckpointEngine(1, unheard_of=1)  # type: ignore[call-arg]
 

@@ -79,6 +79,17 @@ def test_a_descriptor_is_checked_where_it_is_made(service: Any) -> None:
         load(Model(), descriptor(service.address, 1, unheard_of=1))
 
 
+@pytest.mark.parametrize(
+    "option", [{"agree_within": "soon"}, {"pull_within": None}, {"idle_timeout": "x"}, {"names": 3}, {"filter": "["}]
+)
+def test_an_option_of_the_wrong_kind_is_an_answer_too(service: Any, option: Dict[str, Any]) -> None:
+    publish(service.address, 1, weights())
+    named_tensors = descriptor(service.address, 1, **option)
+    with pytest.raises(refit.InvalidArgument) as raised:
+        load(Model(), named_tensors)
+    assert raised.value.version == 1
+
+
 @pytest.mark.parametrize("version", ["latest", None, -1, 9.0, True, 2**70, "42"])
 def test_a_version_is_a_number(version: Any) -> None:
     with pytest.raises(refit.InvalidArgument) as raised:
@@ -256,6 +267,13 @@ def test_a_failure_is_an_answer_of_sglangs_worker_and_not_its_end(service: Any) 
     good = descriptor(service.address, 1)
     assert sglang_worker.answered(update, model, good, load_format=LOADER) == (True, "Success")
 
+    def others(*_: Any, **__: Any) -> Any:
+        raise KeyError("w")
+
+    assert sglang_worker.answered(others, load_format=LOADER) == (False, "KeyError: 'w'")
+    with pytest.raises(KeyError):  # another loader's business
+        sglang_worker.answered(others, load_format="theirs")
+
 
 RANK = """
 import json, torch, torch.distributed as dist, types
@@ -393,7 +411,7 @@ def run_recipe(server: Server, address: str, version: int) -> None:
     """The page's, to the letter."""
     page = (pathlib.Path(__file__).parents[1] / "docs" / "sglang.md").read_text(encoding="utf-8")
     recipe = next(part for part in page.split("```python\n") if "pause_generation" in part).split("```")[0]
-    code = recipe.replace("refit.example:50051", address).replace("42", str(version))
+    code = recipe.replace("42", str(version)).replace("refit.example:50051", address)
     exec(code, {"refit": refit, "requests": server, "url": "http://host:1", "model": torch.nn.Linear(2, 2)})
 
 

@@ -14,11 +14,10 @@ from typing import Any, Dict, List, Sequence, Tuple
 from refit.errors import InvalidArgument
 from refit.integrations import sglang_worker
 from refit.integrations.version_number import version_number
-from refit.integrations.sglang_worker import Update
+from refit.integrations.sglang_worker import LOADER, Update
 
 Pair = Tuple[str, Any]
 
-LOADER = "refit.integrations.sglang.load"
 # The only tensor that the loader takes: bytes, a JSON object.
 DESCRIPTOR = "refit.descriptor"
 

@@ -19,6 +19,7 @@ from refit.integrations.agreement import Agreement
 from refit.integrations.contents import Contents
 from refit.subscriber import PulledVersion, Subscriber
 
+LOADER = "refit.integrations.sglang.load"
 # Options that are the pull's; those that are not Update's own either are the connection's.
 _OF_PULL = ("trainer_epoch", "filter", "names", "idle_timeout", "resume_within", "copy")
 _OWN = ("allow_partial", "pull_within", "agree_within")
@@ -51,7 +52,14 @@ class Update:
 
     @classmethod
     def of(cls, address: str, number: int, options: Dict[str, Any]) -> "Update":
-        """From a descriptor's options."""
+        """From a descriptor's options.
+
+        Raises:
+            InvalidArgument: naming one that has to be a number of seconds.
+        """
+        for name in ("pull_within", "agree_within"):
+            if not isinstance(options.get(name, 1), (int, float)):
+                raise InvalidArgument(f"version {number}: {name} {options[name]!r}: expected seconds", version=number)
         rest = dict(options)
         pull = {**_PATIENCE, **{name: rest.pop(name) for name in _OF_PULL if name in rest}}
         own = {name: rest.pop(name) for name in _OWN if name in rest}
@@ -181,11 +189,10 @@ def _pull(wanted: Update) -> PulledVersion:
 
 def _pull_whole(wanted: Update) -> PulledVersion:
     try:
-        subscriber = Subscriber(wanted.address, **wanted.connection)
+        with Subscriber(wanted.address, **wanted.connection) as subscriber:
+            return subscriber.pull(wanted.number, **wanted.pull)
     except TypeError as error:
         raise InvalidArgument(f"descriptor of version {wanted.number}: {error}", version=wanted.number) from None
-    with subscriber:
-        return subscriber.pull(wanted.number, **wanted.pull)
 
 
 def _load(model: Any, version: PulledVersion, is_partial: bool) -> None:
@@ -276,5 +283,7 @@ def answered(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """SGLang's scheduler ends, and the server with it, if a loader raises. This answers the request instead."""
     try:
         return original(*args, **kwargs)
-    except RefitError as error:
-        return False, str(error)
+    except Exception as error:
+        if kwargs.get("load_format") != LOADER:
+            raise
+        return False, str(error) if isinstance(error, RefitError) else f"{type(error).__name__}: {error}"

@@ -12,6 +12,7 @@ from refit.integrations.hosting import Hosting
 from refit.integrations.receiving import WeightReceiver
 from refit.integrations.runs import begin_run
 from refit.integrations.sending import Pair, WeightSender
+from refit.integrations.version_number import version_number
 
 try:
     from verl.checkpoint_engine import CheckpointEngine, CheckpointEngineRegistry
@@ -76,7 +77,7 @@ class RefitCheckpointEngine(CheckpointEngine):
         self._receiver = WeightReceiver(
             bucket_size=bucket_size, model=model, device=device, timeout=timeout, allow_partial=allow_partial, channel=channel
         )
-        self._next_version = first_version
+        self._next_version = version_number(first_version)
         self._run_options: Dict[str, Any] = dict(model=model, channel=channel)
         self._epoch = 0  # 0: not decided yet
         self._address = ""

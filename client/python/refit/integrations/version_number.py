@@ -24,6 +24,6 @@ def version_number(given: Any) -> int:
             pass
     if not 0 <= number <= _LARGEST:
         raise InvalidArgument(
-            f"version {given!r}: expected a whole number from 0 to {_LARGEST}, so that all workers load the same"
+            f"version {given!r}: expected a whole number from 0 to {_LARGEST}, so that all load the same"
         )
     return number
