@@ -189,14 +189,34 @@ def test_a_service_that_dies_while_a_version_comes(engine: Engine) -> None:
 
 def test_a_service_that_hangs(engine: Engine) -> None:
     assert engine.server.init(engine.service.address, timeout=3).is_good
-    number = engine.next_version()
+    older, newer = engine.update(), engine.next_version()
+    with refit.Publisher(engine.service.address) as publisher:
+        publisher.wait_for_workers(newer, phase="staged")
     engine.service.signal(signal.SIGSTOP)
     try:
-        assert engine.check_refuses(number) < 15
+        assert engine.check_refuses(older) < 15
+        assert engine.server.update(newer).is_good  # it is at hand
+        engine.family.check_is(newer, engine.server.fingerprint())
     finally:
         engine.service.signal(signal.SIGCONT)
+    assert engine.server.update(older).is_good
+    engine.family.check_is(older, engine.server.fingerprint())
+
+
+def test_part_of_a_model_for_whoever_means_it(engine: Engine) -> None:
+    assert engine.server.init(engine.service.address, allow_partial=True).is_good
+    before = engine.update()
+    tensors = engine.family.native(before)
+    layer = {name: tensor for name, tensor in tensors.items() if "layers.1." in name}
+    number = engine.next_version(tensors=layer)
+    fingerprint = engine.server.fingerprint()
     assert engine.server.update(number).is_good
-    engine.family.check_is(number, engine.server.fingerprint())
+    assert engine.server.fingerprint() == fingerprint  # the same values once more
+    projection = next(name for name in layer if "k_proj" in name)
+    number = engine.next_version(tensors={name: tensor for name, tensor in layer.items() if name != projection})
+    engine.check_refuses(number, "filled whole or not at all")
+    assert engine.server.init(engine.service.address).is_good
+    engine.update()
 
 
 def test_the_engine_goes_on_when_a_version_is_late(engine: Engine) -> None:

@@ -53,12 +53,14 @@ class Ahead:
         options: Dict[str, Any] = dict(channel or {}, model=model, worker=worker)
         self._timeout = timeout
         patience = min(options.get("connect_timeout", _CONNECT_WITHIN), _CONNECT_WITHIN)
-        self._connect = partial(Subscriber, address, **dict(options, connect_timeout=patience))
+        impatient = dict(options, connect_timeout=patience)
+        self._connect = partial(Subscriber, address, **impatient)
         self.is_ahead = is_ahead
-        self._make_follower = partial(_Follower, address, dict(options, idle_timeout=timeout))
+        self._installed: Optional[Key] = None
+        self._make_follower = partial(_Follower, address, dict(impatient, idle_timeout=timeout))
         self._follower: Optional[_Follower] = None
         if is_ahead:
-            self._follower = self._make_follower(None)
+            self._follower = _Follower(address, dict(options, idle_timeout=timeout), None)
         else:
             self._connect().close()
 
@@ -72,15 +74,19 @@ class Ahead:
             DeadlineExceeded: it has not come whole; ask again.
             RefitError: as Subscriber.pull().
         """
-        version = self._get(number, trainer_epoch, deadline)
+        follower = self._present_follower()
+        version = self._get(follower, number, trainer_epoch, deadline)
         try:
             yield version
         except BaseException as error:
-            if self._follower is not None:
-                self._follower.settle(version, error)
+            if follower is not None:
+                follower.settle(version, error)
             raise
-        if self._follower is not None and not self._follower.settle(version, None):
-            self._begin_anew(_key(version))  # what it has told the service of is not in use any more
+        self._installed = _key(version)
+        if follower is not None and not follower.settle(version, None):
+            follower.close()  # what it has told the service of is not in use any more
+            self._follower = None
+            self._present_follower()
 
     def pull(self, number: int, trainer_epoch: Optional[int]) -> PulledVersion:
         """The version, now. As Subscriber.pull(). Over a connection of its own: one that has failed waits longer and longer
@@ -96,26 +102,29 @@ class Ahead:
             self._follower.close()
         self._follower = None
 
-    def _begin_anew(self, installed: Key) -> None:
-        assert self._follower is not None
-        self._follower.close()
-        try:
-            self._follower = self._make_follower(installed)
-        except RefitError:  # the service went away; from now on versions are pulled when they are asked for
-            self._follower = None
+    def _present_follower(self) -> Optional["_Follower"]:
+        """A new one where the last has nothing true to tell any more."""
+        if self._follower is None and self.is_ahead:
+            try:
+                self._follower = self._make_follower(self._installed)
+            except RefitError:  # the pull that follows says what is wrong
+                pass
+        return self._follower
 
-    def _get(self, number: int, trainer_epoch: Optional[int], deadline: float) -> PulledVersion:
+    def _get(
+        self, follower: Optional["_Follower"], number: int, trainer_epoch: Optional[int], deadline: float
+    ) -> PulledVersion:
         """From the follower if it has it first, else pulled now."""
-        held = self._follower.held_as(number, trainer_epoch) if self._follower is not None else None
-        if held is not None:
-            return held
+        if follower is None:
+            return self._get_now(number, trainer_epoch, deadline, _Arrival(number))
         arrival = _Arrival(number)
+        with follower.told_to(arrival, number, trainer_epoch):
+            return arrival.wait(0) if arrival.is_here else self._get_now(number, trainer_epoch, deadline, arrival)
+
+    def _get_now(self, number: int, trainer_epoch: Optional[int], deadline: float, arrival: "_Arrival") -> PulledVersion:
         pull = _InThread(partial(self.pull, number, trainer_epoch), arrival)
         try:
-            if self._follower is None:
-                return arrival.wait(deadline)
-            with self._follower.told_to(arrival, number, trainer_epoch):
-                return arrival.wait(deadline)
+            return arrival.wait(deadline)
         finally:
             pull.end()
 
@@ -135,6 +144,10 @@ class _Arrival:
             if not self._event.is_set():
                 self._version, self._error = version, error
                 self._event.set()
+
+    @property
+    def is_here(self) -> bool:
+        return self._event.is_set()
 
     def wait(self, seconds: float) -> PulledVersion:
         if not self._event.wait(seconds):
@@ -183,6 +196,7 @@ class _Follower:
         self._changed = threading.Condition()
         # Guarded by _changed.
         self._held: Optional[PulledVersion] = None
+        self._is_taken = False  # what is held; the engine installs it
         self._outcome: Optional[RefitError] = None  # of what was held
         self._installed = installed
         self._last: Key = (0, -1)  # that was held, or is in use
@@ -197,17 +211,13 @@ class _Follower:
         )
         self._thread.start()
 
-    def held_as(self, number: int, trainer_epoch: Optional[int]) -> Optional[PulledVersion]:
-        """What is held, if it is this version."""
-        with self._changed:
-            return self._held if self._held is not None and _is(self._held, number, trainer_epoch) else None
-
     @contextmanager
     def told_to(self, arrival: _Arrival, number: int, trainer_epoch: Optional[int]) -> Iterator[None]:
-        """If this version comes meanwhile, `arrival` hears of it."""
+        """If this version is held, or comes meanwhile, `arrival` hears of it."""
 
         def tell(version: PulledVersion) -> None:
             if _is(version, number, trainer_epoch):
+                self._is_taken = True
                 arrival.settle(version)
 
         with self._changed:
@@ -216,6 +226,10 @@ class _Follower:
                 tell(self._held)
         try:
             yield
+        except BaseException:
+            with self._changed:
+                self._is_taken = False
+            raise
         finally:
             with self._changed:
                 self._awaited = None
@@ -246,7 +260,7 @@ class _Follower:
             self._last = _key(version)
             if self._last == self._installed:
                 return
-            self._held = version
+            self._held, self._is_taken = version, False
             if self._awaited is not None:
                 self._awaited(version)
             if self._closed.is_set():
@@ -281,7 +295,7 @@ class _Follower:
         except RefitError:  # the service is gone; the worker asks for it too
             return
         with self._changed:
-            if self._held is not None and newest > _key(self._held):
+            if self._held is not None and not self._is_taken and newest > _key(self._held):
                 self._dismiss(f"there is version {newest[1]} of run {newest[0]}")
 
 
