@@ -7,6 +7,7 @@
 #include <limits>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
@@ -580,6 +581,19 @@ absl::StatusOr<Publisher::LastRun> Publisher::AskLastRun(const std::string& mode
   for (const v1::VersionSummary& version : known->versions()) add(version.trainer_epoch(), version.version());
   for (const v1::Lineage& lineage : known->lineages()) add(lineage.trainer_epoch(), lineage.newest_committed());
   return last;
+}
+
+absl::StatusOr<int> Publisher::AskConnectedWorkers(const std::string& model) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
+  const auto inspect = v1::InspectService::NewStub(state_->channel);
+  v1::ListWorkersRequest request;
+  request.set_model(model);
+  const absl::StatusOr<v1::ListWorkersResponse> known =
+      CallUnary(*inspect, &v1::InspectService::Stub::ListWorkers, request, kUnaryTimeout,
+                absl::StrCat("asking for the workers of ", model, " at ", state_->address), state_->calls);
+  if (!known.ok()) return known.status();
+  return static_cast<int>(
+      absl::c_count_if(known->workers(), [](const v1::Worker& worker) { return worker.connected(); }));
 }
 
 void Publisher::Cancel() {

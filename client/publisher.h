@@ -143,6 +143,9 @@ class Publisher {
   };
   absl::StatusOr<LastRun> AskLastRun(const std::string& model);
 
+  // How many workers of the model are connected. Errors as AskLastRun.
+  absl::StatusOr<int> AskConnectedWorkers(const std::string& model);
+
   // Ends every push and call of this publisher with CANCELLED, and every one that is begun later: their versions are
   // aborted. From any thread.
   void Cancel();

@@ -218,6 +218,12 @@ void BindTrainer(py::module_& module) {
             return std::make_pair(last.trainer_epoch, last.version);
           },
           py::arg("model"))
+      .def(
+          "connected_workers",
+          [](Publisher& publisher, const std::string& model) {
+            return Run<int>(publisher, [&] { return publisher.AskConnectedWorkers(model); });
+          },
+          py::arg("model"))
       .def("cancel", &Publisher::Cancel);
 }
 

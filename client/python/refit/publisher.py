@@ -191,6 +191,11 @@ class Publisher:
             epoch, number = connection.last_run(self.model)
             return int(epoch), int(number)
 
+    def connected_workers(self) -> int:
+        """How many workers of the model are connected now."""
+        with self._connections.one() as connection:
+            return int(connection.connected_workers(self.model))
+
     def close(self) -> None:
         """Lets go of the connections that are not in use."""
         self._connections.close()

@@ -142,7 +142,7 @@ class RefitTrainerWeightTransferEngine(TrainerWeightTransferEngine[RefitTrainerI
 
     def _await_stages(self, number: int) -> None:
         """Until no worker of the fleet is still pulling. One that stays behind tells in the update what it lacks."""
-        if self._info.stage_timeout > 0:
+        if self._info.stage_timeout > 0 and self._publisher.connected_workers() > 0:
             try:
                 self._publisher.wait_for_workers(
                     number, all=True, phase="staged", timeout=self._info.stage_timeout, trainer_epoch=self._epoch
