@@ -146,6 +146,28 @@ def test_a_refit_that_fails_before_its_push_is_told_at_once_on_both_sides(
     assert all_same(round_trip(refit_, [weights(5).items()])[0], weights(5))
 
 
+def test_a_rank_that_fails_before_its_push_ends_those_of_the_others(service: Any) -> None:
+    refit_ = Refit(BACKEND, 1 << 20, policies=2, rollouts=1, address=service.address, sharded=True)
+
+    def fails() -> Any:
+        raise RuntimeError("a collective failed")
+        yield
+
+    async def all_of_them() -> List[Any]:
+        received = asyncio.ensure_future(receive(refit_.rollouts[0]))
+        sent = (one.send_weights(w) for one, w in zip(refit_.policies, (shards(0), fails())))
+        return await asyncio.gather(*sent, received, return_exceptions=True)
+
+    def shards(rank: int) -> Any:
+        return iter([("a", FakeDTensor(torch.zeros(6, 5), rank, 2))])
+
+    zero, one, received = asyncio.run(asyncio.wait_for(all_of_them(), 20))
+    assert isinstance(one, RuntimeError)
+    assert isinstance(zero, refit.RefitError) and "a collective failed" in str(zero)
+    assert isinstance(received, refit.RefitError) and "a collective failed" in str(received)
+    assert all_same(round_trip(refit_, [shards(0), shards(1)])[0], {"a": torch.zeros(6, 5)})
+
+
 def test_a_refit_that_one_side_never_began_does_not_put_the_other_out_of_step(service: Any) -> None:
     refit_ = Refit(BACKEND, 1 << 20, policies=1, rollouts=1, address=service.address)
     round_trip(refit_, [weights(0).items()])

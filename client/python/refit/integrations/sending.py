@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from itertools import chain, islice
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
@@ -16,6 +18,8 @@ Parts = List[Tuple[str, Any]]
 
 # What a version declares that is only opened to be aborted.
 _NOTHING = {"refit.nothing": ("U8", (1,))}
+# Seconds that a rank which has failed waits for the others to open theirs, so as to end it.
+_FOR_OTHER_RANKS = 10.0
 
 
 class WeightSender:
@@ -59,7 +63,7 @@ class WeightSender:
         self._keeps = not allow_partial
         self._declared = self._given
         self._was_opened = False  # the version that is sent
-        self._pushes = False  # this rank has a part in it
+        self._is_sharded = False
 
     async def send(
         self,
@@ -85,24 +89,28 @@ class WeightSender:
         rest = iter(weights)
         options = dict(self._version_options, trainer_epoch=trainer_epoch, rank=rank, world=world)
         self._was_opened = False
-        self._pushes = rank == 0 or bool(self._sharded)
+        self._is_sharded = bool(self._sharded)
         try:
             await self._send(address, number, rest, options)
         except Exception as error:
-            if self._pushes and not self._was_opened and not isinstance(error, Unavailable):
+            if self._is_sharded:  # the others need these before they come to their push
+                _drain(rest)
+            if not self._was_opened and self._pushes(rank) and not isinstance(error, Unavailable):
                 await self._give_up(address, number, trainer_epoch, f"{type(error).__name__}: {error}"[:1000])
             raise
         finally:
-            for _ in rest:
-                pass
+            _drain(rest)
+
+    def _pushes(self, rank: int) -> bool:
+        return self._is_sharded or rank == 0
 
     async def _send(self, address: str, number: int, rest: Iterator[Pair], options: Dict[str, Any]) -> None:
         head = list(islice(rest, 1))
-        is_sharded = self._sharded if self._sharded is not None else any(is_dtensor(tensor) for _, tensor in head)
-        self._pushes = is_sharded or options["rank"] == 0
-        if is_sharded:
+        if self._sharded is None:
+            self._is_sharded = any(is_dtensor(tensor) for _, tensor in head)
+        if self._is_sharded:
             await self._push(address, number, chain(head, rest), options)
-        elif self._pushes:
+        elif self._pushes(options["rank"]):
             await self._push(address, number, _whole(chain(head, rest)), dict(options, world=1))
 
     async def _push(self, address: str, number: int, pairs: Iterable[Pair], options: Mapping[str, Any]) -> None:
@@ -119,17 +127,33 @@ class WeightSender:
 
     async def _give_up(self, address: str, number: int, trainer_epoch: int, reason: str) -> None:
         """Those who wait for the version hear that it will not come: it is aborted, and opened for that if no other
-        rank has."""
+        rank opens it."""
+        until = time.monotonic() + (_FOR_OTHER_RANKS if self._is_sharded else 0.0)
         try:
             async with aio.Publisher(address, **self._publisher_options) as publisher:
-                try:
-                    await publisher.abort(number, reason)
-                except NotFound:
-                    options = dict(declare=_NOTHING, rank=0, world=1, trainer_epoch=trainer_epoch)
-                    async with publisher.version(number, **options) as version:
-                        await version.abort(reason)
+                while not await _aborted(publisher, number, reason):
+                    if time.monotonic() >= until:
+                        options = dict(declare=_NOTHING, rank=0, world=1, trainer_epoch=trainer_epoch)
+                        async with publisher.version(number, **options) as version:
+                            await version.abort(reason)
+                        return
+                    await asyncio.sleep(0.1)
         except RefitError:  # the failure itself is what counts
             pass
+
+
+async def _aborted(publisher: aio.Publisher, number: int, reason: str) -> bool:
+    """False: nobody has opened it yet."""
+    try:
+        await publisher.abort(number, reason)
+    except NotFound:
+        return False
+    return True
+
+
+def _drain(pairs: Iterator[Pair]) -> None:
+    for _ in pairs:
+        pass
 
 
 def buckets(pairs: Iterable[Pair], size: int, nbytes: Callable[[Any], int]) -> Iterator[List[Pair]]:
