@@ -47,10 +47,10 @@ class WeightSender:
         """
         Args:
             bucket_size: bytes on the way at a time; a larger tensor goes alone.
-            declare: all tensors by name, as tensors (also on meta) or (dtype, shape), for a trainer without memory for a copy
-                of all of them.
-            allow_partial: a version may have other tensors than the one before; each is copied to host memory as a whole
-                then.
+            declare: all tensors by name, as tensors (also on meta) or (dtype, shape), for a trainer without memory for a
+                copy of all of them.
+            allow_partial: a version may have other tensors than the one before; each is copied to host memory as a
+                whole then.
             sharded: True: every rank pushes what it holds, as of DTensors; False: rank 0 pushes all, and the others
                 only drain the generator; None: as the first tensor is.
             model, adapter, dtype, channel: as Publisher's and its version()'s; `channel` has the connection's options.
