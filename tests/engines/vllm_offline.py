@@ -45,7 +45,7 @@ def _run(path: str, address: str) -> Dict[str, Any]:
         timeout=_PATIENCE,
         check=True,
     )
-    told: Dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    told: Dict[str, Any] = json.loads(next(line for line in done.stdout.splitlines() if line.startswith(b"{")))
     return told
 
 

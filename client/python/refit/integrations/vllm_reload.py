@@ -19,11 +19,12 @@ _HELD = -(2**62)
 
 
 class Slot(NamedTuple):
-    """A place in the model that a loader filled: a parameter, or the part of it that further arguments name."""
+    """A place in the model that a loader filled: a parameter or a buffer, or the part of it that further arguments name."""
 
     layer: str
     parameter: str
     part: Tuple[Any, ...]  # such as ("k",), or an expert and its matrix
+    is_buffer: bool = False
 
     def __str__(self) -> str:
         name = f"{self.layer}.{self.parameter}" if self.layer else self.parameter
@@ -68,7 +69,7 @@ class Reload:
     def filled(self) -> Set[Slot]:
         """What the loaders took, after prepare()."""
         return {
-            Slot(name, parameter, _part(arguments))
+            Slot(name, parameter, _part(arguments), parameter in info.kernel_tensors[1])
             for name, _, info in self._layers
             for parameter, arguments in info.loaded_weights
         }
@@ -78,7 +79,8 @@ class Reload:
 
         Args:
             expected: what should be filled. Without: every parameter, and all of each linear layer, but for attention
-                (its scales have defaults) and for parameters that are tied to one that came.
+                (its scales have defaults) and for parameters that are tied to one that came. Buffers are not trained, and
+                sources of parameters alone lack them: a layer that gets nothing keeps them.
             in_touched_layers: only in layers that got something: vLLM fills a layer anew, so that the rest of it would
                 have no values at all.
         """
@@ -86,7 +88,8 @@ class Reload:
         if expected is not None:
             touched = {slot.layer for slot in filled}
             missing = sorted(expected - filled, key=str)
-            return [str(slot) for slot in missing if slot.layer in touched or not in_touched_layers]
+            keeps = [slot for slot in missing if slot.layer not in touched and (slot.is_buffer or in_touched_layers)]
+            return [str(slot) for slot in missing if slot not in keeps]
         tied = self._tied()
         return [
             words

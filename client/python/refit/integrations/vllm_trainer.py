@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Dict, Iterable, Iterator, List, Optional, Tuple
 
-from refit.errors import DeadlineExceeded, InvalidArgument
+from refit.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument
 from refit.integrations.hosting import Hosting
 from refit.integrations.runs import begin_run
 from refit.integrations.vllm_control import Control
@@ -116,7 +116,8 @@ class RefitTrainerWeightTransferEngine(TrainerWeightTransferEngine[RefitTrainerI
         Raises:
             InvalidArgument, NotFound, FailedPrecondition: naming the tensor in which the source's metadata and
                 iteration differ. No worker hears of the version.
-            RefitError: as refit.Version.push(). What the client raises comes out as it is.
+            FailedPrecondition: a server did not take it, in its words.
+            RefitError: as refit.Version.push(). What else the client raises comes out as it is.
         """
         declared = _declared(self.source)
         pairs = _full(self.source)
@@ -153,7 +154,13 @@ class RefitTrainerWeightTransferEngine(TrainerWeightTransferEngine[RefitTrainerI
     def _update(self, number: int) -> None:
         self._start()
         self._has_failed = True
-        self.client.update_weights({"version": number, "trainer_epoch": self._epoch})
+        try:
+            self.client.update_weights({"version": number, "trainer_epoch": self._epoch})
+        except Exception as error:
+            words = getattr(getattr(error, "response", None), "text", "")  # of the server, which vLLM's HTTP client keeps
+            if not words:
+                raise
+            raise FailedPrecondition(f"version {number}: a server refused it: {words}", version=number) from error
         self.client.finish_weight_update(weight_version=str(number))
         self._has_failed = False
 
