@@ -203,8 +203,9 @@ class Engine:
             raise RuntimeError(f"{method} {path}: {error.code}: {error.read().decode(errors='replace')}") from error
         return json.loads(text) if text else None
 
-    def connect(self, service: refit.Service) -> None:
-        self.call("POST", "/init_weight_transfer_engine", {"init_info": {"address": service.address}})
+    def connect(self, address: str) -> None:
+        """To the service, from which it pulls each version from now on while it goes on serving."""
+        self.call("POST", "/init_weight_transfer_engine", {"init_info": {"address": address}})
 
     def sample(self, prompt: List[int]) -> List[List[int]]:
         request = dict(model="policy", prompt=prompt, n=SAMPLES, max_tokens=LENGTH, temperature=1.0)
@@ -212,16 +213,16 @@ class Engine:
         return [choice["token_ids"] for choice in answer["choices"]]
 
     def update(self, version: int) -> float:
-        """Loads a version, between two tokens of whatever is being generated. Returns for how many seconds the engine
-        stood still."""
+        """Loads a version between two tokens of what is being generated. Returns how long the engine stood still, s."""
         began = time.monotonic()
         self.call("POST", "/pause?mode=keep")
         try:
             self.call("POST", "/start_weight_update")
             self.call("POST", "/update_weights", {"update_info": {"version": version}})
             self.call("POST", "/finish_weight_update", {"weight_version": str(version)})
-            for cache in ("prefix", "mm", "encoder"):  # they hold what the old weights made
-                self.call("POST", f"/reset_{cache}_cache")
+            self.call("POST", "/reset_prefix_cache?reset_running_requests=true")  # what the old weights made
+            self.call("POST", "/reset_mm_cache")
+            self.call("POST", "/reset_encoder_cache")
         finally:
             self.call("POST", "/resume")
         return time.monotonic() - began
@@ -247,21 +248,23 @@ def distance(policy: Policy, engine: Engine) -> float:
     return float((ours - engine.log_probabilities(PROBE)).abs().max())
 
 
-def train(policy: Policy, engine: Engine, service: refit.Service, steps: int) -> None:
-    """Rollouts, a step, a refit, and again. RuntimeError if the engine is not at the version that it was given."""
+def train(policy: Policy, engine: Engine, publisher: refit.Publisher, steps: int) -> None:
+    """Rollouts, a step, a refit, and again. RuntimeError if the engine is not at the version it was given."""
     rewards = []
-    print("step  reward  version    bytes   push s  pause s   engine off by, before and after")
+    print("step  reward  version    bytes   push s  staged s  pause s   engine off by, before and after")
     for number in range(1, steps + 1):
         rewards.append(policy.step([(prompt, engine.sample(prompt)) for prompt in PROMPTS]))
         before = distance(policy, engine)
         began = time.monotonic()
-        with service.version(number) as version:
+        with publisher.version(number) as version:
             version.push(policy.model.state_dict())
         pushed = time.monotonic() - began
+        publisher.wait_for_workers(number, phase="staged")  # whole and verified, beside the weights in use
+        staged = time.monotonic() - began
         paused = engine.update(number)
         after = distance(policy, engine)
-        row = f"{number:4}  {rewards[-1]:6.3f}  {number:7}  {version.info.bytes:7}  {pushed:7.3f}  {paused:7.3f}"
-        print(f"{row}   {before:.6f}  {after:.6f}", flush=True)
+        row = f"{number:4}  {rewards[-1]:6.3f}  {number:7}  {version.info.bytes:7}  {pushed:7.3f}  {staged:8.3f}"
+        print(f"{row}  {paused:7.3f}   {before:.6f}  {after:.6f}", flush=True)
         check(before > 100 * TOLERANCE, f"step {number} changed log-probabilities by {before} only: too little to tell")
         check(after <= TOLERANCE, f"the engine is off by {after} at version {number}, more than {TOLERANCE}")
     check(rewards[-1] > rewards[0] + 0.1, f"the reward went from {rewards[0]:.3f} to {rewards[-1]:.3f} only")
@@ -285,8 +288,8 @@ def main() -> None:
         with Engine(checkpoint, pathlib.Path(work, "vllm.log")) as engine:
             policy = Policy(checkpoint)
             engine.wait_until_up(seconds=180)
-            engine.connect(service)
-            train(policy, engine, service, steps)
+            engine.connect(service.address)
+            train(policy, engine, refit.Publisher(service.address), steps)
             served = engine.call("GET", "/weight_info")["weight_version"]
             check(served == str(steps), f"the engine says that it serves version {served}, not {steps}")
     print(f"The engine serves version {served}, as the trainer has it.")
