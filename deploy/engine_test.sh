@@ -8,9 +8,10 @@ Tests with a real engine and a real trainer: vLLM servers for CPUs, and NeMo Aut
 
   deploy/engine_test.sh [options] [part ...]
 
-  part          plug (its halves against vLLM's own base classes and reload), serving (versions arrive, and what goes wrong), parallel (two tensor-parallel ranks), training (vLLM's
-                trainer half), offline (LLM in a program), automodel (a trainer's own model, one rank and two);
-                default: all
+  part          plug (its halves against vLLM's own base classes and reload), serving (versions arrive, and what goes
+                wrong), parallel (two tensor-parallel ranks), training (vLLM's trainer half), offline (LLM in a program),
+                automodel (a trainer's own model, on one rank and more), loop (deploy/examples/loop, and that nothing of
+                it stays); default: all
   --quick       what deploy/test.sh runs: serving without a second server, parallel with one model, automodel
   --no-build    do not build; the programs are in build/release
   --no-install  do not look for missing packages, nor for vLLM and Automodel
@@ -27,11 +28,11 @@ while (($#)); do
     --no-build) build=no; shift ;;
     --no-install) install=no; shift ;;
     -h | --help) usage; exit 0 ;;
-    plug | serving | parallel | training | offline | automodel) parts+=("$1"); shift ;;
+    plug | serving | parallel | training | offline | automodel | loop) parts+=("$1"); shift ;;
     *) echo "$0: unknown option or part '$1'; see --help" >&2; exit 2 ;;
   esac
 done
-((${#parts[@]})) || parts=(plug serving parallel training offline automodel)
+((${#parts[@]})) || parts=(plug serving parallel training offline automodel loop)
 
 venv=build/engine-venv
 [[ $install == no ]] || deploy/get_engine.sh || exit $?
@@ -63,6 +64,7 @@ both='qwen3' gemma='gemma4_moe'
 if [[ $quick == yes ]]; then
   parts=("${parts[@]/training/}")
   parts=("${parts[@]/offline/}")
+  parts=("${parts[@]/loop/}")
   both+=' and not begins_with_the_version and not qwen3-0'
   gemma+=' and not begins_with_the_version and not both_or_none'
 fi
@@ -79,6 +81,9 @@ if [[ " ${parts[*]} " == *" plug "* ]]; then
 fi
 if [[ " ${parts[*]} " == *" automodel "* ]]; then
   lane automodel test tests/engines/automodel_*.py || failed=1
+fi
+if [[ " ${parts[*]} " == *" loop "* ]]; then
+  lane loop test tests/engines/loop_ends.py || failed=1
 fi
 if ((failed)); then cat "$logs"/*; else sed -n '/= engines =/,$p' "$logs"/*; fi
 exit "$failed"

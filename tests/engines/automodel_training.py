@@ -51,7 +51,7 @@ def bits(tensor: Any) -> Any:
 
 
 def assert_trained(folder: pathlib.Path) -> None:
-    """Every weight of the language model has changed between the versions, without which the test would show nothing."""
+    """Every weight of the language model has changed between the versions: else the test would show nothing."""
     first, last = (torch.load(folder / f"worker-{version}.pt")["tensors"] for version in (VERSIONS[0], VERSIONS[-1]))
     unchanged = {name for name, tensor in last.items() if torch.equal(tensor, first[name])}
     assert unchanged == {name for name in last if is_no_text_weight(name)}
