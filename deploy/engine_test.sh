@@ -32,6 +32,7 @@ while (($#)); do
     *) echo "$0: unknown option or part '$1'; see --help" >&2; exit 2 ;;
   esac
 done
+if [[ $quick == yes ]]; then parts=(plug serving parallel automodel); fi
 ((${#parts[@]})) || parts=(plug serving parallel training offline automodel loop)
 
 venv=build/engine-venv
@@ -43,47 +44,41 @@ if [[ $build == yes ]]; then
   cmake --build --preset release --target refit-server refit refit_python
 fi
 
-# One lane a model, beside each other: a server's start keeps one core busy.
+# Two lanes beside each other, with a model each: a server's start keeps one core busy.
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
-lane() {
+has() { [[ " ${parts[*]} " == *" $1 "* ]]; }
+run() {
   local name=$1 selection=$2
   shift 2
   PYTHONPATH=build/release/python "$venv/bin/python" -B -m pytest -q -rs -W ignore -p no:cacheprovider \
     -k "$selection" "$@" >"$logs/$name" 2>&1
 }
-files() {
-  local file
-  for part in "${parts[@]}"; do
-    for file in tests/engines/vllm_"$part".py; do
-      [[ ! -e $file ]] || echo "$file"
-    done
-  done
-}
-both='qwen3' gemma='gemma4_moe'
+vllm=()
+for part in serving parallel training offline; do
+  if has "$part"; then vllm+=("tests/engines/vllm_$part.py"); fi
+done
+qwen3='qwen3' gemma4_moe='gemma4_moe'
 if [[ $quick == yes ]]; then
-  parts=("${parts[@]/training/}")
-  parts=("${parts[@]/offline/}")
-  parts=("${parts[@]/loop/}")
-  both+=' and not begins_with_the_version and not qwen3-0'
-  gemma+=' and not begins_with_the_version and not both_or_none'
+  qwen3+=' and not begins_with_the_version and not qwen3-rank0'
+  gemma4_moe+=' and not begins_with_the_version and not both_or_none'
 fi
-mapfile -t vllm < <(files)
-lanes=()
-if ((${#vllm[@]})); then
-  lane qwen3 "$both" "${vllm[@]}" & lanes+=($!)
-  lane gemma4_moe "$gemma" "${vllm[@]}" & lanes+=($!)
-fi
+first_lane() {
+  local failed=0
+  if ((${#vllm[@]})); then run qwen3 "$qwen3" "${vllm[@]}" || failed=1; fi
+  if has plug; then run plug installed client/python/tests/test_integrations_vllm.py || failed=1; fi
+  return "$failed"
+}
+second_lane() {
+  local failed=0
+  if ((${#vllm[@]})); then run gemma4_moe "$gemma4_moe" "${vllm[@]}" || failed=1; fi
+  if has automodel; then run automodel test tests/engines/automodel_*.py || failed=1; fi
+  if has loop; then run loop test tests/engines/loop_ends.py || failed=1; fi
+  return "$failed"
+}
+first_lane & first=$!
 failed=0
-for job in "${lanes[@]}"; do wait "$job" || failed=1; done
-if [[ " ${parts[*]} " == *" plug "* ]]; then
-  lane plug installed client/python/tests/test_integrations_vllm.py || failed=1
-fi
-if [[ " ${parts[*]} " == *" automodel "* ]]; then
-  lane automodel test tests/engines/automodel_*.py || failed=1
-fi
-if [[ " ${parts[*]} " == *" loop "* ]]; then
-  lane loop test tests/engines/loop_ends.py || failed=1
-fi
+second_lane || failed=1
+wait "$first" || failed=1
 if ((failed)); then cat "$logs"/*; else sed -n '/= engines =/,$p' "$logs"/*; fi
 exit "$failed"

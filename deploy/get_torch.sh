@@ -22,9 +22,10 @@ give_up() {
 mkdir -p build
 free_kb=$(df --output=avail -k build | tail -n 1)
 ((free_kb >= needed_kb)) || give_up "it needs $((needed_kb >> 20)) GB of disk, there are $((free_kb >> 20))"
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 echo "Installing torch from PyPI into $venv"
-{ "$python" -m venv "$venv" && timeout 600 "$venv/bin/pip" install -q --no-cache-dir torch numpy pytest; } >"$log" 2>&1 ||
-  give_up "$(tail -n 1 "$log")"
+{ "$python" -m venv "$work/uv" && "$work/uv/bin/pip" install -q uv && "$work/uv/bin/uv" venv -q --clear --python "$python" "$venv" &&
+  timeout 600 "$work/uv/bin/uv" pip install -q --no-cache --python "$venv/bin/python" torch numpy pytest; } >"$work/log" 2>&1 ||
+  give_up "$(tail -n 1 "$work/log")"
 works || give_up "it cannot be imported"

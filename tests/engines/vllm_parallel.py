@@ -16,7 +16,11 @@ class Pair:
         self.failing = failing  # while it is there, pulls fail on the failing rank
 
 
-@pytest.fixture(scope="module", params=[(kind, rank) for kind in KINDS for rank in (0, 1)], ids=str)
+@pytest.fixture(
+    scope="module",
+    params=[(kind, rank) for kind in KINDS for rank in (0, 1)],
+    ids=lambda param: f"{param[0]}-rank{param[1]}",
+)
 def pair(request: pytest.FixtureRequest, folder: pathlib.Path) -> Iterator[Pair]:
     kind, rank = request.param
     family = Family(kind, folder)
