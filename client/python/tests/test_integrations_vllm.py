@@ -288,6 +288,55 @@ def test_part_of_a_model_is_for_whoever_means_it(vllm: Vllm, worker: Worker, ser
     assert all_same(worker.model.values(), {**weights(1), name: tensor})
 
 
+def test_parts_of_a_model_are_what_it_goes_back_to(worker: Worker) -> None:
+    _skip_where_the_worker_loads(worker)
+    with refit.serve(retain=4) as service:
+        _go_back_to_parts(worker, service)
+
+
+def _go_back_to_parts(worker: Worker, service: Any) -> None:
+    worker.init_weight_transfer_engine({"address": service.address})
+    publish(service.address, 1, weights(1))
+    update(worker, 1)
+    worker.init_weight_transfer_engine({"address": service.address, "allow_partial": True})
+    name, tensor = next(iter(weights(2).items()))
+    publish(service.address, 2, {name: tensor})
+    update(worker, 2)
+    before = {**weights(1), name: tensor}
+    publish(service.address, 3, weights(3))
+    worker.model.fails_to_fill = 1
+    with pytest.raises(refit.FailedPrecondition, match="version 1 and version 2 is in use again"):
+        update(worker, 3)
+    assert all_same(worker.model.values(), before)
+    worker.model.fails_to_fill = 2
+    with pytest.raises(refit.FailedPrecondition, match="torn"):
+        update(worker, 3)
+    with pytest.raises(refit.InvalidArgument, match="missing|no tensor for"):
+        update(worker, 2)  # a part does not make it whole
+    with pytest.raises(refit.FailedPrecondition, match="torn"):
+        worker.model()
+    update(worker, 3)
+    assert all_same(worker.model.values(), weights(3)) and worker.model() == "an answer"
+
+
+def test_a_draft_model_has_versions_of_its_own(worker: Worker, service: Any) -> None:
+    if not hasattr(worker.engine, "set_weight_update_target"):
+        pytest.skip("this vLLM has no draft models' updates")
+    draft = Model({"draft.weight": torch.zeros(3)})
+    _reload_module().record_metadata_for_reloading(draft)
+    publish(service.address, 1, weights(1))
+    update(worker, 1)
+    publish(service.address, 2, {"draft.weight": torch.arange(3.0)})
+    worker.engine.set_weight_update_target(draft, None)
+    update(worker, 2)
+    worker.engine.reset_weight_update_target()
+    assert torch.equal(draft.values()["draft.weight"], torch.arange(3.0))
+    assert all_same(worker.model.values(), weights(1))
+    publish(service.address, 3, weights(3))
+    update(worker, 3)
+    assert all_same(worker.model.values(), weights(3))
+
+
 def test_versions_are_there_before_they_are_asked_for(worker: Worker, service: Any) -> None:
     publish(service.address, 1, weights(1))
     with refit.Publisher(service.address) as publisher:

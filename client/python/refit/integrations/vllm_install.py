@@ -37,6 +37,7 @@ class Installed:
         pull_seconds: how long the version took to come, beside the engine or not.
         wait_seconds: how long the engine waited for it.
         check_seconds: the model's loaders were asked whether they take it.
+        agree_seconds: this rank waited for the others.
         load_seconds: the model was filled.
         total_seconds: the engine stood still.
     """
@@ -47,6 +48,7 @@ class Installed:
     pull_seconds: float
     wait_seconds: float
     check_seconds: float
+    agree_seconds: float
     load_seconds: float
     total_seconds: float
 
@@ -54,7 +56,8 @@ class Installed:
         return (
             f"version {self.version} installed ({self.bytes / 1e6:.1f} MB, adapter {self.adapter}): pulled in "
             f"{self.pull_seconds:.3f} s; the engine stood still for {self.total_seconds:.3f} s: {self.wait_seconds:.3f} waiting "
-            f"for the pull, {self.check_seconds:.3f} checking, {self.load_seconds:.3f} loading"
+            f"for the pull, {self.check_seconds:.3f} checking, {self.agree_seconds:.3f} for other ranks, {self.load_seconds:.3f} "
+            "loading"
         )
 
 
@@ -84,8 +87,7 @@ class Installer:
         self._contents = Contents()
         self._shells: Dict[str, Any] = {}
         self._slots: Optional[Set[Slot]] = None  # that the checkpoint fills
-        self._pull_former: Optional[Callable[[], PulledVersion]] = None
-        self._former = "the checkpoint's weights"
+        self._in_use = [_Source("the checkpoint", self._read_checkpoint)]
         self._torn = _Torn(model)
 
     @property
@@ -136,7 +138,7 @@ class Installer:
             RefitError: as `take`. Nothing was touched.
         """
         clock = _Clock()
-        self._contents.allow_partial = allow_partial
+        self._contents.allow_partial = allow_partial and not self.is_torn  # all of a torn model must come
         with ExitStack() as stack:
             reload = self._new_reload() if load is None else None
             if reload is not None:
@@ -148,16 +150,18 @@ class Installer:
                 self._check(version)
                 if reload is not None:
                     self._prepare(reload, version)
+                is_whole = not self._contents.allow_partial or (reload is not None and reload.fills(self._slots))
                 clock.lap("check")
+            clock.lap("agree")
             if reload is not None:
                 self._fill(version, reload)
             elif load is not None:
                 load(list(version))
-            self._contents.accept(version)
-            self._pull_former = partial(pull_again, version.number, version.info.trainer_epoch)
-            self._former = f"version {version.number}"
-            self._torn.mend()
             clock.lap("load")
+            self._contents.accept(version)
+            again = partial(pull_again, version.number, version.info.trainer_epoch)
+            self._in_use = ([] if is_whole else self._in_use) + [_Source(f"version {version.number}", again)]
+            self._torn.mend()
             return clock.installed(version)
 
     def _new_reload(self) -> Reload:
@@ -188,7 +192,7 @@ class Installer:
                 tensor=given.name,
                 version=version.number,
             ) from error
-        if reload.can_prepare() and (self._contents.allow_partial or not self._contents.is_known):
+        if reload.can_prepare() and (self._contents.allow_partial or self.is_torn or not self._contents.is_known):
             self._check_filled(reload, version)
 
     def _check_filled(self, reload: Reload, version: PulledVersion) -> None:
@@ -208,31 +212,42 @@ class Installer:
         try:
             with self._all_or_none(_LOAD_SKEW, "the former weights are loaded again"):
                 reload.commit()
-        except Exception as error:
+        except BaseException as error:
             reload.abandon()
             words = f"version {version.number}: its load failed in the middle: {type(error).__name__}: {error}"
-            try:
-                with self._all_or_none(_LOAD_SKEW, "the model is torn"):
-                    self._load_former()
-            except Exception as second:
-                self._torn.tear(
-                    f"{words}; {self._former} could not be loaded again: {type(second).__name__}: {second}; the model is torn: it "
-                    "has weights of two versions, and refuses requests until an update succeeds"
-                )
-                raise FailedPrecondition(self._torn.why or "", version=version.number) from error
-            raise FailedPrecondition(f"{words}; {self._former} is in use again", version=version.number) from error
+            if not isinstance(error, Exception):  # the process is to end
+                self._torn.tear(f"{words}; the model is torn")
+                raise
+            self._go_back(words, version.number)
+            former = " and ".join(source.name for source in self._in_use)
+            raise FailedPrecondition(f"{words}; {former} is in use again", version=version.number) from error
 
-    def _load_former(self) -> None:
-        if self._pull_former is not None:
-            weights: Iterable[Pair] = self._pull_former()
-        else:
-            weights = vllm_checkpoint.weights(self._vllm_config, self._model_config, self._model)
+    def _go_back(self, words: str, number: int) -> None:
+        """To what was in use before."""
+        source = self._in_use[0]
+        try:
+            with self._all_or_none(_LOAD_SKEW, "the model is torn"):
+                for source in self._in_use:
+                    self._load_now(source.read())
+        except BaseException as error:
+            self._torn.tear(
+                f"{words}; {source.name} could not be loaded again: {type(error).__name__}: {error}; the model is torn: "
+                "it has weights of two versions, and refuses requests until an update succeeds"
+            )
+            if not isinstance(error, Exception):
+                raise
+            raise FailedPrecondition(self._torn.why or "", version=number) from error
+
+    def _load_now(self, weights: Iterable[Pair]) -> None:
         reload = self._new_reload()
         try:
             reload.prepare(weights)
             reload.commit()
         finally:
             reload.abandon()
+
+    def _read_checkpoint(self) -> Iterable[Pair]:
+        return vllm_checkpoint.weights(self._vllm_config, self._model_config, self._model)
 
     @contextmanager
     def _all_or_none(self, deadline: float, way_out: str = UNTOUCHED) -> Iterator[Callable[[str], None]]:
@@ -244,6 +259,14 @@ class Installer:
         except BaseException as error:
             failure = error
         self._agreement.settle(failure, subjects[0], deadline=deadline, way_out=way_out)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Of weights in use, to be read once more."""
+
+    name: str
+    read: Callable[[], Iterable[Pair]]
 
 
 class _Given:

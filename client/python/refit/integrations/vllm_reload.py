@@ -98,6 +98,10 @@ class Reload:
             for words in _unfilled_in(name, layer, info, tied)
         ]
 
+    def fills(self, expected: Optional[Set[Slot]]) -> bool:
+        """After prepare(): nothing of the model is left as it was."""
+        return self.can_prepare() and not self.unfilled(expected)
+
     def _tied(self) -> Set[int]:
         """Identities of the parameters that came, under whichever name."""
         return {
