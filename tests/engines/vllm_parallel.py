@@ -7,7 +7,7 @@ from typing import Iterator
 
 import pytest
 from vllm_models import KINDS, Family
-from vllm_server import Server, Service
+from vllm_server import Server, Service, free_port
 
 
 class Pair:
@@ -40,6 +40,8 @@ def pair(request: pytest.FixtureRequest, folder: pathlib.Path) -> Iterator[Pair]
 def test_both_or_none(pair: Pair) -> None:
     family, server, service = pair.family, pair.server, pair.service
     family.check_is(0, server.fingerprint())
+    assert not server.init(f"127.0.0.1:{free_port()}", channel={"connect_timeout": 1}).is_good
+    assert not server.init(service.address, timeot=3).is_good
     assert server.init(service.address).is_good
     for number in (1, 2):
         service.publish(family, number)

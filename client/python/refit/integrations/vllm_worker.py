@@ -28,6 +28,9 @@ except ImportError as error:
 
 _log = logging.getLogger("vllm.refit")
 
+# Seconds by which one rank may connect, and look at its checkpoint, later than another.
+_CONNECT_SKEW = 120.0
+
 
 @dataclass
 class RefitInitInfo(WeightTransferInitInfo):
@@ -97,9 +100,38 @@ class RefitWeightTransferEngine(WeightTransferEngine[RefitInitInfo, RefitUpdateI
     _allow_partial = False
     _has_voted = False
 
-    def init_transfer_engine(self, init_info: RefitInitInfo) -> None:
-        """Raises refit.Unavailable, naming the address, if there is no service."""
+    def parse_init_info(self, init_dict: Dict[str, Any]) -> Optional[RefitInitInfo]:
+        """None where it is wrong, and the last rank tells so; see update_weights()."""
+        try:
+            info: RefitInitInfo = super().parse_init_info(init_dict)
+            return info
+        except Exception:
+            if vllm_ranks.is_last():
+                raise
+            return None
+
+    def init_transfer_engine(self, init_info: Optional[RefitInitInfo]) -> None:
+        """Connects all ranks or none. Raises refit.Unavailable, naming the address, if there is no service; where there are
+        several ranks, on the last one."""
         self.shutdown()
+        if self._agreement is None:
+            self._agreement = agreement_of(self.parallel_config)
+        if init_info is None:
+            return
+        failure: Optional[Exception] = None
+        try:
+            self._connect(init_info)
+        except Exception as error:
+            failure = error
+        try:
+            self._agreement.settle(failure, deadline=_CONNECT_SKEW, way_out="call it again")
+        except Exception as error:
+            self.shutdown()
+            if vllm_ranks.is_last():
+                raise
+            _log.warning("refit: no connection, as the last rank tells: %s", error)
+
+    def _connect(self, init_info: RefitInitInfo) -> None:
         self._ahead = Ahead(
             init_info.address,
             model=init_info.model,
@@ -108,8 +140,6 @@ class RefitWeightTransferEngine(WeightTransferEngine[RefitInitInfo, RefitUpdateI
             channel=init_info.channel,
         )
         self._deadline = init_info.deadline
-        if self._agreement is None:
-            self._agreement = agreement_of(self.parallel_config)
         self._allow_partial = init_info.allow_partial
         self._installer().learn()
 
