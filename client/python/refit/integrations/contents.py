@@ -1,7 +1,7 @@
 """What an engine's versions have in them. The first one that was loaded says which tensors all later ones must have.
 
-Engines themselves take what comes: a version without some of a model's tensors leaves the former version's in their place,
-and a mixture is served.
+Engines themselves take what comes: a version without some of a model's tensors leaves the former version's in their
+place, and a mixture is served.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class Contents:
 
     def _wrong(self, version: PulledVersion, name: str, reason: str, way_out: str = "") -> InvalidArgument:
         return InvalidArgument(
-            f"version {version.number}, tensor {name}: {reason}, compared with version {self._by_version}, the first that was "
-            f"loaded{way_out}",
+            f"version {version.number}, tensor {name}: {reason}, compared with version {self._by_version}, the first that "
+            f"was loaded{way_out}",
             tensor=name,
             version=version.number,
         )

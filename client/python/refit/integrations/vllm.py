@@ -54,7 +54,7 @@ class RefitWorkerExtension:
     model_runner: Any
 
     def refit_follow(self, address: str, **options: Any) -> None:
-        """From now on each new version is pulled beside the engine while it is pushed, and refit_update() only loads it.
+        """From now on each new version is pulled beside the engine while it is pushed; refit_update() only loads it.
 
         Args:
             address, options: as refit_update()'s.
@@ -90,9 +90,7 @@ class RefitWorkerExtension:
         updates = self._refit_state()
         take = updates.take(address, options, version, trainer_epoch, deadline)
         try:
-            installed = updates.installer().install(
-                take, updates.pull, deadline=deadline, allow_partial=allow_partial
-            )
+            installed = updates.installer().install(take, updates.pull, deadline=deadline, allow_partial=allow_partial)
         except Exception as error:
             if vllm_ranks.is_last():
                 raise

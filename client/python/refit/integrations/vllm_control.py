@@ -1,7 +1,7 @@
 """What a trainer asks of a vLLM server besides loading weights: to pause, and to forget what the old weights gave.
 
-vLLM's VLLMWeightSyncClient has no calls for it. What is used here: methods of the client of these names; the routes of a
-client with a base_url; the actors of one with handles.
+vLLM's VLLMWeightSyncClient has no calls for it. What is used here: methods of the client of these names; the routes of
+a client with a base_url; the actors of one with handles.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Control:
             self._call("resume", "resume_generation", {})
 
     def reset_caches(self) -> None:
-        """Prefix, multimodal and encoder caches: values that the old weights gave. A cache that the server does not have is
-        passed over; a client that can tell nobody is warned of."""
+        """Prefix, multimodal and encoder caches: values that the old weights gave. A cache that the server does not have
+        is passed over; a client that can tell nobody is warned of."""
         for name, arguments in _CACHES.items():
             try:
                 self._call(name, name, arguments)
@@ -93,7 +93,9 @@ class Control:
                 pass
         except urllib.error.HTTPError as error:
             if error.code != 404:
-                raise FailedPrecondition(f"POST {url}: {error.code} {error.read()[:500].decode(errors='replace')}") from None
+                raise FailedPrecondition(
+                    f"POST {url}: {error.code} {error.read()[:500].decode(errors='replace')}"
+                ) from None
             _log.debug("refit: the server has no %s", url)
         except OSError as error:
             raise FailedPrecondition(f"POST {url}: {error}") from None

@@ -55,9 +55,9 @@ class Installed:
     def __str__(self) -> str:
         return (
             f"version {self.version} installed ({self.bytes / 1e6:.1f} MB, adapter {self.adapter}): pulled in "
-            f"{self.pull_seconds:.3f} s; the engine stood still for {self.total_seconds:.3f} s: {self.wait_seconds:.3f} waiting "
-            f"for the pull, {self.check_seconds:.3f} checking, {self.agree_seconds:.3f} for other ranks, {self.load_seconds:.3f} "
-            "loading"
+            f"{self.pull_seconds:.3f} s; the engine stood still for {self.total_seconds:.3f} s: {self.wait_seconds:.3f} "
+            f"waiting for the pull, {self.check_seconds:.3f} checking, {self.agree_seconds:.3f} for other ranks, "
+            f"{self.load_seconds:.3f} loading"
         )
 
 
@@ -96,9 +96,9 @@ class Installer:
         return self._torn.why is not None
 
     def learn(self) -> None:
-        """Looks at what the model's own checkpoint has, before the first version: what later comes must be like it. Where
-        the headers of its files cannot be read, or the model's loaders want values, versions are compared with the model
-        itself."""
+        """Looks at what the model's own checkpoint has, before the first version: what later comes must be like it.
+        Where the headers of its files cannot be read, or the model's loaders want values, versions are compared with the
+        model itself."""
         try:
             shells = vllm_checkpoint.shells(self._model_config)
             if shells is None or not Reload.can_prepare():
@@ -133,8 +133,8 @@ class Installer:
             load: the worker's own, where it has begun a reload itself (vLLM up to 0.22).
         Raises:
             InvalidArgument: naming version and tensor: the model does not take it. Nothing was touched.
-            FailedPrecondition: another rank could not, and nothing was touched; or the load failed in the middle, and the
-                former weights were loaded again; or they could not be: the model is torn.
+            FailedPrecondition: another rank could not, and nothing was touched; or the load failed in the middle, and
+                the former weights were loaded again; or they could not be: the model is torn.
             RefitError: as `take`. Nothing was touched.
         """
         clock = _Clock()
@@ -174,8 +174,8 @@ class Installer:
             shell = self._shells.get(tensor.name)
             if shell is not None and tuple(shell.shape) != tensor.shape:
                 raise InvalidArgument(
-                    f"version {version.number}, tensor {tensor.name}: expected {list(shell.shape)} as in the checkpoint that the "
-                    f"server was started with, got {tensor.dtype} {list(tensor.shape)}; nothing was loaded",
+                    f"version {version.number}, tensor {tensor.name}: expected {list(shell.shape)} as in the checkpoint "
+                    f"that the server was started with, got {tensor.dtype} {list(tensor.shape)}; nothing was loaded",
                     tensor=tensor.name,
                     version=version.number,
                 )
@@ -203,12 +203,12 @@ class Installer:
             raise InvalidArgument(
                 f"version {version.number}: it has no tensor for {', '.join(missing[:3])}"
                 f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''} of the model; nothing was loaded; "
-                + ("a layer is filled whole or not at all" if is_part else "set allow_partial if former values shall stay"),
+                + ("a layer is filled whole or not at all" if is_part else "set allow_partial if this is meant"),
                 version=version.number,
             )
 
     def _fill(self, version: PulledVersion, reload: Reload) -> None:
-        """From here on the model changes. Fails on all ranks or on none, with the former weights in place if possible."""
+        """From here on the model changes. Fails on all ranks or none, with the former weights in place if possible."""
         try:
             with self._all_or_none(_LOAD_SKEW, "the former weights are loaded again"):
                 reload.commit()
@@ -231,8 +231,8 @@ class Installer:
                     self._load_now(source.read())
         except BaseException as error:
             self._torn.tear(
-                f"{words}; {source.name} could not be loaded again: {type(error).__name__}: {error}; the model is torn: "
-                "it has weights of two versions, and refuses requests until an update succeeds"
+                f"{words}; {source.name} could not be loaded again: {type(error).__name__}: {error}; the model is "
+                "torn: it has weights of two versions, and refuses requests until an update succeeds"
             )
             if not isinstance(error, Exception):
                 raise

@@ -1,8 +1,8 @@
 """How vLLM loads weights into a model that runs already.
 
-After its first load vLLM may keep weights in its kernels' own layout. Its layerwise reload (from vLLM 0.16 on) takes those
-in the checkpoint's layout again: it puts the model on meta, runs the model's own loaders there to see what they take,
-and fills a layer once all of it has come. Here no layer is filled before all of the version has been through the
+After its first load vLLM may keep weights in its kernels' own layout. Its layerwise reload (from vLLM 0.16 on) takes
+those in the checkpoint's layout again: it puts the model on meta, runs the model's own loaders there to see what they
+take, and fills a layer once all of it has come. Here no layer is filled before all of the version has been through the
 loaders, so that whatever they refuse leaves the model as it was. Older versions have load_weights alone.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 from contextlib import nullcontext
-from typing import Any, Callable, ContextManager, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Callable, ContextManager, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 Pair = Tuple[str, Any]
 
@@ -19,7 +19,7 @@ _HELD = -(2**62)
 
 
 class Slot(NamedTuple):
-    """A place in the model that a loader filled: a parameter or a buffer, or the part of it that further arguments name."""
+    """A place in the model that a loader filled: a parameter or buffer, or the part of it that further arguments name."""
 
     layer: str
     parameter: str
@@ -32,8 +32,8 @@ class Slot(NamedTuple):
 
 
 class Reload:
-    """One load, in two steps: prepare(), and then commit() or abandon(). In between the model has no weights of its own,
-    and must not run. For one thread."""
+    """One load, in two steps: prepare(), and then commit() or abandon(). In between the model has no weights of its
+    own, and must not run. For one thread."""
 
     def __init__(self, model: Any, model_config: Any, device: Any = None):
         """
@@ -54,8 +54,8 @@ class Reload:
         return info is not None and known <= set(getattr(info, "__dataclass_fields__", ()))
 
     def prepare(self, weights: Iterable[Pair]) -> None:
-        """Gives (name, tensor) pairs to the model's loaders, which write nothing yet. What they raise comes out: abandon()
-        then. Keeps the tensors until commit() or abandon()."""
+        """Gives (name, tensor) pairs to the model's loaders, which write nothing yet. What they raise comes out:
+        abandon() then. Keeps the tensors until commit() or abandon()."""
         if not self.can_prepare():
             self._held = list(weights)
             return
@@ -79,8 +79,8 @@ class Reload:
 
         Args:
             expected: what should be filled. Without: every parameter, and all of each linear layer, but for attention
-                (its scales have defaults) and for parameters that are tied to one that came. Buffers are not trained, and
-                sources of parameters alone lack them: a layer that gets nothing keeps them.
+                (its scales have defaults) and for parameters that are tied to one that came. Buffers are not trained,
+                and                 sources of parameters alone lack them: a layer that gets nothing keeps them.
             in_touched_layers: only in layers that got something: vLLM fills a layer anew, so that the rest of it would
                 have no values at all.
         """
@@ -118,7 +118,7 @@ class Reload:
             else:
                 for _, _, info in self._layers:
                     info.load_numel -= _HELD
-                    # vLLM's finalize passes over a layer whose count is full: it expects that to have been filled before.
+                    # vLLM's finalize passes over a layer whose count is full: it takes it for filled.
                     info.load_numel_total = info.load_numel + 1
                 _reload_function("finalize_layerwise_reload")(self._model, self._model_config)
         _synchronize()
@@ -175,7 +175,9 @@ def _unfilled_in(name: str, layer: Any, info: Any, tied: Set[int]) -> List[str]:
     if _is_attention()(layer):
         return []
     came = {parameter for parameter, _ in info.loaded_weights}
-    nothing = [parameter for parameter, own in info.kernel_tensors[0].items() if parameter not in came and id(own) not in tied]
+    nothing = [
+        parameter for parameter, own in info.kernel_tensors[0].items() if parameter not in came and id(own) not in tied
+    ]
     count = info.load_numel - _HELD
     if not nothing and came and isinstance(layer, _linear()) and count < info.load_numel_total:
         return [f"{name} ({count} of {info.load_numel_total} elements)"]

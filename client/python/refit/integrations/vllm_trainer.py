@@ -32,18 +32,19 @@ class RefitTrainerInitInfo(TrainerInitInfo):
     Attributes:
         address: of a service; empty: rank 0 starts one.
         serve, advertise: options of that one, and this host's name for the workers; see Hosting.
-        first_version: number of the first update, if the service has none that is as large: with one that has had others
-            before, this run of the trainer goes on above them.
+        first_version: number of the first update, if the service has none that is as large: with one that has had
+            others before, this run of the trainer goes on above them.
         model, adapter: as refit.Publisher's.
         dtype: what floating-point tensors are cast to; None: no cast.
         timeout: patience of the workers for each word of the service, seconds.
         deadline: how long an update may hold the engine for a version that has not come whole, seconds.
-        stage_timeout: how long send_weights() waits for the workers to have pulled a version beside the engine, seconds,
-            before it has them install it all the same. 0: workers pull it in the update, while the engine stands still.
-        pause: vLLM's "keep", "wait" or "abort": no request runs during an update. "": they go on, and an answer may come
-            of two versions, never of a mixture of their weights.
-        reset_caches: prefix, multimodal and encoder caches are emptied after each update; requests under way compute their
-            prefixes anew.
+        stage_timeout: how long send_weights() waits for the workers to have pulled a version beside the engine,
+            seconds, before it has them install it all the same. 0: workers pull it in the update, while the engine
+            stands still.
+        pause: vLLM's "keep", "wait" or "abort": no request runs during an update. "": they go on, and an answer may
+            come of two versions, never of a mixture of their weights.
+        reset_caches: prefix, multimodal and encoder caches are emptied after each update; requests under way compute
+            their prefixes anew.
         channel: options of connections, on both sides: transport, ca, token_file, ...; see refit.Publisher.
     """
 
@@ -92,9 +93,7 @@ class RefitTrainerWeightTransferEngine(TrainerWeightTransferEngine[RefitTrainerI
         address = info.address or self._hosting.start()
         self._publisher = Publisher(address, model=info.model, adapter=info.adapter, **info.channel)
         self._dtype = info.dtype
-        self._epoch, self.next_version = begin_run(
-            address, info.first_version, model=info.model, channel=info.channel
-        )
+        self._epoch, self.next_version = begin_run(address, info.first_version, model=info.model, channel=info.channel)
         self._info = info
         self._control = Control(self.client, timeout=info.deadline)
         self._has_failed = False
@@ -110,8 +109,8 @@ class RefitTrainerWeightTransferEngine(TrainerWeightTransferEngine[RefitTrainerI
         )
 
     def send_weights(self) -> None:
-        """One version, on every rank: pushed and committed by rank 0, then loaded by all workers. Those pull it meanwhile,
-        beside their engines. After a failure the next call works.
+        """One version, on every rank: pushed and committed by rank 0, then loaded by all workers. Those pull it
+        meanwhile, beside their engines. After a failure the next call works.
 
         Raises:
             InvalidArgument, NotFound, FailedPrecondition: naming the tensor in which the source's metadata and
@@ -157,7 +156,8 @@ class RefitTrainerWeightTransferEngine(TrainerWeightTransferEngine[RefitTrainerI
         try:
             self.client.update_weights({"version": number, "trainer_epoch": self._epoch})
         except Exception as error:
-            words = getattr(getattr(error, "response", None), "text", "")  # of the server, which vLLM's HTTP client keeps
+            # vLLM's HTTP client keeps the server's words to itself.
+            words = getattr(getattr(error, "response", None), "text", "")
             if not words:
                 raise
             raise FailedPrecondition(f"version {number}: a server refused it: {words}", version=number) from error

@@ -40,10 +40,10 @@ class RefitInitInfo(WeightTransferInitInfo):
         address: of the service.
         model: whose versions.
         timeout: patience for each word of the service, seconds.
-        deadline: how long the engine may stand still for a version that has not come whole, seconds. What is pulled ahead
-            goes on after that: the next update finds it.
-        ahead: each new version is pulled beside the engine while it is pushed, so that an update has only to load it. False
-            saves the host's memory for one version, where the service is on another host.
+        deadline: how long the engine may stand still for a version that has not come whole, seconds. What is pulled
+            ahead goes on after that: the next update finds it.
+        ahead: each new version is pulled beside the engine while it is pushed, so that an update has only to load it.
+            False saves the host's memory for one version, where the service is on another host.
         allow_partial: versions may lack tensors of the model, whose former values then stay.
         channel: options of the connection: transport, ca, token_file, ...; see refit.Subscriber. Files are the
             workers'.
@@ -83,9 +83,9 @@ class RefitUpdateInfo(WeightTransferUpdateInfo):
 
 
 class RefitWeightTransferEngine(WeightTransferEngine[RefitInitInfo, RefitUpdateInfo]):
-    """Each version is pulled beside the engine, all of it and verified. An update checks it against the model, on all ranks,
-    and only then loads it, whole, before it returns: there is nothing for finish_weight_update() to do, and no step of the
-    engine ever meets a model that is half loaded.
+    """Each version is pulled beside the engine, all of it and verified. An update checks it against the model, on all
+    ranks, and only then loads it, whole, before it returns: there is nothing for finish_weight_update() to do, and no step of
+    the engine ever meets a model that is half loaded.
 
     Constructed as the installed vLLM does it: (config, parallel_config), and a model, or a vllm_config, in newer
     versions. For vLLM up to 0.22 see receive_weights().
@@ -111,8 +111,8 @@ class RefitWeightTransferEngine(WeightTransferEngine[RefitInitInfo, RefitUpdateI
             return None
 
     def init_transfer_engine(self, init_info: Optional[RefitInitInfo]) -> None:
-        """Connects all ranks or none. Raises refit.Unavailable, naming the address, if there is no service; where there are
-        several ranks, on the last one."""
+        """Connects all ranks or none. Raises refit.Unavailable, naming the address, if there is no service; where there
+        are several ranks, on the last one."""
         self.shutdown()
         if self._agreement is None:
             self._agreement = agreement_of(self.parallel_config)
@@ -151,8 +151,8 @@ class RefitWeightTransferEngine(WeightTransferEngine[RefitInitInfo, RefitUpdateI
 
         Raises:
             refit.RefitError: as receive_weights(); where there are several ranks, on the last one only. vLLM's executor
-                (0.32) leaves unread what ranks answer behind the first that failed, and would take it for the answer to its
-                next call.
+                (0.32) leaves unread what ranks answer behind the first that failed, and would take it for the answer
+                to its next call.
         """
         self._has_voted = False
         try:
@@ -172,8 +172,8 @@ class RefitWeightTransferEngine(WeightTransferEngine[RefitInitInfo, RefitUpdateI
     ) -> None:
         """
         Args:
-            load_weights: the worker's, up to vLLM 0.22, which has begun a reload itself: there a pull that fails leaves the
-                model without weights until the next update.
+            load_weights: the worker's, up to vLLM 0.22, which has begun a reload itself: there a pull that fails
+                leaves the model without weights until the next update.
         Raises:
             refit.RefitError: as Installer.install().
         """
