@@ -42,11 +42,11 @@ absl::Status Validate(const ServerOptions& options) {
   const uint64_t max_message = options.limits.max_message_bytes;
   if (options.limits.max_message_bytes < (64 << 10) || options.limits.max_message_bytes > (64 << 20)) {
     return absl::InvalidArgumentError(
-        absl::StrCat("the largest message must be 64 KiB to 64 MiB, got ", max_message, " bytes"));
+        absl::StrCat("--max-message-bytes must be 64 KiB to 64 MiB, got ", max_message, " bytes"));
   }
   const uint64_t chunk = options.store.chunk_bytes;
   if (chunk < kMinChunkBytes || chunk > max_message - kChunkOverheadBytes || chunk % 64 != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("the chunk size must be a multiple of 64 from ", kMinChunkBytes,
+    return absl::InvalidArgumentError(absl::StrCat("--chunk-bytes must be a multiple of 64 from ", kMinChunkBytes,
                                                    " to ", max_message - kChunkOverheadBytes, " (message size less ",
                                                    kChunkOverheadBytes, ") bytes, got ", chunk));
   }

@@ -252,9 +252,17 @@ std::vector<Setting> SettingsOf(ServerOptions& options, LogOptions& log) {
 std::string WithArgumentNames(absl::string_view message) {
   ServerOptions options;
   LogOptions log;
-  const std::vector<Setting> settings = SettingsOf(options, log);
-  std::vector<std::pair<absl::string_view, absl::string_view>> names;  // of which the longest that fits is replaced
-  for (const Setting& setting : settings) names.emplace_back(setting.flag, setting.argument);
+  std::vector<std::pair<std::string, std::string>> names;  // of which the longest that fits is replaced
+  for (const Setting& setting : SettingsOf(options, log)) {
+    const std::string value = !setting.is_switch() ? "" : setting.is_negative() ? "False" : "True";
+    names.emplace_back(setting.flag, absl::StrCat(setting.argument, "=", value));
+    for (const char digit : absl::string_view("0123456789")) {  // "--retain 0"
+      if (!setting.is_switch()) {
+        names.emplace_back(absl::StrCat(setting.flag, " ", absl::string_view(&digit, 1)),
+                           absl::StrCat(setting.argument, "=", absl::string_view(&digit, 1)));
+      }
+    }
+  }
   return absl::StrReplaceAll(message, names);
 }
 

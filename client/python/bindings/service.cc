@@ -46,18 +46,25 @@ absl::Status Finish(absl::FunctionRef<absl::Status(const std::atomic<bool>& is_c
   return status;
 }
 
+// As Check, for who gave arguments rather than flags.
+void CheckRenamed(const absl::Status& status) {
+  if (!status.ok()) Check(absl::Status(status.code(), WithArgumentNames(status.message())));
+}
+
 // A version under way, and the service that it needs.
 class LocalPush {
  public:
-  LocalPush(std::shared_ptr<RefitServer> server, std::unique_ptr<VersionBuilder> builder)
-      : server_(std::move(server)), builder_(std::move(builder)) {}
+  LocalPush(std::shared_ptr<RefitServer> server, std::shared_ptr<const std::atomic<bool>> is_closed,
+            std::unique_ptr<VersionBuilder> builder)
+      : server_(std::move(server)), is_closed_(std::move(is_closed)), builder_(std::move(builder)) {}
 
   py::dict Summary() const { return ToDict(builder_->version()->Summary()); }
   bool Unneeded(size_t index) const { return builder_->is_unneeded(index); }
 
   // Whole tensors, in any order: converted before it returns, so that nobody reads them any more.
   void Append(const Items& items, bool /*until_read*/) {
-    Check(Finish([&](const std::atomic<bool>& is_cancelled) {
+    CheckRunning();
+    CheckRenamed(Finish([&](const std::atomic<bool>& is_cancelled) {
       MemoryProbe probe;
       for (const auto& [index, lent] : items) {
         const absl::Span<const std::byte> bytes = lent.bytes();
@@ -75,8 +82,9 @@ class LocalPush {
   }
 
   py::dict Commit() {
+    CheckRunning();
     absl::StatusOr<v1::VersionSummary> version;
-    Check(Finish([&](const std::atomic<bool>& /*it is soon done*/) {
+    CheckRenamed(Finish([&](const std::atomic<bool>& /*it is soon done*/) {
       version = builder_->Commit();
       return version.status();
     }));
@@ -86,15 +94,17 @@ class LocalPush {
   void Abort(const std::string& reason) { builder_->Abort(reason); }
 
  private:
+  // No worker could get what is committed now.
+  void CheckRunning() const {
+    if (!*is_closed_) return;
+    Check(absl::FailedPreconditionError(
+        absl::StrCat("version ", builder_->version()->Label(), ": the service at ", server_->address(), " is closed")));
+  }
+
   const std::shared_ptr<RefitServer> server_;
+  const std::shared_ptr<const std::atomic<bool>> is_closed_;
   const std::unique_ptr<VersionBuilder> builder_;
 };
-
-// The same, for who gave arguments rather than flags.
-absl::Status Renamed(const absl::Status& status) {
-  if (status.ok()) return status;
-  return absl::Status(status.code(), WithArgumentNames(status.message()));
-}
 
 absl::Status Set(const std::vector<Setting>& settings, const std::string& argument, const std::string& value) {
   const auto is_meant = [&](const Setting& setting) { return setting.argument == argument; };
@@ -144,10 +154,11 @@ class Service {
           "memory for tensors is no longer shared, workers on this host get it over the connection: ", why.message()));
     };
     RaiseDescriptorLimit();
-    for (std::string& warning : LimitWarnings(options.store.memory_budget_bytes)) warnings_->Add(std::move(warning));
+    for (const std::string& warning : LimitWarnings(options.store.memory_budget_bytes))
+      warnings_->Add(WithArgumentNames(warning));
     absl::StatusOr<std::unique_ptr<RefitServer>> server;
     RunInterruptible([&] { server = RefitServer::Start(options); }, [] {});
-    Check(Renamed(server.status()));
+    CheckRenamed(server.status());
     server_ = *std::move(server);
     end_.emplace([ended = server_] { ended->Shutdown(std::chrono::milliseconds::zero()); });
   }
@@ -181,19 +192,21 @@ class Service {
     native.reserve(tensors.size());
     for (const TensorPart& tensor : tensors) native.push_back(tensor.tensor);
     absl::StatusOr<std::unique_ptr<VersionBuilder>> builder;
-    Check(Finish([&](const std::atomic<bool>& /*it is soon done*/) {
+    CheckRenamed(Finish([&](const std::atomic<bool>& /*it is soon done*/) {
       builder = server_->OpenVersion(options, std::move(native));
       return builder.status();
     }));
-    return std::make_unique<LocalPush>(server_, *std::move(builder));
+    return std::make_unique<LocalPush>(server_, is_closed_, *std::move(builder));
   }
 
   void Shutdown(double grace) {
+    *is_closed_ = true;
     RunInterruptible([&] { server_->Shutdown(Milliseconds(grace)); }, [&] { server_->CancelCalls(); });
   }
 
  private:
   const std::shared_ptr<Warnings> warnings_ = std::make_shared<Warnings>();
+  const std::shared_ptr<std::atomic<bool>> is_closed_ = std::make_shared<std::atomic<bool>>(false);
   std::shared_ptr<RefitServer> server_;
   std::optional<NativeService> end_;
 };

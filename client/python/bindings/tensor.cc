@@ -200,6 +200,10 @@ std::unique_ptr<Lent> CopyLent(const Lent& lent) {
   return MakeLent(reinterpret_cast<uintptr_t>(copy.bytes.data()), lent.size, py::cast(std::move(copy)));
 }
 
+Box MakeBox(const std::vector<int64_t>& offsets, const std::vector<int64_t>& sizes) {
+  return {Shape(offsets.begin(), offsets.end()), Shape(sizes.begin(), sizes.end())};
+}
+
 uint64_t DigestLent(const Lent& lent) {
   CheckLent(lent, false);
   const WithoutGil no_gil;
@@ -212,14 +216,15 @@ std::vector<int64_t> ToVector(absl::Span<const int64_t> shape) { return {shape.b
 
 void BindTensor(py::module_& module) {
   py::class_<Box>(module, "Box")
-      .def(py::init([](const std::vector<int64_t>& offsets, const std::vector<int64_t>& sizes) {
-             return Box{Shape(offsets.begin(), offsets.end()), Shape(sizes.begin(), sizes.end())};
-           }),
-           py::arg("offsets"), py::arg("sizes"))
+      .def(py::init(&MakeBox), py::arg("offsets"), py::arg("sizes"))
       .def_property_readonly("offsets", [](const Box& box) { return py::tuple(py::cast(ToVector(box.offsets))); })
       .def_property_readonly("sizes", [](const Box& box) { return py::tuple(py::cast(ToVector(box.sizes))); })
       .def("__repr__", [](const Box& box) { return absl::StrCat("Box(", ToString(box), ")"); })
-      .def("__eq__", [](const Box& a, const Box& b) { return a == b; });
+      .def("__eq__", [](const Box& a, const Box& b) { return a == b; })
+      .def(py::pickle([](const Box& box) { return py::make_tuple(ToVector(box.offsets), ToVector(box.sizes)); },
+                      [](const py::tuple& state) {
+                        return MakeBox(state[0].cast<std::vector<int64_t>>(), state[1].cast<std::vector<int64_t>>());
+                      }));
 
   py::class_<TensorPart>(module, "Part")
       .def(py::init([](std::string name, const std::string& dtype, const std::vector<int64_t>& shape,

@@ -14,6 +14,11 @@ See Publisher, Subscriber, Worker, serve, and refit.aio for their asyncio varian
 training and inference frameworks.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import Any, List
+
 from refit._refit import tune_allocator as _tune_allocator
 from refit.adapters import convert_single_tensor_to_hf
 from refit.errors import (
@@ -43,6 +48,19 @@ from refit.version import Version, VersionInfo
 from refit.worker import Worker
 
 __version__ = "0.1.0"
+
+# Imported when they are first asked for: asyncio and the plugs are not everyone's.
+_LAZY = ("aio", "integrations")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(f"refit.{name}")
+    raise AttributeError(f"module 'refit' has no attribute {name!r}")
+
+
+def __dir__() -> List[str]:
+    return sorted([*globals(), *_LAZY])
 
 
 def tune_allocator() -> None:

@@ -8,6 +8,9 @@
 
     async with refit.aio.Subscriber("host:port") as sub:
         version = await sub.pull("latest")
+
+Without ``async with`` they work as well: what is awaited first connects, or opens the version, and close() or commit()
+ends it.
 """
 
 from __future__ import annotations
@@ -16,13 +19,17 @@ import asyncio
 import functools
 import inspect
 import threading
-from typing import Any, AsyncIterator, Callable, Optional, Tuple, Union
+from typing import Any, AsyncIterator, Callable, Generic, Optional, Tuple, TypeVar, Union
 
 from refit import publisher as _publisher
 from refit import subscriber as _subscriber
 from refit import version as _version
 from refit.calls import Calls
 from refit.progress import OnProgress, told_to
+from refit.unpicklable import Unpicklable
+from refit.version_number import version_number
+
+_Connected = TypeVar("_Connected", _publisher.Publisher, _subscriber.Subscriber)
 
 
 async def _run(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -55,103 +62,138 @@ async def _run(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         raise
 
 
-class Version:
-    """refit.Version, awaited."""
+class _Connection(Generic[_Connected]):
+    """What is connected by the first call that needs it, in that call's thread. Thread-safe."""
+
+    def __init__(self, make: Callable[[], _Connected]):
+        self._make = make
+        self._lock = threading.Lock()
+        self._made: Optional[_Connected] = None
+
+    def get(self) -> _Connected:
+        """Calls that need it at the same time may each connect; the first one to have it serves all."""
+        if self._made is None:
+            made = self._make()
+            with self._lock:
+                self._made = self._made or made
+        return self._made
+
+    def close(self) -> None:
+        if self._made is not None:
+            self._made.close()
+
+
+class Version(Unpicklable):
+    """refit.Version, awaited. Opened, in as far as refit.Version is, by ``async with``, or by what is awaited first."""
+
+    _unpicklable_since = _version.Version._unpicklable_since
 
     def __init__(self, make: Callable[[], _version.Version]):
         self._make = make
         self._version: Optional[_version.Version] = None
 
     async def __aenter__(self) -> "Version":
-        self._version = await _run(self._make)
+        await self._under_way()
         return self
 
     async def __aexit__(self, *error: Any) -> None:
-        await _run(self._under_way.__exit__, *error)
+        await _run((await self._under_way()).__exit__, *error)
 
-    @property
-    def _under_way(self) -> _version.Version:
-        assert self._version is not None, "use it in an `async with` block"
+    async def _under_way(self) -> _version.Version:
+        if self._version is None:
+            self._version = await _run(self._make)
         return self._version
 
     @property
     def info(self) -> Optional[_version.VersionInfo]:
-        return self._under_way.info
+        """As refit.Version's; None before it is opened."""
+        return None if self._version is None else self._version.info
 
     async def push(self, tensors: _version.Tensors, progress: Union[bool, OnProgress, None] = None) -> None:
         """As refit.Version.push(). The tensors are asked for, and copies from a device are begun, in this thread and its
         current streams; only the network is left to another."""
-        version = self._under_way
+        version = await self._under_way()
         with told_to(progress, f"push of version {version.number}") as tell:
             for step in version.push_steps(tensors, tell):
                 await _run(step)
 
     async def commit(self) -> _version.VersionInfo:
-        return await _run(self._under_way.commit)
+        return await _run((await self._under_way()).commit)
 
     async def abort(self, reason: str) -> None:
-        await _run(self._under_way.abort, reason)
+        await _run((await self._under_way()).abort, reason)
 
 
-class Publisher:
-    """refit.Publisher, awaited. Connects in ``async with``."""
+class Publisher(Unpicklable):
+    """refit.Publisher, awaited. Connects in ``async with``, or in what is awaited first."""
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        self._make = functools.partial(_publisher.Publisher, *args, **kwargs)
-        self._publisher: Optional[_publisher.Publisher] = None
+    def __init__(self, address: str, **kwargs: Any):
+        self.address = address
+        self._connection = _Connection(functools.partial(_publisher.Publisher, address, **kwargs))
 
     async def __aenter__(self) -> "Publisher":
-        self._publisher = await _run(self._make)
+        await _run(self._connection.get)
         return self
 
     async def __aexit__(self, *_: Any) -> None:
-        self._connected.close()
-
-    @property
-    def _connected(self) -> _publisher.Publisher:
-        assert self._publisher is not None, "use it in an `async with` block"
-        return self._publisher
+        await self.close()
 
     def version(self, number: int, **kwargs: Any) -> Version:
         """As refit.Publisher.version(), for an ``async with`` block."""
-        return Version(functools.partial(self._connected.version, number, **kwargs))
+        number = version_number(number, least=1)
+        return Version(lambda: self._connection.get().version(number, **kwargs))
 
     async def abort(self, version: int, reason: str) -> _version.VersionInfo:
-        return await _run(self._connected.abort, version, reason)
+        return await _run(lambda: self._connection.get().abort(version, reason))
 
     async def release(self, version: int) -> _version.VersionInfo:
-        return await _run(self._connected.release, version)
+        return await _run(lambda: self._connection.get().release(version))
 
     async def wait_for_workers(self, version: int, **kwargs: Any) -> int:
-        return await _run(self._connected.wait_for_workers, version, **kwargs)
+        return await _run(lambda: self._connection.get().wait_for_workers(version, **kwargs))
+
+    async def last_run(self) -> Tuple[int, int]:
+        return await _run(lambda: self._connection.get().last_run())
+
+    async def connected_workers(self) -> int:
+        return await _run(lambda: self._connection.get().connected_workers())
+
+    async def close(self) -> None:
+        """Lets go of the connections that are not in use."""
+        self._connection.close()
+
+    def __repr__(self) -> str:
+        return f"refit.aio.Publisher({self.address!r})"
 
 
-class Subscriber:
-    """refit.Subscriber, awaited. Connects in ``async with``."""
+class Subscriber(Unpicklable):
+    """refit.Subscriber, awaited. Connects in ``async with``, or in what is awaited first."""
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        self._make = functools.partial(_subscriber.Subscriber, *args, **kwargs)
-        self._subscriber: Optional[_subscriber.Subscriber] = None
+    def __init__(self, address: str, **kwargs: Any):
+        self.address = address
+        self._connection = _Connection(functools.partial(_subscriber.Subscriber, address, **kwargs))
 
     async def __aenter__(self) -> "Subscriber":
-        self._subscriber = await _run(self._make)
+        await _run(self._connection.get)
         return self
 
     async def __aexit__(self, *_: Any) -> None:
-        self._connected.close()
+        await self.close()
 
-    @property
-    def _connected(self) -> _subscriber.Subscriber:
-        assert self._subscriber is not None, "use it in an `async with` block"
-        return self._subscriber
+    async def close(self) -> None:
+        """Lets go of the connections that are not in use."""
+        self._connection.close()
+
+    def __repr__(self) -> str:
+        return f"refit.aio.Subscriber({self.address!r})"
 
     async def pull(self, version: Union[int, str] = "latest", **kwargs: Any) -> _subscriber.PulledVersion:
-        return await _run(self._connected.pull, version, **kwargs)
+        return await _run(lambda: self._connection.get().pull(version, **kwargs))
 
     async def watch(
         self, after: Optional[int] = None, trainer_epoch: Optional[int] = None
     ) -> AsyncIterator[_version.VersionInfo]:
-        versions = await _run(self._connected.watch, after, trainer_epoch)
+        versions = await _run(lambda: self._connection.get().watch(after, trainer_epoch))
         while True:
             yield await _run(next, versions)
 
@@ -172,7 +214,7 @@ class Subscriber:
                 installing.close()  # the loop may be closed, and never have begun it
                 raise
 
-        await _run(self._connected.follow, install_in_loop, **options)
+        await _run(lambda: self._connection.get().follow(install_in_loop, **options))
 
 
 __all__ = ["Publisher", "Subscriber", "Version"]

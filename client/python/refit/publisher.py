@@ -9,10 +9,12 @@ from refit.channel import Connections, make_channel
 from refit.dtensor import process_rank
 from refit.dtypes import cast_name
 from refit.errors import explained
+from refit.unpicklable import Unpicklable
 from refit.version import Tensors, Version, VersionInfo
+from refit.version_number import epoch_number, version_number
 
 
-class Publisher:
+class Publisher(Unpicklable):
     """A trainer's connection to a service. Thread-safe; the versions that it opens are not.
 
     ::
@@ -88,7 +90,8 @@ class Publisher:
         """A version to push; use it in a ``with`` block, which commits it.
 
         Args:
-            number: larger than every version committed before under this model with the same trainer_epoch.
+            number: a whole number of any kind, larger than every version committed before under this model with the
+                same trainer_epoch.
             dtype: what floating-point outputs are cast to, such as "bf16"; None: no cast.
             exclude_key_regex: Python ``re.match`` on native names; those that match are not published.
             declare: all native tensors by name, as tensors or (dtype, shape), to push them in parts later; None: the first
@@ -101,6 +104,7 @@ class Publisher:
             allow_empty: a version without tensors, or with only empty ones, is meant; it is refused otherwise.
             on_waiting: hears every few seconds for which ranks (or, with none, for workers) the push waits.
         """
+        number = version_number(number, least=1)
         own_rank, own_world = process_rank()
         is_taken = (rank is None or world is None) and own_world > 1
         rank = own_rank if rank is None else rank
@@ -116,7 +120,7 @@ class Publisher:
             rank=rank,
             world=world,
             hold_installs=hold_installs,
-            trainer_epoch=trainer_epoch,
+            trainer_epoch=epoch_number(trainer_epoch),
             allow_empty=allow_empty,
             timeout=self._timeout,
         )
@@ -140,12 +144,12 @@ class Publisher:
     def abort(self, version: int, reason: str) -> VersionInfo:
         """Aborts an open version from outside, whoever pushes it."""
         with self._connections.one() as connection:
-            return VersionInfo.of(connection.abort(self.model, version, reason))
+            return VersionInfo.of(connection.abort(self.model, version_number(version), reason))
 
     def release(self, version: int) -> VersionInfo:
         """Lets workers install a version that was pushed with hold_installs."""
         with self._connections.one() as connection:
-            return VersionInfo.of(connection.release_installs(self.model, version))
+            return VersionInfo.of(connection.release_installs(self.model, version_number(version)))
 
     def wait_for_workers(
         self,
@@ -176,8 +180,8 @@ class Publisher:
         with self._connections.one() as connection:
             return connection.await_workers(
                 model=self.model,
-                version=version,
-                trainer_epoch=trainer_epoch,
+                version=version_number(version),
+                trainer_epoch=epoch_number(trainer_epoch),
                 installed=phase != "staged",
                 workers=workers,
                 all=all,
@@ -199,6 +203,9 @@ class Publisher:
     def close(self) -> None:
         """Lets go of the connections that are not in use."""
         self._connections.close()
+
+    def __repr__(self) -> str:
+        return f"refit.Publisher({self.address!r}, model={self.model!r})"
 
     def __enter__(self) -> "Publisher":
         return self

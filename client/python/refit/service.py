@@ -7,26 +7,36 @@ from typing import Any, List, Optional, Union
 
 from refit import _refit
 from refit.dtypes import cast_name
-from refit.errors import FailedPrecondition, InvalidArgument
+from refit.errors import FailedPrecondition
+from refit.unpicklable import Unpicklable
 from refit.version import Tensors, Version
+from refit.version_number import epoch_number, version_number
+
 
 def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-class Service:
+class Service(Unpicklable):
     """A service that runs until close(); see serve()."""
 
+    _unpicklable_since = "it runs in this process; pass on its address, and connect to that"
+
     def __init__(self, native: "_refit.Service", streams: bool = False):
-        self._native = native
+        self._native: Optional["_refit.Service"] = native
         self._streams = streams
         self.address: str = native.address()
         self.metrics_address: str = native.metrics_address()
         self._warn(stacklevel=4)
 
+    def _running(self) -> "_refit.Service":
+        if self._native is None:
+            raise FailedPrecondition(f"the service at {self.address} is closed; start another one with refit.serve()")
+        return self._native
+
     def _warn(self, stacklevel: int) -> None:
         """Tells what the service has met meanwhile of its process's limits."""
-        for warning in self._native.take_warnings():
+        for warning in self._running().take_warnings():
             warnings.warn(warning, RuntimeWarning, stacklevel=stacklevel)
 
     def version(
@@ -45,18 +55,18 @@ class Service:
     ) -> Version:
         """As Publisher.version(), without a network hop: tensors are converted from where they are into the version's
         memory. All of the version comes from this process."""
-        if self._native is None:
-            raise InvalidArgument("the service is closed")
         self._warn(stacklevel=3)
         if self._streams:
             raise FailedPrecondition(
                 "with retain=0 a push waits for workers, which Service.version() cannot: push over the connection, "
                 "with refit.Publisher(service.address).version(...), or keep a version (retain=1)"
             )
+        number = version_number(number, least=1)
+        trainer_epoch = epoch_number(trainer_epoch)
         cast_to = cast_name(dtype)
 
         def open_push(parts: List["_refit.Part"]) -> Any:
-            return self._native.open(
+            return self._running().open(
                 model=model,
                 version=number,
                 adapter=adapter,
@@ -84,7 +94,8 @@ class Service:
         self.close()
 
     def __repr__(self) -> str:
-        return f"refit.Service({self.address!r})"
+        state = "closed" if self._native is None else "running"
+        return f"refit.Service({self.address!r}, {state})"
 
 
 def serve(

@@ -12,7 +12,9 @@ from refit.errors import InvalidArgument
 from refit.intake import targets_of
 from refit.progress import OnProgress, told_to
 from refit.tensors import Tensor
+from refit.unpicklable import Unpicklable
 from refit.version import VersionInfo
+from refit.version_number import epoch_number, version_number
 from refit.worker import Worker
 
 # Cuts tensors into parts: refit.Rule(dimension=0, part=rank, parts=world, scope="experts").
@@ -21,7 +23,7 @@ Rule = _refit.Rule
 Box = _refit.Box
 
 
-class PulledVersion:
+class PulledVersion(Unpicklable):
     """The tensors of a version, all there and verified. Iterates over (name, tensor) in manifest order.
 
     Tensors are torch's where torch is imported already, else refit.Tensor; `tensors` has the latter in any case.
@@ -33,6 +35,10 @@ class PulledVersion:
         not_mapped: why tensors came over the connection although the service is on this host; empty otherwise.
         skipped: versions committed between `installed` and this one.
     """
+
+    _unpicklable_since = (
+        "its memory may be the service's, mapped; pass on copies, such as tensor.clone(), or have it pulled there"
+    )
 
     def __init__(self, result: Dict[str, Any], memories: List["_refit.TensorMemory"]):
         self.info = VersionInfo.of(result)
@@ -97,6 +103,8 @@ def selection(
         if version != "latest":
             raise InvalidArgument(f"version '{version}': expected a number or 'latest'")
         version = None
+    elif version is not None:
+        version = version_number(version)
     return _refit.PullOptions(
         model=model,
         version=version,
@@ -105,15 +113,15 @@ def selection(
         rules=list(rules),
         boxes=list((boxes or {}).items()),
         worker=worker,
-        installed=installed,
+        installed=None if installed is None else version_number(installed),
         idle_timeout=idle_timeout,
         resume_within=resume_within,
-        trainer_epoch=trainer_epoch,
+        trainer_epoch=epoch_number(trainer_epoch),
         life=life,
     )
 
 
-class Subscriber:
+class Subscriber(Unpicklable):
     """A worker's connection to a service. Thread-safe; each call that runs beside others has a connection of its own.
 
     ::
@@ -227,6 +235,8 @@ class Subscriber:
     def watch(self, after: Optional[int] = None, trainer_epoch: Optional[int] = None) -> Iterator[VersionInfo]:
         """The states of versions larger than `after`, as they change; first the present ones. Without end. With
         `trainer_epoch`, those of this run that are larger, and all of later runs."""
+        after = None if after is None else version_number(after)
+        trainer_epoch = epoch_number(trainer_epoch)
         seen: Dict[Tuple[int, int], VersionInfo] = {}
         while True:
             # Each look begins with what is, so no change is lost between two.
@@ -260,6 +270,9 @@ class Subscriber:
     def close(self) -> None:
         """Lets go of the connections that are not in use, and of the memory that they keep for the next pull."""
         self._connections.close()
+
+    def __repr__(self) -> str:
+        return f"refit.Subscriber({self.address!r}, model={self.model!r})"
 
     def __enter__(self) -> "Subscriber":
         return self

@@ -3,26 +3,30 @@ NumPy, which does not know them."""
 
 from __future__ import annotations
 
-from typing import Any, Tuple
+from typing import Any, Optional, Tuple
 
 from refit import _refit
 from refit.dtypes import PYTHON_NAMES
 from refit.errors import Unimplemented
+from refit.unpicklable import Unpicklable
 
 
+# Of NumPy with ml_dtypes.
+_BEYOND_NUMPY = ("BF16", "F8_E4M3", "F8_E5M2")
 # Of Python's struct.
 _LETTERS = {"F64": "d", "F32": "f", "I64": "q", "I32": "i", "I16": "h", "I8": "b", "U8": "B", "BOOL": "?"}
 
 
-class Tensor:
+class Tensor(Unpicklable):
     """A pulled tensor, or the part of it that was asked for, in host memory that lives as long as it.
 
-    Speaks DLPack (``torch.from_dlpack(t)``, ``numpy.from_dlpack(t)``) and the buffer protocol (``memoryview(t.memory)``:
-    its bytes). The memory may be the service's own, mapped (writing to it changes this process's view only): let go of
-    it before long.
+    ``t.torch()``, ``t.numpy()`` and ``numpy.asarray(t)`` are views of it. Speaks DLPack (``torch.from_dlpack(t)``,
+    ``numpy.from_dlpack(t)``) and the buffer protocol (``memoryview(t.memory)``: its bytes). The memory may be the
+    service's own, mapped (writing to it changes this process's view only): let go of it before long.
     """
 
     __slots__ = ("memory", "_part")
+    _unpicklable_since = "its memory may be the service's, mapped; pass on a copy, such as t.numpy().copy()"
 
     def __init__(self, memory: "_refit.TensorMemory"):
         self.memory = memory
@@ -56,7 +60,14 @@ class Tensor:
     def nbytes(self) -> int:
         return self.memory.nbytes
 
-    def __dlpack__(self, stream: Any = None, **_: Any) -> Any:
+    def __dlpack__(
+        self, *, stream: Any = None, dl_device: Optional[Tuple[int, int]] = None, copy: Optional[bool] = None, **_: Any
+    ) -> Any:
+        """A view, never a copy. BufferError for what is asked beyond that."""
+        if copy:
+            raise BufferError(f"tensor {self.name}: it is given as a view; copy what you make of it")
+        if dl_device is not None and tuple(int(part) for part in dl_device) != self.__dlpack_device__():
+            raise BufferError(f"tensor {self.name}: it is in host memory, not on DLPack device {tuple(dl_device)}")
         return self.memory.dlpack()
 
     def __dlpack_device__(self) -> Tuple[int, int]:
@@ -77,13 +88,30 @@ class Tensor:
         """A NumPy array on the same memory; bfloat16 and 8-bit floats need the package ml_dtypes."""
         import numpy
 
-        if self.dtype in ("BF16", "F8_E4M3", "F8_E5M2"):
-            import ml_dtypes
-
-            dtype = getattr(ml_dtypes, PYTHON_NAMES[self.dtype])
-        else:
-            dtype = numpy.dtype(PYTHON_NAMES[self.dtype])
+        dtype = numpy.dtype(self._beyond_numpy() if self.dtype in _BEYOND_NUMPY else PYTHON_NAMES[self.dtype])
+        if self.nbytes == 0:
+            return numpy.empty(self.shape, dtype=dtype)
         return numpy.frombuffer(self.memory, dtype=dtype).reshape(self.shape)
+
+    def _beyond_numpy(self) -> Any:
+        try:
+            import ml_dtypes
+        except ImportError:
+            raise Unimplemented(
+                f"tensor {self.name}: NumPy has no {self.dtype}; install ml_dtypes, or use torch(), or the bytes, "
+                "numpy.frombuffer(t.memory, numpy.uint8)",
+                tensor=self.name,
+            ) from None
+        return getattr(ml_dtypes, PYTHON_NAMES[self.dtype])
+
+    def __array__(self, dtype: Any = None, copy: Optional[bool] = None) -> Any:
+        """numpy.asarray(t): a view where no other dtype is asked for, and copy is not True."""
+        array = self.numpy()
+        if dtype is None or array.dtype == dtype:
+            return array.copy() if copy else array
+        if copy is False:
+            raise ValueError(f"tensor {self.name}: {self.dtype} as {dtype} needs a copy, which copy=False forbids")
+        return array.astype(dtype)
 
     def tolist(self) -> Any:
         """Its values as Python's numbers, in lists as deep as its shape; without torch or NumPy, if their types are C's."""

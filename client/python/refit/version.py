@@ -17,6 +17,7 @@ from refit.holding import Holding
 from refit.intake import Lease, describe, items_of
 from refit.progress import OnProgress, told_to
 from refit.staging import on_host
+from refit.unpicklable import Unpicklable
 
 Tensors = Union[Mapping[str, Any], Iterable[Tuple[str, Any]]]
 
@@ -75,11 +76,16 @@ def part_of(name: str, tensor: Any) -> "_refit.Part":
     return _refit.Part(name, dtype, shape, local_part(name, tensor)[0] if is_dtensor(tensor) else None)
 
 
-class Version:
+class Version(Unpicklable):
     """One version, as a transaction: committed as a whole when the ``with`` block ends, aborted if it raises.
 
     Not thread-safe.
     """
+
+    _unpicklable_since = (
+        "it is a transaction of this process; ranks that push one together each open it themselves, with rank= and "
+        "world="
+    )
 
     def __init__(
         self,
@@ -101,6 +107,7 @@ class Version:
         self._index: Dict[str, int] = {}
         self._declared: List["_refit.Part"] = []
         self._is_over = False
+        self._is_declared = declare is not None
         self.info: Optional[VersionInfo] = None
         if declare is not None:
             self._open([part_of(name, tensor) for name, tensor in self._wanted(declare)])
@@ -270,11 +277,28 @@ class Version:
             index = self._index.get(name)
             if index is None:
                 raise NotFound(
-                    f"tensor {name}: it was not declared to version {self.number}", tensor=name, version=self.number
+                    f"tensor {name}: it was not declared to version {self.number}; {self._how_to_declare()}",
+                    tensor=name,
+                    version=self.number,
                 )
             if self._declared[index].nbytes == 0 or self._push.unneeded(index):
                 continue
             yield name, intake.local(name, tensor)
+
+    def _how_to_declare(self) -> str:
+        if self._is_declared:
+            return "declare= must name all tensors"
+        return (
+            "without declare= the first push brings all tensors: push them at once, or, to push them in parts, open it "
+            "with declare={name: (dtype, shape), ...}"
+        )
+
+    def __repr__(self) -> str:
+        state = self.info.state if self.info is not None else "not opened"
+        if self._is_over and state in ("open", "not opened"):
+            state = "over, not known to be committed"
+        model = f"{self.info.model}/" if self.info is not None else ""
+        return f"refit.Version({model}{self.number}, {state})"
 
 
 class _Item(NamedTuple):

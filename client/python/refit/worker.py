@@ -8,10 +8,12 @@ from refit import _refit
 from refit.calls import cancellable
 from refit.channel import connect, make_channel
 from refit.intake import targets_of
+from refit.unpicklable import Unpicklable
 from refit.version import VersionInfo
+from refit.version_number import epoch_number, version_number
 
 
-class Worker:
+class Worker(Unpicklable):
     """Keeps an engine at the newest version. Thread-safe; one refit goes on at a time.
 
     ::
@@ -64,6 +66,8 @@ class Worker:
         """
         from refit.subscriber import PulledVersion, selection
 
+        self.address = address
+        self.model = model
         pull = selection(
             model,
             filter=filter,
@@ -114,8 +118,9 @@ class Worker:
                 accept_new_run), or it holds its installs.
             RefitError: as Subscriber.pull().
         """
+        number = None if version is None else version_number(version)
         with cancellable(self.stop):
-            return VersionInfo.of(self._native.refit(version, trainer_epoch))
+            return VersionInfo.of(self._native.refit(number, epoch_number(trainer_epoch)))
 
     def roll_back(self) -> VersionInfo:
         """Installs the version that was in use before, while the service retains it. FailedPrecondition if none was."""
@@ -126,7 +131,7 @@ class Worker:
         """Until this version or a later one of the same run is in use: of this one, or else of the newest that the worker has
         heard of. DeadlineExceeded, naming the one that is in use, if it does not come."""
         with cancellable(self.stop):
-            self._native.wait_for(version, timeout, trainer_epoch)
+            self._native.wait_for(version_number(version), timeout, epoch_number(trainer_epoch))
 
     @property
     def installed(self) -> Optional[int]:
@@ -147,6 +152,9 @@ class Worker:
     def name(self) -> str:
         """What the service calls it."""
         return self._native.name()
+
+    def __repr__(self) -> str:
+        return f"refit.Worker({self.address!r}, model={self.model!r}, name={self.name!r})"
 
     def stop(self) -> None:
         """Ends follow(), and every call under way, with the version before in use. For good; from any thread."""

@@ -99,3 +99,43 @@ def test_a_cancelled_wait_ends(service):
             assert await cancelled_soon(asyncio.create_task(publisher.wait_for_workers(1, timeout=60))) < 5
 
     asyncio.run(main())
+
+
+def test_works_without_async_with(service):
+    async def main():
+        publisher = refit.aio.Publisher(service.address, adapter="identity")
+        version = publisher.version(1)
+        assert version.info is None
+        await version.push({"w": f32(1, 2)})
+        assert (await version.commit()).state == "committed"
+        given_up = publisher.version(2)
+        await given_up.push({"w": f32(1, 2)})
+        await given_up.abort("enough")
+        assert await publisher.last_run() == (0, 2) and await publisher.connected_workers() == 0
+        sub = refit.aio.Subscriber(service.address)
+        pulled = await asyncio.gather(*(sub.pull() for _ in range(4)))  # each may be the one that connects
+        assert [version.number for version in pulled] == [1, 1, 1, 1]
+        assert repr(publisher) == f"refit.aio.Publisher('{service.address}')"
+        await publisher.close()
+        await sub.close()
+
+    asyncio.run(main())
+
+
+def test_without_a_service_what_is_awaited_first_says_so():
+    async def main():
+        with pytest.raises(refit.Unavailable, match="127.0.0.1:1"):
+            await refit.aio.Subscriber("127.0.0.1:1", connect_timeout=0.2).pull()
+        async with refit.aio.Publisher("127.0.0.1:1", connect_timeout=0.2):
+            pass
+
+    with pytest.raises(refit.Unavailable, match="127.0.0.1:1"):
+        asyncio.run(main())
+
+
+def test_a_cancelled_connecting_ends(service):
+    async def main():
+        sub = refit.aio.Subscriber("192.0.2.1:1", connect_timeout=60)  # nobody answers there
+        assert await cancelled_soon(asyncio.create_task(sub.pull())) < 5
+
+    asyncio.run(main())

@@ -1,6 +1,7 @@
 """refit.serve() takes what refit-server takes."""
 
 import inspect
+import os
 import pathlib
 import re
 import subprocess
@@ -47,6 +48,43 @@ def test_a_plug_s_service_takes_it(argument):
 def test_what_is_no_value_is_refused_by_the_argument_s_name(argument):
     with pytest.raises(refit.InvalidArgument, match=f": {argument}: expected .*, got 'a while'"):
         refit.serve(**{argument: "a while"})
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ({"listen": "0.0.0.0:0"}, r"use TLS \(certificate=, key=\), .* or allow it with allow_plaintext=True$"),
+        ({"metrics": "0.0.0.0:0"}, "allow_plaintext=True"),
+        ({"spool": "/tmp", "retain": 0}, "spool= keeps committed versions, but with retain=0 there are none"),
+        ({"roles": "/dev/null"}, r"\(client_ca=\)"),
+        ({"chunk_bytes": 100}, "chunk_bytes= must be a multiple of 64"),
+        ({"max_message_bytes": 100}, "max_message_bytes= must be 64 KiB to 64 MiB"),
+    ],
+)
+def test_what_does_not_go_together_is_said_in_arguments(given, said):
+    with pytest.raises(refit.InvalidArgument, match=said) as error:
+        refit.serve(**given)
+    assert "--" not in str(error.value)
+
+
+def test_a_limit_that_a_version_in_process_meets_is_said_in_arguments():
+    with refit.serve(max_tensors=1, memory="64MiB") as service:
+        with pytest.raises(refit.ResourceExhausted, match=r"\(max_tensors=\), got 2"):
+            service.version(1, adapter="identity").push({"a": f32(1), "b": f32(1)})
+
+
+def test_more_memory_than_the_machine_has_is_warned_of_in_arguments():
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with pytest.warns(RuntimeWarning, match=rf"\(memory=\) is {4 * machine} bytes, but all that this process may use"):
+        refit.serve(memory=4 * machine).close()
+
+
+def test_beyond_loopback_as_the_readme_has_it():
+    with refit.serve("0.0.0.0:0", memory="64MiB", allow_plaintext=True) as service:
+        address = "127.0.0.1:" + service.address.rpartition(":")[2]
+        with refit.Publisher(address, adapter="identity").version(1) as version:
+            version.push({"w": f32(1)})
+        assert refit.Subscriber(address).pull().number == 1
 
 
 def test_with_nothing_kept_versions_go_over_the_connection():

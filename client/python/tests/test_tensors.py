@@ -139,3 +139,44 @@ def test_torch_without_data_is_named_and_leaves_nothing_behind(service):
     with pytest.raises(refit.NotFound):
         refit.Subscriber(service.address).pull()
     assert len(round_trip(service, "wire", {"w": torch.zeros(2)})) == 1
+
+
+@needs_numpy
+def test_numpy_takes_it_as_an_array(service, transport):
+    sent = numpy.arange(6, dtype="float32").reshape(2, 3)
+    version = round_trip(service, transport, {"w": sent, "empty": sent[:0], "scalar": sent[1, 2]})
+    tensors = {tensor.name: tensor for tensor in version.tensors}
+    for name, expected in {"w": sent, "empty": sent[:0], "scalar": sent[1, 2]}.items():
+        array = numpy.asarray(tensors[name])
+        assert array.dtype == sent.dtype and array.shape == expected.shape and numpy.array_equal(array, expected)
+    assert numpy.shares_memory(numpy.asarray(tensors["w"]), tensors["w"].numpy())
+    assert not numpy.shares_memory(numpy.array(tensors["w"]), tensors["w"].numpy())
+    assert numpy.asarray(tensors["w"], dtype="float64").dtype == "float64"
+    assert numpy.array_equal(tensors["w"].__array__(copy=True), sent)
+    assert (numpy.stack([tensors["w"], sent]) == sent).all()
+    with pytest.raises(ValueError, match="tensor w: F32 as float64 needs a copy"):
+        tensors["w"].__array__("float64", copy=False)
+
+
+@needs_numpy
+def test_what_numpy_does_not_know_says_the_way_out(service, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "ml_dtypes", None)  # as if it were not installed
+    with refit.Publisher(service.address, adapter="identity").version(1, dtype="bf16") as version:
+        version.push({"w": f32(1, 2)})
+    (tensor,) = refit.Subscriber(service.address).pull().tensors
+    for attempt in (tensor.numpy, lambda: numpy.asarray(tensor)):
+        with pytest.raises(refit.Unimplemented, match=r"no BF16; install ml_dtypes, or use torch\(\)") as error:
+            attempt()
+        assert error.value.tensor == "w"
+    assert list(numpy.frombuffer(tensor.memory, "uint16")) == [0x3F80, 0x4000]
+
+
+def test_dlpack_gives_what_is_asked_for_or_says_that_it_does_not(service):
+    (tensor,) = round_trip(service, "wire", {"w": f32(1, 2)}).tensors
+    assert tensor.__dlpack_device__() == (1, 0)
+    capsule = tensor.__dlpack__(stream=None, max_version=(1, 0), dl_device=(1, 0), copy=False)
+    assert type(capsule).__name__ == "PyCapsule"
+    with pytest.raises(BufferError, match="tensor w: it is given as a view"):
+        tensor.__dlpack__(copy=True)
+    with pytest.raises(BufferError, match="tensor w: it is in host memory"):
+        tensor.__dlpack__(dl_device=(2, 0))

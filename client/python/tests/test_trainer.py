@@ -184,7 +184,7 @@ def test_a_service_that_closes_ends_a_push(service):
     with pytest.raises(refit.RefitError):
         version.push({"b": f32(1)})
         version.commit()
-    with pytest.raises(refit.InvalidArgument, match="closed"):
+    with pytest.raises(refit.FailedPrecondition, match="is closed; start another"):
         service.version(2)
 
 
@@ -195,9 +195,55 @@ def test_service_options_are_checked():
         refit.serve(retain=-1)
     with pytest.raises(refit.InvalidArgument, match="push_idle_timeout: expected seconds"):
         refit.serve(push_idle_timeout="soon")
-    with pytest.raises(refit.InvalidArgument, match=": spool keeps committed versions, but with retain 0"):
+    with pytest.raises(refit.InvalidArgument, match=": spool= keeps committed versions, but with retain=0"):
         refit.serve(retain=0, spool="/nowhere")
     with pytest.raises(refit.InvalidArgument, match="plain"):
         refit.serve("0.0.0.0:0")
     with refit.serve() as running, pytest.raises(refit.Unavailable):
         refit.serve(running.address)
+
+
+@pytest.mark.parametrize("has_declared", [False, True])
+def test_a_tensor_that_was_not_declared_says_the_way_out(open_version, has_declared):
+    options = {"declare": {"a": ("f32", [1])}} if has_declared else {}
+    way_out = "declare= must name all tensors" if has_declared else r"open it with declare=\{name: \(dtype, shape\)"
+    with pytest.raises(refit.NotFound, match=f"tensor b: it was not declared to version 1; .*{way_out}") as error:
+        with open_version(1, **options) as version:
+            version.push({"a": f32(1)})
+            version.push({"b": f32(1)})
+    assert (error.value.tensor, error.value.version) == ("b", 1)
+
+
+def test_what_a_trainer_has_says_what_it_is(service):
+    publisher = refit.Publisher(service.address, model="policy", adapter="identity")
+    assert repr(publisher) == f"refit.Publisher('{service.address}', model='policy')"
+    version = publisher.version(7)
+    assert repr(version) == "refit.Version(7, not opened)"
+    with version:
+        version.push({"w": f32(1)})
+        assert repr(version) == "refit.Version(policy/7, open)"
+    assert repr(version) == "refit.Version(policy/7, committed)"
+    given_up = publisher.version(8, declare={"w": ("f32", [1])})
+    given_up.abort("enough")
+    assert repr(given_up) == "refit.Version(policy/8, over, not known to be committed)"
+    assert repr(service) == f"refit.Service('{service.address}', running)"
+    service.close()
+    assert repr(service) == f"refit.Service('{service.address}', closed)"
+
+
+def test_a_version_of_a_service_that_was_closed_meanwhile(service):
+    unopened = service.version(1, adapter="identity")
+    opened = service.version(1, adapter="identity", declare={"w": ("f32", [1])})
+    service.close(grace=0)
+    with pytest.raises(refit.FailedPrecondition, match="is closed"):
+        unopened.push({"w": f32(1)})
+    with pytest.raises(refit.FailedPrecondition, match=f"default/1: the service at {service.address} is closed"):
+        opened.push({"w": f32(1)})
+
+
+def test_a_commit_to_a_service_that_was_closed_is_none(service):
+    version = service.version(1, adapter="identity")
+    version.push({"w": f32(1)})
+    service.close(grace=0)
+    with pytest.raises(refit.FailedPrecondition, match="is closed"):
+        version.commit()

@@ -251,3 +251,11 @@ def test_pulled_memory_outlives_everything():
         publish(service, 1, {"w": b"\7" * (4 << 20)})
         view = memoryview(refit.Subscriber(service.address).pull().tensors[0].memory)
     assert bytes(view) == b"\7" * (4 << 20)
+
+
+def test_what_a_worker_has_says_what_it_is(service):
+    subscriber = refit.Subscriber(service.address, model="policy")
+    assert repr(subscriber) == f"refit.Subscriber('{service.address}', model='policy')"
+    worker = refit.Worker(service.address, install=print, model="policy", worker="w3")
+    assert repr(worker) == f"refit.Worker('{service.address}', model='policy', name='{worker.name}')"
+    assert "w3" in worker.name

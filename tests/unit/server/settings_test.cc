@@ -80,7 +80,10 @@ TEST_F(SettingsTest, SwitchesAndChoices) {
 
 TEST(SettingsNames, AreArgumentsForWhoGaveArguments) {
   EXPECT_EQ(WithArgumentNames("use TLS (--tls-cert, --tls-key, --tls-client-ca) or --push-idle-timeout"),
-            "use TLS (certificate, key, client_ca) or push_idle_timeout");
+            "use TLS (certificate=, key=, client_ca=) or push_idle_timeout=");
+  EXPECT_EQ(WithArgumentNames("allow it with --allow-plaintext"), "allow it with allow_plaintext=True");
+  EXPECT_EQ(WithArgumentNames("with --retain 0, or --no-shared-memory"), "with retain=0, or shared_memory=False");
+  EXPECT_EQ(WithArgumentNames("--max-name-bytes and --memory"), "max_name_bytes= and memory=");
 }
 
 }  // namespace

@@ -14,7 +14,7 @@ from refit.integrations.hosting import Hosting
 from refit.integrations.receiving import WeightReceiver
 from refit.integrations.runs import begin_run
 from refit.integrations.sending import Pair, WeightSender
-from refit.integrations.version_number import version_number
+from refit.version_number import version_number
 
 
 class RefitCheckpointEngine:

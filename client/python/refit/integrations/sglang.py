@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 from refit.errors import InvalidArgument
 from refit.integrations import sglang_worker
-from refit.integrations.version_number import version_number
+from refit.version_number import version_number
 from refit.integrations.sglang_worker import LOADER, Update
 
 Pair = Tuple[str, Any]

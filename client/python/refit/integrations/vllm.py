@@ -15,7 +15,7 @@ from typing import Any, Dict, Iterator, Optional
 from refit.errors import FailedPrecondition
 from refit.integrations import vllm_ranks
 from refit.integrations.ahead import Ahead
-from refit.integrations.version_number import version_number
+from refit.version_number import version_number
 from refit.integrations.vllm_install import Installer, agreement_of
 from refit.subscriber import PulledVersion
 

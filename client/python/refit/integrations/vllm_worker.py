@@ -11,7 +11,7 @@ from refit.errors import FailedPrecondition, InvalidArgument
 from refit.integrations import vllm_ranks
 from refit.integrations.agreement import Agreement
 from refit.integrations.ahead import Ahead
-from refit.integrations.version_number import version_number
+from refit.version_number import version_number
 from refit.integrations.vllm_install import Installer, agreement_of
 
 try:
