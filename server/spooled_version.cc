@@ -79,8 +79,9 @@ absl::Status WriteSpooledVersion(const std::shared_ptr<Version>& version, const 
   if (!metadata.ok()) return metadata.status();
   std::vector<TensorSpec> specs;
   for (size_t i = 0; i < version->size(); ++i) specs.push_back(version->spec(i));
-  absl::StatusOr<std::unique_ptr<SafetensorsWriter>> writer =
-      SafetensorsWriter::Create(path, std::move(specs), *metadata, S_IRUSR | S_IWUSR);
+  // In order, as it is read: digests and experts count tensors.
+  absl::StatusOr<std::unique_ptr<SafetensorsWriter>> writer = SafetensorsWriter::Create(
+      path, std::move(specs), *metadata, S_IRUSR | S_IWUSR, SafetensorsWriter::Layout::kAsGiven);
   if (!writer.ok()) return writer.status();
   for (size_t i = 0; i < version->size(); ++i) {
     for (uint64_t chunk = 0; chunk < version->chunk_count(i); ++chunk) {

@@ -9,8 +9,8 @@
 #include "client/cli/json.h"
 #include "client/cli/options.h"
 #include "client/cli/stopwatch.h"
+#include "client/cli/tensor_file.h"
 #include "client/cli/torch_work.h"
-#include "common/safetensors/safetensors.h"
 
 namespace refit::cli {
 namespace {
@@ -24,25 +24,23 @@ struct ConvertFlags {
   std::string out;
 };
 
-absl::Status Report(const ConvertFlags& flags, double seconds) {
-  if (flags.common.quiet && !flags.common.json) return absl::OkStatus();
-  const absl::StatusOr<std::shared_ptr<const SafetensorsFile>> written = SafetensorsFile::Open(flags.out);
-  if (!written.ok()) return written.status();
-  uint64_t bytes = 0;
-  for (const TensorSpec& tensor : (*written)->tensors()) bytes += tensor.ByteSize();
-  const size_t tensors = (*written)->tensors().size();
+void Report(const ConvertFlags& flags, const std::string& out, const ConvertedFile& written, double seconds) {
+  std::FILE* const stream = ReportStream(out);
   if (flags.common.json) {
-    PrintJson({{"out", flags.out}, {"tensors", tensors}, {"bytes", bytes}, {"seconds", {{"total", seconds}}}});
-  } else {
-    const std::string text =
-        absl::StrCat("Wrote ", flags.out, ": ", FormatCount(tensors, "tensor"), ", ", FormatBytes(bytes), " in ",
-                     FormatDuration(seconds), " (", FormatRate(bytes, seconds), ")");
-    std::printf("%s\n", text.c_str());
+    PrintJson(
+        {{"out", flags.out}, {"tensors", written.tensors}, {"bytes", written.bytes}, {"seconds", {{"total", seconds}}}},
+        false, stream);
+  } else if (!flags.common.quiet) {
+    const std::string text = absl::StrCat("Wrote ", flags.out, ": ", FormatCount(written.tensors, "tensor"), ", ",
+                                          FormatBytes(written.bytes), " in ", FormatDuration(seconds), " (",
+                                          FormatRate(written.bytes, seconds), ")");
+    std::fprintf(stream, "%s\n", text.c_str());
   }
-  return absl::OkStatus();
 }
 
 absl::Status RunConvert(const ConvertFlags& flags) {
+  const absl::StatusOr<std::string> out = OutputPath(flags.out);
+  if (!out.ok()) return out.status();
   const absl::Status torch = ContinueWithTorch();
   if (!torch.ok()) return torch;
   OfflineConvertOptions options = flags.options;
@@ -51,12 +49,17 @@ absl::Status RunConvert(const ConvertFlags& flags) {
                  : flags.mode == "state-dict" ? Mode::kStateDict
                                               : Mode::kPerTensor;
   Stopwatch watch;
-  const absl::Status status = watch.Time([&] { return ConvertOffline(options, flags.in, flags.out); });
-  return status.ok() ? Report(flags, watch.seconds()) : status;
+  const absl::StatusOr<ConvertedFile> written = watch.Time([&] { return ConvertOffline(options, flags.in, *out); });
+  if (!written.ok()) return written.status();
+  WarnOfFile(written->warning);
+  Report(flags, *out, *written, watch.seconds());
+  return absl::OkStatus();
 }
 
-// However a conversion fails, the code is the same.
-int ConvertExitCode(const absl::Status& status) { return status.ok() ? kExitOk : kExitFailed; }
+// However a conversion fails, the code is the same; what cannot be written is wrong usage.
+int ConvertExitCode(const absl::Status& status) {
+  return status.ok() ? kExitOk : IsUsageError(status) ? kExitUsage : kExitFailed;
+}
 
 void AddMeshOption(CLI::App* command, const std::string& name, int64_t& value, const std::string& help, int64_t least) {
   command->add_option(name, value, help)
@@ -92,7 +95,11 @@ void AddConvertCommand(CLI::App& app, Invocation& invocation) {
       "  refit convert --to native --dtype BF16 --ep-rank 1 --ep-size 4 checkpoint/ rank1.safetensors\n",
       [flags] { return RunConvert(*flags); }, ConvertExitCode);
   command->add_option("IN", flags->in, "Safetensors file or checkpoint folder")->required()->type_name("");
-  command->add_option("OUT", flags->out, "File to write; it appears once all is well")->required()->type_name("");
+  command
+      ->add_option("OUT", flags->out,
+                   "File to write; it appears once all is well. A device or pipe is written through; - is stdout")
+      ->required()
+      ->type_name("");
   command->add_option("--to", flags->to, "Which layout to make")
       ->required()
       ->check(OneOf({"hf", "native"}))

@@ -1,6 +1,12 @@
 #include "client/cli/exit_code.h"
 
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <iostream>
+
 #include "absl/strings/cord.h"
+#include "absl/strings/str_cat.h"
 
 namespace refit::cli {
 
@@ -28,6 +34,16 @@ absl::Status UsageError(absl::string_view message) {
 }
 
 bool IsUsageError(const absl::Status& status) { return status.GetPayload(kUsagePayload).has_value(); }
+
+absl::Status WithStdoutWritten(const absl::Status& status) {
+  errno = 0;
+  std::cout.flush();
+  const bool is_written = std::fflush(stdout) == 0 && std::ferror(stdout) == 0 && std::cout.good();
+  if (is_written || errno == EPIPE || !status.ok()) return status;
+  // What failed earlier has left no errno.
+  return absl::UnknownError(
+      absl::StrCat("done, but stdout could not be written", errno == 0 ? "" : ": ", errno == 0 ? "" : strerror(errno)));
+}
 
 int ExitCode(const absl::Status& status) {
   if (IsUsageError(status)) return kExitUsage;

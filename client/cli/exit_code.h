@@ -22,6 +22,10 @@ extern const char* const kExitCodeHelp;
 absl::Status UsageError(absl::string_view message);
 bool IsUsageError(const absl::Status& status);
 
+// `status`, or, if that is good, whether all that was printed on stdout could be written. A pipe's reader that went
+// away has what it wanted: that is no error. At the end of a command.
+absl::Status WithStdoutWritten(const absl::Status& status);
+
 // The exit code of a command that ended with `status`. CANCELLED means that the user interrupted it.
 int ExitCode(const absl::Status& status);
 

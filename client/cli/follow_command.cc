@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "client/cli/exit_code.h"
 #include "client/cli/format.h"
 #include "client/cli/interrupt.h"
 #include "client/cli/json.h"
@@ -17,6 +18,7 @@
 #include "client/cli/tensor_file.h"
 #include "client/cli/timer.h"
 #include "client/worker.h"
+#include "common/safetensors/output_file.h"
 
 namespace refit::cli {
 namespace {
@@ -57,7 +59,7 @@ class FileEngine {
   void Tell(const absl::Status& error) { errors_.Say(absl::StrCat("refit: follow: ", error.message(), "; trying on")); }
 
  private:
-  absl::Status Write(const StagedVersion& staged) const {
+  absl::Status Write(const StagedVersion& staged) {
     std::vector<TensorPart> parts;
     for (const StagedVersion::Tensor& tensor : staged.tensors) parts.push_back(tensor.part);
     absl::StatusOr<std::unique_ptr<SafetensorsWriter>> writer = CreateTensorFile(flags_.out, parts);
@@ -65,7 +67,10 @@ class FileEngine {
     for (size_t i = 0; i < staged.tensors.size(); ++i) {
       if (absl::Status status = (*writer)->WriteAt(i, 0, staged.tensors[i].bytes); !status.ok()) return status;
     }
-    return (*writer)->Commit();
+    const absl::Status status = (*writer)->Commit();
+    if (status.ok() && !(*writer)->warning().empty())
+      errors_.Say(absl::StrCat("refit: warning: ", (*writer)->warning()));
+    return status;
   }
 
   void Tell(const StagedVersion& staged, std::chrono::nanoseconds install_time) {
@@ -95,7 +100,19 @@ class FileEngine {
   StatusLines errors_{stderr};
 };
 
+// A stream holds no version in use.
+absl::Status CheckOutput(const std::string& out) {
+  if (out.empty()) return absl::OkStatus();
+  const absl::StatusOr<OutputTarget> target = ResolveOutput(out);
+  if (target.ok() && target->kind == OutputTarget::Kind::kFile && out != "-") return absl::OkStatus();
+  if (!target.ok() && !absl::IsInvalidArgument(target.status())) return target.status();
+  return UsageError(absl::StrCat("--out: expected a file, which is replaced by each version, got ", Printable(out),
+                                 ", ", target.ok() ? "a device or pipe" : target.status().message(),
+                                 "; `refit pull --out` writes one version there"));
+}
+
 absl::Status RunFollow(const FollowFlags& flags) {
+  if (absl::Status status = CheckOutput(flags.out); !status.ok()) return status;
   absl::StatusOr<std::vector<LayoutRule>> rules = flags.part.Rules();
   if (!rules.ok()) return rules.status();
   Interrupt interrupt;

@@ -101,11 +101,11 @@ std::string CompactJson(const ordered_json& json) {
   return json.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
 }
 
-void PrintJson(const ordered_json& json, bool compact) {
+void PrintJson(const ordered_json& json, bool compact, std::FILE* stream) {
   const std::string text =
       compact ? CompactJson(json) : json.dump(2, ' ', false, ordered_json::error_handler_t::replace);
-  std::printf("%s\n", text.c_str());
-  std::fflush(stdout);
+  std::fprintf(stream, "%s\n", text.c_str());
+  std::fflush(stream);
 }
 
 }  // namespace refit::cli

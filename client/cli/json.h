@@ -3,6 +3,7 @@
 
 #include <google/protobuf/message.h>
 
+#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -15,7 +16,7 @@ nlohmann::ordered_json ToJson(const google::protobuf::Message& message);
 // In one line.
 std::string CompactJson(const nlohmann::ordered_json& json);
 
-// On stdout, one line if `compact`.
-void PrintJson(const nlohmann::ordered_json& json, bool compact = false);
+// On `stream`, one line if `compact`.
+void PrintJson(const nlohmann::ordered_json& json, bool compact = false, std::FILE* stream = stdout);
 
 }  // namespace refit::cli

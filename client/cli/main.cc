@@ -41,7 +41,12 @@ void PrintUsage(const std::string& message) {
 }
 
 int Usage(const CLI::App& app, const CLI::ParseError& error) {
-  if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+  if (error.get_exit_code() == 0) {  // --help, --version
+    (void)app.exit(error);
+    const absl::Status status = WithStdoutWritten(absl::OkStatus());
+    if (!status.ok()) SayOnStderr(absl::StrCat("refit: ", status.message()));
+    return ExitCode(status);
+  }
   PrintUsage(error.what());
   return kExitUsage;
 }
@@ -96,7 +101,7 @@ int Main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return Usage(app, error);
   }
-  const absl::Status status = invocation.run();
+  const absl::Status status = WithStdoutWritten(invocation.run());
   if (!status.ok()) PrintError(invocation.name, status, FromEnvironment(app, status));
   return invocation.exit_code(status);
 }

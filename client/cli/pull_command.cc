@@ -18,6 +18,7 @@
 #include "client/cli/shard_options.h"
 #include "client/cli/staging_sink.h"
 #include "client/cli/table.h"
+#include "client/cli/tensor_file.h"
 #include "client/cli/timer.h"
 #include "client/cli/torch_work.h"
 #include "client/subscriber.h"
@@ -127,7 +128,8 @@ void PrintReport(const PullReport& report) {
   if (report.verified) row("verify", report.verify_seconds);
   if (!report.out.empty()) row("write", report.write_seconds);
   row("total", report.total_seconds);
-  table.Print(stdout);
+  std::FILE* const stream = ReportStream(report.out);
+  table.Print(stream);
   const v1::VersionSummary& version = report.result.version;
   std::string text = absl::StrCat("Pulled version ", version.version(), " of model \"", version.model(), "\": ");
   if (report.result.tensors != version.tensors()) absl::StrAppend(&text, report.result.tensors, " of ");
@@ -137,7 +139,7 @@ void PrintReport(const PullReport& report) {
                   ", digests match");
   if (report.verified) absl::StrAppend(&text, ", bit for bit as LibTorch converts the native tensors");
   if (!report.out.empty()) absl::StrAppend(&text, ", written to ", report.out);
-  std::printf("%s\n", text.c_str());
+  std::fprintf(stream, "%s\n", text.c_str());
 }
 
 nlohmann::ordered_json ReportJson(const PullReport& report) {
@@ -164,6 +166,8 @@ nlohmann::ordered_json ReportJson(const PullReport& report) {
 }
 
 absl::Status PullAndReport(const PullFlags& flags, Interrupt& interrupt) {
+  absl::StatusOr<std::string> out = flags.out.empty() ? std::string() : OutputPath(flags.out);
+  if (!out.ok()) return out.status();
   absl::StatusOr<std::vector<LayoutRule>> rules = flags.part.Rules();
   if (!rules.ok()) return rules.status();
   absl::StatusOr<std::unique_ptr<Verifier>> verifier = VerifierFor(flags.native, *rules);
@@ -174,12 +178,12 @@ absl::Status PullAndReport(const PullFlags& flags, Interrupt& interrupt) {
   }
   const auto begin = std::chrono::steady_clock::now();
   PullReport report;
-  report.out = flags.out;
+  report.out = *out;
   report.part = flags.part;
   report.verified = *verifier != nullptr;
   TransferProgress progress(ChooseProgressStyle(flags.common),
                             flags.worker.empty() ? "pull" : absl::StrCat("pull ", flags.worker));
-  StagingSink sink(progress, flags.out, *std::move(verifier), flags.filter.empty());
+  StagingSink sink(progress, *std::move(out), *std::move(verifier), flags.filter.empty());
   absl::Status status = Pull(flags, *std::move(rules), sink, interrupt, report);
   if (status.ok()) status = sink.Finish();
   if (status.ok()) status = sink.Commit();
@@ -189,7 +193,7 @@ absl::Status PullAndReport(const PullFlags& flags, Interrupt& interrupt) {
   report.write_seconds = sink.write_seconds();
   report.total_seconds = SecondsSince(begin);
   if (flags.common.json) {
-    PrintJson(ReportJson(report));
+    PrintJson(ReportJson(report), false, ReportStream(report.out));
   } else if (!flags.common.quiet) {
     PrintReport(report);
   }
@@ -234,8 +238,12 @@ void AddPullCommand(CLI::App& app, Invocation& invocation) {
                    "Wait so long for the service, and for the version to be opened (latest: for a committed one)")
       ->check(Seconds())
       ->type_name("SECONDS");
-  command->add_option("-o,--out", flags->out, "Write the tensors to this file; it appears once all is well")
-      ->type_name("F.safetensors");
+  command
+      ->add_option(
+          "-o,--out", flags->out,
+          "Write the tensors to this file; it appears once all is well. A device or pipe is written through; - is "
+          "stdout, and the report goes to stderr")
+      ->type_name("F.safetensors|-");
   command->add_option("--filter", flags->filter, "Only tensors in whose name this RE2 pattern is found")
       ->type_name("RX");
   command->add_option("--worker", flags->worker, "Name of this worker, shown in status (default: its address)")

@@ -91,7 +91,9 @@ absl::Status StagingSink::Finish() {
 
 absl::Status StagingSink::Commit() {
   if (writer_ == nullptr) return absl::OkStatus();
-  return write_watch_.Time([&] { return writer_->Commit(); });
+  const absl::Status status = write_watch_.Time([&] { return writer_->Commit(); });
+  if (status.ok()) WarnOfFile(writer_->warning());
+  return status;
 }
 
 void StagingSink::Work() {

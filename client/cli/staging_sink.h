@@ -34,7 +34,8 @@ class StagingSink : public TensorSink {
 
   // Waits until every tensor is through. After a good pull; what it says counts more than what the pull said.
   absl::Status Finish();
-  // Makes the file, if there is one, appear under its name. After Finish.
+  // Makes the file, if there is one, appear under its name, and says on stderr what its file system could not do. After
+  // Finish.
   absl::Status Commit();
 
   // Time that the steps took, and that the wire waited for them. After Finish.

@@ -21,6 +21,7 @@ absl::Status ContinueWithTorch();
 absl::StatusOr<std::unique_ptr<Verifier>> MakeVerifier(Expectation&& expected);
 
 // As ConvertFile. After ContinueWithTorch.
-absl::Status ConvertOffline(const OfflineConvertOptions& options, const std::string& in, const std::string& out);
+absl::StatusOr<ConvertedFile> ConvertOffline(const OfflineConvertOptions& options, const std::string& in,
+                                             const std::string& out);
 
 }  // namespace refit::cli

@@ -11,7 +11,8 @@ absl::StatusOr<std::unique_ptr<Verifier>> MakeVerifier(Expectation&& expected) {
   return Verifier::Create(std::move(expected));
 }
 
-absl::Status ConvertOffline(const OfflineConvertOptions& options, const std::string& in, const std::string& out) {
+absl::StatusOr<ConvertedFile> ConvertOffline(const OfflineConvertOptions& options, const std::string& in,
+                                             const std::string& out) {
   return ConvertFile(options, in, out);
 }
 

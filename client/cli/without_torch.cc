@@ -42,8 +42,8 @@ absl::Status ContinueWithTorch() {
 
 absl::StatusOr<std::unique_ptr<Verifier>> MakeVerifier(Expectation&& /*expected*/) { return NoTorch(); }
 
-absl::Status ConvertOffline(const OfflineConvertOptions& /*options*/, const std::string& /*in*/,
-                            const std::string& /*out*/) {
+absl::StatusOr<ConvertedFile> ConvertOffline(const OfflineConvertOptions& /*options*/, const std::string& /*in*/,
+                                             const std::string& /*out*/) {
   return NoTorch();
 }
 

@@ -27,18 +27,22 @@ absl::Status Write(SafetensorsWriter& writer, size_t index, const TypedTensor& t
 }
 
 // Writes the tensors that `make` gives, one after the other; the file appears once all are there.
-absl::Status WriteFile(const std::string& out, std::vector<TensorSpec> specs,
-                       absl::FunctionRef<absl::StatusOr<TypedTensor>(size_t)> make) {
-  const size_t count = specs.size();
+absl::StatusOr<ConvertedFile> WriteFile(const std::string& out, std::vector<TensorSpec> specs,
+                                        absl::FunctionRef<absl::StatusOr<TypedTensor>(size_t)> make) {
+  ConvertedFile converted;
+  converted.tensors = specs.size();
+  for (const TensorSpec& spec : specs) converted.bytes += spec.ByteSize();
   absl::StatusOr<std::unique_ptr<SafetensorsWriter>> writer =
       SafetensorsWriter::Create(out, std::move(specs), {{"format", "pt"}});
   if (!writer.ok()) return writer.status();
-  for (size_t i = 0; i < count; ++i) {
+  for (size_t i = 0; i < converted.tensors; ++i) {
     absl::StatusOr<TypedTensor> tensor = make(i);
     if (!tensor.ok()) return tensor.status();
     if (absl::Status status = Write(**writer, i, *tensor); !status.ok()) return status;
   }
-  return (*writer)->Commit();
+  if (absl::Status status = (*writer)->Commit(); !status.ok()) return status;
+  converted.warning = (*writer)->warning();
+  return converted;
 }
 
 absl::StatusOr<VersionPlan> PlanToHf(const OfflineConvertOptions& options, const std::vector<TensorSpec>& native) {
@@ -53,7 +57,8 @@ absl::StatusOr<VersionPlan> PlanToHf(const OfflineConvertOptions& options, const
   return PlanVersion(Gemma4MoeAdapter(), native, convert);
 }
 
-absl::Status ConvertToHf(const OfflineConvertOptions& options, const CheckpointPtr& in, const std::string& out) {
+absl::StatusOr<ConvertedFile> ConvertToHf(const OfflineConvertOptions& options, const CheckpointPtr& in,
+                                          const std::string& out) {
   absl::StatusOr<VersionPlan> plan = PlanToHf(options, in->tensors());
   if (!plan.ok()) return plan.status();
   std::vector<TensorSpec> specs;
@@ -66,7 +71,8 @@ absl::Status ConvertToHf(const OfflineConvertOptions& options, const CheckpointP
   });
 }
 
-absl::Status ConvertToNative(const OfflineConvertOptions& options, const CheckpointPtr& in, const std::string& out) {
+absl::StatusOr<ConvertedFile> ConvertToNative(const OfflineConvertOptions& options, const CheckpointPtr& in,
+                                              const std::string& out) {
   if (!options.exclude_key_regex.empty()) {
     return absl::InvalidArgumentError("from_hf takes no exclude_key_regex");
   }
@@ -87,7 +93,8 @@ absl::Status ConvertToNative(const OfflineConvertOptions& options, const Checkpo
 
 }  // namespace
 
-absl::Status ConvertFile(const OfflineConvertOptions& options, const std::string& in, const std::string& out) {
+absl::StatusOr<ConvertedFile> ConvertFile(const OfflineConvertOptions& options, const std::string& in,
+                                          const std::string& out) {
   absl::StatusOr<CheckpointPtr> checkpoint = Checkpoint::Open(in);
   if (!checkpoint.ok()) return checkpoint.status();
   if (options.mode == OfflineConvertOptions::Mode::kNative) return ConvertToNative(options, *checkpoint, out);

@@ -1,10 +1,12 @@
 // The adapter on files: converts a checkpoint to another safetensors file, tensor by tensor.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "common/adapters/gemma4_moe_plan.h"
 
 namespace refit {
@@ -28,9 +30,17 @@ struct OfflineConvertOptions {
   ExpertMesh mesh;
 };
 
+// What was written.
+struct ConvertedFile {
+  size_t tensors = 0;
+  uint64_t bytes = 0;   // of tensors
+  std::string warning;  // as SafetensorsWriter::warning
+};
+
 // Reads `in`, a safetensors file or a checkpoint folder, and writes the file `out`, tensors in emission order. Holds
 // one converted tensor in memory at a time. On any error there is no new file, and a file that was at `out` is
 // untouched. Errors as Checkpoint::Open, the plan that the mode names, and SafetensorsWriter.
-absl::Status ConvertFile(const OfflineConvertOptions& options, const std::string& in, const std::string& out);
+absl::StatusOr<ConvertedFile> ConvertFile(const OfflineConvertOptions& options, const std::string& in,
+                                          const std::string& out);
 
 }  // namespace refit

@@ -24,6 +24,8 @@ class FileDescriptor {
 
   bool valid() const { return fd_ >= 0; }
   int get() const { return fd_; }
+  // The caller's to close.
+  int Release() { return std::exchange(fd_, -1); }
 
  private:
   int fd_ = -1;

@@ -72,14 +72,21 @@ class Checkpoint {
 };
 
 // Writes a file whose tensors are all known beforehand; data may come in any order and in pieces. The file appears
-// under its name only by Commit: until then it is a temporary file beside it, which the destructor removes. Not
-// thread-safe, but WriteAt on different ranges may be concurrent.
+// under its name only by Commit, and what is written before leaves nothing unless it comes to that. Links are followed;
+// a character device or a pipe is written through, in order, and never replaced. Not thread-safe, but WriteAt on
+// different ranges may be concurrent.
 class SafetensorsWriter {
  public:
-  // `permissions` as for open(2): less what the process's umask takes away.
+  // The header names tensors in the order given. Their data is in that order too, or, if kAligned and some tensor would
+  // not begin at a multiple of its element size, ordered by falling element sizes, so that every one does.
+  enum class Layout { kAligned, kAsGiven };
+
+  // `permissions` as for open(2): less what the process's umask takes away. INVALID_ARGUMENT for tensors or metadata
+  // that no reader would take, and for a path to what can be no file, such as a folder; FAILED_PRECONDITION for a pipe
+  // that nobody reads, and a file system that cannot rename files.
   static absl::StatusOr<std::unique_ptr<SafetensorsWriter>> Create(
       const std::string& path, std::vector<TensorSpec> tensors, const std::map<std::string, std::string>& metadata = {},
-      unsigned permissions = 0666);
+      unsigned permissions = 0666, Layout layout = Layout::kAligned);
   // Whether a file of this name is one that a writer has left which came to no end.
   static bool IsTemporary(absl::string_view file_name);
   ~SafetensorsWriter();
@@ -87,8 +94,11 @@ class SafetensorsWriter {
   // Bytes of tensors[index] from `offset` on. OUT_OF_RANGE beyond its end; RESOURCE_EXHAUSTED on a full disk.
   absl::Status WriteAt(size_t index, uint64_t offset, absl::Span<const std::byte> bytes);
 
-  // Flushes to disk and renames over `path`. FAILED_PRECONDITION, naming the tensor, if fewer bytes came than it has.
+  // Flushes to disk and renames over `path`: OK if and only if the file is there. FAILED_PRECONDITION, naming the
+  // tensor, if fewer bytes came than it has, and for a file that is a mount of its own.
   absl::Status Commit();
+  // After Commit: what the file system could not do, such as flushing; empty if nothing.
+  const std::string& warning() const;
 
  private:
   struct State;

@@ -1,21 +1,14 @@
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
-#include <cstdio>
-#include <filesystem>
 #include <new>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <set>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "common/safetensors/posix_file.h"
+#include "common/safetensors/output_file.h"
 #include "common/safetensors/safetensors.h"
 
 namespace refit {
@@ -23,8 +16,6 @@ namespace {
 
 constexpr size_t kLengthBytes = 8;
 constexpr size_t kHeaderAlignment = 8;
-constexpr absl::string_view kTemporaryPrefix = ".refit-";
-constexpr absl::string_view kTemporarySuffix = ".tmp";
 
 // Throws if `text` is no valid UTF-8.
 std::string JsonString(absl::string_view text) { return nlohmann::json(std::string(text)).dump(); }
@@ -43,14 +34,11 @@ std::string JsonMetadata(const std::map<std::string, std::string>& metadata) {
 }
 
 // Length and JSON, padded with spaces so that the data is aligned.
-std::string Header(const std::vector<TensorSpec>& tensors, const std::map<std::string, std::string>& metadata) {
+std::string Header(const std::vector<TensorSpec>& tensors, const std::vector<uint64_t>& places,
+                   const std::map<std::string, std::string>& metadata) {
   std::vector<std::string> members;
   if (!metadata.empty()) members.push_back(JsonMetadata(metadata));
-  uint64_t begin = 0;
-  for (const TensorSpec& spec : tensors) {
-    members.push_back(JsonTensor(spec, begin));
-    begin += spec.ByteSize();
-  }
+  for (size_t i = 0; i < tensors.size(); ++i) members.push_back(JsonTensor(tensors[i], places[i]));
   std::string json = absl::StrCat("{", absl::StrJoin(members, ","), "}");
   json.resize((json.size() + kHeaderAlignment - 1) / kHeaderAlignment * kHeaderAlignment, ' ');
   std::string header(kLengthBytes, '\0');
@@ -79,42 +67,34 @@ absl::Status Check(const std::vector<TensorSpec>& tensors) {
   return absl::OkStatus();
 }
 
-struct TemporaryFile {
-  FileDescriptor file;
-  std::string path;
-};
-
-// Created with the permissions that the process gives to any new file, which mkostemp would not.
-absl::StatusOr<TemporaryFile> CreateTemporaryFile(const std::filesystem::path& folder, unsigned permissions) {
-  static std::atomic<uint64_t> counter = 0;
-  constexpr int kAttempts = 1000;  // names that a process of the same id, now dead, may have left
-  for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    std::string path = folder / absl::StrCat(kTemporaryPrefix, getpid(), "-", ++counter, kTemporarySuffix);
-    FileDescriptor file(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, permissions));
-    if (file.valid()) return TemporaryFile{std::move(file), std::move(path)};
-    if (errno != EEXIST) return FileError(errno, "create", path);
-  }
-  return absl::AlreadyExistsError(absl::StrCat("too many temporary files in ", Printable(folder.string())));
-}
-
-absl::Status WriteAll(int fd, absl::string_view path, uint64_t position, const std::byte* data, size_t size) {
-  while (size > 0) {
-    const ssize_t written = pwrite(fd, data, size, static_cast<off_t>(position));
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return FileError(errno, "write", path);
-    data += written;
-    size -= static_cast<size_t>(written);
-    position += static_cast<uint64_t>(written);
-  }
-  return absl::OkStatus();
+// Where each tensor's data begins, behind the header: in the given order, or, where that leaves one at no multiple of
+// its element size, in order of falling element sizes.
+std::vector<uint64_t> Places(const std::vector<TensorSpec>& tensors, SafetensorsWriter::Layout layout) {
+  std::vector<size_t> order(tensors.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::vector<uint64_t> places(tensors.size());
+  const auto place = [&] {
+    bool is_aligned = true;
+    uint64_t begin = 0;
+    for (const size_t i : order) {
+      places[i] = begin;
+      is_aligned = is_aligned && begin % ElementSize(tensors[i].dtype) == 0;
+      begin += tensors[i].ByteSize();
+    }
+    return is_aligned;
+  };
+  if (place() || layout == SafetensorsWriter::Layout::kAsGiven) return places;
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return ElementSize(tensors[a].dtype) > ElementSize(tensors[b].dtype); });
+  place();
+  return places;
 }
 
 }  // namespace
 
 struct SafetensorsWriter::State {
   std::string path;
-  std::filesystem::path folder;
-  TemporaryFile temporary;
+  std::unique_ptr<OutputFile> file;
   std::vector<TensorSpec> tensors;
   std::vector<uint64_t> positions;              // of each tensor in the file
   std::vector<std::atomic<uint64_t>> received;  // bytes of each tensor
@@ -123,58 +103,40 @@ struct SafetensorsWriter::State {
 
 SafetensorsWriter::SafetensorsWriter(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
-SafetensorsWriter::~SafetensorsWriter() {
-  if (state_->open) unlink(state_->temporary.path.c_str());
-}
+SafetensorsWriter::~SafetensorsWriter() = default;
 
 absl::StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(
     const std::string& path, std::vector<TensorSpec> tensors, const std::map<std::string, std::string>& metadata,
-    unsigned permissions) try {
-  const std::string place = Printable(path);
+    unsigned permissions, Layout layout) try {
   const auto refuse = [&](absl::string_view why) {
-    return absl::InvalidArgumentError(absl::StrCat("cannot write ", place, ": ", why));
+    return absl::InvalidArgumentError(absl::StrCat("cannot write ", Printable(path), ": ", why));
   };
   if (absl::Status status = Check(tensors); !status.ok()) return refuse(status.message());
-  const std::string header = Header(tensors, metadata);
+  std::vector<uint64_t> positions = Places(tensors, layout);
+  const std::string header = Header(tensors, positions, metadata);
   if (header.size() > SafetensorsFile::kMaxHeaderBytes) {
     return refuse(absl::StrCat("its header would have ", header.size(), " bytes; at most ",
                                SafetensorsFile::kMaxHeaderBytes, " are accepted"));
   }
-  const std::filesystem::path target(path);
-  std::error_code ignored;
-  if (!target.has_filename() || std::filesystem::is_directory(target, ignored)) return refuse("it is a folder");
-  std::filesystem::path folder = target.has_parent_path() ? target.parent_path() : ".";
-
-  absl::StatusOr<TemporaryFile> temporary = CreateTemporaryFile(folder, permissions);
-  if (!temporary.ok()) return temporary.status();
+  absl::StatusOr<std::unique_ptr<OutputFile>> file = OutputFile::Create(path, permissions);
+  if (!file.ok()) return file.status();
+  for (uint64_t& position : positions) position += header.size();
   auto state = std::make_unique<State>();
   state->path = path;
-  state->folder = std::move(folder);
-  state->temporary = *std::move(temporary);
+  state->file = *std::move(file);
   state->received = std::vector<std::atomic<uint64_t>>(tensors.size());
-  uint64_t position = header.size();
-  for (const TensorSpec& spec : tensors) {
-    state->positions.push_back(position);
-    position += spec.ByteSize();
-  }
+  state->positions = std::move(positions);
   state->tensors = std::move(tensors);
-  // From here on the destructor removes the file.
-  std::unique_ptr<SafetensorsWriter> writer(new SafetensorsWriter(std::move(state)));
   const auto* bytes = reinterpret_cast<const std::byte*>(header.data());
-  if (absl::Status status = WriteAll(writer->state_->temporary.file.get(), path, 0, bytes, header.size());
-      !status.ok()) {
-    return status;
-  }
-  return writer;
+  if (absl::Status status = state->file->WriteAt(0, {bytes, header.size()}); !status.ok()) return status;
+  return std::unique_ptr<SafetensorsWriter>(new SafetensorsWriter(std::move(state)));
 } catch (const nlohmann::json::exception&) {
   return absl::InvalidArgumentError(absl::StrCat("cannot write ", Printable(path), ": metadata is no valid UTF-8"));
 } catch (const std::bad_alloc&) {
   return absl::ResourceExhaustedError(absl::StrCat("cannot write ", Printable(path), ": no memory for its header"));
 }
 
-bool SafetensorsWriter::IsTemporary(absl::string_view file_name) {
-  return absl::StartsWith(file_name, kTemporaryPrefix) && absl::EndsWith(file_name, kTemporarySuffix);
-}
+bool SafetensorsWriter::IsTemporary(absl::string_view file_name) { return IsTemporaryName(file_name); }
 
 absl::Status SafetensorsWriter::WriteAt(size_t index, uint64_t offset, absl::Span<const std::byte> bytes) {
   State& state = *state_;
@@ -188,8 +150,7 @@ absl::Status SafetensorsWriter::WriteAt(size_t index, uint64_t offset, absl::Spa
     return absl::OutOfRangeError(absl::StrCat("tensor ", state.tensors[index].ToString(), ": ", bytes.size(),
                                               " bytes from ", offset, " on exceed its ", size));
   }
-  absl::Status status =
-      WriteAll(state.temporary.file.get(), state.path, state.positions[index] + offset, bytes.data(), bytes.size());
+  absl::Status status = state.file->WriteAt(state.positions[index] + offset, bytes);
   if (status.ok()) state.received[index] += bytes.size();
   return status;
 }
@@ -203,13 +164,10 @@ absl::Status SafetensorsWriter::Commit() {
     return absl::FailedPreconditionError(absl::StrCat("tensor ", state.tensors[i].ToString(), ": expected ", size,
                                                       " bytes, ", state.received[i].load(), " came"));
   }
-  if (fsync(state.temporary.file.get()) != 0) return FileError(errno, "flush", state.path);
-  if (rename(state.temporary.path.c_str(), state.path.c_str()) != 0) return FileError(errno, "write", state.path);
   state.open = false;
-  // The new name lasts only once its folder is flushed.
-  const FileDescriptor folder(open(state.folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!folder.valid() || fsync(folder.get()) != 0) return FileError(errno, "flush the folder of", state.path);
-  return absl::OkStatus();
+  return state.file->Commit();
 }
+
+const std::string& SafetensorsWriter::warning() const { return state_->file->warning(); }
 
 }  // namespace refit

@@ -1,9 +1,13 @@
 // The command line without a service: help, usage, offline conversion, a service that is not there.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -292,6 +296,55 @@ TEST(CliConvertErrors, AreOneLineWithCode1AndLeaveNoFile) {
     EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
     EXPECT_THAT(folder.Names(), ::testing::ElementsAre("garbage.safetensors")) << Joined(arguments);
   }
+}
+
+// Runs it with this file as stdout.
+Outcome RefitInto(const std::string& file, const Arguments& arguments) {
+  const int out = open(file.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+  Subprocess::Surroundings surroundings;
+  surroundings.out = out;
+  Outcome outcome = Subprocess::Start("refit", arguments, surroundings)->Wait();
+  close(out);
+  return outcome;
+}
+
+TEST(CliOutput, ThatCannotBeWrittenIsAnError) {
+  const TemporaryFolder folder;
+  const std::string in = GoldenPath("g_convert_0.in.safetensors");
+  const Arguments commands[] = {{"--help"},
+                                {"--version"},
+                                {"convert", "--to", "hf", in, folder.Path("a")},
+                                {"convert", "--to", "hf", "--json", in, folder.Path("b")},
+                                {"convert", "--to", "hf", in, "-"},
+                                {"convert", "--to", "hf", in, "/dev/full"}};
+  for (const Arguments& arguments : commands) {
+    const Outcome outcome = RefitInto("/dev/full", arguments);
+    EXPECT_EQ(outcome.code, 1) << Joined(arguments);
+    EXPECT_THAT(outcome.err, ::testing::ContainsRegex("cannot write .*No space left|could not be written"))
+        << Joined(arguments);
+  }
+}
+
+TEST(CliConvertOutput, DashIsStdoutAndTheReportGoesToStderr) {
+  const TemporaryFolder folder;
+  const std::string in = GoldenPath("g_convert_0.in.safetensors");
+  const Outcome streamed = RefitInto(folder.Path("streamed"), {"convert", "--to", "hf", "--json", in, "-"});
+  ASSERT_EQ(streamed.code, 0) << streamed.err;
+  EXPECT_EQ(nlohmann::json::parse(streamed.err)["tensors"], 18);
+  ASSERT_EQ(Refit({"convert", "--to", "hf", in, folder.Path("file")}).code, 0);
+  EXPECT_EQ(ReadFile(folder.Path("streamed")), ReadFile(folder.Path("file")));
+}
+
+TEST(CliConvertErrors, WhatCanBeNoFileIsWrongUsage) {
+  const TemporaryFolder folder;
+  const std::string in = GoldenPath("g_convert_0.in.safetensors");
+  EXPECT_EQ(Refit({"convert", "--to", "hf", in, folder.Path("")}).code, 2);
+  ASSERT_EQ(mkfifo(folder.Path("pipe").c_str(), 0600), 0);
+  const Outcome unread = Refit({"convert", "--to", "hf", in, folder.Path("pipe")});
+  EXPECT_EQ(unread.code, 1);
+  EXPECT_THAT(unread.err, HasSubstr("nobody reads it"));
+  EXPECT_EQ(Refit({"follow", "--out", folder.Path("pipe")}).code, 2);
+  EXPECT_TRUE(std::filesystem::is_fifo(folder.Path("pipe")));
 }
 
 TEST(CliConvertErrors, LeaveAnOlderFileAlone) {

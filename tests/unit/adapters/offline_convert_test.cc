@@ -62,7 +62,8 @@ const TensorSpec kDown = {"layers.0.moe.experts.down_projs", DType::kF32, {2, 2,
 
 TEST_F(OfflineConvert, WritesWhatThePlanSaysInEmissionOrder) {
   Write(Path("in"), {{"b", DType::kF32, {}}, kDown, {"a", DType::kF32, {0, 3}}});
-  ASSERT_EQ(ConvertFile(Options(OfflineConvertOptions::Mode::kPerTensor), Path("in"), Path("out")), absl::OkStatus());
+  ASSERT_EQ(ConvertFile(Options(OfflineConvertOptions::Mode::kPerTensor), Path("in"), Path("out")).status(),
+            absl::OkStatus());
   const auto out = SafetensorsFile::Open(Path("out")).value();
   const std::vector<TensorSpec> expected = {{"b", DType::kF32, {}},
                                             {"layers.0.experts.down_proj", DType::kF32, {2, 3, 2}},
@@ -78,7 +79,7 @@ TEST_F(OfflineConvert, CastsOnTheWayIfAskedTo) {
   Write(Path("in"), {kDown});
   OfflineConvertOptions options = Options(OfflineConvertOptions::Mode::kPerTensor);
   options.cast = DType::kBF16;
-  ASSERT_EQ(ConvertFile(options, Path("in"), Path("out")), absl::OkStatus());
+  ASSERT_EQ(ConvertFile(options, Path("in"), Path("out")).status(), absl::OkStatus());
   const auto out = SafetensorsFile::Open(Path("out")).value();
   for (const TensorSpec& spec : out->tensors()) {
     EXPECT_EQ(spec.dtype, DType::kBF16);
@@ -89,37 +90,39 @@ TEST_F(OfflineConvert, TheAdaptersDTypeCastsNothingPerTensor) {
   Write(Path("in"), {kDown});
   OfflineConvertOptions options = Options(OfflineConvertOptions::Mode::kPerTensor);
   options.dtype = DType::kBF16;
-  ASSERT_EQ(ConvertFile(options, Path("in"), Path("out")), absl::OkStatus());
+  ASSERT_EQ(ConvertFile(options, Path("in"), Path("out")).status(), absl::OkStatus());
   EXPECT_EQ(SafetensorsFile::Open(Path("out")).value()->tensors()[1].dtype, DType::kF32);
 }
 
 TEST_F(OfflineConvert, ReadsAFolder) {
   fs::create_directories(folder_ / "in");
   Write(Path("in/model.safetensors"), {kDown});
-  ASSERT_EQ(ConvertFile(Options(OfflineConvertOptions::Mode::kStateDict), Path("in"), Path("out")), absl::OkStatus());
+  ASSERT_EQ(ConvertFile(Options(OfflineConvertOptions::Mode::kStateDict), Path("in"), Path("out")).status(),
+            absl::OkStatus());
   EXPECT_EQ(SafetensorsFile::Open(Path("out")).value()->tensors()[0].name, "language_model.layers.0.experts.down_proj");
 }
 
 TEST_F(OfflineConvert, ReplacesItsOwnInput) {
   Write(Path("in"), {kDown});
-  ASSERT_EQ(ConvertFile(Options(OfflineConvertOptions::Mode::kPerTensor), Path("in"), Path("in")), absl::OkStatus());
+  ASSERT_EQ(ConvertFile(Options(OfflineConvertOptions::Mode::kPerTensor), Path("in"), Path("in")).status(),
+            absl::OkStatus());
   EXPECT_EQ(SafetensorsFile::Open(Path("in")).value()->tensors()[0].name, "layers.0.experts.down_proj");
 }
 
 TEST_F(OfflineConvert, ErrorsLeaveNoFile) {
   Write(Path("in"), {{"a", DType::kF32, {2}}, {"layers.0.moe.experts.down_projs", DType::kF32, {2}}});
   for (const auto mode : {OfflineConvertOptions::Mode::kPerTensor, OfflineConvertOptions::Mode::kStateDict}) {
-    const absl::Status status = ConvertFile(Options(mode), Path("in"), Path("out"));
+    const absl::Status status = ConvertFile(Options(mode), Path("in"), Path("out")).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr("layers.0.moe.experts.down_projs"), HasSubstr("[2]")));
   }
   OfflineConvertOptions options = Options(OfflineConvertOptions::Mode::kPerTensor);
   options.exclude_key_regex = "(?=a)";
-  EXPECT_EQ(ConvertFile(options, Path("in"), Path("out")).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ConvertFile(options, Path("in"), Path("out")).status().code(), absl::StatusCode::kInvalidArgument);
   options = Options(OfflineConvertOptions::Mode::kNative);
   options.exclude_key_regex = "a";
-  EXPECT_EQ(ConvertFile(options, Path("in"), Path("out")).code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(ConvertFile(options, Path("missing"), Path("out")).code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(ConvertFile(options, Path("in"), Path("out")).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ConvertFile(options, Path("missing"), Path("out")).status().code(), absl::StatusCode::kNotFound);
   ExpectNothingWasWritten("in");
 }
 

@@ -1,7 +1,11 @@
+#include <fcntl.h>
 #include <gmock/gmock.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include <algorithm>
+#include <climits>
 #include <csignal>
 #include <thread>
 
@@ -83,13 +87,103 @@ TEST_F(SafetensorsWriterTest, LeavesNothingUnlessCommitted) {
     auto writer = SafetensorsWriter::Create(Path("f"), kTensors);
     ASSERT_TRUE(writer.ok());
     EXPECT_TRUE((*writer)->WriteAt(0, 0, AsBytes("01234567")).ok());
-    EXPECT_EQ(CountFiles(), 2U);
     const absl::Status status = (*writer)->Commit();
     EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
     EXPECT_THAT(std::string(status.message()), HasSubstr("tensor a U8 []: expected 1 bytes, 0 came"));
   }
   EXPECT_EQ(CountFiles(), 1U);
   EXPECT_EQ(ReadFile(Path("f")), "old");
+}
+
+TEST_F(SafetensorsWriterTest, AlignsByElementSizeAndNamesInOrder) {
+  const std::vector<TensorSpec> tensors = {
+      {"u8", DType::kU8, {3}}, {"f64", DType::kF64, {2}}, {"bf16", DType::kBF16, {1}}, {"f32", DType::kF32, {1}}};
+  auto writer = SafetensorsWriter::Create(Path("f"), tensors);
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  const std::string bytes[] = {"abc", "0123456789abcdef", "xy", "wxyz"};
+  for (size_t i = 0; i < 4; ++i) EXPECT_TRUE((*writer)->WriteAt(i, 0, AsBytes(bytes[i])).ok());
+  ASSERT_TRUE((*writer)->Commit().ok());
+  const std::string content = ReadFile(Path("f"));
+  EXPECT_LT(content.find("\"u8\""), content.find("\"f64\""));
+  EXPECT_LT(content.find("\"bf16\""), content.find("\"f32\""));
+  auto file = SafetensorsFile::Open(Path("f"));
+  ASSERT_TRUE(file.ok()) << file.status();
+  for (size_t i = 0; i < 4; ++i) {
+    const TensorSpec& spec = (*file)->tensors()[i];
+    const auto* data = (*file)->data(i).data();
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(data) % ElementSize(spec.dtype), 0U) << spec.name;
+    const auto given = std::find(tensors.begin(), tensors.end(), spec);
+    ASSERT_NE(given, tensors.end());
+    EXPECT_EQ(AsString((*file)->data(i)), bytes[given - tensors.begin()]);
+  }
+}
+
+TEST_F(SafetensorsWriterTest, FollowsLinks) {
+  std::filesystem::create_directory(Path("d"));
+  std::filesystem::create_symlink("d/real", Path("link"));  // to nothing yet
+  for (int i = 0; i < 2; ++i) {
+    auto writer = SafetensorsWriter::Create(Path("link"), {});
+    ASSERT_TRUE(writer.ok() && (*writer)->Commit().ok()) << writer.status();
+    EXPECT_TRUE(std::filesystem::is_symlink(Path("link")));
+    EXPECT_EQ(ReadFile(Path("d/real")), FileOf("{}      "));
+  }
+  std::filesystem::create_symlink("circle", Path("circle"));
+  EXPECT_EQ(SafetensorsWriter::Create(Path("circle"), {}).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(SafetensorsWriterTest, WritesThroughAPipeInOrder) {
+  ASSERT_EQ(mkfifo(Path("pipe").c_str(), 0600), 0);
+  const absl::Status alone = SafetensorsWriter::Create(Path("pipe"), {}).status();
+  EXPECT_EQ(alone.code(), absl::StatusCode::kFailedPrecondition) << alone;
+  EXPECT_THAT(std::string(alone.message()), HasSubstr("nobody reads it"));
+
+  const int reader = open(Path("pipe").c_str(), O_RDONLY | O_NONBLOCK);
+  ASSERT_GE(reader, 0);
+  auto writer = SafetensorsWriter::Create(Path("pipe"), {{"a", DType::kU8, {2}}, {"b", DType::kU8, {2}}});
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  EXPECT_TRUE((*writer)->WriteAt(1, 1, AsBytes("4")).ok());
+  EXPECT_TRUE((*writer)->WriteAt(1, 0, AsBytes("3")).ok());
+  EXPECT_TRUE((*writer)->WriteAt(0, 0, AsBytes("12")).ok());
+  EXPECT_TRUE((*writer)->Commit().ok());
+  writer->reset();
+  std::string got(4096, '\0');
+  got.resize(static_cast<size_t>(std::max<ssize_t>(0, read(reader, got.data(), got.size()))));
+  EXPECT_EQ(got.substr(got.size() - 4), "1234");
+  EXPECT_TRUE(std::filesystem::is_fifo(Path("pipe")));
+
+  // Its reader goes: an error, and no signal.
+  auto other = SafetensorsWriter::Create(Path("pipe"), {{"a", DType::kU8, {2}}});
+  ASSERT_TRUE(other.ok());
+  close(reader);
+  EXPECT_FALSE((*other)->WriteAt(0, 0, AsBytes("12")).ok());
+  EXPECT_TRUE(std::filesystem::is_fifo(Path("pipe")));
+}
+
+TEST_F(SafetensorsWriterTest, SaysWhenADeviceTakesNothing) {
+  // The real one is only written to; what would be done to a name is seen with the pipe above.
+  EXPECT_EQ(SafetensorsWriter::Create("/dev/full", {}).status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(std::filesystem::is_character_file("/dev/full"));
+}
+
+TEST_F(SafetensorsWriterTest, RemovesWhatKilledWritersLeft) {
+  char host[HOST_NAME_MAX + 1] = {};
+  ASSERT_EQ(gethostname(host, sizeof host - 1), 0);
+  const std::string left = std::string(".refit-") + host + "-1-1.tmp";
+  const std::string used = std::string(".refit-") + host + "-1-2.tmp";
+  WriteFile(left, "");
+  WriteFile(used, "");
+  WriteFile(".refit-elsewhere-1-1.tmp", "");
+  WriteFile(".refit-elsewhere-1-2.tmp", "");
+  const auto old = std::filesystem::file_time_type::clock::now() - std::chrono::hours(48);
+  std::filesystem::last_write_time(Path(".refit-elsewhere-1-2.tmp"), old);
+  const int lock = open(Path(used).c_str(), O_WRONLY);
+  ASSERT_EQ(flock(lock, LOCK_EX), 0);
+  ASSERT_TRUE(SafetensorsWriter::Create(Path("f"), {}).ok());
+  close(lock);
+  EXPECT_FALSE(std::filesystem::exists(Path(left)));
+  EXPECT_TRUE(std::filesystem::exists(Path(used)));
+  EXPECT_TRUE(std::filesystem::exists(Path(".refit-elsewhere-1-1.tmp")));
+  EXPECT_FALSE(std::filesystem::exists(Path(".refit-elsewhere-1-2.tmp")));
 }
 
 TEST_F(SafetensorsWriterTest, ReplacesAnOldFile) {
