@@ -5,6 +5,7 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/safetensors/posix_file.h"
 #include "common/safetensors/safetensors.h"
@@ -14,6 +15,16 @@ namespace refit {
 namespace {
 
 constexpr char kIndexName[] = "model.safetensors.index.json";
+// What torch.distributed.checkpoint says of a file's tensors: where they begin in the whole ones, whose shapes it does
+// not say.
+constexpr char kDcpKey[] = "DCP_SHARDING_INFO";
+constexpr absl::string_view kDcpPrefix = "shard-";
+constexpr absl::string_view kDcpWayOut =
+    "one rank's shards as torch.distributed.checkpoint saves them (DCP_SHARDING_INFO), which do not tell how large the "
+    "tensors are; make whole tensors of all ranks' files first, with "
+    "torch.distributed.checkpoint.consolidate_hf_safetensors.consolidate_safetensors_files or the consolidate.sh "
+    "beside "
+    "NeMo Automodel's checkpoints";
 
 // The tensors of each file, by file name.
 using FileMap = std::map<std::string, std::set<std::string>>;
@@ -129,6 +140,25 @@ absl::Status CheckAgainstIndex(const SafetensorsFile& file, const std::set<std::
   return absl::OkStatus();
 }
 
+// Whether some tensor does not begin at 0, or the text is not what torch writes.
+bool HasOffsets(const std::string& sharding) {
+  const nlohmann::json all = nlohmann::json::parse(sharding, nullptr, false);
+  if (!all.is_object()) return true;
+  return std::any_of(all.begin(), all.end(), [](const nlohmann::json& tensor) {
+    if (!tensor.is_object() || !tensor.contains("saved_offsets") || !tensor["saved_offsets"].is_array()) return true;
+    const nlohmann::json& offsets = tensor["saved_offsets"];
+    return std::any_of(offsets.begin(), offsets.end(), [](const nlohmann::json& offset) { return offset != 0; });
+  });
+}
+
+// A rank's file is no model, even where it could be read as one: the first rank's tensors begin at 0 as whole ones do.
+// Only an index says that a file is a whole one.
+absl::Status RefuseShards(const SafetensorsFile& file, bool is_indexed) {
+  const auto sharding = file.metadata().find(kDcpKey);
+  if (sharding == file.metadata().end() || (is_indexed && !HasOffsets(sharding->second))) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(Printable(file.path()), " holds ", kDcpWayOut));
+}
+
 // The one *.safetensors file of a folder.
 absl::StatusOr<std::string> FindOnlyFile(const std::string& folder) {
   std::vector<std::string> found;
@@ -138,6 +168,13 @@ absl::StatusOr<std::string> FindOnlyFile(const std::string& folder) {
   }
   if (error) return FileError(error.value(), "list", folder);
   if (found.size() == 1) return found.front();
+  const auto is_shard = [](const std::string& path) {
+    return absl::StartsWith(std::filesystem::path(path).filename().string(), kDcpPrefix);
+  };
+  if (!found.empty() && std::all_of(found.begin(), found.end(), is_shard)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(Printable(folder), ": each of its ", found.size(), " files holds ", kDcpWayOut));
+  }
   return absl::InvalidArgumentError(absl::StrCat(Printable(folder), ": expected ", kIndexName,
                                                  " or exactly one *.safetensors file, got ", found.size(),
                                                  " such files and no index"));
@@ -152,6 +189,7 @@ absl::StatusOr<Files> OpenIndexed(const std::filesystem::path& folder) {
   for (const auto& [name, tensors] : *map) {
     auto file = SafetensorsFile::Open(folder / name);
     if (!file.ok()) return file.status();
+    if (absl::Status status = RefuseShards(**file, true); !status.ok()) return status;
     if (absl::Status status = CheckAgainstIndex(**file, tensors); !status.ok()) return status;
     files.push_back(*std::move(file));
   }
@@ -169,6 +207,7 @@ absl::StatusOr<Files> OpenFiles(const std::string& path) {
   }
   auto file = SafetensorsFile::Open(only);
   if (!file.ok()) return file.status();
+  if (absl::Status status = RefuseShards(**file, false); !status.ok()) return status;
   return Files{*std::move(file)};
 }
 

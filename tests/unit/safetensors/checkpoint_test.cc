@@ -143,5 +143,34 @@ TEST_F(CheckpointTest, RefusesAnIndexThatIsTooLong) {
   EXPECT_EQ(Checkpoint::Open(folder_).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
+// As torch.distributed.checkpoint's HuggingFaceStorageWriter has it.
+std::string DcpFile(const std::string& offset) {
+  return FileOf(R"({"__metadata__":{"DCP_SHARDING_INFO":"{\"w\": {\"saved_offsets\": [)" + offset +
+                    R"(]}}","DCP_VERSION":"1.0","format":"pt"},"w":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}})",
+                "ab");
+}
+
+TEST_F(CheckpointTest, RefusesARanksShards) {
+  const auto expect_refused = [](const std::string& path) {
+    const absl::Status status = Checkpoint::Open(path).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << path;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("torch.distributed.checkpoint")) << path;
+  };
+  std::filesystem::create_directory(Path("d"));
+  expect_refused(WriteFile("d/shard-00001-model-00001-of-00001.safetensors", DcpFile("0")));
+  expect_refused(Path("d"));
+  expect_refused(WriteFile("d/shard-00002-model-00001-of-00001.safetensors", DcpFile("2")));
+  expect_refused(Path("d"));
+}
+
+TEST_F(CheckpointTest, TakesWholeTensorsThatTorchCheckpointSaved) {
+  std::filesystem::create_directory(Path("d"));
+  WriteFile("d/model-00001-of-00001.safetensors", DcpFile("0"));
+  WriteFile("d/model.safetensors.index.json", R"({"weight_map": {"w": "model-00001-of-00001.safetensors"}})");
+  EXPECT_TRUE(Checkpoint::Open(Path("d")).ok()) << Checkpoint::Open(Path("d")).status();
+  WriteFile("d/model-00001-of-00001.safetensors", DcpFile("2"));
+  EXPECT_FALSE(Checkpoint::Open(Path("d")).ok());
+}
+
 }  // namespace
 }  // namespace refit
