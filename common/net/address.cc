@@ -6,8 +6,12 @@
 #include <string>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "common/tensor/tensor_spec.h"
 
 namespace refit {
 namespace {
@@ -30,16 +34,64 @@ bool IsLoopback(const std::string& host) {
   return IN6_IS_ADDR_LOOPBACK(&v6) || (IN6_IS_ADDR_V4MAPPED(&v6) && v6.s6_addr[12] == IN_LOOPBACKNET);
 }
 
+constexpr int kLargestPort = 65535;
+
+absl::string_view WithoutScheme(absl::string_view address) {
+  for (const absl::string_view scheme : {"dns:///", "dns:", "ipv4:", "ipv6:"}) {
+    if (absl::ConsumePrefix(&address, scheme)) break;
+  }
+  return address;
+}
+
+absl::Status NoAddress(absl::string_view address, absl::string_view why) {
+  return absl::InvalidArgumentError(absl::StrCat("the address '", Printable(address), "' ", why,
+                                                 "; expected host:port, [IPv6 address]:port or unix:/path, such as "
+                                                 "127.0.0.1:50051"));
+}
+
+absl::Status CheckPort(absl::string_view address, absl::string_view port, int least) {
+  int number = 0;
+  const bool is_number = !port.empty() && port.find_first_not_of("0123456789") == absl::string_view::npos;
+  if (!is_number) return NoAddress(address, "names no port");
+  if (absl::SimpleAtoi(port, &number) && number >= least && number <= kLargestPort) return absl::OkStatus();
+  return NoAddress(address, absl::StrCat("has port ", Printable(port), ", which is not from ", least, " to 65535"));
+}
+
+// `address` is the whole one, for messages.
+absl::Status CheckHostAndPort(absl::string_view address, absl::string_view host_and_port, int least_port) {
+  const bool has_brackets = absl::StartsWith(host_and_port, "[");
+  const size_t colon = host_and_port.rfind(':');
+  if (colon == absl::string_view::npos) return NoAddress(address, "names no port");
+  const absl::string_view host = host_and_port.substr(0, colon);
+  if (host.empty()) return NoAddress(address, "names no host");
+  if (has_brackets && !absl::EndsWith(host, "]")) return NoAddress(address, "names no port after its brackets");
+  if (!has_brackets && absl::StrContains(host, ':')) {
+    return NoAddress(address, "has several colons without brackets");
+  }
+  return CheckPort(address, host_and_port.substr(colon + 1), least_port);
+}
+
 }  // namespace
+
+absl::Status CheckAddress(absl::string_view address, int least_port) {
+  if (absl::StartsWith(address, "unix:") || absl::StartsWith(address, "unix-abstract:")) {
+    const bool has_path = absl::StripPrefix(address.substr(address.find(':') + 1), "//") != "";
+    return has_path ? absl::OkStatus() : NoAddress(address, "names no path");
+  }
+  const absl::string_view rest = WithoutScheme(address);
+  if (absl::StrContains(rest, "://")) return NoAddress(address, "has a scheme, but is no URL");
+  if (rest.size() == address.size()) return CheckHostAndPort(address, address, least_port);
+  for (const absl::string_view one : absl::StrSplit(rest, ',')) {
+    if (absl::Status status = CheckHostAndPort(address, one, least_port); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
 
 bool IsLocal(absl::string_view address) {
   // What ends at a zero byte for the system would be judged by what follows it.
   if (address.find('\0') != absl::string_view::npos) return false;
   if (absl::StartsWith(address, "unix:") || absl::StartsWith(address, "unix-abstract:")) return true;
-  for (const absl::string_view scheme : {"dns:///", "dns:", "ipv4:", "ipv6:"}) {
-    if (absl::ConsumePrefix(&address, scheme)) break;
-  }
-  return IsLoopback(HostOf(address));
+  return IsLoopback(HostOf(WithoutScheme(address)));
 }
 
 }  // namespace refit

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "common/net/address.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/clock_steps.h"
 #include "common/net/raw_reader.h"
@@ -34,6 +35,9 @@ constexpr int kMaxStreamsPerConnection = 1024;
 // A service that was restarted is found again soon.
 constexpr int kFirstReconnectMs = 100;
 constexpr int kLongestReconnectMs = 2'000;
+// One that comes back under another address is found soon: while nothing answers, its name is looked up as often as
+// this. gRPC's own minimum is 30 s.
+constexpr int kLookupIntervalMs = 1'000;
 // Of the time that a peer has to answer, the part after which it is asked.
 constexpr double kAskAfter = 0.3;
 // A connection that has not said by then what it wants is closed.
@@ -69,6 +73,7 @@ grpc::ChannelArguments ClientArguments(const ChannelOptions& options) {
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kFirstReconnectMs);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kLongestReconnectMs);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kLongestReconnectMs);
+  arguments.SetInt(GRPC_ARG_DNS_MIN_TIME_BETWEEN_RESOLUTIONS_MS, kLookupIntervalMs);
   if (!options.security.server_name.empty()) arguments.SetSslTargetNameOverride(options.security.server_name);
   return arguments;
 }
@@ -124,6 +129,7 @@ absl::Status StartGrpc() {
 
 absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const ChannelOptions& options) {
   if (options.address.empty()) return absl::InvalidArgumentError("the service's address is empty; expected host:port");
+  if (absl::Status status = CheckAddress(options.address, 1); !status.ok()) return status;
   if (absl::Status status = StartGrpc(); !status.ok()) return Annotate(status, "connection to " + options.address);
   absl::StatusOr<ClientCredentials> credentials =
       MakeClientCredentials(options.security, options.address, options.on_reload);

@@ -44,7 +44,7 @@ struct ChannelOptions {
 absl::Status StartGrpc();
 
 // A connected channel. UNAVAILABLE, naming the address and the reason that is known (such as a certificate that is not
-// trusted), if it does not connect in time; INVALID_ARGUMENT for an empty address; as StartGrpc and
+// trusted), if it does not connect in time; INVALID_ARGUMENT for what CheckAddress refuses; as StartGrpc and
 // MakeClientCredentials. In a child of a fork what was made here is let go of without a word to the service.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const ChannelOptions& options);
 

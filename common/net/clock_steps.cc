@@ -18,7 +18,7 @@ using std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kInterval{250};
 // A channel's attempt to connect gets so long: what resets its backoff begins the attempt anew.
-constexpr std::chrono::seconds kAttempt{4};
+constexpr std::chrono::seconds kAttempt{3};
 // NTP's slewing moves the clock by half a thousandth; what is less than this is no step.
 constexpr std::chrono::milliseconds kStep{20};
 
@@ -72,8 +72,7 @@ void ClockSteps::Run() {
   };
   steady_clock::time_point next_attempt;
   while (!ended()) {
-    if (!IsBehind()) continue;
-    if (grpc_kick_poller != nullptr) grpc_kick_poller();
+    if (IsBehind() && grpc_kick_poller != nullptr) grpc_kick_poller();
     if (steady_clock::now() < next_attempt) continue;
     next_attempt = steady_clock::now() + kAttempt;
     for (const std::shared_ptr<grpc::Channel>& channel : Living()) {

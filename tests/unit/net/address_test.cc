@@ -5,11 +5,14 @@
 #include <string>
 
 #include "absl/strings/escaping.h"
+#include "tests/support/status_matchers.h"
 
 namespace refit {
 namespace {
 
 using namespace std::string_literals;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
 
 TEST(IsLocalTest, KnowsThisHost) {
   for (const std::string& local :
@@ -33,6 +36,44 @@ TEST(IsLocalTest, IsNotFooled) {
         "ipv4:127.0.0.1:1,10.0.0.1:1"s, "ipv4:10.0.0.1:1,127.0.0.1:1"s, "localhost"s, "127.0.0.1"s,
         "localhost\0.evil:1"s, "127.0.0.1\0:1"s, "unix:/tmp/x\0y"s, " localhost:1"s, "localhost :1"s}) {
     EXPECT_FALSE(IsLocal(remote)) << absl::CEscape(remote);
+  }
+}
+
+TEST(CheckAddressTest, TakesWhatLeadsSomewhere) {
+  for (const char* good : {"127.0.0.1:1", "host:65535", "a.b-c.example:50051", "[::1]:5", "[fe80::1%eth0]:5",
+                           "unix:/tmp/x", "unix:relative", "unix:///tmp/x", "unix-abstract:x", "dns:host:1",
+                           "dns:///host:1", "ipv4:10.0.0.1:1,10.0.0.2:1", "ipv6:[::1]:5"}) {
+    EXPECT_OK(CheckAddress(good, 1)) << good;
+  }
+  EXPECT_OK(CheckAddress("127.0.0.1:0"));
+}
+
+TEST(CheckAddressTest, SaysWhatIsWrong) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"host:99999", "port 99999"},
+      {"host:0", "from 1 to 65535"},
+      {"host:65536", "port 65536"},
+      {"host:99999999999999", "port 99999999999999"},
+      {"dns:///host:99999", "port 99999"},
+      {"ipv4:10.0.0.1:1,10.0.0.2:99999", "port 99999"},
+      {"host", "names no port"},
+      {"host:", "names no port"},
+      {"host:http", "names no port"},
+      {"host:-1", "names no port"},
+      {"[::1]", "names no port"},
+      {":50051", "names no host"},
+      {"::1:50051", "brackets"},
+      {"http://host:50051", "no URL"},
+      {"https://host", "no URL"},
+      {"grpc://host:1", "no URL"},
+      {"unix:", "no path"},
+      {"unix://", "no path"},
+      {"", "names no port"},
+  };
+  for (const auto& [bad, why] : cases) {
+    EXPECT_THAT(CheckAddress(bad, 1), StatusIs(absl::StatusCode::kInvalidArgument,
+                                               AllOf(HasSubstr(why), HasSubstr(bad), HasSubstr("expected host:port"))))
+        << bad;
   }
 }
 
