@@ -7,6 +7,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 
 namespace refit {
 namespace {
@@ -25,10 +26,23 @@ absl::Status CheckNotForEveryone(const struct stat& file, const std::string& pat
 }
 
 absl::Status CheckSecret(const struct stat& file, const std::string& path) {
-  const bool group_is_others = file.st_uid == geteuid();
-  if ((file.st_mode & (group_is_others ? S_IRWXG | S_IRWXO : S_IRWXO)) == 0) return absl::OkStatus();
+  const bool is_ours_alone = file.st_uid == geteuid() && file.st_uid != 0;
+  const mode_t others = S_IRWXO | (is_ours_alone ? S_IRWXG : S_IWGRP);
+  if ((file.st_mode & others) == 0) return absl::OkStatus();
+  return absl::PermissionDeniedError(absl::StrCat(
+      "'", path, "' holds a secret and is open to others", absl::StrFormat(" (mode %04o)", file.st_mode & 07777),
+      "; close it with: chmod 600 '", path,
+      "'; a secret that Kubernetes mounts, by defaultMode: 0400, and fsGroup in the pod's securityContext if the "
+      "process is not root"));
+}
+
+absl::Status CannotOpen(int error, const std::string& path) {
+  absl::Status status = absl::ErrnoToStatus(error, absl::StrCat("cannot open '", path, "'"));
+  if (error != EACCES) return status;
   return absl::PermissionDeniedError(
-      absl::StrCat("'", path, "' holds a secret and is open to others; close it with: chmod 600 '", path, "'"));
+      absl::StrCat(status.message(), "; this process is of user ", geteuid(),
+                   ". A secret that Kubernetes mounts is root's: fsGroup in the pod's securityContext opens it to the "
+                   "process's group"));
 }
 
 using Check = absl::Status (*)(const struct stat&, const std::string&);
@@ -36,7 +50,7 @@ using Check = absl::Status (*)(const struct stat&, const std::string&);
 absl::StatusOr<std::string> ReadChecked(const std::string& path, std::initializer_list<Check> checks) {
   // Not blocking: it may be a pipe that nobody writes to.
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open '", path, "'"));
+  if (fd < 0) return CannotOpen(errno, path);
   const absl::Cleanup closed = [fd] { close(fd); };
   struct stat file = {};
   if (fstat(fd, &file) != 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot look at '", path, "'"));

@@ -30,7 +30,8 @@ FileStamp StampOf(const std::string& path);
 absl::StatusOr<std::string> ReadSmallFile(const std::string& path);
 
 // The same, and PERMISSION_DENIED, saying what to do, if others may read it: anyone, or the group of a file of our own.
-// (Mounted secrets often belong to root and to a group that the process is in.)
+// The group of root's file, or of another user's, may read it but not write it: mounted secrets belong to root and to a
+// group that the process is in.
 absl::StatusOr<std::string> ReadSecretFile(const std::string& path);
 
 // What a file means, read again when the file has changed. Thread-safe.

@@ -11,6 +11,7 @@
 namespace refit {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 TEST(ReadSmallFileTest, ReadsWhatIsThere) {
@@ -34,10 +35,20 @@ TEST(ReadSmallFileTest, RefusesWhatIsNoSmallFileOfOurs) {
 TEST(ReadSecretFileTest, RefusesWhatOthersMayRead) {
   const ScratchFolder folder;
   for (const mode_t mode : {0600, 0400, 0700}) EXPECT_OK(ReadSecretFile(folder.Write("s", "secret", mode))) << mode;
-  for (const mode_t mode : {0640, 0604, 0644, 0620, 0602, 0610, 0601, 0666}) {
+  for (const mode_t mode : {0604, 0644, 0620, 0602, 0601, 0666, 0660}) {
     const auto read = ReadSecretFile(folder.Write("s", "secret", mode));
-    EXPECT_THAT(read, StatusIs(absl::StatusCode::kPermissionDenied, HasSubstr("chmod 600"))) << mode;
+    EXPECT_THAT(read, StatusIs(absl::StatusCode::kPermissionDenied,
+                               AllOf(HasSubstr("chmod 600"), HasSubstr("defaultMode"), HasSubstr("fsGroup"))))
+        << mode;
     EXPECT_THAT(std::string(read.status().message()), Not(HasSubstr("secret'"))) << mode;
+  }
+}
+
+TEST(ReadSecretFileTest, TheGroupMayReadWhatIsRootsButNotWhatIsAUsers) {
+  const ScratchFolder folder;
+  for (const mode_t mode : {0640, 0440}) {
+    const auto read = ReadSecretFile(folder.Write("s", "secret", mode));
+    EXPECT_EQ(read.ok(), geteuid() == 0) << mode << " " << read.status();
   }
 }
 
