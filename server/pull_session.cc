@@ -17,6 +17,19 @@
 
 namespace refit {
 
+namespace {
+
+absl::Status CheckResumed(const v1::PullRequest& request) {
+  if (!request.has_resume() || request.version().selector_case() == v1::VersionSelector::kNumber) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      "resume goes on within one version, and the newest may be another one by now: select it by the number (and "
+      "trainer_epoch) of the header of the stream that was cut");
+}
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<PullSession>> PullSession::Start(ServerState& state, const v1::PullRequest& request,
                                                                 const WorkerId& worker, const std::string& peer) {
   if (request.layout() != v1::LAYOUT_WHOLE) {
@@ -24,6 +37,7 @@ absl::StatusOr<std::unique_ptr<PullSession>> PullSession::Start(ServerState& sta
         absl::StrCat("layout ", request.layout(), " is not supported; expected LAYOUT_WHOLE"));
   }
   if (absl::Status status = CheckSelection(request, state.limits); !status.ok()) return status;
+  if (absl::Status status = CheckResumed(request); !status.ok()) return status;
   absl::StatusOr<std::shared_ptr<Version>> version = state.store.Find(request.model(), request.version());
   if (!version.ok()) return version.status();
   if (absl::Status status = (*version)->CheckPullable(); !status.ok()) return status;

@@ -25,6 +25,8 @@
 #include "common/net/steady_deadline.h"
 #include "common/net/version_info.h"
 #include "common/process/closed_in_children.h"
+#include "grpc/health/v1/health.pb.h"
+#include "server/health_endpoint.h"
 #include "server/inspect_service.h"
 #include "server/limit_warnings.h"
 #include "server/metrics.h"
@@ -38,7 +40,16 @@ namespace {
 constexpr uint64_t kMinChunkBytes = 4096;
 constexpr uint64_t kChunkOverheadBytes = 1024;
 
+// Of what is served, and whose health is told.
+std::vector<std::string> ServiceNames() {
+  return {v1::PushService::service_full_name(), v1::PullService::service_full_name(),
+          v1::InspectService::service_full_name()};
+}
+
 absl::Status Validate(const ServerOptions& options) {
+  if (absl::Status status = CheckAddress(options.listen); !status.ok()) {
+    return absl::Status(status.code(), absl::StrCat("--listen: ", status.message()));
+  }
   const uint64_t max_message = options.limits.max_message_bytes;
   if (options.limits.max_message_bytes < (64 << 10) || options.limits.max_message_bytes > (64 << 20)) {
     return absl::InvalidArgumentError(
@@ -54,6 +65,9 @@ absl::Status Validate(const ServerOptions& options) {
     return absl::InvalidArgumentError(
         "--spool keeps committed versions, but with --retain 0 there are none: tensors are given up once workers have "
         "them; leave out one of the two");
+  }
+  if (options.trust_spool && options.spool.empty()) {
+    return absl::InvalidArgumentError("--trust-spool says how --spool is taken, and there is none");
   }
   return absl::OkStatus();
 }
@@ -125,6 +139,7 @@ struct RefitServer::Impl {
   InspectService inspect;
   std::unique_ptr<grpc::Server> server;
   std::unique_ptr<MetricsEndpoint> metrics;
+  std::unique_ptr<HealthEndpoint> health;
 
   // Until it is shut down a child of a fork gives up what this service listens on: the port would stay taken after it.
   void CloseInChildren(int port, absl::string_view unix_path) {
@@ -152,11 +167,13 @@ absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOpti
   if (!credentials.ok()) return credentials.status();
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  (void)grpc::health::v1::HealthCheckRequest::descriptor();  // linked, so that reflection can describe the service
 
   auto impl = MakeOwnedByProcess<Impl>(options, *std::move(authorizer), *std::move(credentials));
   if (!options.spool.empty()) {
-    absl::StatusOr<std::unique_ptr<Spool>> spool = Spool::Open(
-        options.spool, options.limits.max_message_bytes - kChunkOverheadBytes, impl->state.store, options.log);
+    absl::StatusOr<std::unique_ptr<Spool>> spool =
+        Spool::Open(options.spool, options.trust_spool ? SpoolOwner::kAnyone : SpoolOwner::kThisUser,
+                    options.limits.max_message_bytes - kChunkOverheadBytes, impl->state.store, options.log);
     if (!spool.ok()) return Annotate(spool.status(), "--spool");
     impl->state.spool = *std::move(spool);
   }
@@ -173,8 +190,7 @@ absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOpti
     return absl::UnavailableError(
         absl::StrCat("cannot listen on '", options.listen, "'; is the address right and the port free?"));
   }
-  for (const char* service : {v1::PushService::service_full_name(), v1::PullService::service_full_name(),
-                              v1::InspectService::service_full_name()}) {
+  for (const std::string& service : ServiceNames()) {
     impl->server->GetHealthCheckService()->SetServingStatus(service, true);
   }
   impl->CloseInChildren(port, is_unix ? absl::StripPrefix(options.listen, "unix:") : "");
@@ -184,6 +200,13 @@ absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOpti
     if (!metrics.ok()) return metrics.status();
     impl->metrics = *std::move(metrics);
     impl->CloseInChildren(PortOf(impl->metrics->address()), "");
+  }
+  if (!options.health.empty()) {
+    absl::StatusOr<std::unique_ptr<HealthEndpoint>> health = HealthEndpoint::Start(options.health, ServiceNames());
+    if (!health.ok()) return health.status();
+    impl->health = *std::move(health);
+    impl->CloseInChildren(impl->health->port(),
+                          absl::StartsWith(options.health, "unix:") ? absl::StripPrefix(options.health, "unix:") : "");
   }
   std::unique_ptr<RefitServer> server = absl::WrapUnique(new RefitServer(std::move(impl)));
   server->port_ = port;
@@ -196,7 +219,8 @@ absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOpti
                                  {"memory_bytes", absl::StrCat(store.memory_budget_bytes)},
                                  {"retain", absl::StrCat(options.store.retain_versions)},
                                  {"convert_threads", absl::StrCat(server->impl_->state.convert.threads())},
-                                 {"metrics", server->metrics_address().empty() ? "off" : server->metrics_address()}});
+                                 {"metrics", server->metrics_address().empty() ? "off" : server->metrics_address()},
+                                 {"health", server->health_address().empty() ? "off" : server->health_address()}});
   return server;
 }
 
@@ -205,6 +229,8 @@ RefitServer::RefitServer(OwnedByProcess<Impl> impl) : impl_(std::move(impl)) {}
 RefitServer::~RefitServer() { Shutdown(std::chrono::milliseconds::zero()); }
 
 std::string RefitServer::metrics_address() const { return impl_->metrics == nullptr ? "" : impl_->metrics->address(); }
+
+std::string RefitServer::health_address() const { return impl_->health == nullptr ? "" : impl_->health->address(); }
 
 absl::StatusOr<std::unique_ptr<VersionBuilder>> RefitServer::OpenVersion(const BuildOptions& options,
                                                                          std::vector<TensorSpec> native) {
@@ -227,6 +253,7 @@ void RefitServer::Shutdown(std::chrono::milliseconds grace) {
   if (impl_.get_deleter().guard.forked()) return;
   impl_->KeepInChildren();
   if (grpc::HealthCheckServiceInterface* health = impl_->server->GetHealthCheckService()) health->Shutdown();
+  if (impl_->health != nullptr) impl_->health->StopServing();
   impl_->state.leases.EndAll();
   impl_->state.watches.EndAll();
   const auto deadline = std::chrono::steady_clock::now() + grace;

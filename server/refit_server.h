@@ -33,8 +33,13 @@ struct ServerOptions {
   // Committed versions are kept in this folder too, and served again after a restart; see server/spool.h. Empty: they
   // are not. Not together with streamed versions (retain_versions 0).
   std::string spool;
+  // The spool's folder may belong to another user, and others may write to it.
+  bool trust_spool = false;
   // "host:port" to serve metrics on (see server/metrics_endpoint.h), loopback unless allow_plaintext. Empty: nowhere.
   std::string metrics;
+  // "host:port" or "unix:/path" where health probes are answered in plain text, whatever `security` asks of others; see
+  // server/health_endpoint.h. Empty: only on `listen`.
+  std::string health;
   // Threads that convert: one for each stream that is pushed at the time, all together for a large tensor that is
   // published in process (the caller's thread does its part too). 0: one for each two CPUs that the process may use
   // (see common/limits/host_limits.h), at least one.
@@ -55,6 +60,8 @@ class RefitServer {
   int port() const { return port_; }
   // Where metrics are served; empty: nowhere.
   std::string metrics_address() const;
+  // Where health probes are answered besides; empty: nowhere.
+  std::string health_address() const;
 
   // Opens a version from within this process: no network hop, tensors converted straight into the version's memory. The
   // builder must be gone before the server is. Errors as VersionBuilder::Open.

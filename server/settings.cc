@@ -119,6 +119,11 @@ void AddDoors(ServerOptions& options, Table& table) {
             Text(options.listen));
   table.Add("--allow-plaintext", "", "Listen beyond loopback although nothing is encrypted and nobody is authenticated",
             Switch(options.allow_plaintext));
+  table.Add("--health", "ADDR",
+            "Answer grpc.health.v1 at this address too, HOST:PORT or unix:/path, in plain text whatever --listen asks "
+            "for: for\n"
+            "Kubernetes' gRPC probe, which knows no TLS. It tells whether the service serves, and nothing else [none]",
+            Text(options.health));
   table.Add(
       "--metrics", "ADDR",
       "Serve metrics for Prometheus at http://ADDR/metrics, such as 127.0.0.1:9464 (port 0: any free one, see the\n"
@@ -162,6 +167,11 @@ void AddVersions(ServerOptions& options, Table& table) {
       "Keep committed versions in this folder too, and serve them again after a restart. Written in the background:\n"
       "`refit versions` says which are there. Made if it does not exist; nobody else may write to it [none]",
       Text(options.spool));
+  table.Add(
+      "--trust-spool", "",
+      "Take the --spool folder although it belongs to another user or others may write to it, as on shares (CIFS,\n"
+      "Azure Files) where everything is 0777: whoever may write there decides what is served",
+      Switch(options.trust_spool));
   table.Add("--stream-to", "N", "With --retain 0: keep each tensor until N workers have it, and all that pull [1]",
             Count(options.store.stream_to, 1, 100'000));
   table.Add("--prefault", "",

@@ -22,9 +22,9 @@ std::string Text(Spool::Clock::duration duration) { return absl::StrFormat("%.3f
 Spool::Spool(SpoolFolder folder, uint64_t max_chunk_bytes, VersionStore& store, EventLog log)
     : folder_(std::move(folder)), max_chunk_bytes_(max_chunk_bytes), store_(store), log_(std::move(log)) {}
 
-absl::StatusOr<std::unique_ptr<Spool>> Spool::Open(const std::string& folder, uint64_t max_chunk_bytes,
-                                                   VersionStore& store, EventLog log) {
-  absl::StatusOr<SpoolFolder> opened = SpoolFolder::Open(folder);
+absl::StatusOr<std::unique_ptr<Spool>> Spool::Open(const std::string& folder, SpoolOwner owner,
+                                                   uint64_t max_chunk_bytes, VersionStore& store, EventLog log) {
+  absl::StatusOr<SpoolFolder> opened = SpoolFolder::Open(folder, owner);
   if (!opened.ok()) return opened.status();
   std::unique_ptr<Spool> spool =
       absl::WrapUnique(new Spool(*std::move(opened), max_chunk_bytes, store, std::move(log)));

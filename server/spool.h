@@ -35,8 +35,8 @@ class Spool {
   // whole, the newest of each model as far as the store retains them. A damaged one is renamed to *.bad. All bytes are
   // read and checked before it returns. Nobody may use the store yet. `store` must outlive the spool. Errors as
   // SpoolFolder::Open; DATA_LOSS as SpoolFolder::ReadRecords.
-  static absl::StatusOr<std::unique_ptr<Spool>> Open(const std::string& folder, uint64_t max_chunk_bytes,
-                                                     VersionStore& store, EventLog log);
+  static absl::StatusOr<std::unique_ptr<Spool>> Open(const std::string& folder, SpoolOwner owner,
+                                                     uint64_t max_chunk_bytes, VersionStore& store, EventLog log);
   ~Spool();
   Spool(const Spool&) = delete;
   Spool& operator=(const Spool&) = delete;

@@ -34,7 +34,25 @@ constexpr size_t kModelDigits = 16;
 constexpr size_t kNumberDigits = 20;
 constexpr size_t kMaxRecordsBytes = 64 << 20;
 
-absl::StatusOr<FileDescriptor> OpenFolder(const std::string& path) {
+constexpr char kTakeItAsItIs[] = "or take it as it is with --trust-spool if all who may write there are trusted";
+
+absl::Status CheckOwner(const struct stat& folder, const std::string& path) {
+  if (folder.st_uid != geteuid()) {
+    return absl::PermissionDeniedError(
+        absl::StrCat(Printable(path), " belongs to user ", folder.st_uid, ", not to ", geteuid(),
+                     ": whoever may write there decides what is served; name a folder that does not exist yet, or one "
+                     "of the service's own, ",
+                     kTakeItAsItIs));
+  }
+  if ((folder.st_mode & (S_IWGRP | S_IWOTH)) == 0) return absl::OkStatus();
+  return absl::PermissionDeniedError(
+      absl::StrCat(Printable(path), absl::StrFormat(" (mode %04o)", folder.st_mode & 07777),
+                   " can be written to by others, who could decide what is served; take that away, such as by chmod "
+                   "700, or on a volume that belongs to a group name a folder below it that does not exist yet, ",
+                   kTakeItAsItIs));
+}
+
+absl::StatusOr<FileDescriptor> OpenFolder(const std::string& path, SpoolOwner owner) {
   if (mkdir(path.c_str(), S_IRWXU) != 0 && errno != EEXIST) return FileError(errno, "make the folder", path);
   FileDescriptor folder(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!folder.valid() && errno == ENOTDIR) {
@@ -43,17 +61,8 @@ absl::StatusOr<FileDescriptor> OpenFolder(const std::string& path) {
   if (!folder.valid()) return FileError(errno, "open the folder", path);
   struct stat info = {};
   if (fstat(folder.get(), &info) != 0) return FileError(errno, "examine", path);
-  if (info.st_uid != geteuid()) {
-    return absl::PermissionDeniedError(absl::StrCat(Printable(path), " belongs to user ", info.st_uid, ", not to ",
-                                                    geteuid(),
-                                                    ": whoever may write there decides what is served; name a folder "
-                                                    "that does not exist yet, or one of the service's own"));
-  }
-  if ((info.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
-    return absl::PermissionDeniedError(absl::StrCat(Printable(path),
-                                                    " can be written to by others, who could decide what is served; "
-                                                    "take that away, such as by chmod 700"));
-  }
+  if (owner == SpoolOwner::kAnyone) return folder;
+  if (absl::Status status = CheckOwner(info, path); !status.ok()) return status;
   return folder;
 }
 
@@ -98,8 +107,8 @@ absl::Status WriteAndFlush(int fd, absl::string_view text, absl::string_view pat
 
 }  // namespace
 
-absl::StatusOr<SpoolFolder> SpoolFolder::Open(const std::string& path) {
-  absl::StatusOr<FileDescriptor> folder = OpenFolder(path);
+absl::StatusOr<SpoolFolder> SpoolFolder::Open(const std::string& path, SpoolOwner owner) {
+  absl::StatusOr<FileDescriptor> folder = OpenFolder(path, owner);
   if (!folder.ok()) return folder.status();
   absl::StatusOr<FileDescriptor> lock = TakeLock(folder->get(), path);
   if (!lock.ok()) return lock.status();

@@ -9,7 +9,8 @@
 //
 // Older files of an epoch have none in their names; they are read and kept.
 //
-// Whoever may write here is trusted: the folder must belong to the service's user, and nobody else may write to it.
+// Whoever may write here is trusted: the folder must belong to the service's user, and nobody else may write to it,
+// unless it is taken as it is.
 #pragma once
 
 #include <cstdint>
@@ -25,12 +26,15 @@
 
 namespace refit {
 
+// Whose folder may be used: of this process's user, with nobody else who may write to it, or any.
+enum class SpoolOwner { kThisUser, kAnyone };
+
 class SpoolFolder {
  public:
   // Makes the folder, with access for its owner alone, if there is none, and takes hold of it until destroyed.
-  // INVALID_ARGUMENT: no folder. PERMISSION_DENIED: another user's, or others may write to it. FAILED_PRECONDITION:
-  // another service uses it.
-  static absl::StatusOr<SpoolFolder> Open(const std::string& path);
+  // INVALID_ARGUMENT: no folder. PERMISSION_DENIED: not of the owner that is asked for. FAILED_PRECONDITION: another
+  // service uses it.
+  static absl::StatusOr<SpoolFolder> Open(const std::string& path, SpoolOwner owner);
 
   const std::string& path() const { return path_; }
 

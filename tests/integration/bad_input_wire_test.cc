@@ -271,6 +271,17 @@ std::vector<PushCase> PushCases() {
        Script().OpenWith([](auto& o) { o.set_base_version(3); }).Declare({kW}),
        StatusCode::kInvalidArgument,
        {"base_version"}},
+      {"CursorWithinTheNewest",
+       [](v1::PullRequest& r) {
+         r.mutable_version()->set_latest_committed(true);
+         r.mutable_resume()->set_tensor(1);
+       },
+       StatusCode::kInvalidArgument,
+       {"resume", "by the number"}},
+      {"CursorWithinAnyVersion",
+       [](v1::PullRequest& r) { r.mutable_resume()->set_tensor(1); },
+       StatusCode::kInvalidArgument,
+       {"resume", "by the number"}},
       {"UnknownLayout",
        Script().OpenWith([](auto& o) { o.set_layout(static_cast<v1::Layout>(7)); }).Declare({kW}),
        StatusCode::kInvalidArgument,
@@ -563,22 +574,32 @@ const PullCase kPullCases[] = {
     {"UnknownTensor", [](v1::PullRequest& r) { r.add_names("v"); }, StatusCode::kNotFound, {"'v'"}},
     {"InvalidFilter", [](v1::PullRequest& r) { r.set_filter("["); }, StatusCode::kInvalidArgument, {"["}},
     {"CursorBeyondTheTensors",
-     [](v1::PullRequest& r) { r.mutable_resume()->set_tensor(2); },
+     [](v1::PullRequest& r) {
+       r.mutable_version()->set_number(10);
+       r.mutable_resume()->set_tensor(2);
+     },
      StatusCode::kInvalidArgument,
      {"tensor 2"}},
     {"CursorPastTheEnd",
      [](v1::PullRequest& r) {
+       r.mutable_version()->set_number(10);
        r.mutable_resume()->set_tensor(1);
        r.mutable_resume()->set_offset(4);
      },
      StatusCode::kInvalidArgument,
      {"tensor 1", "offset 4"}},
     {"CursorWithinAChunk",
-     [](v1::PullRequest& r) { r.mutable_resume()->set_offset(4); },
+     [](v1::PullRequest& r) {
+       r.mutable_version()->set_number(10);
+       r.mutable_resume()->set_offset(4);
+     },
      StatusCode::kInvalidArgument,
      {"w", "multiple of 4096"}},
     {"CursorBeyondItsTensor",
-     [](v1::PullRequest& r) { r.mutable_resume()->set_offset(8192); },
+     [](v1::PullRequest& r) {
+       r.mutable_version()->set_number(10);
+       r.mutable_resume()->set_offset(8192);
+     },
      StatusCode::kInvalidArgument,
      {"w"}},
     {"UnknownLayout",

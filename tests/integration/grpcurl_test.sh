@@ -53,22 +53,10 @@ expect "describe pull" "rpc Pull \( .refit.v1.PullRequest \) returns \( stream .
 expect "describe inspect" "rpc DescribeTensor" "$(call "$server" describe refit.v1.InspectService)"
 expect "describe a message" "bytes payload = 15;" "$(call "$server" describe refit.v1.Chunk)"
 
-# gRPC's own health service is listed by reflection but not described: grpcurl needs its proto.
-cat >"$scratch/health.proto" <<'PROTO'
-syntax = "proto3";
-package grpc.health.v1;
-message HealthCheckRequest { string service = 1; }
-message HealthCheckResponse {
-  enum ServingStatus { UNKNOWN = 0; SERVING = 1; NOT_SERVING = 2; SERVICE_UNKNOWN = 3; }
-  ServingStatus status = 1;
-}
-service Health { rpc Check(HealthCheckRequest) returns (HealthCheckResponse); }
-PROTO
-expect "health" '"status": "SERVING"' \
-  "$(call -import-path "$scratch" -proto health.proto "$server" grpc.health.v1.Health/Check)"
+expect "describe all" "rpc Check \( .grpc.health.v1.HealthCheckRequest \)" "$(call "$server" describe)"
+expect "health" '"status": "SERVING"' "$(call "$server" grpc.health.v1.Health/Check)"
 expect "health of one service" '"status": "SERVING"' \
-  "$(call -import-path "$scratch" -proto health.proto -d '{"service": "refit.v1.PullService"}' \
-    "$server" grpc.health.v1.Health/Check)"
+  "$(call -d '{"service": "refit.v1.PullService"}' "$server" grpc.health.v1.Health/Check)"
 
 inspect() { call -d "$2" "$server" "refit.v1.InspectService/$1"; }
 info=$(inspect GetServerInfo '{}')

@@ -109,7 +109,7 @@ class MetricsTest : public ::testing::Test {
     return subscriber_->Pull(options).status();
   }
 
-  // A pull that goes on from the second tensor of version 1, as after a cut; its status and payload bytes.
+  // A pull that goes on from the second tensor of version 2, as after a cut; its status and payload bytes.
   std::pair<grpc::Status, uint64_t> Resume(const std::string& worker) {
     auto channel = Connect(WireTo(server_->address()));
     EXPECT_OK(channel);
@@ -117,6 +117,7 @@ class MetricsTest : public ::testing::Test {
     v1::PullRequest request;
     request.set_model("default");
     request.set_worker(worker);
+    request.mutable_version()->set_number(2);
     request.mutable_resume()->set_tensor(1);
     grpc::ClientContext context;
     const auto reader = stub->Pull(&context, request);

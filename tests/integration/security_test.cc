@@ -403,24 +403,56 @@ TEST_F(SecurityTest, WhatIsPushedOverMutualTlsIsPulledBitForBit) {
   }
 }
 
+// The bytes of the first answer to a request's bytes; empty if there is none.
+std::string Ask(const std::shared_ptr<grpc::Channel>& channel, const char* method, const std::string& request) {
+  const grpc::Slice slice(request);
+  const auto call = RawReader::Start(channel, method, grpc::ByteBuffer(&slice, 1), seconds(10));
+  const auto answer = call->Read(seconds(10));
+  EXPECT_OK(answer);
+  grpc::Slice text;
+  if (!answer.ok() || !answer->has_value()) return "";
+  EXPECT_TRUE((*answer)->DumpToSingleSlice(&text).ok());
+  return std::string(reinterpret_cast<const char*>(text.begin()), text.size());
+}
+
 TEST_F(SecurityTest, ReflectionAndHealthAnswerUnderTls) {
   const auto server = Start(MutualTls());
   const auto channel = Connect(To(*server, As("viewer")));
   ASSERT_OK(channel);
-  const auto ask = [&](const char* method, const std::string& request) {
-    const grpc::Slice slice(request);
-    const auto call = RawReader::Start(*channel, method, grpc::ByteBuffer(&slice, 1), seconds(10));
-    const auto answer = call->Read(seconds(10));
-    EXPECT_OK(answer);
-    grpc::Slice text;
-    if (!answer.ok() || !answer->has_value()) return std::string();
-    EXPECT_TRUE((*answer)->DumpToSingleSlice(&text).ok());
-    return std::string(reinterpret_cast<const char*>(text.begin()), text.size());
-  };
+  const auto ask = [&](const char* method, const std::string& request) { return Ask(*channel, method, request); };
   // list_services, and the status SERVING.
   EXPECT_THAT(ask("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", std::string("\x3a\x00", 2)),
               HasSubstr("refit.v1.PushService"));
+  // file_containing_symbol
+  EXPECT_THAT(ask("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "\x22\x15grpc.health.v1.Health"),
+              HasSubstr("HealthCheckRequest"));
   EXPECT_EQ(ask("/grpc.health.v1.Health/Check", "\x0a\x14refit.v1.PullService"), "\x08\x01");
+}
+
+TEST_F(SecurityTest, HealthAnswersInPlainTextWhereItIsToldTo) {
+  ServerOptions options = MutualTls();
+  options.health = "127.0.0.1:0";
+  const auto server = Start(options);
+  const auto channel = Connect({.address = server->health_address()});
+  ASSERT_OK(channel);
+  for (const char* request : {"", "\x0a\x14refit.v1.PullService"}) {
+    EXPECT_EQ(Ask(*channel, "/grpc.health.v1.Health/Check", request), "\x08\x01");
+  }
+  const auto pull = RawReader::Start(*channel, "/refit.v1.PullService/Pull", grpc::ByteBuffer(), seconds(10));
+  EXPECT_EQ(pull->Finish(seconds(10)).code(), absl::StatusCode::kUnimplemented) << "health, and nothing else";
+  server->Shutdown(milliseconds(0));
+  EXPECT_EQ(Ask(*channel, "/grpc.health.v1.Health/Check", ""), "\x08\x02") << "NOT_SERVING";
+}
+
+TEST_F(SecurityTest, WhereHealthCannotBeAnsweredIsSaid) {
+  ServerOptions options = MutualTls();
+  const auto server = Start(options);
+  for (const auto& [address, why] : {std::pair<std::string, const char*>{"127.0.0.1:99999", "port 99999"},
+                                     {"50052", "names no port"},
+                                     {server->address(), "is the address right and the port free"}}) {
+    options.health = address;
+    EXPECT_THAT(RefitServer::Start(options).status().message(), AllOf(HasSubstr("health"), HasSubstr(why)));
+  }
 }
 
 // The programs.

@@ -105,11 +105,13 @@ def serve(
     retain: Optional[int] = None,
     stream_to: Optional[int] = None,
     spool: Optional[str] = None,
+    trust_spool: Optional[bool] = None,
     prefault: Optional[bool] = None,
     shared_memory: Optional[bool] = None,
     pack_memory: Optional[Union[int, str]] = None,
     convert_threads: Optional[int] = None,
     metrics: Optional[str] = None,
+    health: Optional[str] = None,
     log_level: Optional[str] = None,
     log_format: Optional[str] = None,
     allow_plaintext: Optional[bool] = None,
@@ -155,12 +157,14 @@ def serve(
             is pushed with refit.Publisher(service.address), for Service.version() could not wait for workers.
         stream_to: with retain=0, how many workers have a tensor before it is let go of.
         spool: a folder in which committed versions outlive the process.
+        trust_spool: take that folder although others own it or may write to it, as on shares where everything is 0777.
         prefault: get memory for the next version from the system while nothing is pushed.
         shared_memory: whether workers on this host may map the tensors. Default: they may.
         pack_memory: for parts of tensors that must be packed, besides `memory`.
         convert_threads: how many threads convert what is pushed, and help the one that publishes in process with large
             tensors.
         metrics: "host:port" for Prometheus. Default: nowhere.
+        health: "host:port" where grpc.health.v1 is answered in plain text, for probes that know no TLS.
         log_level: "debug", "info", "warning" or "error", to stderr. Default: nothing is logged.
         log_format: "text" or "json".
         allow_plaintext: listen beyond loopback without TLS.

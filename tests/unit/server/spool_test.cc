@@ -60,13 +60,14 @@ v1::VersionSelector Number(uint64_t version) {
 
 // A service's life: a store, and its spool.
 struct Life {
-  explicit Life(const std::string& folder, uint32_t retain = 2, uint64_t max_chunk = kMaxChunk) {
+  explicit Life(const std::string& folder, uint32_t retain = 2, uint64_t max_chunk = kMaxChunk,
+                SpoolOwner owner = SpoolOwner::kThisUser) {
     StoreOptions options;
     options.retain_versions = retain;
     options.chunk_bytes = kChunk;
     options.memory_budget_bytes = 64 << 20;
     store = std::make_unique<VersionStore>(options);
-    spool = Spool::Open(folder, max_chunk, *store, EventLog());
+    spool = Spool::Open(folder, owner, max_chunk, *store, EventLog());
   }
 
   absl::StatusOr<std::shared_ptr<Version>> Push(uint64_t number, const std::string& model = "m", uint64_t epoch = 0) {
@@ -486,7 +487,9 @@ TEST_F(SpoolTest, RefusesFoldersThatAreNotItsOwn) {
   std::filesystem::create_directory(Folder());
   for (const mode_t mode : {0770U, 0702U}) {
     ASSERT_EQ(chmod(Folder().c_str(), mode), 0);
-    EXPECT_THAT(Life(Folder()).spool, StatusIs(StatusCode::kPermissionDenied, HasSubstr("chmod 700")));
+    EXPECT_THAT(Life(Folder()).spool,
+                StatusIs(StatusCode::kPermissionDenied, AllOf(HasSubstr("chmod 700"), HasSubstr("--trust-spool"))));
+    EXPECT_OK(Life(Folder(), 2, kMaxChunk, SpoolOwner::kAnyone).spool) << mode;
   }
   ASSERT_EQ(chmod(Folder().c_str(), 0755), 0);
   EXPECT_OK(Life(Folder()).spool);

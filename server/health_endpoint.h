@@ -1,0 +1,41 @@
+// Answers health probes in plain text at an address of their own, beside a service that wants TLS: kubelet's gRPC probe
+// knows none.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace grpc {
+class Server;
+}  // namespace grpc
+
+namespace refit {
+
+// Serves grpc.health.v1.Health and nothing of refit's until it is destroyed. Thread-safe.
+class HealthEndpoint {
+ public:
+  // `address` is "host:port" (port 0: any free one) or "unix:/path"; `services` are the names that are SERVING.
+  // INVALID_ARGUMENT: no such address. UNAVAILABLE, naming it, if it cannot listen there. gRPC has been started.
+  static absl::StatusOr<std::unique_ptr<HealthEndpoint>> Start(const std::string& address,
+                                                               const std::vector<std::string>& services);
+  ~HealthEndpoint();
+
+  // NOT_SERVING from now on; still answers.
+  void StopServing();
+
+  // With the port that was chosen; 0 for a Unix socket.
+  const std::string& address() const { return address_; }
+  int port() const { return port_; }
+
+ private:
+  HealthEndpoint(std::unique_ptr<grpc::Server> server, std::string address, int port);
+
+  const std::unique_ptr<grpc::Server> server_;
+  const std::string address_;
+  const int port_;
+};
+
+}  // namespace refit
