@@ -10,7 +10,9 @@
 #include "absl/algorithm/container.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/memory/memory.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "client/active_calls.h"
 #include "client/shared_ring.h"
 #include "client/unary_call.h"
@@ -85,6 +87,23 @@ uint64_t ChunkLimit(const v1::VersionOpened& opened) {
   return limit / kElementBytes * kElementBytes;
 }
 
+// Whether somebody other than the service ended a stream: its process, a network, or a proxy in between.
+bool WasCut(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::StrContains(status.message(), "RST_STREAM") ||
+         status.message() == "Stream removed";
+}
+
+// Proxies and meshes end streams after a time of their own, and tell nobody that it was they.
+absl::Status WithTimeToTheCut(const absl::Status& status, std::chrono::steady_clock::duration lasted) {
+  if (!WasCut(status)) return status;
+  const double seconds = std::chrono::duration<double>(lasted).count();
+  return absl::Status(
+      status.code(),
+      absl::StrCat(status.message(), absl::StrFormat(" (the stream was cut after %.1f s", seconds),
+                   ": the service ended, or the network, or a proxy's timeout. A push is one stream: a proxy or mesh "
+                   "must let streams last as long as a push, such as by a route timeout of 0 in Envoy and Istio)"));
+}
+
 }  // namespace
 
 // The stream of one version. The first error ends it, and is what every later call gets.
@@ -109,8 +128,9 @@ struct VersionPush::State {
   uint64_t received_bytes = 0;       // of those, what the service has acknowledged
   std::unique_ptr<SharedRing> ring;  // null: payloads go over the connection
   std::unique_ptr<RawCall> call;
-  std::unique_ptr<ActiveCalls::Entry> entry;  // of `call`
-  absl::Status over;                          // not OK: nothing more can be pushed
+  std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();  // of `call`
+  std::unique_ptr<ActiveCalls::Entry> entry;                                       // of `call`
+  absl::Status over;                                                               // not OK: nothing more can be pushed
   bool committed = false;
 
   absl::Status TakeShards(std::vector<TensorPart> declared);
@@ -148,7 +168,7 @@ absl::Status VersionPush::State::Fail(const absl::Status& status, absl::string_v
 absl::Status VersionPush::State::FailAsServiceSays(absl::string_view what) {
   absl::Status status = call->Finish(options.timeout);
   if (status.ok()) status = absl::InternalError("the service ended the push before it was committed");
-  return Fail(status, what);
+  return Fail(WithTimeToTheCut(status, std::chrono::steady_clock::now() - begin), what);
 }
 
 absl::Status VersionPush::State::Send(grpc::ByteBuffer message, absl::string_view what) {
@@ -513,6 +533,7 @@ absl::StatusOr<std::unique_ptr<VersionPush>> Publisher::OpenShards(const Publish
   if (absl::Status status = push->TakeShards(std::move(shards)); !status.ok()) return status;
   push->transport = state_->transport;
   if (absl::Status status = push->MakeRing(state_->address); !status.ok()) return status;
+  push->begin = std::chrono::steady_clock::now();
   push->call = RawCall::Start(state_->channel, kPushMethod);
   push->entry = std::make_unique<ActiveCalls::Entry>(state_->calls, [call = push->call.get()] { call->Cancel(); });
   if (absl::Status status = push->Open(); !status.ok()) return status;

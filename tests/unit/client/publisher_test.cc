@@ -6,6 +6,7 @@
 #include <functional>
 #include <numeric>
 #include <optional>
+#include <regex>
 #include <semaphore>
 #include <string>
 #include <thread>
@@ -343,6 +344,25 @@ TEST_F(PublisherTest, AStreamThatEndsEarlyIsNoCommit) {
   const absl::Status status = (*push)->Commit().status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
   EXPECT_NE(status.message().find("before it was committed"), std::string::npos) << status;
+}
+
+TEST_F(PublisherTest, AStreamThatIsCutSaysAfterHowLongAndThatAProxyMayBeWhy) {
+  const auto reset = [&](grpc::ServerContext& context, PushStream& stream) {
+    service_.Open(stream);
+    context.TryCancel();  // what a proxy's reset of the stream looks like from here
+    return grpc::Status::CANCELLED;
+  };
+  const auto times_out = [&](grpc::ServerContext&, PushStream& stream) {
+    service_.Open(stream);
+    return grpc::Status(grpc::StatusCode::UNAVAILABLE, "upstream request timeout");
+  };
+  for (const ScriptedPush::Script& script : {ScriptedPush::Script(reset), ScriptedPush::Script(times_out)}) {
+    service_.script = script;
+    const auto push = publisher_->Open({.version = 3}, {});
+    ASSERT_TRUE(push.ok()) << push.status();
+    const std::string message((*push)->Commit().status().message());
+    EXPECT_TRUE(std::regex_search(message, std::regex("cut after [0-9.]+ s.*proxy"))) << message;
+  }
 }
 
 TEST_F(PublisherTest, AWrongAnswerIsRefused) {
