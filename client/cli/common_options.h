@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "client/cli/interrupt.h"
 #include "common/net/channel.h"
 
 namespace refit::cli {
@@ -26,6 +27,12 @@ struct CommonOptions {
     channel.connect_timeout = std::chrono::milliseconds(static_cast<int64_t>(connect_timeout_seconds * 1000));
     channel.security = security;
     channel.on_reload = WarnOfReload;
+    return channel;
+  }
+  // Of which the connecting ends with CANCELLED once `interrupt`, which must live as long, is raised.
+  ChannelOptions Channel(const Interrupt& interrupt) const {
+    ChannelOptions channel = Channel();
+    channel.is_cancelled = [&interrupt] { return interrupt.raised(); };
     return channel;
   }
 };

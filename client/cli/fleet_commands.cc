@@ -6,9 +6,11 @@
 #include <string>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "client/cli/format.h"
+#include "client/cli/interrupt.h"
 #include "client/cli/json.h"
 #include "client/cli/options.h"
 #include "client/publisher.h"
@@ -26,9 +28,13 @@ struct AwaitFlags {
   std::optional<uint64_t> epoch;
 };
 
-absl::Status RunAwait(const AwaitFlags& flags) {
-  absl::StatusOr<std::unique_ptr<Publisher>> publisher = Publisher::Connect(flags.common.Channel());
+constexpr char kNothingChanged[] = "nothing has changed";
+
+absl::Status Await(const AwaitFlags& flags, Interrupt& interrupt) {
+  absl::StatusOr<std::unique_ptr<Publisher>> publisher = Publisher::Connect(flags.common.Channel(interrupt));
   if (!publisher.ok()) return publisher.status();
+  interrupt.SetReaction([&] { (*publisher)->Cancel(); });
+  const absl::Cleanup no_reaction = [&] { interrupt.SetReaction(nullptr); };
   Publisher::Await await;
   await.model = flags.common.model;
   await.version = flags.version;
@@ -48,6 +54,11 @@ absl::Status RunAwait(const AwaitFlags& flags) {
                 gone.empty() ? "" : "; gone, and not counted: ", absl::StrJoin(gone, ", ").c_str());
   }
   return absl::OkStatus();
+}
+
+absl::Status RunAwait(const AwaitFlags& flags) {
+  Interrupt interrupt;
+  return interrupt.Explain(Await(flags, interrupt), kNothingChanged);
 }
 
 struct ReleaseFlags {

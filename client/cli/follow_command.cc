@@ -126,7 +126,7 @@ absl::Status RunFollow(const FollowFlags& flags) {
   options.accept_new_run = flags.accept_new_run;
   options.install = [&](StagedVersion& staged) { return engine.Install(staged); };
   options.on_error = [&](const absl::Status& status) { engine.Tell(status); };
-  absl::StatusOr<std::unique_ptr<Worker>> worker = Worker::Create(flags.common.Channel(), std::move(options));
+  absl::StatusOr<std::unique_ptr<Worker>> worker = Worker::Create(flags.common.Channel(interrupt), std::move(options));
   if (!worker.ok()) return worker.status();
   const std::unique_ptr<Timer> timer =
       flags.timeout_seconds > 0
@@ -135,6 +135,7 @@ absl::Status RunFollow(const FollowFlags& flags) {
   interrupt.SetReaction([&] { (*worker)->Stop(); });
   const absl::Status status = (*worker)->Follow([&] { return engine.is_done(); });
   interrupt.SetReaction(nullptr);
+  if (interrupt.raised()) return absl::CancelledError("interrupted");
   if (timer != nullptr && timer->expired() && flags.count != 0 && !engine.has_all()) {
     return absl::DeadlineExceededError(
         absl::StrCat("not ", FormatCount(flags.count, "version"), " within ", FormatDuration(flags.timeout_seconds)));

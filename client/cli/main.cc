@@ -1,10 +1,12 @@
 // The `refit` command line: parses, runs one subcommand, maps its outcome to an exit code.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -15,6 +17,7 @@
 #include "client/cli/help_formatter.h"
 #include "client/cli/options.h"
 #include "client/cli/status_lines.h"
+#include "client/cli/suggestion.h"
 #include "common/net/channel.h"
 #include "common/net/grpc_log.h"
 #include "common/net/version_info.h"
@@ -31,13 +34,54 @@ const char kExamples[] =
     "  refit watch --fleet                              versions and workers, live\n"
     "  refit describe latest                            its manifest\n"
     "\n"
-    "`refit COMMAND --help` explains a command. Sizes are decimal (1 GB = 10^9 bytes).\n"
+    "`refit COMMAND --help`, or `refit help COMMAND`, explains a command. Sizes are decimal (1 GB = 10^9 bytes).\n"
     "REFIT_SERVER names the service for all commands, REFIT_TLS_CA, REFIT_TLS_CERT, REFIT_TLS_KEY, "
     "REFIT_TLS_SERVER_NAME\n"
     "and REFIT_TOKEN_FILE say how to prove who is who; NO_COLOR switches colours and bars off.\n\n";
 
 void PrintUsage(const std::string& message) {
   SayOnStderr(absl::StrCat("refit: usage: ", message, "\nTry 'refit --help' or 'refit COMMAND --help'."));
+}
+
+std::string DidYouMean(const std::string& word, const std::vector<std::string>& candidates) {
+  const std::string meant = Meant(word, candidates);
+  return meant.empty() ? "" : absl::StrCat("; did you mean '", meant, "'?");
+}
+
+std::vector<std::string> CommandNames(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    names.push_back(command->get_name());
+  }
+  return names;
+}
+
+std::vector<std::string> OptionNames(const CLI::App& command) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : command.get_options()) {
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  }
+  return names;
+}
+
+// What is wrong with a first word that is no command; empty if nothing is. Looked at first: the options behind it would
+// be taken for ours.
+std::string UnknownCommand(const CLI::App& app, const std::string& word) {
+  const std::vector<std::string> names = CommandNames(app);
+  const bool is_known = absl::StartsWith(word, "-") || std::find(names.begin(), names.end(), word) != names.end();
+  return is_known ? "" : absl::StrCat("there is no command '", word, "'", DidYouMean(word, names));
+}
+
+// What is wrong with a word that the command does not take; empty if there is none.
+std::string UnknownWord(const CLI::App& app) {
+  const std::vector<CLI::App*> commands = app.get_subcommands();
+  const std::vector<std::string> words = app.remaining(/*recurse=*/true);
+  if (words.empty()) return "";
+  const std::string& word = words.front();
+  const CLI::App& command = commands.empty() ? app : *commands.front();
+  const std::string name = commands.empty() ? "refit" : absl::StrCat("refit ", command.get_name());
+  if (!absl::StartsWith(word, "-")) return absl::StrCat("'", word, "' is more than ", name, " takes");
+  return absl::StrCat(name, " has no option '", word, "'", DidYouMean(word, OptionNames(command)));
 }
 
 int Usage(const CLI::App& app, const CLI::ParseError& error) {
@@ -47,8 +91,20 @@ int Usage(const CLI::App& app, const CLI::ParseError& error) {
     if (!status.ok()) SayOnStderr(absl::StrCat("refit: ", status.message()));
     return ExitCode(status);
   }
-  PrintUsage(error.what());
+  const std::string unknown = UnknownWord(app);
+  PrintUsage(unknown.empty() ? error.what() : unknown);
   return kExitUsage;
+}
+
+// `refit help` and `refit help COMMAND` are `refit --help` and `refit COMMAND --help`.
+std::vector<std::string> Arguments(int argc, char** argv) {
+  std::vector<std::string> arguments(argv + 1, argv + argc);
+  if (!arguments.empty() && arguments.front() == "help") {
+    arguments.erase(arguments.begin());
+    arguments.resize(std::min<size_t>(arguments.size(), 1));
+    arguments.push_back("--help");
+  }
+  return arguments;
 }
 
 // " (from the environment: REFIT_SERVER)", where the service could not be reached, or did not know us, and options that
@@ -96,8 +152,15 @@ int Main(int argc, char** argv) {
   app.require_subcommand(1);
   app.set_version_flag("--version", absl::StrCat("refit ", SoftwareVersion()));
   app.footer(absl::StrCat(kExamples, kExitCodeHelp));
+  std::vector<std::string> arguments = Arguments(argc, argv);
+  const std::string unknown = arguments.empty() ? "a command is missing" : UnknownCommand(app, arguments.front());
+  if (!unknown.empty()) {
+    PrintUsage(unknown);
+    return kExitUsage;
+  }
+  std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes them
   try {
-    app.parse(argc, argv);
+    app.parse(std::move(arguments));
   } catch (const CLI::ParseError& error) {
     return Usage(app, error);
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <utility>
@@ -10,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "client/cli/status_lines.h"
+#include "common/net/address.h"
 
 namespace refit::cli {
 namespace {
@@ -24,6 +26,21 @@ CLI::Validator Check(const std::string& expected, std::function<bool(const std::
   return CLI::Validator(
       [expected, is_good = std::move(is_good)](std::string& text) {
         return is_good(text) ? std::string() : absl::StrCat("'", text, "' is not ", expected);
+      },
+      "");
+}
+
+constexpr char kServerVariable[] = "REFIT_SERVER";
+
+// An address that leads somewhere; nobody may have typed it.
+CLI::Validator ServiceAddress() {
+  return CLI::Validator(
+      [](std::string& text) {
+        const absl::Status status = CheckAddress(text, 1);
+        if (status.ok()) return std::string();
+        const char* variable = std::getenv(kServerVariable);
+        const bool from_environment = variable != nullptr && text == variable;
+        return absl::StrCat(status.message(), from_environment ? " (from the environment: REFIT_SERVER)" : "");
       },
       "");
 }
@@ -84,7 +101,8 @@ void AddServerOptions(CLI::App* command, CommonOptions& options) {
   command
       ->add_option("-s,--server", options.server,
                    "Address of the service, host:port or unix:/path (or from REFIT_SERVER)")
-      ->envname("REFIT_SERVER")
+      ->envname(kServerVariable)
+      ->check(ServiceAddress())
       ->type_name("ADDR")
       ->capture_default_str()
       ->group(kServiceGroup);

@@ -6,13 +6,16 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "client/cli/terminal.h"
 
 namespace refit::cli {
 namespace {
 
 constexpr size_t kGap = 2;
-constexpr size_t kNarrowest = 12;
+// To which texts are shortened before columns are left out, and after.
+constexpr size_t kNarrow = 12;
+constexpr size_t kNarrowest = 6;
 
 std::string Pad(const std::string& text, size_t width, Align align) {
   const std::string shown = Shorten(text, width);
@@ -20,37 +23,53 @@ std::string Pad(const std::string& text, size_t width, Align align) {
   return align == Align::kRight ? spaces + shown : shown + spaces;
 }
 
+size_t Total(const std::vector<size_t>& widths) {
+  size_t sum = 0;
+  for (const size_t width : widths) sum += width == 0 ? 0 : width + kGap;
+  return sum - std::min(sum, kGap);
+}
+
 void PrintLine(std::FILE* stream, const std::string& line) { std::fprintf(stream, "%s\n", line.c_str()); }
 
 }  // namespace
 
-std::vector<size_t> Table::ColumnWidths(size_t available) const {
+std::vector<size_t> Table::NaturalWidths() const {
   std::vector<size_t> widths;
   for (size_t i = 0; i < columns_.size(); ++i) {
     size_t width = 0;
     for (const auto& row : rows_) width = std::max(width, DisplayWidth(row[i]));
     widths.push_back(width == 0 ? 0 : std::max(width, DisplayWidth(columns_[i].title)));
   }
-  const auto total = [&] {
-    size_t sum = 0;
-    for (const size_t width : widths) sum += width == 0 ? 0 : width + kGap;
-    return sum - std::min(sum, kGap);
-  };
-  while (available != 0 && total() > available) {
-    size_t* widest = nullptr;
-    for (size_t i = 0; i < widths.size(); ++i) {
-      const bool is_text = columns_[i].align == Align::kLeft;
-      if (is_text && widths[i] > kNarrowest && (widest == nullptr || widths[i] > *widest)) widest = &widths[i];
-    }
-    if (widest == nullptr) break;
-    --*widest;
-  }
   return widths;
 }
 
-void Table::Print(std::FILE* stream) const {
-  const bool fancy = IsFancy(stream);
-  const std::vector<size_t> widths = ColumnWidths(static_cast<size_t>(Width(stream)));
+std::vector<size_t> Table::FittingWidths(size_t available, std::vector<std::string>& left_out) const {
+  std::vector<size_t> widths = NaturalWidths();
+  const auto is_too_wide = [&] { return available != 0 && Total(widths) > available; };
+  const auto shorten_texts = [&](size_t narrowest) {
+    while (is_too_wide()) {
+      size_t* widest = nullptr;
+      for (size_t i = 0; i < widths.size(); ++i) {
+        const bool is_text = columns_[i].align == Align::kLeft;
+        if (is_text && widths[i] > narrowest && (widest == nullptr || widths[i] > *widest)) widest = &widths[i];
+      }
+      if (widest == nullptr) return;
+      --*widest;
+    }
+  };
+  shorten_texts(kNarrow);
+  for (size_t i = widths.size(); i-- > 0 && is_too_wide();) {
+    if (columns_[i].need == Need::kAlways || widths[i] == 0) continue;
+    left_out.insert(left_out.begin(), columns_[i].title);
+    widths[i] = 0;
+  }
+  shorten_texts(kNarrowest);
+  return widths;
+}
+
+std::vector<std::string> Table::Lines(size_t width, bool fancy) const {
+  std::vector<std::string> left_out;
+  const std::vector<size_t> widths = FittingWidths(width, left_out);
   const auto line = [&](const auto& cell) {
     std::string text;
     for (size_t i = 0; i < columns_.size(); ++i) {
@@ -59,10 +78,17 @@ void Table::Print(std::FILE* stream) const {
     }
     return std::string(absl::StripTrailingAsciiWhitespace(text));
   };
-  PrintLine(stream, Bold(line([&](size_t i) -> const std::string& { return columns_[i].title; }), fancy));
-  for (const auto& row : rows_) {
-    PrintLine(stream, line([&](size_t i) -> const std::string& { return row[i]; }));
+  std::vector<std::string> lines = {
+      Bold(line([&](size_t i) -> const std::string& { return columns_[i].title; }), fancy)};
+  for (const auto& row : rows_) lines.push_back(line([&](size_t i) -> const std::string& { return row[i]; }));
+  if (!left_out.empty()) {
+    lines.push_back(Dim(Shorten(absl::StrCat("no room for: ", absl::StrJoin(left_out, ", ")), width), fancy));
   }
+  return lines;
+}
+
+void Table::Print(std::FILE* stream) const {
+  for (const std::string& line : Lines(static_cast<size_t>(Width(stream)), IsFancy(stream))) PrintLine(stream, line);
 }
 
 void Facts::Print(std::FILE* stream) const {

@@ -9,9 +9,13 @@ namespace refit::cli {
 
 enum class Align { kLeft, kRight };
 
+// Whether a column stays where the terminal is too narrow for all.
+enum class Need { kAlways, kIfWide };
+
 struct Column {
   std::string title;
   Align align = Align::kLeft;
+  Need need = Need::kAlways;
 };
 
 class Table {
@@ -22,12 +26,16 @@ class Table {
   void AddRow(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
   bool empty() const { return rows_.empty(); }
 
-  // Columns without any text are left out. Where the table is wider than the terminal, its widest texts are shortened;
-  // numbers never are.
+  // Columns without any text are left out. Where the table is wider than the terminal, its widest texts are shortened,
+  // then columns that are not needed are left out from the right, and named below. Numbers are never shortened.
   void Print(std::FILE* stream) const;
 
+  // The same, for `width` columns; 0: any.
+  std::vector<std::string> Lines(size_t width, bool fancy) const;
+
  private:
-  std::vector<size_t> ColumnWidths(size_t available) const;
+  std::vector<size_t> NaturalWidths() const;
+  std::vector<size_t> FittingWidths(size_t available, std::vector<std::string>& left_out) const;
 
   std::vector<Column> columns_;
   std::vector<std::vector<std::string>> rows_;

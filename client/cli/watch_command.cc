@@ -84,7 +84,7 @@ class Watch {
 
   // A line each change, until the version waited for is closed, or without end.
   absl::Status FollowVersions() {
-    absl::StatusOr<std::unique_ptr<Subscriber>> subscriber = Subscriber::Connect(flags_.common.Channel());
+    absl::StatusOr<std::unique_ptr<Subscriber>> subscriber = Subscriber::Connect(flags_.common.Channel(interrupt_));
     if (!subscriber.ok()) return subscriber.status();
     const auto stop = [&] { (*subscriber)->Cancel(); };
     const Timer timer(TimeLeft(), stop);
@@ -101,7 +101,7 @@ class Watch {
 
   // Looks a few times a second; shows what it sees if a fleet was asked for.
   absl::Status LookUntilDone() {
-    absl::StatusOr<std::unique_ptr<Inspector>> inspector = Inspector::Connect(flags_.common.Channel());
+    absl::StatusOr<std::unique_ptr<Inspector>> inspector = Inspector::Connect(flags_.common.Channel(interrupt_));
     if (!inspector.ok()) return inspector.status();
     StopFlag stop;
     interrupt_.SetReaction([&] { stop.Stop(); });

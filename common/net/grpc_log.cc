@@ -3,6 +3,7 @@
 #include <grpc/support/log.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <memory>
 #include <utility>
 
@@ -35,6 +36,8 @@ void TakeGrpcLog(Write write) {
 }
 
 void KeepGrpcLogFromBlocking() {
+  const bool is_wanted = std::getenv("GRPC_VERBOSITY") != nullptr || std::getenv("GRPC_TRACE") != nullptr;
+  if (!is_wanted) return TakeGrpcLog([](std::string) {});
   TakeGrpcLog([](std::string message) { Stderr().Write(std::move(message)); });
 }
 

@@ -10,7 +10,8 @@ namespace refit {
 // nobody reads that. How much it says is GRPC_VERBOSITY's to tell; errors by default. For good, in the whole process.
 void TakeGrpcLog(std::function<void(std::string message)> write);
 
-// The same, to stderr, without holding anything up.
+// To stderr if GRPC_VERBOSITY or GRPC_TRACE asks for it, without holding anything up; otherwise nowhere: what a user
+// has to know is in a status, and these lines speak of gRPC's own files.
 void KeepGrpcLogFromBlocking();
 
 }  // namespace refit

@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "client/inspector.h"
 #include "client/mesh.h"
 #include "client/native_source.h"
@@ -333,6 +334,29 @@ TEST_F(CliService, WatchesEndAsAsked) {
   const auto endless = Start({"watch", "--fleet"});
   endless->Signal(SIGINT);
   EXPECT_EQ(endless->Wait().code, 130);
+}
+
+// Whether a process takes this signal itself, as /proc shows it: an orderly end is prepared.
+bool Blocks(pid_t pid, int signal) {
+  std::ifstream status(absl::StrCat("/proc/", pid, "/status"));
+  for (std::string line; std::getline(status, line);) {
+    if (line.rfind("SigBlk:", 0) == 0) return (std::stoull(line.substr(7), nullptr, 16) >> (signal - 1)) % 2 == 1;
+  }
+  return false;
+}
+
+TEST_F(CliService, WaitsEndWithTheirSignals) {
+  for (const int signal : {SIGINT, SIGTERM}) {
+    for (const std::vector<std::string>& waiting :
+         {std::vector<std::string>{"follow", "--worker", "w"}, {"await", "7", "--timeout", "60"}, {"watch"}}) {
+      const auto command = Start(waiting);
+      ASSERT_TRUE(Eventually([&] { return Blocks(command->pid(), signal); }));
+      command->Signal(signal);
+      const Outcome outcome = command->Wait(std::chrono::seconds(10));
+      EXPECT_EQ(outcome.code, 130) << waiting.front() << " " << outcome.err;
+      EXPECT_THAT(outcome.err, HasSubstr("interrupted")) << waiting.front();
+    }
+  }
 }
 
 TEST_F(CliService, PipesCarryNoEscapesAndQuietNothing) {

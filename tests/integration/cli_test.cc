@@ -19,8 +19,10 @@
 namespace refit {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::StartsWith;
 using Arguments = std::vector<std::string>;
 
@@ -128,6 +130,47 @@ TEST(CliUsage, MistakesAreExplainedOnStderrWithCode2) {
     EXPECT_EQ(outcome.code, 2) << Joined(arguments) << outcome.err;
     EXPECT_THAT(outcome.out, IsEmpty()) << Joined(arguments);
     EXPECT_THAT(outcome.err, StartsWith("refit: usage: ")) << Joined(arguments);
+  }
+}
+
+TEST(CliUsage, WhatWasMistypedIsNamed) {
+  const std::pair<Arguments, std::string> mistakes[] = {
+      {{"psuh", "--version", "1", "checkpoint"}, "there is no command 'psuh'; did you mean 'push'?"},
+      {{"frobnicate"}, "there is no command 'frobnicate'\n"},
+      {{"help", "statsu"}, "there is no command 'statsu'; did you mean 'status'?"},
+      {{"push", "--versoin", "3"}, "refit push has no option '--versoin'; did you mean '--version'?"},
+      {{"status", "extra"}, "'extra' is more than refit status takes"},
+      {{}, "a command is missing"},
+  };
+  for (const auto& [arguments, expected] : mistakes) {
+    const Outcome outcome = Refit(arguments);
+    EXPECT_EQ(outcome.code, 2) << Joined(arguments) << outcome.err;
+    EXPECT_THAT(outcome.err, HasSubstr(expected)) << Joined(arguments);
+  }
+}
+
+TEST(CliUsage, HelpIsACommandToo) {
+  for (const auto& [long_way, short_way] : {std::pair<Arguments, Arguments>{{"--help"}, {"help"}},
+                                            {{"push", "--help"}, {"help", "push"}},
+                                            {{"certs", "--help"}, {"help", "certs"}}}) {
+    const Outcome outcome = Refit(short_way);
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    EXPECT_EQ(outcome.out, Refit(long_way).out);
+    EXPECT_THAT(outcome.out, Not(IsEmpty()));
+  }
+}
+
+TEST(CliUsage, AnAddressThatLeadsNowhereIsOneAtOnce) {
+  for (const auto& [address, why] : {std::pair<std::string, std::string>{"127.0.0.1:99999", "port 99999"},
+                                     {"localhost", "names no port"},
+                                     {"http://localhost:50051", "no URL"},
+                                     {"::1:50051", "brackets"},
+                                     {"unix:", "no path"}}) {
+    for (const char* command : {"status", "versions", "watch", "follow", "pull"}) {
+      const Outcome outcome = Refit({command, "-s", address});
+      EXPECT_EQ(outcome.code, 2) << command << " " << outcome.err;
+      EXPECT_THAT(outcome.err, AllOf(StartsWith("refit: usage: "), HasSubstr(why), HasSubstr(address)));
+    }
   }
 }
 

@@ -2,3 +2,11 @@ refit_test(tp_rules_test
   SOURCES cli/tp_rules_test.cc ${PROJECT_SOURCE_DIR}/client/cli/tp_rules.cc
   DEPS refit::plan refit::safetensors
   LABELS unit)
+refit_test(suggestion_test
+  SOURCES cli/suggestion_test.cc ${PROJECT_SOURCE_DIR}/client/cli/suggestion.cc
+  DEPS absl::strings
+  LABELS unit)
+refit_test(table_test
+  SOURCES cli/table_test.cc ${PROJECT_SOURCE_DIR}/client/cli/table.cc ${PROJECT_SOURCE_DIR}/client/cli/terminal.cc
+  DEPS absl::strings
+  LABELS unit)
