@@ -79,7 +79,7 @@ absl::Status CheckAddress(absl::string_view address, int least_port) {
     return has_path ? absl::OkStatus() : NoAddress(address, "names no path");
   }
   const absl::string_view rest = WithoutScheme(address);
-  if (absl::StrContains(rest, "://")) return NoAddress(address, "has a scheme, but is no URL");
+  if (absl::StrContains(rest, "://")) return NoAddress(address, "is a URL: leave out the scheme");
   if (rest.size() == address.size()) return CheckHostAndPort(address, address, least_port);
   for (const absl::string_view one : absl::StrSplit(rest, ',')) {
     if (absl::Status status = CheckHostAndPort(address, one, least_port); !status.ok()) return status;

@@ -163,7 +163,7 @@ TEST(CliUsage, HelpIsACommandToo) {
 TEST(CliUsage, AnAddressThatLeadsNowhereIsOneAtOnce) {
   for (const auto& [address, why] : {std::pair<std::string, std::string>{"127.0.0.1:99999", "port 99999"},
                                      {"localhost", "names no port"},
-                                     {"http://localhost:50051", "no URL"},
+                                     {"http://localhost:50051", "is a URL"},
                                      {"::1:50051", "brackets"},
                                      {"unix:", "no path"}}) {
     for (const char* command : {"status", "versions", "watch", "follow", "pull"}) {

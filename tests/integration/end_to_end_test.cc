@@ -562,7 +562,7 @@ TEST(Starting, RefusesBadOptions) {
   EXPECT_THAT(start([](auto& o) { o.store.chunk_bytes = 4 << 20; }), StatusIs(StatusCode::kInvalidArgument));
   EXPECT_THAT(start([](auto& o) { o.limits.max_message_bytes = 1; }), StatusIs(StatusCode::kInvalidArgument));
   EXPECT_THAT(start([](auto& o) { o.listen = "127.0.0.1:notaport"; }),
-              StatusIs(StatusCode::kUnavailable, HasSubstr("notaport")));
+              StatusIs(StatusCode::kInvalidArgument, HasSubstr("notaport")));
   auto first = StartServer();
   EXPECT_THAT(start([&](auto& o) { o.listen = first->address(); }),
               StatusIs(StatusCode::kUnavailable, HasSubstr(first->address())));

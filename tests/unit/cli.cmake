@@ -4,9 +4,9 @@ refit_test(tp_rules_test
   LABELS unit)
 refit_test(suggestion_test
   SOURCES cli/suggestion_test.cc ${PROJECT_SOURCE_DIR}/client/cli/suggestion.cc
-  DEPS absl::strings
+  DEPS refit::tensor
   LABELS unit)
 refit_test(table_test
   SOURCES cli/table_test.cc ${PROJECT_SOURCE_DIR}/client/cli/table.cc ${PROJECT_SOURCE_DIR}/client/cli/terminal.cc
-  DEPS absl::strings
+  DEPS refit::tensor
   LABELS unit)
