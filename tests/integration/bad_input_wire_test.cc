@@ -271,17 +271,6 @@ std::vector<PushCase> PushCases() {
        Script().OpenWith([](auto& o) { o.set_base_version(3); }).Declare({kW}),
        StatusCode::kInvalidArgument,
        {"base_version"}},
-      {"CursorWithinTheNewest",
-       [](v1::PullRequest& r) {
-         r.mutable_version()->set_latest_committed(true);
-         r.mutable_resume()->set_tensor(1);
-       },
-       StatusCode::kInvalidArgument,
-       {"resume", "by the number"}},
-      {"CursorWithinAnyVersion",
-       [](v1::PullRequest& r) { r.mutable_resume()->set_tensor(1); },
-       StatusCode::kInvalidArgument,
-       {"resume", "by the number"}},
       {"UnknownLayout",
        Script().OpenWith([](auto& o) { o.set_layout(static_cast<v1::Layout>(7)); }).Declare({kW}),
        StatusCode::kInvalidArgument,
@@ -602,6 +591,17 @@ const PullCase kPullCases[] = {
      },
      StatusCode::kInvalidArgument,
      {"w"}},
+    {"CursorWithinTheNewest",
+     [](v1::PullRequest& r) {
+       r.mutable_version()->set_latest_committed(true);
+       r.mutable_resume()->set_tensor(1);
+     },
+     StatusCode::kInvalidArgument,
+     {"resume", "by the number"}},
+    {"CursorWithinAnyVersion",
+     [](v1::PullRequest& r) { r.mutable_resume()->set_tensor(1); },
+     StatusCode::kInvalidArgument,
+     {"resume", "by the number"}},
     {"UnknownLayout",
      [](v1::PullRequest& r) { r.set_layout(static_cast<v1::Layout>(4)); },
      StatusCode::kInvalidArgument,
