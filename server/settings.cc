@@ -119,11 +119,11 @@ void AddDoors(ServerOptions& options, Table& table) {
             Text(options.listen));
   table.Add("--allow-plaintext", "", "Listen beyond loopback although nothing is encrypted and nobody is authenticated",
             Switch(options.allow_plaintext));
-  table.Add("--health", "ADDR",
-            "Answer grpc.health.v1 at this address too, HOST:PORT or unix:/path, in plain text whatever --listen asks "
-            "for: for\n"
-            "Kubernetes' gRPC probe, which knows no TLS. It tells whether the service serves, and nothing else [none]",
-            Text(options.health));
+  table.Add(
+      "--health", "ADDR",
+      "Answer grpc.health.v1 at this address too, HOST:PORT or unix:/path, in plain text even if --listen wants TLS:\n"
+      "Kubernetes' gRPC probe knows none. It tells whether the service serves, and nothing else [none]",
+      Text(options.health));
   table.Add(
       "--metrics", "ADDR",
       "Serve metrics for Prometheus at http://ADDR/metrics, such as 127.0.0.1:9464 (port 0: any free one, see the\n"
