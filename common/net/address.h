@@ -10,9 +10,9 @@ namespace refit {
 // localhost, or a Unix socket. False for what cannot be read, and for any other name, whatever it begins with.
 bool IsLocal(absl::string_view address);
 
-// INVALID_ARGUMENT, saying what is wrong and what is expected, unless `address` is host:port, [ipv6]:port, unix:/path, or
-// one of these after gRPC's dns:, ipv4: or ipv6:. Ports go from `least_port` to 65535. gRPC itself takes the rest of a
-// port that is too large, and port 443 where there is none. Whether the host exists is not asked.
+// INVALID_ARGUMENT, saying what is wrong and what is expected, unless `address` is host:port, [ipv6]:port, unix:/path,
+// or one of these after gRPC's dns:, ipv4: or ipv6:. Ports go from `least_port` to 65535. gRPC itself takes the rest of
+// a port that is too large, and port 443 where there is none. Whether the host exists is not asked.
 absl::Status CheckAddress(absl::string_view address, int least_port = 0);
 
 }  // namespace refit

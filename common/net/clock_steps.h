@@ -14,8 +14,8 @@ namespace refit {
 // gRPC 1.51 counts by a steady clock, but its timers' threads sleep until a time of day (Abseil's waits know no other):
 // once the clock is set back by an hour, keepalive, deadlines and alarms come an hour late, and lost connections are
 // made again after an hour. Notices that within a fraction of a second and has the timers looked at.
-// A name that was not found (a service without a pod, in Kubernetes) is looked up again by gRPC after up to two minutes.
-// So channels that cannot connect try again every 3 s, whatever gRPC waits for. Thread-safe.
+// A name that was not found (a service without a pod, in Kubernetes) is looked up again by gRPC after up to two
+// minutes. So channels that cannot connect try again every 3 s, whatever gRPC waits for. Thread-safe.
 class ClockSteps {
  public:
   // The process's one, for as long as somebody holds it. gRPC has been started.
