@@ -168,20 +168,21 @@ std::string NewTemporaryName() {
 
 // A writer holds a lock on its file as long as it lives. Other machines' locks may not be seen here, so that their
 // files are only taken for left once they are old.
-bool IsLeft(const std::filesystem::path& path, bool from_here) {
+// `now` is the file system's own time, which need not be this host's.
+bool IsLeft(const std::filesystem::path& path, bool from_here, time_t now) {
   const FileDescriptor file(open(path.c_str(), O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC));
   struct stat info = {};
   if (!file.valid() || fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode)) return false;
-  if (!from_here && std::time(nullptr) - info.st_mtime < kDaySeconds) return false;
+  if (!from_here && now - info.st_mtime < kDaySeconds) return false;
   return flock(file.get(), LOCK_EX | LOCK_NB) == 0;
 }
 
-void RemoveLeftFiles(const std::filesystem::path& folder) {
+void RemoveLeftFiles(const std::filesystem::path& folder, time_t now) {
   const std::string here = absl::StrCat(kTemporaryPrefix, HostName(), "-");
   std::error_code error;
   for (std::filesystem::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
     const std::string name = at->path().filename().string();
-    if (!IsTemporaryName(name) || !IsLeft(at->path(), absl::StartsWith(name, here))) continue;
+    if (!IsTemporaryName(name) || !IsLeft(at->path(), absl::StartsWith(name, here), now)) continue;
     unlink(at->path().c_str());
   }
 }
@@ -191,9 +192,11 @@ class NewFile final : public OutputFile {
  public:
   static absl::StatusOr<std::unique_ptr<OutputFile>> Create(const std::filesystem::path& path, unsigned permissions) {
     std::unique_ptr<NewFile> file(new NewFile(path));
-    RemoveLeftFiles(file->folder_);
-    if (file->OpenNameless(permissions)) return file;
-    if (absl::Status status = file->OpenTemporary(permissions); !status.ok()) return status;
+    if (!file->OpenNameless(permissions)) {
+      if (absl::Status status = file->OpenTemporary(permissions); !status.ok()) return status;
+    }
+    struct stat info = {};
+    if (fstat(file->file_.get(), &info) == 0) RemoveLeftFiles(file->folder_, info.st_mtime);
     return file;
   }
 
