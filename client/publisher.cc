@@ -56,6 +56,7 @@ v1::PushRequest OpenRequest(const PublishOptions& options) {
   open.set_adapter(options.adapter);
   if (options.dtype.has_value()) open.set_dtype(static_cast<v1::DType>(*options.dtype));
   open.set_exclude_key_regex(options.exclude_key_regex);
+  open.set_keep_dtype_regex(options.keep_dtype_regex);
   open.set_publisher(options.publisher);
   open.set_hold_installs(options.hold_installs);
   open.set_trainer_epoch(options.trainer_epoch);
@@ -285,6 +286,11 @@ absl::Status VersionPush::State::OnOpened() {
   // A service that knows no ranks would take this one for the whole trainer, and commit without the others.
   if (options.world > 1 && opened.summary().world() != options.world) {
     return Fail(absl::InternalError(absl::StrCat("the service opened it for ", opened.summary().world(), " ranks")));
+  }
+  if (!options.keep_dtype_regex.empty() && !opened.keeps_dtypes()) {
+    return Fail(absl::FailedPreconditionError(
+        "the service is older than keep_dtype_regex, and would cast what is to keep its dtype; update it, or cast the "
+        "others before they are pushed"));
   }
   if (absl::Status status = Mark(opened.digest_only(), digest_only); !status.ok()) return status;
   if (absl::Status status = Mark(opened.unneeded(), unneeded); !status.ok()) return status;

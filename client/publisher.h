@@ -29,6 +29,10 @@ struct PublishOptions {
   std::optional<DType> dtype;
   // Python re.match on native names; those that match are not published. Empty: none.
   std::string exclude_key_regex;
+  // Python re.match on native names; what becomes of those that match is not cast to `dtype`: what an engine wants in
+  // F32, such as a router's bias. Empty: none. INVALID_ARGUMENT if it matches nothing; FAILED_PRECONDITION if the
+  // service is from before it.
+  std::string keep_dtype_regex;
   // Shown in the service's logs and status.
   std::string publisher;
   // Of a sharded trainer: which of its ranks this is, below `world`, and how many push the version together.

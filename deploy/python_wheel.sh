@@ -22,5 +22,12 @@ trap 'rm -rf "$venv"' EXIT
 "$venv/bin/pip" wheel -q --no-deps -w "$out" ./client/python
 "$venv/bin/pip" install -q --no-index --force-reinstall "$out"/refit-*.whl
 "$venv/bin/pip" install -q pytest numpy
+# What others ask a package for before they install it.
+"$venv/bin/python" - <<'EOF'
+from importlib.metadata import distribution, metadata
+assert metadata("refit")["License-Expression"] == "Apache-2.0", metadata("refit").items()
+licence = [file for file in distribution("refit").files if file.name == "LICENSE"]
+assert licence and "Apache License" in licence[0].read_text(), "the wheel has no LICENSE"
+EOF
 "$venv/bin/python" -B -m pytest -q -rs -p no:cacheprovider client/python/tests
 ls -l "$out"/refit-*.whl

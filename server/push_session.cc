@@ -122,6 +122,8 @@ absl::StatusOr<PushSession::Answer> PushSession::Open(const v1::OpenVersion& ope
   options.adapter = open.adapter();
   if (absl::Status status = CheckRegex(open.exclude_key_regex(), state_.limits); !status.ok()) return status;
   options.exclude_key_regex = open.exclude_key_regex();
+  if (absl::Status status = CheckRegex(open.keep_dtype_regex(), state_.limits); !status.ok()) return status;
+  options.keep_dtype_regex = open.keep_dtype_regex();
   options.publisher = open.publisher().empty() ? peer_ : open.publisher();
   options.trainer_epoch = open.trainer_epoch();
   options.allow_empty = open.allow_empty();
@@ -231,6 +233,7 @@ v1::PushResponse PushSession::OpenedMessage() const {
   opened.set_max_chunk_bytes(state_.store.options().chunk_bytes);
   opened.set_window_bytes(window_bytes_);
   opened.set_shared_memory(segment_ != nullptr);
+  opened.set_keeps_dtypes(!options_->keep_dtype_regex.empty());
   for (size_t i = 0; i < builder_->shards().size(); ++i) {
     if (builder_->is_unneeded(i)) {
       opened.add_unneeded(i);

@@ -35,17 +35,37 @@ absl::Status CheckNoExtraState(const VersionPlan& plan) {
   return absl::OkStatus();
 }
 
+// null for no pattern.
+absl::StatusOr<std::shared_ptr<const PythonRegex>> CompileIfAny(const std::string& pattern) {
+  if (pattern.empty()) return nullptr;
+  return PythonRegex::Compile(pattern);
+}
+
+// A pattern that matches nothing is a slip, and what it was meant for would be cast without a word.
+absl::Status CheckKeepsSome(const VersionPlan& plan, const ConvertOptions& options) {
+  const auto is_kept = [&](const TensorSpec& native) { return options.KeepsDType(native.name); };
+  if (options.keep_dtype == nullptr || std::any_of(plan.native.begin(), plan.native.end(), is_kept)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "keep_dtype_regex '", Printable(options.keep_dtype->pattern()), "' matches none of the ", plan.native.size(),
+      " tensors declared; it is matched from a native name's beginning, as with Python's re.match: perhaps '.*",
+      Printable(options.keep_dtype->pattern()), "'"));
+}
+
 absl::StatusOr<VersionPlan> Plan(const Adapter& adapter, const BuildOptions& options, std::vector<TensorSpec> native) {
   ConvertOptions convert;
   convert.dtype = options.dtype;
-  if (!options.exclude_key_regex.empty()) {
-    absl::StatusOr<std::shared_ptr<const PythonRegex>> exclude = PythonRegex::Compile(options.exclude_key_regex);
-    if (!exclude.ok()) return exclude.status();
-    convert.exclude = *std::move(exclude);
-  }
+  absl::StatusOr<std::shared_ptr<const PythonRegex>> exclude = CompileIfAny(options.exclude_key_regex);
+  if (!exclude.ok()) return exclude.status();
+  convert.exclude = *std::move(exclude);
+  absl::StatusOr<std::shared_ptr<const PythonRegex>> keep_dtype = CompileIfAny(options.keep_dtype_regex);
+  if (!keep_dtype.ok()) return keep_dtype.status();
+  convert.keep_dtype = *std::move(keep_dtype);
   absl::StatusOr<VersionPlan> plan = PlanVersion(adapter, std::move(native), convert, options.max_name_bytes);
   if (!plan.ok()) return plan;
   if (absl::Status status = CheckNoExtraState(*plan); !status.ok()) return status;
+  if (absl::Status status = CheckKeepsSome(*plan, convert); !status.ok()) return status;
   return plan;
 }
 
@@ -103,7 +123,8 @@ absl::Status CheckAgrees(const Version& version, const VersionIdentity& identity
   const bool alike = std::equal(plan.outputs.begin(), plan.outputs.end(), opened.outputs.begin(), opened.outputs.end(),
                                 [](const auto& a, const auto& b) { return a.planned.hf == b.planned.hf; });
   if (alike) return absl::OkStatus();
-  return absl::InvalidArgumentError("dtype or exclude_key_regex differ from what other ranks asked for");
+  return absl::InvalidArgumentError(
+      "dtype, exclude_key_regex or keep_dtype_regex differ from what other ranks asked for");
 }
 
 // What one thread converts at a time of a shard: whole matrices, such as experts, or of larger ones some whole rows.

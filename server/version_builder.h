@@ -27,6 +27,8 @@ struct BuildOptions {
   std::string adapter = "gemma4_moe";
   std::optional<DType> dtype;
   std::string exclude_key_regex;
+  // Python re.match on native names; those that match are not cast to `dtype`. Empty: none.
+  std::string keep_dtype_regex;
   std::string publisher;
   // Which rank of how many that push the version together.
   uint32_t rank = 0;

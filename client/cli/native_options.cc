@@ -59,6 +59,12 @@ void AddNativeOptions(CLI::App* command, NativeOptions& options, const std::stri
       "Cast floating-point tensors to it after conversion (default: no cast)")
       ->group(kConversionGroup);
   command
+      ->add_option("--keep-dtype-regex", options.keep_dtype_regex,
+                   "Do not cast native tensors whose name matches from its beginning, as Python's re.match, such as "
+                   "'.*(e_score_correction_bias|A_log)'")
+      ->type_name("RX")
+      ->group(kConversionGroup);
+  command
       ->add_option("--exclude-key-regex", options.exclude_key_regex,
                    "Leave out native tensors whose name matches from its beginning, as Python's re.match, "
                    "such as '.*_extra_state.*'")

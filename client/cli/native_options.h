@@ -23,6 +23,7 @@ struct NativeOptions {
 
   std::optional<DType> dtype;
   std::string exclude_key_regex;
+  std::string keep_dtype_regex;
 
   bool given() const { return !path.empty() || !synthetic.empty(); }
   absl::StatusOr<std::shared_ptr<const NativeSource>> Open() const;

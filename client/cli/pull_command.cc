@@ -94,7 +94,7 @@ absl::StatusOr<std::unique_ptr<Verifier>> VerifierFor(const NativeOptions& nativ
   if (!native.given()) return nullptr;
   absl::StatusOr<std::shared_ptr<const NativeSource>> source = native.Open();
   if (!source.ok()) return source.status();
-  return MakeVerifier({*std::move(source), native.dtype, native.exclude_key_regex, rules});
+  return MakeVerifier({*std::move(source), native.dtype, native.exclude_key_regex, native.keep_dtype_regex, rules});
 }
 
 absl::Status Pull(const PullFlags& flags, std::vector<LayoutRule> rules, StagingSink& sink, Interrupt& interrupt,

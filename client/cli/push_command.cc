@@ -241,6 +241,7 @@ absl::StatusOr<PublishOptions> OptionsOf(const PushFlags& flags, Publisher& publ
   options.version = flags.version;
   options.dtype = flags.native.dtype;
   options.exclude_key_regex = flags.native.exclude_key_regex;
+  options.keep_dtype_regex = flags.native.keep_dtype_regex;
   options.publisher = flags.publisher;
   options.hold_installs = flags.hold_installs;
   options.trainer_epoch = flags.epoch;

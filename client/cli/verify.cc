@@ -220,6 +220,11 @@ absl::StatusOr<std::unique_ptr<Verifier>> Verifier::Create(Expectation expected)
     if (!exclude.ok()) return exclude.status();
     options.exclude = *std::move(exclude);
   }
+  if (!expected.keep_dtype_regex.empty()) {
+    absl::StatusOr<std::shared_ptr<const PythonRegex>> keep_dtype = PythonRegex::Compile(expected.keep_dtype_regex);
+    if (!keep_dtype.ok()) return keep_dtype.status();
+    options.keep_dtype = *std::move(keep_dtype);
+  }
   absl::StatusOr<VersionPlan> plan = PlanVersion(Gemma4MoeAdapter(), expected.source->tensors(), options);
   if (!plan.ok()) return plan.status();
   absl::StatusOr<LayoutRules> rules = LayoutRules::Compile(expected.rules);

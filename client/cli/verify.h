@@ -21,6 +21,7 @@ struct Expectation {
   std::shared_ptr<const NativeSource> source;
   std::optional<DType> dtype;
   std::string exclude_key_regex;
+  std::string keep_dtype_regex;
   // Which parts of its tensors are expected; none: all.
   std::vector<LayoutRule> rules;
 };

@@ -152,7 +152,7 @@ absl::Status CheckAdapterDType(DType dtype) {
 absl::StatusOr<std::vector<PlannedOutput>> Gemma4MoeAdapter::PlanTensor(const TensorSpec& native,
                                                                         const ConvertOptions& options) const {
   if (options.Excludes(native.name)) return std::vector<PlannedOutput>();
-  const DType dtype = options.OutputDType(native.dtype);
+  const DType dtype = options.OutputDType(native);
   return PlanToHf(native, dtype, [&](Role role) -> absl::StatusOr<ExpertOutputs> {
     if (role == Role::kGateAndUp) {
       return ExpertOutputs{absl::StrReplaceAll(native.name, {{kGateAndUpNative, kGateAndUpHf}}), {}};

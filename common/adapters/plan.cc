@@ -18,7 +18,7 @@ class IdentityAdapter final : public Adapter {
                                                         const ConvertOptions& options) const override {
     std::vector<PlannedOutput> outputs;
     if (options.Excludes(native.name)) return outputs;
-    outputs.push_back({{native.name, options.OutputDType(native.dtype), native.shape}, Transform::kPass});
+    outputs.push_back({{native.name, options.OutputDType(native), native.shape}, Transform::kPass});
     return outputs;
   }
 };

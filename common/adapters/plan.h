@@ -40,10 +40,19 @@ struct ConvertOptions {
   // Native names that match from their beginning give no outputs. Null, or an empty pattern: none excluded.
   std::shared_ptr<const PythonRegex> exclude;
 
-  bool Excludes(absl::string_view name) const {
-    return exclude != nullptr && !exclude->pattern().empty() && exclude->Match(name);
+  // What becomes of native names that match from their beginning keeps their dtype. Null, or an empty pattern: none.
+  std::shared_ptr<const PythonRegex> keep_dtype;
+
+  bool Excludes(absl::string_view name) const { return Matches(exclude, name); }
+  bool KeepsDType(absl::string_view name) const { return Matches(keep_dtype, name); }
+  DType OutputDType(const TensorSpec& native) const {
+    return dtype.has_value() && IsCastable(native.dtype) && !KeepsDType(native.name) ? *dtype : native.dtype;
   }
-  DType OutputDType(DType native) const { return dtype.has_value() && IsCastable(native) ? *dtype : native; }
+
+ private:
+  static bool Matches(const std::shared_ptr<const PythonRegex>& regex, absl::string_view name) {
+    return regex != nullptr && !regex->pattern().empty() && regex->Match(name);
+  }
 };
 
 // INVALID_ARGUMENT unless options.dtype is one that tensors are cast to.

@@ -1,6 +1,7 @@
 # `cmake --install`: the programs, the libraries with their headers and protos, and a package that find_package(refit) finds.
 #
-#   find_package(refit REQUIRED)                    refit::client and what it stands on; no LibTorch
+#   find_package(refit REQUIRED)                    refit::client and what it stands on; no LibTorch, no prometheus-cpp
+#   find_package(refit REQUIRED COMPONENTS server)  also refit::server
 #   find_package(refit REQUIRED COMPONENTS torch)   also the targets that face LibTorch
 include(CMakePackageConfigHelpers)
 

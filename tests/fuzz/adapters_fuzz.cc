@@ -101,7 +101,7 @@ void CheckStreaming(const TensorSpec& native, const PlannedOutput& output, FuzzI
 void CheckOutput(const TensorSpec& native, const PlannedOutput& output, const ConvertOptions& options) {
   FUZZ_CHECK(Validate(output.hf).ok()) << native.ToString() << output.hf.ToString();
   if (output.transform == Transform::kOnes) return;
-  FUZZ_CHECK(output.hf.dtype == options.OutputDType(native.dtype)) << output.hf.ToString();
+  FUZZ_CHECK(output.hf.dtype == options.OutputDType(native)) << output.hf.ToString();
   Shape shape = native.shape;
   if (output.transform == Transform::kTransposeLastTwo) {
     FUZZ_CHECK(shape.size() >= 2) << native.ToString();

@@ -148,6 +148,31 @@ TEST_F(CliService, CastAndExclusionAreVerifiedToo) {
   EXPECT_EQ(Run({"pull", "--verify-synthetic", "gemma4_tiny", "--synthetic-dtype", "F32", "--seed", "3"}).code, 6);
 }
 
+TEST_F(CliService, WhatKeepsItsDTypeIsVerifiedToo) {
+  const Arguments native = {"gemma4_tiny",
+                            "--synthetic-dtype",
+                            "F32",
+                            "--seed",
+                            "3",
+                            "--dtype",
+                            "BF16",
+                            "--keep-dtype-regex",
+                            ".*moe\\.gate\\.scale|.*norm.*"};
+  Arguments push = {"push", "--synthetic"};
+  push.insert(push.end(), native.begin(), native.end());
+  MustRun(push);
+  Arguments pull = {"pull", "--json", "--verify-synthetic"};
+  pull.insert(pull.end(), native.begin(), native.end());
+  const Outcome outcome = Run(pull);
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_TRUE(json::parse(outcome.out)["verified"]);
+  // Cast altogether, it would be another version.
+  EXPECT_EQ(
+      Run({"pull", "--verify-synthetic", "gemma4_tiny", "--synthetic-dtype", "F32", "--seed", "3", "--dtype", "BF16"})
+          .code,
+      6);
+}
+
 TEST_F(CliService, VerificationNamesTensorAndElementOfAWrongSeed) {
   PushTiny("1", "1");
   const std::string out = folder_.Path("out.safetensors");

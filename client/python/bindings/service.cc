@@ -176,14 +176,15 @@ class Service {
 
   std::unique_ptr<LocalPush> Open(const std::string& model, uint64_t version, const std::string& adapter,
                                   const std::optional<std::string>& dtype, const std::string& exclude_key_regex,
-                                  const std::string& publisher, bool hold_installs, uint64_t trainer_epoch,
-                                  bool allow_empty, const std::vector<TensorPart>& tensors) {
+                                  const std::string& keep_dtype_regex, const std::string& publisher, bool hold_installs,
+                                  uint64_t trainer_epoch, bool allow_empty, const std::vector<TensorPart>& tensors) {
     BuildOptions options;
     options.model = model;
     options.version = version;
     options.adapter = adapter;
     options.dtype = OptionalDType(dtype);
     options.exclude_key_regex = exclude_key_regex;
+    options.keep_dtype_regex = keep_dtype_regex;
     options.publisher = publisher;
     options.hold_installs = hold_installs;
     options.trainer_epoch = trainer_epoch;
@@ -229,8 +230,8 @@ void BindService(py::module_& module) {
       .def("metrics_address", &Service::metrics_address)
       .def("take_warnings", &Service::TakeWarnings)
       .def("open", &Service::Open, py::kw_only(), py::arg("model"), py::arg("version"), py::arg("adapter"),
-           py::arg("dtype"), py::arg("exclude_key_regex"), py::arg("publisher"), py::arg("hold_installs"),
-           py::arg("trainer_epoch"), py::arg("allow_empty"), py::arg("tensors"))
+           py::arg("dtype"), py::arg("exclude_key_regex"), py::arg("keep_dtype_regex") = "", py::arg("publisher"),
+           py::arg("hold_installs"), py::arg("trainer_epoch"), py::arg("allow_empty"), py::arg("tensors"))
       .def("shutdown", &Service::Shutdown, py::arg("grace"));
 }
 

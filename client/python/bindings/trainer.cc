@@ -139,14 +139,16 @@ std::unique_ptr<Push> Open(const std::shared_ptr<Publisher>& publisher, const Pu
 
 PublishOptions MakeOptions(const std::string& model, uint64_t version, const std::string& adapter,
                            const std::optional<std::string>& dtype, const std::string& exclude_key_regex,
-                           const std::string& publisher, uint32_t rank, uint32_t world, bool hold_installs,
-                           uint64_t trainer_epoch, bool allow_empty, double timeout) {
+                           const std::string& keep_dtype_regex, const std::string& publisher, uint32_t rank,
+                           uint32_t world, bool hold_installs, uint64_t trainer_epoch, bool allow_empty,
+                           double timeout) {
   PublishOptions options;
   options.model = model;
   options.version = version;
   options.adapter = adapter;
   options.dtype = OptionalDType(dtype);
   options.exclude_key_regex = exclude_key_regex;
+  options.keep_dtype_regex = keep_dtype_regex;
   options.publisher = publisher;
   options.rank = rank;
   options.world = world;
@@ -176,8 +178,9 @@ uint32_t AwaitWorkers(Publisher& publisher, const std::string& model, uint64_t v
 void BindTrainer(py::module_& module) {
   py::class_<PublishOptions>(module, "PublishOptions")
       .def(py::init(&MakeOptions), py::kw_only(), py::arg("model"), py::arg("version"), py::arg("adapter"),
-           py::arg("dtype"), py::arg("exclude_key_regex"), py::arg("publisher"), py::arg("rank"), py::arg("world"),
-           py::arg("hold_installs"), py::arg("trainer_epoch"), py::arg("allow_empty"), py::arg("timeout"));
+           py::arg("dtype"), py::arg("exclude_key_regex"), py::arg("keep_dtype_regex") = "", py::arg("publisher"),
+           py::arg("rank"), py::arg("world"), py::arg("hold_installs"), py::arg("trainer_epoch"),
+           py::arg("allow_empty"), py::arg("timeout"));
 
   py::class_<Push>(module, "Push")
       .def("summary", &Push::Summary)

@@ -79,6 +79,7 @@ class Publisher(Unpicklable):
         *,
         dtype: Any = None,
         exclude_key_regex: str = "",
+        keep_dtype_regex: str = "",
         declare: Optional[Tensors] = None,
         rank: Optional[int] = None,
         world: Optional[int] = None,
@@ -94,6 +95,8 @@ class Publisher(Unpicklable):
                 same trainer_epoch.
             dtype: what floating-point outputs are cast to, such as "bf16"; None: no cast.
             exclude_key_regex: Python ``re.match`` on native names; those that match are not published.
+            keep_dtype_regex: Python ``re.match`` on native names; what becomes of those that match is not cast to `dtype`,
+                such as r".*e_score_correction_bias". InvalidArgument if it matches none.
             declare: all native tensors by name, as tensors or (dtype, shape), to push them in parts later; None: the first
                 push brings all.
             rank, world: of trainer ranks that push the version together, each its parts. Default: torch.distributed's, if
@@ -116,6 +119,7 @@ class Publisher(Unpicklable):
             adapter=self._adapter,
             dtype=cast_name(dtype),
             exclude_key_regex=exclude_key_regex,
+            keep_dtype_regex=keep_dtype_regex,
             publisher=self._publisher,
             rank=rank,
             world=world,

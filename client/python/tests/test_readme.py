@@ -21,7 +21,8 @@ def blocks(text):
 
 
 def test_the_page_of_tensors():
-    (code,) = blocks((DOCUMENTS / "tensors.md").read_text(encoding="utf-8"))
+    code = "".join(blocks((DOCUMENTS / "tensors.md").read_text(encoding="utf-8")))
+    code += "print(*(f'{tensor.name} {tensor.dtype}' for tensor in refit.Subscriber(service.address).pull(2).tensors))"
     done = subprocess.run(
         [sys.executable, "-B", "-c", code], env=environment(), capture_output=True, text=True, timeout=60, check=False
     )
@@ -30,4 +31,5 @@ def test_the_page_of_tensors():
         "weight torch.bfloat16 (2, 4)",
         "bias torch.bfloat16 (2,)",
         "weight BF16 (2, 4) (2, 4) (0, 0) 16",
+        "gate.e_score_correction_bias F32 gate.weight BF16",
     ]

@@ -11,6 +11,7 @@
 #include <string>
 #include <thread>
 
+#include "absl/strings/match.h"
 #include "common/net/messages.h"
 #include "common/wire/digest.h"
 #include "refit/v1/push.grpc.pb.h"
@@ -58,6 +59,7 @@ class ScriptedPush final : public v1::PushService::Service {
     opened.mutable_summary()->set_version(open.version());
     opened.mutable_summary()->set_world(world.value_or(std::max(open.world(), 1u)));
     opened.set_max_chunk_bytes(max_chunk_bytes);
+    opened.set_keeps_dtypes(keeps_dtypes);
     opened.mutable_digest_only()->Assign(digest_only.begin(), digest_only.end());
     stream.Write(response);
   }
@@ -100,6 +102,7 @@ class ScriptedPush final : public v1::PushService::Service {
   Script script;
   uint64_t chunk_bytes = kChunkBytes;
   uint64_t max_chunk_bytes = kChunkBytes;
+  bool keeps_dtypes = false;
   std::optional<uint32_t> world;  // unset: as the trainer says
   std::vector<uint64_t> digest_only;
   std::vector<std::vector<uint32_t>> waiting;  // ranks, before each answer
@@ -204,6 +207,18 @@ TEST_F(PublisherTest, DeclaresWhatItWasTold) {
   EXPECT_EQ(service_.declared[0].tensor().dtype(), v1::DTYPE_BF16);
   EXPECT_EQ(service_.declared[0].tensor().shape(0), 100);
   for (const v1::DeclaredTensor& declared : service_.declared) EXPECT_FALSE(declared.has_box());
+}
+
+TEST_F(PublisherTest, AServiceThatWouldCastWhatIsToBeKeptIsRefused) {
+  PublishOptions options{.version = 9, .dtype = DType::kBF16};
+  options.keep_dtype_regex = ".*bias";
+  const absl::Status refused = Open(options).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+  EXPECT_TRUE(absl::StrContains(refused.message(), "older than keep_dtype_regex")) << refused;
+  service_.keeps_dtypes = true;
+  options.version = 10;
+  ASSERT_TRUE(Open(options).ok());
+  EXPECT_EQ(service_.open.keep_dtype_regex(), ".*bias");
 }
 
 TEST_F(PublisherTest, LongDeclarationsComeInParts) {
