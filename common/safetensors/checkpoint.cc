@@ -22,9 +22,8 @@ constexpr absl::string_view kDcpPrefix = "shard-";
 constexpr absl::string_view kDcpWayOut =
     "one rank's shards as torch.distributed.checkpoint saves them (DCP_SHARDING_INFO), which do not tell how large the "
     "tensors are; make whole tensors of all ranks' files first, with "
-    "torch.distributed.checkpoint.consolidate_hf_safetensors.consolidate_safetensors_files or the consolidate.sh "
-    "beside "
-    "NeMo Automodel's checkpoints";
+    "consolidate_safetensors_files of torch.distributed.checkpoint._consolidate_hf_safetensors, or the consolidate.sh "
+    "beside NeMo Automodel's checkpoints";
 
 // The tensors of each file, by file name.
 using FileMap = std::map<std::string, std::set<std::string>>;
