@@ -558,7 +558,7 @@ TEST(Starting, RefusesBadOptions) {
   EXPECT_THAT(start([](auto& o) { o.listen = "0.0.0.0:0"; }),
               StatusIs(StatusCode::kInvalidArgument, HasSubstr("plain text")));
   EXPECT_THAT(start([](auto& o) { o.store.chunk_bytes = 100; }),
-              StatusIs(StatusCode::kInvalidArgument, HasSubstr("chunk size")));
+              StatusIs(StatusCode::kInvalidArgument, HasSubstr("chunk-bytes must be a multiple of 64")));
   EXPECT_THAT(start([](auto& o) { o.store.chunk_bytes = 4 << 20; }), StatusIs(StatusCode::kInvalidArgument));
   EXPECT_THAT(start([](auto& o) { o.limits.max_message_bytes = 1; }), StatusIs(StatusCode::kInvalidArgument));
   EXPECT_THAT(start([](auto& o) { o.listen = "127.0.0.1:notaport"; }),
