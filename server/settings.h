@@ -38,8 +38,8 @@ struct LogOptions {
 // Of `options` and `log`, which must outlive them; in the order in which people should read them.
 std::vector<Setting> SettingsOf(ServerOptions& options, LogOptions& log);
 
-// `message` with arguments in the place of flags, for who gave arguments: "allow_plaintext=True", "shared_memory=False",
-// "retain=0", and "memory=" where the message gives no number.
+// `message` with arguments in the place of flags, for who gave arguments: "allow_plaintext=True",
+// "shared_memory=False", "retain=0", and "memory=" where the message gives no number.
 std::string WithArgumentNames(absl::string_view message);
 
 // How to have more of `argument`, for messages: "raise it with refit-server --rank-timeout, or

@@ -55,8 +55,8 @@ class SafetensorsFile {
 class Checkpoint {
  public:
   // Errors as SafetensorsFile::Open; INVALID_ARGUMENT also for an index that is no JSON, names files outside of its
-  // folder, or disagrees with the files, and for a rank's shards as torch.distributed.checkpoint saves them: they do not
-  // tell what they are parts of.
+  // folder, or disagrees with the files, and for a rank's shards as torch.distributed.checkpoint saves them: they do
+  // not tell what they are parts of.
   static absl::StatusOr<std::shared_ptr<const Checkpoint>> Open(const std::string& path);
 
   // File by file in order of file names, in file order within each.
