@@ -33,10 +33,6 @@ class Contents:
         """A version has been accepted."""
         return bool(self._known)
 
-    def covers(self, version: PulledVersion) -> bool:
-        """All that is in the version is known: it needs no closer look."""
-        return self.is_known and _kinds(version).keys() <= self._known.keys()
-
     def check(self, version: PulledVersion) -> None:
         """Compares a version with those that were accepted. Anything goes before the first.
 

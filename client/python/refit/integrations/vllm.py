@@ -96,8 +96,6 @@ class RefitWorkerExtension:
                 raise
             _log.warning("refit: the update failed, as the last rank tells: %s", error)
             return None
-        if vllm_ranks.is_last():
-            _log.info("refit: %s", installed)
         self._refit_empty_caches()
         return installed.version
 

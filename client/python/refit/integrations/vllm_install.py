@@ -162,7 +162,10 @@ class Installer:
             again = partial(pull_again, version.number, version.info.trainer_epoch)
             self._in_use = ([] if is_whole else self._in_use) + [_Source(f"version {version.number}", again)]
             self._torn.mend()
-            return clock.installed(version)
+            installed = clock.installed(version)
+        if vllm_ranks.is_last():
+            _log.info("refit: %s", installed)
+        return installed
 
     def _new_reload(self) -> Reload:
         return Reload(self._model, self._model_config, self._device)

@@ -182,11 +182,9 @@ class RefitWeightTransferEngine(WeightTransferEngine[RefitInitInfo, RefitUpdateI
         deadline = self._deadline if update_info.deadline is None else update_info.deadline
         take = self._ahead.take(update_info.version, update_info.trainer_epoch, deadline)
         self._has_voted = True
-        installed = self._installer().install(
+        self._installer().install(
             take, self._ahead.pull, deadline=deadline, allow_partial=self._allow_partial, load=load_weights
         )
-        if vllm_ranks.is_last():
-            _log.info("refit: %s", installed)
 
     def finish_weight_update(self) -> None:
         """Nothing: an update is whole when it returns."""
