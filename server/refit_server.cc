@@ -18,8 +18,8 @@
 #include "common/limits/host_limits.h"
 #include "common/net/address.h"
 #include "common/net/channel.h"
-#include "common/net/clock_steps.h"
 #include "common/net/credentials.h"
+#include "common/net/grpc_wakeups.h"
 #include "common/net/listening_sockets.h"
 #include "common/net/status.h"
 #include "common/net/steady_deadline.h"
@@ -132,7 +132,7 @@ struct RefitServer::Impl {
         inspect(state) {}
 
   const ServerCredentials credentials;
-  const std::shared_ptr<ClockSteps> clock_steps = ClockSteps::Watch();
+  const std::shared_ptr<GrpcWakeups> wakeups = GrpcWakeups::Watch();
   ServerState state;
   PushService push;
   PullService pull;

@@ -12,7 +12,7 @@
 #include "absl/synchronization/mutex.h"
 #include "common/net/address.h"
 #include "common/net/byte_buffer.h"
-#include "common/net/clock_steps.h"
+#include "common/net/grpc_wakeups.h"
 #include "common/net/raw_reader.h"
 #include "common/net/status.h"
 #include "common/net/steady_deadline.h"
@@ -113,7 +113,7 @@ absl::Status AwaitConnected(const std::shared_ptr<grpc::Channel>& channel, const
 // As long as anyone has the channel.
 struct SecuredChannel {
   std::shared_ptr<const void> files;  // let go of last
-  std::shared_ptr<ClockSteps> clock_steps;
+  std::shared_ptr<GrpcWakeups> wakeups;
   std::shared_ptr<grpc::Channel> channel;
 };
 
@@ -136,9 +136,9 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const ChannelOptions& opt
   if (!credentials.ok()) return credentials.status();
   const std::shared_ptr<SecuredChannel> secured = MakeOwnedByProcess<SecuredChannel>();
   secured->files = std::move(credentials->files);
-  secured->clock_steps = ClockSteps::Watch();
+  secured->wakeups = GrpcWakeups::Watch();
   secured->channel = grpc::CreateCustomChannel(options.address, credentials->channel, ClientArguments(options));
-  secured->clock_steps->Add(secured->channel);
+  secured->wakeups->Add(secured->channel);
   if (absl::Status status = AwaitConnected(secured->channel, options); !status.ok()) return status;
   return std::shared_ptr<grpc::Channel>(secured, secured->channel.get());
 }

@@ -39,6 +39,12 @@ constexpr seconds kSlack{8};
 
 double Seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
 
+size_t Count(const std::string& log, const std::string& word) {
+  size_t count = 0;
+  for (size_t at = log.find(word); at != std::string::npos; at = log.find(word, at + 1)) ++count;
+  return count;
+}
+
 class ClockTest : public ::testing::TestWithParam<int64_t> {
  protected:
   void SetUp() override {
@@ -179,12 +185,7 @@ TEST_P(ClockTest, ClientsGoOn) {
       Subprocess::Start("fault-peer", {"worker", service_->address(), folder.Path("w"), "w", "wire"}, stepping);
   const auto trainer =
       Subprocess::Start("fault-peer", {"trainer", service_->address(), folder.Path("t"), "1", "1"}, stepping);
-  const auto installs = [&] {
-    const std::string log = ReadFile(folder.Path("w"));
-    size_t count = 0;
-    for (size_t at = log.find("install"); at != std::string::npos; at = log.find("install", at + 1)) ++count;
-    return count;
-  };
+  const auto installs = [&] { return Count(ReadFile(folder.Path("w")), "install"); };
   ASSERT_TRUE(Eventually([&] { return installs() > 2; }));
   const auto await =
       Subprocess::Start("refit", {"await", "999999", "--timeout", "2", "-s", service_->address()}, stepping);
@@ -220,6 +221,34 @@ TEST_P(ClockTest, ClientsGoOn) {
   service_->process().Signal(SIGCONT);
   before = installs();
   EXPECT_TRUE(Eventually([&] { return installs() > before; }, kSlack + kSlack));
+}
+
+// A clock that was wrong for a moment, while somebody went to sleep by it: no look at it from time to time sees that.
+TEST(MomentaryStep, HoldsNobodyUp) {
+  if (kSanitized) GTEST_SKIP() << "a sanitizer's own library must be loaded first, and checks these calls";
+  WallClockSteps clock;
+  auto service = std::make_unique<ServiceProcess>(std::vector<std::string>{"--memory", "256MiB"});
+  TemporaryFolder folder;
+  const Subprocess::Surroundings stepping{.by = clock.Starter()};
+  const auto worker =
+      Subprocess::Start("fault-peer", {"worker", service->address(), folder.Path("w"), "w", "wire"}, stepping);
+  const auto trainer =
+      Subprocess::Start("fault-peer", {"trainer", service->address(), folder.Path("t"), "1", "1"}, stepping);
+  const auto installed = [&] { return Count(ReadFile(folder.Path("w")), "install"); };
+  ASSERT_TRUE(Eventually([&] { return installed() > 2; }));
+  const int port = service->port();
+  service->Kill();
+  const Clock::time_point end = Clock::now() + seconds(4);
+  while (Clock::now() < end) {
+    clock.Set(86'400);
+    std::this_thread::sleep_for(milliseconds(30));
+    clock.Set(0);
+    std::this_thread::sleep_for(milliseconds(50));
+  }
+  service = std::make_unique<ServiceProcess>(std::vector<std::string>{"--memory", "256MiB"}, port);
+  ASSERT_EQ(service->port(), port) << service->Err();
+  const size_t before = installed();
+  EXPECT_TRUE(Eventually([&] { return installed() > before; }, kSlack + kSlack)) << worker->Err();
 }
 
 INSTANTIATE_TEST_SUITE_P(Steps, ClockTest, ::testing::ValuesIn(kSteps), [](const auto& step) {

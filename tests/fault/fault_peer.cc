@@ -122,6 +122,7 @@ int RunWorker(const std::string& address, const std::string& log_path, const std
   WorkerOptions options;
   options.pull.worker = name;
   options.pull.resume_within = std::chrono::seconds(10);
+  options.pull.idle_timeout = std::chrono::seconds(5);  // a flipped bit can lose a message without a trace
   options.first_pause = milliseconds(20);
   options.longest_pause = milliseconds(500);
   options.on_error = [](const absl::Status& status) { std::fprintf(stderr, "%s\n", status.ToString().c_str()); };

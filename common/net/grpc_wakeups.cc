@@ -1,12 +1,7 @@
-#include "common/net/clock_steps.h"
+#include "common/net/grpc_wakeups.h"
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
-#include <cstdint>
-#include <limits>
-
-#include "common/net/wall_clock.h"
 
 // gRPC's own, of which no public header knows: has the thread of its timers look at them. Absent from later releases.
 extern void grpc_kick_poller() __attribute__((weak));
@@ -19,36 +14,21 @@ using std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kInterval{250};
 // A channel's attempt to connect gets so long: what resets its backoff begins the attempt anew.
 constexpr std::chrono::seconds kAttempt{3};
-// NTP's slewing moves the clock by half a thousandth; what is less than this is no step.
-constexpr std::chrono::milliseconds kStep{20};
-
-int64_t WallAheadOfSteady() {
-  return UnixNanos() - std::chrono::nanoseconds(steady_clock::now().time_since_epoch()).count();
-}
-
-// The most that it was in this process, which gRPC's threads outlive every channel in. Nanoseconds.
-std::atomic<int64_t> most_ahead{std::numeric_limits<int64_t>::min()};
-
-bool IsBehind() {
-  const int64_t ahead = WallAheadOfSteady();
-  most_ahead = std::max(most_ahead.load(), ahead);
-  return std::chrono::nanoseconds(most_ahead - ahead) >= kStep;
-}
 
 }  // namespace
 
-std::shared_ptr<ClockSteps> ClockSteps::Watch() {
+std::shared_ptr<GrpcWakeups> GrpcWakeups::Watch() {
   static std::mutex mutex;
-  static std::weak_ptr<ClockSteps> running;
+  static std::weak_ptr<GrpcWakeups> running;
   const std::lock_guard lock(mutex);
-  std::shared_ptr<ClockSteps> steps = running.lock();
-  if (steps == nullptr) running = steps = std::make_shared<ClockSteps>();
-  return steps;
+  std::shared_ptr<GrpcWakeups> wakeups = running.lock();
+  if (wakeups == nullptr) running = wakeups = std::make_shared<GrpcWakeups>();
+  return wakeups;
 }
 
-ClockSteps::ClockSteps() : thread_([this] { Run(); }) {}
+GrpcWakeups::GrpcWakeups() : thread_([this] { Run(); }) {}
 
-ClockSteps::~ClockSteps() {
+GrpcWakeups::~GrpcWakeups() {
   {
     const std::lock_guard lock(mutex_);
     ended_ = true;
@@ -57,22 +37,21 @@ ClockSteps::~ClockSteps() {
   thread_.join();
 }
 
-void ClockSteps::Add(const std::shared_ptr<grpc::Channel>& channel) {
+void GrpcWakeups::Add(const std::shared_ptr<grpc::Channel>& channel) {
   const std::lock_guard lock(mutex_);
   channels_.erase(std::remove_if(channels_.begin(), channels_.end(), [](const auto& one) { return one.expired(); }),
                   channels_.end());
   channels_.push_back(channel);
 }
 
-void ClockSteps::Run() {
-  (void)IsBehind();
+void GrpcWakeups::Run() {
   const auto ended = [this] {
     std::unique_lock lock(mutex_);
     return ending_.wait_for(lock, kInterval, [this] { return ended_; });
   };
   steady_clock::time_point next_attempt;
   while (!ended()) {
-    if (IsBehind() && grpc_kick_poller != nullptr) grpc_kick_poller();
+    if (grpc_kick_poller != nullptr) grpc_kick_poller();
     if (steady_clock::now() < next_attempt) continue;
     next_attempt = steady_clock::now() + kAttempt;
     for (const std::shared_ptr<grpc::Channel>& channel : Living()) {
@@ -82,7 +61,7 @@ void ClockSteps::Run() {
   }
 }
 
-std::vector<std::shared_ptr<grpc::Channel>> ClockSteps::Living() {
+std::vector<std::shared_ptr<grpc::Channel>> GrpcWakeups::Living() {
   const std::lock_guard lock(mutex_);
   std::vector<std::shared_ptr<grpc::Channel>> living;
   for (const std::weak_ptr<grpc::Channel>& one : channels_) {

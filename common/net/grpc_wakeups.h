@@ -1,4 +1,4 @@
-// What keeps gRPC from connecting again in time, undone: steps of the wall clock, and names that were not found.
+// Has gRPC act in time, whatever keeps it from that: steps of the wall clock, and names that were not found.
 #pragma once
 
 #include <grpcpp/channel.h>
@@ -13,18 +13,19 @@ namespace refit {
 
 // gRPC 1.51 counts by a steady clock, but its timers' threads sleep until a time of day (Abseil's waits know no other):
 // once the clock is set back by an hour, keepalive, deadlines and alarms come an hour late, and lost connections are
-// made again after an hour. Notices that within a fraction of a second and has the timers looked at.
+// made again after an hour. Has the timers looked at four times a second, whatever the clock says: one that was wrong
+// for a moment, while a thread went to sleep by it, would be missed.
 // A name that was not found (a service without a pod, in Kubernetes) is looked up again by gRPC after up to two
 // minutes. So channels that cannot connect try again every 3 s, whatever gRPC waits for. Thread-safe.
-class ClockSteps {
+class GrpcWakeups {
  public:
   // The process's one, for as long as somebody holds it. gRPC has been started.
-  static std::shared_ptr<ClockSteps> Watch();
+  static std::shared_ptr<GrpcWakeups> Watch();
 
-  ClockSteps();
-  ~ClockSteps();
-  ClockSteps(const ClockSteps&) = delete;
-  ClockSteps& operator=(const ClockSteps&) = delete;
+  GrpcWakeups();
+  ~GrpcWakeups();
+  GrpcWakeups(const GrpcWakeups&) = delete;
+  GrpcWakeups& operator=(const GrpcWakeups&) = delete;
 
   // Sees to it that this one connects again, for as long as it lives.
   void Add(const std::shared_ptr<grpc::Channel>& channel);
