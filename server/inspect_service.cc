@@ -85,6 +85,7 @@ absl::Status FillTensor(ServerState& state, const v1::DescribeTensorRequest& req
   const TensorSpec& spec = (*version)->spec(*tensor);
   FillEntry(**version, {*tensor, WholeBox(spec.shape)}, state.parts, *response.mutable_entry());
   *response.mutable_version() = (*version)->Summary();
+  if (!IsNumber(spec.dtype)) return absl::OkStatus();
   const auto elements = static_cast<int64_t>(spec.ByteSize() / ElementSize(spec.dtype));
   const uint32_t asked = request.preview_elements() == 0 ? kDefaultPreview : request.preview_elements();
   const int64_t shown = std::min<int64_t>(elements, std::min(asked, kMaxPreview));

@@ -122,8 +122,9 @@ void PrintTensor(const v1::DescribeTensorResponse& response) {
   facts.Add("shape", ShapeText(entry.tensor()));
   facts.Add("bytes", absl::StrCat(FormatBytes(entry.bytes()), " (", entry.bytes(), ")"));
   facts.Add("digest", DigestText(entry));
-  facts.Add("first", absl::StrJoin(response.preview(), "  ",
-                                   [](std::string* out, double value) { out->append(FormatNumber(value)); }));
+  if (response.preview_size() > 0)
+    facts.Add("first", absl::StrJoin(response.preview(), "  ",
+                                     [](std::string* out, double value) { out->append(FormatNumber(value)); }));
   if (response.has_statistics()) {
     const v1::TensorStatistics& statistics = response.statistics();
     const auto number = [](bool present, double value) { return present ? FormatNumber(value) : std::string("-"); };

@@ -83,7 +83,13 @@ Role RoleOf(absl::string_view name) {
   return Role::kOther;
 }
 
+// Whether it can be transposed.
 absl::Status CheckHasMatrices(const TensorSpec& native) {
+  if (PackedBits(native.dtype) != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "expert tensor ", Printable(native.name), " is ", Name(native.dtype),
+        ": packed values cannot be transposed; expected one value an element (the adapter \"identity\" passes it)"));
+  }
   if (native.shape.size() >= 2) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("expert tensor ", Printable(native.name), " has shape ",
                                                  ToString(native.shape), ", expected at least 2 dimensions"));

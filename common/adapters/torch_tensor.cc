@@ -2,16 +2,14 @@
 
 #include <ATen/Functions.h>
 #include <c10/core/GradMode.h>
+#include <torch/version.h>
 
 #include <cstdint>
 #include <cstring>
 #include <vector>
 
-#if __has_include(<c10/util/Float8_e4m3fn.h>) && __has_include(<c10/util/Float8_e5m2.h>)
-#define REFIT_TORCH_HAS_FLOAT8 1
-#else
-#define REFIT_TORCH_HAS_FLOAT8 0
-#endif
+// 203: LibTorch 2.3.
+#define REFIT_TORCH_VERSION (TORCH_VERSION_MAJOR * 100 + TORCH_VERSION_MINOR)
 
 #include "absl/strings/str_cat.h"
 #include "common/adapters/native_range_writer.h"
@@ -34,9 +32,21 @@ constexpr TypePair kTypes[] = {
     {DType::kF32, at::kFloat},
     {DType::kF16, at::kHalf},
     {DType::kBF16, at::kBFloat16},
-#if REFIT_TORCH_HAS_FLOAT8
+    {DType::kC64, at::kComplexFloat},
+#if REFIT_TORCH_VERSION >= 201
     {DType::kF8E4M3, at::ScalarType::Float8_e4m3fn},
     {DType::kF8E5M2, at::ScalarType::Float8_e5m2},
+#endif
+#if REFIT_TORCH_VERSION >= 203
+    {DType::kF8E4M3Fnuz, at::ScalarType::Float8_e4m3fnuz},
+    {DType::kF8E5M2Fnuz, at::ScalarType::Float8_e5m2fnuz},
+    {DType::kU16, at::ScalarType::UInt16},
+    {DType::kU32, at::ScalarType::UInt32},
+    {DType::kU64, at::ScalarType::UInt64},
+#endif
+#if REFIT_TORCH_VERSION >= 208
+    {DType::kF8E8M0, at::ScalarType::Float8_e8m0fnu},
+    {DType::kF4Packed, at::ScalarType::Float4_e2m1fn_x2},
 #endif
     {DType::kI64, at::kLong},
     {DType::kI32, at::kInt},
@@ -70,6 +80,7 @@ at::Tensor Empty(DType dtype, c10::IntArrayRef shape) {
 at::Tensor ContiguousOnHost(const at::Tensor& tensor, DType dtype) {
   const at::NoGradGuard no_grad;
   if (tensor.is_neg()) return ContiguousOnHost(tensor.detach().resolve_neg(), dtype);
+  if (tensor.is_conj()) return ContiguousOnHost(tensor.detach().resolve_conj(), dtype);
   if (tensor.is_contiguous() && tensor.device().is_cpu()) return tensor;
   return tensor.detach().view(BitsType(dtype)).contiguous().cpu().view(tensor.scalar_type());
 }
@@ -81,6 +92,10 @@ absl::Status CheckConversion(const TypedTensor& tensor, DType to, size_t least_r
   if (spec->shape.size() < least_rank) {
     return absl::InvalidArgumentError(
         absl::StrCat("a tensor of shape ", ToString(spec->shape), " has no last two dimensions to swap"));
+  }
+  if (least_rank > 0 && PackedBits(spec->dtype) != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(Name(spec->dtype), ": packed values cannot be transposed; expected one value an element"));
   }
   if (!CanConvert(spec->dtype, to)) {
     return absl::InvalidArgumentError(absl::StrCat("cannot cast ", Name(spec->dtype), " to ", Name(to)));
@@ -138,7 +153,7 @@ std::optional<at::ScalarType> ScalarTypeOf(DType dtype) {
   return std::nullopt;
 }
 
-at::ScalarType StorageTypeOf(DType dtype) { return ScalarTypeOf(dtype).value_or(at::kByte); }
+at::ScalarType StorageTypeOf(DType dtype) { return ScalarTypeOf(dtype).value_or(BitsType(dtype)); }
 
 absl::Status CheckMemory(const at::Tensor& tensor) {
   const absl::Status status = CatchTorchErrors("its memory", [&] { return CheckStorage(tensor); });
@@ -189,7 +204,7 @@ absl::StatusOr<TypedTensor> TensorOnBytes(const TensorSpec& spec, absl::Span<con
 absl::StatusOr<absl::Span<const std::byte>> BytesOf(const TypedTensor& tensor) {
   return CatchTorchErrors("bytes of a tensor", [&]() -> absl::StatusOr<absl::Span<const std::byte>> {
     if (!tensor.data.defined() || !tensor.data.device().is_cpu() || !tensor.data.is_contiguous() ||
-        tensor.data.is_neg()) {
+        tensor.data.is_neg() || tensor.data.is_conj()) {
       return absl::InvalidArgumentError("expected a contiguous tensor in host memory");
     }
     if (absl::Status status = CheckMemory(tensor.data); !status.ok()) return status;

@@ -18,17 +18,18 @@
 
 namespace refit {
 
-// What stands for an at::ScalarType. Unset for types that no weights have here: complex, quantised.
+// What stands for an at::ScalarType. Unset for types that no weights have here: quantised, complex but for C64.
 std::optional<DType> DTypeOf(at::ScalarType type);
 
-// Unset where the LibTorch at hand does not know the type (F8 before 2.1).
+// Unset where the LibTorch at hand does not know the type (F8 before 2.1, unsigned integers before 2.3).
 std::optional<at::ScalarType> ScalarTypeOf(DType dtype);
 
-// The type of an at::Tensor that holds such elements: ScalarTypeOf, or kByte in its place.
+// The type of an at::Tensor that holds such elements: ScalarTypeOf, or the integer type of the same size in its
+// place (kByte, kShort, kInt, kLong).
 at::ScalarType StorageTypeOf(DType dtype);
 
-// A tensor, and what its elements are even where LibTorch does not know their type: then `data` is kByte of the same
-// shape. Copies share memory.
+// A tensor, and what its elements are even where LibTorch does not know their type: then `data` is of
+// StorageTypeOf. Copies share memory.
 struct TypedTensor {
   TypedTensor() = default;
   TypedTensor(at::Tensor tensor) : data(std::move(tensor)), dtype(DTypeOf(data.scalar_type())) {}  // NOLINT: implicit
@@ -52,8 +53,8 @@ absl::Status CheckMemory(const at::Tensor& tensor);
 absl::StatusOr<TypedTensor> TensorOnBytes(const TensorSpec& spec, absl::Span<const std::byte> bytes,
                                           std::shared_ptr<const void> owner);
 
-// The elements of a contiguous tensor in host memory (not a view of negated ones); INVALID_ARGUMENT for any other.
-// Valid while the tensor lives.
+// The elements of a contiguous tensor in host memory (not a view of negated or conjugated ones); INVALID_ARGUMENT for
+// any other. Valid while the tensor lives.
 absl::StatusOr<absl::Span<const std::byte>> BytesOf(const TypedTensor& tensor);
 
 // The same tensor if it is contiguous and in host memory already; otherwise a copy that is.
@@ -64,7 +65,7 @@ absl::StatusOr<TypedTensor> OnHost(const TypedTensor& tensor);
 absl::StatusOr<TypedTensor> CastTo(const TypedTensor& tensor, DType to);
 
 // The last two dimensions swapped, contiguous, and cast in the same pass. INVALID_ARGUMENT below rank 2 and unless
-// CanConvert. On the tensor's device.
+// CanTranspose. On the tensor's device.
 absl::StatusOr<TypedTensor> TransposeLastTwo(const TypedTensor& tensor, DType to);
 
 // All ones, in host memory.

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/safetensors/file_type.h"
 #include "common/safetensors/posix_file.h"
 #include "common/safetensors/safetensors.h"
 #include "common/safetensors/strict_json.h"
@@ -55,7 +56,10 @@ class HeaderReader final : public StrictJsonReader {
 
   bool string(string_t& value) override {
     if (place_ == Place::kMetadata) return AddMetadata(value);
-    if (place_ == Place::kTensor && field_ == &dtype_) return SetDType(value);
+    if (place_ == Place::kTensor && field_ == &dtype_) {
+      type_.dtype = value;
+      return true;
+    }
     return StrictJsonReader::string(value);
   }
 
@@ -102,6 +106,7 @@ class HeaderReader final : public StrictJsonReader {
     if (in_metadata_ && std::exchange(metadata_seen_, true)) return Fail("has __metadata__ twice");
     entry_ = {};
     entry_.spec.name = key;
+    type_ = {};
     shape_numbers_.clear();
     offset_numbers_.clear();
     for (Field* field : {&dtype_, &shape_, &offsets_}) field->seen = false;
@@ -125,16 +130,6 @@ class HeaderReader final : public StrictJsonReader {
            Fail(absl::StrCat("has the __metadata__ key ", Quoted(metadata_key_), " twice"));
   }
 
-  bool SetDType(const std::string& name) {
-    const absl::StatusOr<DType> dtype = ParseDType(name);
-    if (!dtype.ok()) return FailTensor(dtype.status().message());
-    if (Name(*dtype) != name) {
-      return FailTensor(absl::StrCat("unknown dtype ", Quoted(name), "; expected ", Name(*dtype)));
-    }
-    entry_.spec.dtype = *dtype;
-    return true;
-  }
-
   bool AddTensor() {
     for (const Field* field : {&dtype_, &shape_, &offsets_}) {
       if (!field->seen) return FailTensor(absl::StrCat(field->name, " is missing"));
@@ -143,8 +138,9 @@ class HeaderReader final : public StrictJsonReader {
       if (size > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
         return FailTensor(absl::StrCat("shape: expected sizes of at most 2^63-1, got ", size));
       }
-      entry_.spec.shape.push_back(static_cast<int64_t>(size));
+      type_.shape.push_back(static_cast<int64_t>(size));
     }
+    if (absl::Status status = FromFileType(type_, entry_.spec); !status.ok()) return FailTensor(status.message());
     if (absl::Status status = Validate(entry_.spec); !status.ok()) return Fail(status.message());
     return SetOffsets() && (entries.push_back(std::move(entry_)), true);
   }
@@ -193,6 +189,7 @@ class HeaderReader final : public StrictJsonReader {
   bool metadata_seen_ = false;
   std::string metadata_key_;
   Entry entry_;
+  FileType type_;
   std::vector<uint64_t> shape_numbers_;
   std::vector<uint64_t> offset_numbers_;
   Field dtype_{"dtype", "a string", 0, nullptr};

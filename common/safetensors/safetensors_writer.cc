@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/safetensors/file_type.h"
 #include "common/safetensors/output_file.h"
 #include "common/safetensors/safetensors.h"
 
@@ -20,9 +21,9 @@ constexpr size_t kHeaderAlignment = 8;
 // Throws if `text` is no valid UTF-8.
 std::string JsonString(absl::string_view text) { return nlohmann::json(std::string(text)).dump(); }
 
-std::string JsonTensor(const TensorSpec& spec, uint64_t begin) {
-  return absl::StrCat(JsonString(spec.name), ":{\"dtype\":\"", Name(spec.dtype), "\",\"shape\":[",
-                      absl::StrJoin(spec.shape, ","), "],\"data_offsets\":[", begin, ",", begin + spec.ByteSize(),
+std::string JsonTensor(const TensorSpec& spec, const FileType& type, uint64_t begin) {
+  return absl::StrCat(JsonString(spec.name), ":{\"dtype\":\"", type.dtype, "\",\"shape\":[",
+                      absl::StrJoin(type.shape, ","), "],\"data_offsets\":[", begin, ",", begin + spec.ByteSize(),
                       "]}");
 }
 
@@ -33,12 +34,22 @@ std::string JsonMetadata(const std::map<std::string, std::string>& metadata) {
   return absl::StrCat("\"__metadata__\":{", absl::StrJoin(metadata, ",", append_pair), "}");
 }
 
+absl::StatusOr<std::vector<FileType>> ToFileTypes(const std::vector<TensorSpec>& tensors) {
+  std::vector<FileType> types;
+  for (const TensorSpec& spec : tensors) {
+    absl::StatusOr<FileType> type = ToFileType(spec);
+    if (!type.ok()) return type.status();
+    types.push_back(*std::move(type));
+  }
+  return types;
+}
+
 // Length and JSON, padded with spaces so that the data is aligned.
-std::string Header(const std::vector<TensorSpec>& tensors, const std::vector<uint64_t>& places,
-                   const std::map<std::string, std::string>& metadata) {
+std::string Header(const std::vector<TensorSpec>& tensors, const std::vector<FileType>& types,
+                   const std::vector<uint64_t>& places, const std::map<std::string, std::string>& metadata) {
   std::vector<std::string> members;
   if (!metadata.empty()) members.push_back(JsonMetadata(metadata));
-  for (size_t i = 0; i < tensors.size(); ++i) members.push_back(JsonTensor(tensors[i], places[i]));
+  for (size_t i = 0; i < tensors.size(); ++i) members.push_back(JsonTensor(tensors[i], types[i], places[i]));
   std::string json = absl::StrCat("{", absl::StrJoin(members, ","), "}");
   json.resize((json.size() + kHeaderAlignment - 1) / kHeaderAlignment * kHeaderAlignment, ' ');
   std::string header(kLengthBytes, '\0');
@@ -112,8 +123,10 @@ absl::StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(
     return absl::InvalidArgumentError(absl::StrCat("cannot write ", Printable(path), ": ", why));
   };
   if (absl::Status status = Check(tensors); !status.ok()) return refuse(status.message());
+  const absl::StatusOr<std::vector<FileType>> types = ToFileTypes(tensors);
+  if (!types.ok()) return refuse(types.status().message());
   std::vector<uint64_t> positions = Places(tensors, layout);
-  const std::string header = Header(tensors, positions, metadata);
+  const std::string header = Header(tensors, *types, positions, metadata);
   if (header.size() > SafetensorsFile::kMaxHeaderBytes) {
     return refuse(absl::StrCat("its header would have ", header.size(), " bytes; at most ",
                                SafetensorsFile::kMaxHeaderBytes, " are accepted"));

@@ -61,6 +61,23 @@ inline double DecodeF8E4M3(uint8_t bits) {
   return sign * (exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10));
 }
 
+// Exponents alone: powers of two from 2^-127 on.
+inline double DecodeF8E8M0(uint8_t bits) {
+  return bits == 0xFF ? std::numeric_limits<double>::quiet_NaN() : std::ldexp(1.0, bits - 127);
+}
+
+// The "fnuz" variants, with one more of exponent bias, no infinities, and NaN in the place of -0 alone.
+inline double DecodeF8Fnuz(uint8_t bits, int mantissa_bits, int bias) {
+  if (bits == 0x80) return std::numeric_limits<double>::quiet_NaN();
+  const int exponent = (bits & 0x7F) >> mantissa_bits;
+  const int mantissa = bits & ((1 << mantissa_bits) - 1);
+  const double value = exponent == 0 ? std::ldexp(mantissa, 1 - bias - mantissa_bits)
+                                     : std::ldexp((1 << mantissa_bits) + mantissa, exponent - bias - mantissa_bits);
+  return bits & 0x80 ? -value : value;
+}
+inline double DecodeF8E4M3Fnuz(uint8_t bits) { return DecodeF8Fnuz(bits, 3, 8); }
+inline double DecodeF8E5M2Fnuz(uint8_t bits) { return DecodeF8Fnuz(bits, 2, 16); }
+
 // The upper half of an F16.
 inline double DecodeF8E5M2(uint8_t bits) { return DecodeF16(static_cast<uint16_t>(bits << 8)); }
 

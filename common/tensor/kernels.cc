@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <cstring>
+#include <limits>
 
 #include "common/tensor/float_bits.h"
 
@@ -30,12 +31,21 @@ uint64_t OneBits(DType dtype) {
       return 0x38;
     case DType::kF8E5M2:
       return 0x3C;
+    case DType::kF8E8M0:
+      return 0x7F;
+    case DType::kF8E4M3Fnuz:
+    case DType::kF8E5M2Fnuz:
+      return 0x40;
+    case DType::kC64:
+      return std::bit_cast<uint32_t>(1.0F);
     default:
       return 1;
   }
 }
 
 }  // namespace
+
+bool CanTranspose(DType from, DType to) { return CanConvert(from, to) && PackedBits(from) == 0; }
 
 bool CanConvert(DType from, DType to) { return from == to || (IsCastable(from) && IsCastable(to)); }
 
@@ -72,8 +82,25 @@ double ElementAsDouble(DType dtype, const std::byte* src, int64_t index) {
       return Load<uint8_t>(element);
     case DType::kBool:
       return Load<uint8_t>(element) != 0 ? 1 : 0;
+    case DType::kU16:
+      return Load<uint16_t>(element);
+    case DType::kU32:
+      return Load<uint32_t>(element);
+    case DType::kU64:
+      return static_cast<double>(Load<uint64_t>(element));
+    case DType::kF8E8M0:
+      return DecodeF8E8M0(Load<uint8_t>(element));
+    case DType::kF8E4M3Fnuz:
+      return DecodeF8E4M3Fnuz(Load<uint8_t>(element));
+    case DType::kF8E5M2Fnuz:
+      return DecodeF8E5M2Fnuz(Load<uint8_t>(element));
+    case DType::kC64:
+    case DType::kF4Packed:
+    case DType::kF6E2M3Packed:
+    case DType::kF6E3M2Packed:
+      break;
   }
-  return 0;
+  return std::numeric_limits<double>::quiet_NaN();
 }
 
 }  // namespace refit

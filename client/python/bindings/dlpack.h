@@ -23,9 +23,14 @@ enum DLDataTypeCode : uint8_t {
   kDLUInt = 1,
   kDLFloat = 2,
   kDLBfloat = 4,
+  kDLComplex = 5,
   kDLBool = 6,
   kDLFloat8E4M3FN = 10,
+  kDLFloat8E4M3FNUZ = 11,
   kDLFloat8E5M2 = 12,
+  kDLFloat8E5M2FNUZ = 13,
+  kDLFloat8E8M0FNU = 14,
+  kDLFloat4E2M1FN = 17,
 };
 
 struct DLDataType {

@@ -38,10 +38,26 @@ DLDataType ToDLPack(DType dtype) {
     case DType::kI16:
     case DType::kI8:
       return {kDLInt, bits, 1};
+    case DType::kU64:
+    case DType::kU32:
+    case DType::kU16:
     case DType::kU8:
       return {kDLUInt, bits, 1};
     case DType::kBool:
       return {kDLBool, bits, 1};
+    case DType::kF8E8M0:
+      return {kDLFloat8E8M0FNU, bits, 1};
+    case DType::kF8E4M3Fnuz:
+      return {kDLFloat8E4M3FNUZ, bits, 1};
+    case DType::kF8E5M2Fnuz:
+      return {kDLFloat8E5M2FNUZ, bits, 1};
+    case DType::kC64:
+      return {kDLComplex, bits, 1};
+    case DType::kF4Packed:
+      return {kDLFloat4E2M1FN, 4, 2};
+    case DType::kF6E2M3Packed:
+    case DType::kF6E3M2Packed:
+      return {kDLUInt, bits, 1};  // its bytes: DLPack packs F6 in other ways
   }
   return {};
 }
@@ -49,7 +65,7 @@ DLDataType ToDLPack(DType dtype) {
 std::optional<DType> FromDLPack(const DLDataType& type) {
   for (const DType dtype : kAllDTypes) {
     const DLDataType known = ToDLPack(dtype);
-    if (known.code == type.code && known.bits == type.bits && type.lanes == 1) return dtype;
+    if (known.code == type.code && known.bits == type.bits && known.lanes == type.lanes) return dtype;
   }
   return std::nullopt;
 }

@@ -6,7 +6,7 @@ from typing import Any, Optional
 
 from refit import _refit
 
-# Of torch, and of NumPy with ml_dtypes, which agree but for the 8-bit floats' case.
+# Of torch, and of NumPy with ml_dtypes, which agree but for the 8-bit floats' case. What is packed, only torch packs.
 _DTYPES = {
     "float64": "F64",
     "float32": "F32",
@@ -20,6 +20,14 @@ _DTYPES = {
     "int8": "I8",
     "uint8": "U8",
     "bool": "BOOL",
+    "uint16": "U16",
+    "uint32": "U32",
+    "uint64": "U64",
+    "float8_e8m0fnu": "F8_E8M0",
+    "float8_e4m3fnuz": "F8_E4M3FNUZ",
+    "float8_e5m2fnuz": "F8_E5M2FNUZ",
+    "complex64": "C64",
+    "float4_e2m1fn_x2": "F4_PACKED",
 }
 _SHORT = {"fp64": "F64", "fp32": "F32", "fp16": "F16", "half": "F16", "float": "F32", "double": "F64"}
 

@@ -76,7 +76,9 @@ def _shared(held: List[_Held]) -> Dict[str, Tuple[_Held, str]]:
 
 def _check_same(held: _Held, other: str) -> None:
     if held.digest is None:
-        raise _used_again(held.name, f"it is that of tensor {other} too; if they are the same weights, push a dict of them")
+        raise _used_again(
+            held.name, f"it is that of tensor {other} too; if they are the same weights, push a dict of them"
+        )
     if intake.lend(held.name, held.tensor).digest(held.name) != held.digest:
         raise _used_again(held.name, f"it is that of tensor {other} too, which has other values")
 
@@ -88,4 +90,3 @@ def _used_again(name: str, what: str) -> InvalidArgument:
         "or it gives copies",
         tensor=name,
     )
-

@@ -112,7 +112,9 @@ class Publisher(Unpicklable):
         is_taken = (rank is None or world is None) and own_world > 1
         rank = own_rank if rank is None else rank
         world = own_world if world is None else world
-        taken = f"rank {rank} of {world} is torch.distributed's; say otherwise with rank= and world=" if is_taken else ""
+        taken = (
+            f"rank {rank} of {world} is torch.distributed's; say otherwise with rank= and world=" if is_taken else ""
+        )
         options = _refit.PublishOptions(
             model=self.model,
             version=number,

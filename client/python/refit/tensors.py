@@ -1,4 +1,4 @@
-"""Pulled tensors, as memory. Nothing here needs torch or NumPy; bfloat16 and 8-bit floats are passed as memory, without
+"""Pulled tensors, as memory. Nothing here needs torch or NumPy; bfloat16 and smaller floats are passed as memory, without
 NumPy, which does not know them."""
 
 from __future__ import annotations
@@ -12,9 +12,15 @@ from refit.unpicklable import Unpicklable
 
 
 # Of NumPy with ml_dtypes.
-_BEYOND_NUMPY = ("BF16", "F8_E4M3", "F8_E5M2")
+_BEYOND_NUMPY = ("BF16", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
 # Of Python's struct.
-_LETTERS = {"F64": "d", "F32": "f", "I64": "q", "I32": "i", "I16": "h", "I8": "b", "U8": "B", "BOOL": "?"}
+_LETTERS = {"F64": "d", "F32": "f", "I64": "q", "I32": "i", "I16": "h", "I8": "b"} | {
+    "U64": "Q",
+    "U32": "I",
+    "U16": "H",
+    "U8": "B",
+    "BOOL": "?",
+}
 
 
 class Tensor(Unpicklable):
@@ -77,7 +83,7 @@ class Tensor(Unpicklable):
         """A torch tensor on the same memory, of any element type that this torch knows."""
         import torch
 
-        dtype = getattr(torch, PYTHON_NAMES[self.dtype], None)
+        dtype = getattr(torch, PYTHON_NAMES.get(self.dtype, ""), None)
         if dtype is None:
             raise Unimplemented(f"tensor {self.name}: torch {torch.__version__} has no {self.dtype}", tensor=self.name)
         if self.nbytes == 0:
@@ -85,9 +91,14 @@ class Tensor(Unpicklable):
         return torch.from_dlpack(_Bytes(self.memory)).view(dtype).view(self.shape)
 
     def numpy(self) -> Any:
-        """A NumPy array on the same memory; bfloat16 and 8-bit floats need the package ml_dtypes."""
+        """A NumPy array on the same memory; bfloat16 and 8-bit floats need the package ml_dtypes. Packed types have none."""
         import numpy
 
+        if self.dtype.endswith("_PACKED"):
+            raise Unimplemented(
+                f"tensor {self.name}: NumPy has no {self.dtype}; take the bytes, numpy.frombuffer(t.memory, numpy.uint8)",
+                tensor=self.name,
+            )
         dtype = numpy.dtype(self._beyond_numpy() if self.dtype in _BEYOND_NUMPY else PYTHON_NAMES[self.dtype])
         if self.nbytes == 0:
             return numpy.empty(self.shape, dtype=dtype)

@@ -23,7 +23,10 @@ threading.Thread(target=sub.follow, args=(install,), daemon=True).start()
 # name: (expected exit code, program)
 PROGRAMS = {
     "follow": (0, "install = lambda version: None" + FOLLOW),
-    "install at work": (0, "def install(version): [bytes(t.memory) for t in version.tensors]; time.sleep(0.002)" + FOLLOW),
+    "install at work": (
+        0,
+        "def install(version): [bytes(t.memory) for t in version.tensors]; time.sleep(0.002)" + FOLLOW,
+    ),
     "install that takes long": (0, "def install(version): time.sleep(30)" + FOLLOW),
     "beside torch": (0, "import torch\ndef install(version): [t.sum() for _, t in version]" + FOLLOW),
     "on_error that raises": (
@@ -119,7 +122,10 @@ atexit.register(lambda: sub.pull())                     # before ours: works as 
 sub.pull()
 """,
     ),
-    "pulled, and kept": (0, "pulled = refit.Subscriber(sys.argv[1], transport=sys.argv[2]).pull(); views = dict(pulled)\n"),
+    "pulled, and kept": (
+        0,
+        "pulled = refit.Subscriber(sys.argv[1], transport=sys.argv[2]).pull(); views = dict(pulled)\n",
+    ),
 }
 
 

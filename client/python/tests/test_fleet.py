@@ -171,7 +171,11 @@ def test_a_version_that_would_hold_nothing_is_refused(service, way):
     for tensors, options, reason in (
         ({}, {}, "no tensors were declared"),
         ({"w": f32()}, {}, "all 1 tensors declared are empty, such as w"),
-        ({"w": f32(1)}, {"exclude_key_regex": ".*"}, "no tensors were declared besides those of exclude_key_regex '.\\*'"),
+        (
+            {"w": f32(1)},
+            {"exclude_key_regex": ".*"},
+            "no tensors were declared besides those of exclude_key_regex '.\\*'",
+        ),
         ({}, {"declare": {}}, "no tensors were declared"),
     ):
         with pytest.raises(refit.InvalidArgument, match=f"default/2 would hold nothing: {reason}.*allow_empty"):
@@ -200,7 +204,9 @@ def test_what_is_taken_from_torch_distributed_is_said(monkeypatch):
     monkeypatch.setattr("refit.publisher.process_rank", lambda: (0, 2))
     with refit.serve(memory="64MiB") as service:
         publisher = refit.Publisher(service.address, adapter="identity")
-        with pytest.raises(refit.RefitError, match="rank 0 of 2 is torch.distributed's; say otherwise with rank= and world="):
+        with pytest.raises(
+            refit.RefitError, match="rank 0 of 2 is torch.distributed's; say otherwise with rank= and world="
+        ):
             # Another adapter than the rank before: refused at once, rather than after the wait for rank 1.
             with refit.Publisher(service.address, adapter="no such").version(1) as version:
                 version.push({"w": f32(1)})

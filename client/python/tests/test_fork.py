@@ -275,9 +275,7 @@ print("child", os.waitstatus_to_exitcode(status), "parent", refit.Subscriber(sys
     assert (code, out, err) == (0, "child 0 parent 1\n", ""), (code, out, err)
 
 
-@pytest.mark.parametrize(
-    "method, expected", [("fork", "FailedPrecondition"), ("spawn", "1"), ("forkserver", "1")]
-)
+@pytest.mark.parametrize("method, expected", [("fork", "FailedPrecondition"), ("spawn", "1"), ("forkserver", "1")])
 def test_multiprocessing(large, method, expected, tmp_path):
     """Of a parent that is connected: engines' and PyTorch's ways to start their workers."""
     module = tmp_path / "workers_of_this_test.py"

@@ -52,7 +52,10 @@ def attempt(version, made):
 def outcomes(kinds):
     """{kind: {outcome}} of a script that defines KINDS, in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PUSH_EACH + kinds + "\npush_each(KINDS)"], capture_output=True, text=True, timeout=120
+        [sys.executable, "-W", "ignore", "-c", PUSH_EACH + kinds + "\npush_each(KINDS)"],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
     found = {}
@@ -184,13 +187,13 @@ KINDS = {
     "nested": nested,
     "jagged": jagged,
     "quantised": lambda: torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.qint8),
-    "conjugate": lambda: torch.ones(4, dtype=torch.complex64).conj(),
     "truncated file": lambda: truncated_file(True),
     "truncated file, transposed": lambda: truncated_file(True).view(1024, 1024).t(),
 }
 GOOD = {
     "good: a checkpoint's file": lambda: loaded(False),
     "good: meddling": lambda: torch.ones(4).as_subclass(Meddling),
+    "good: conjugate": lambda: torch.ones(4, dtype=torch.complex64).conj(),
     "good: parameter": lambda: torch.nn.Parameter(torch.ones(4)),
     "good: empty and freed": lambda: resized(0, lambda t: t[:0]),
     "good: shrunk to what is used": lambda: resized(40, lambda t: t[:10]),
@@ -324,7 +327,18 @@ class Exchanged:
             ("byte_offset", ctypes.c_uint64),
         ]  # fmt: skip
 
-    def __init__(self, device=1, shape=(2, 3), strides=None, null=False, offset=0, version=None, flags=0, ndim=None, dtype=(2, 32, 1)):
+    def __init__(
+        self,
+        device=1,
+        shape=(2, 3),
+        strides=None,
+        null=False,
+        offset=0,
+        version=None,
+        flags=0,
+        ndim=None,
+        dtype=(2, 32, 1),
+    ):
         self.values = (ctypes.c_float * 16)(*range(16))
         self._shape = (ctypes.c_int64 * max(len(shape), 1))(*shape)
         self._strides = (ctypes.c_int64 * max(len(shape), 1))(*strides) if strides else None
@@ -375,7 +389,9 @@ def test_dlpack_that_cannot_be_read(service, said, options):
     assert error.value.tensor == "w"
 
 
-@pytest.mark.parametrize("options", [dict(offset=8), dict(version=1, offset=8), dict(device=3, offset=8), dict(version=1, flags=1, offset=8)])
+@pytest.mark.parametrize(
+    "options", [dict(offset=8), dict(version=1, offset=8), dict(device=3, offset=8), dict(version=1, flags=1, offset=8)]
+)
 def test_dlpack_of_any_version_with_an_offset(service, options):
     with service.version(1, adapter="identity") as version:
         version.push({"w": Exchanged(**options)})
@@ -488,7 +504,10 @@ def test_extra_state_names_the_way_out(service, value):
     value = io.BytesIO(b"x") if value == "BytesIO" else value
     state = {"w": f32(1), "layer._extra_state": value}
     publisher = refit.Publisher(service.address, adapter="identity")
-    for version in (publisher.version, lambda number, **options: service.version(number, adapter="identity", **options)):
+    for version in (
+        publisher.version,
+        lambda number, **options: service.version(number, adapter="identity", **options),
+    ):
         with pytest.raises(refit.InvalidArgument, match="exclude_key_regex") as error:
             with version(1) as v:
                 v.push(state)

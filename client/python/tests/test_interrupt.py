@@ -128,7 +128,9 @@ sys.stdin.read()
     workers[2].refit()
     pulled = subs[2].pull()
     under_way = publisher.version(2, declare={"w": ("u8", [160 << 20])})
-    complete = refit.Publisher(address, transport=transport, adapter="identity", model="other").version(3, declare={"w": ("u8", [1])})
+    complete = refit.Publisher(address, transport=transport, adapter="identity", model="other").version(
+        3, declare={"w": ("u8", [1])}
+    )
     complete.push({"w": memoryview(b"1")})
     stop(process)
     try:

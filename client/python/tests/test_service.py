@@ -103,6 +103,8 @@ def test_a_pause_that_is_too_long_names_the_way_out():
         version = publisher.version(1, declare={"a": ("f32", [1]), "b": ("f32", [1])})
         version.push({"a": f32(1)})
         next(seen for seen in refit.Subscriber(service.address).watch() if seen.state == "aborted")
-        with pytest.raises(refit.DeadlineExceeded, match=r"200ms.*--push-idle-timeout.*refit\.serve\(push_idle_timeout="):
+        with pytest.raises(
+            refit.DeadlineExceeded, match=r"200ms.*--push-idle-timeout.*refit\.serve\(push_idle_timeout="
+        ):
             version.push({"b": f32(1)})
             version.commit()

@@ -216,13 +216,21 @@ TEST(Gemma4MoePlan, EverythingElsePasses) {
 TEST(Gemma4MoePlan, OnlyCastableTensorsAreCast) {
   for (DType dtype : kAllDTypes) {
     const DType expected = IsCastable(dtype) ? DType::kBF16 : dtype;
+    EXPECT_EQ(Plan(Spec("x", {1}, dtype), Cast(DType::kBF16)).value()[0].hf.dtype, expected);
+    if (PackedBits(dtype) != 0) continue;
     const std::vector<PlannedOutput> outputs =
         Plan(Spec("layers.0.moe.experts.down_projs", {4, 3, 2}, dtype), Cast(DType::kBF16)).value();
     for (const PlannedOutput& output : outputs) {
       EXPECT_EQ(output.hf.dtype, expected) << output.hf.name;
     }
-    EXPECT_EQ(Plan(Spec("x", {1}, dtype), Cast(DType::kBF16)).value()[0].hf.dtype, expected);
   }
+}
+
+TEST(Gemma4MoePlan, PackedExpertsAreRefused) {
+  const absl::Status status = Plan(Spec("layers.0.moe.experts.down_projs", {4, 3, 2}, DType::kF4Packed)).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(Message(status), AllOf(HasSubstr("layers.0.moe.experts.down_projs"), HasSubstr("F4_PACKED"),
+                                     HasSubstr("cannot be transposed"), HasSubstr("identity")));
 }
 
 // --- adapters and versions

@@ -32,7 +32,7 @@ TEST(Messages, BadSpecsAreRefusedByName) {
   EXPECT_TRUE(refusal("ok", v1::DTYPE_BF16, {1}).ok());
   for (const absl::Status& status : {
            refusal("t.weight", 0, {1}),
-           refusal("t.weight", 13, {1}),
+           refusal("t.weight", v1::DType_MAX + 1, {1}),
            refusal("t.weight", -1, {1}),
            refusal("t.weight", v1::DTYPE_BF16, {-1}),
            refusal("t.weight", v1::DTYPE_F32, {int64_t{1} << 62, 8}),

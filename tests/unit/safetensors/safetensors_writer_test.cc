@@ -186,6 +186,21 @@ TEST_F(SafetensorsWriterTest, RemovesWhatKilledWritersLeft) {
   EXPECT_FALSE(std::filesystem::exists(Path(".refit-elsewhere-1-2.tmp")));
 }
 
+TEST_F(SafetensorsWriterTest, CountsPackedTypesByTheirValues) {
+  const std::vector<TensorSpec> packed = {{"a", DType::kF4Packed, {2, 3}}, {"b", DType::kF6E3M2Packed, {3}}};
+  auto writer = SafetensorsWriter::Create(Path("f"), packed);
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  ASSERT_TRUE((*writer)->WriteAt(0, 0, AsBytes("012345")).ok() && (*writer)->WriteAt(1, 0, AsBytes("678")).ok());
+  ASSERT_TRUE((*writer)->Commit().ok());
+  EXPECT_THAT(ReadFile(Path("f")), HasSubstr(R"("a":{"dtype":"F4","shape":[2,6],"data_offsets":[0,6]})"));
+  EXPECT_THAT(ReadFile(Path("f")), HasSubstr(R"("b":{"dtype":"F6_E3M2","shape":[4],"data_offsets":[6,9]})"));
+  EXPECT_EQ((*SafetensorsFile::Open(Path("f")))->tensors(), packed);
+
+  const auto cut = SafetensorsWriter::Create(Path("f"), {{"part", DType::kF6E2M3Packed, {2, 4}}});
+  EXPECT_EQ(cut.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(cut.status().message()), HasSubstr("part F6_E2M3_PACKED [2, 4]"));
+}
+
 TEST_F(SafetensorsWriterTest, ReplacesAnOldFile) {
   WriteFile("f", "old");
   auto writer = SafetensorsWriter::Create(Path("f"), {});

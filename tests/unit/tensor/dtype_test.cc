@@ -17,10 +17,28 @@ TEST(DTypeTest, NamesSizesAndCastability) {
     size_t size;
     bool castable;
   } cases[] = {
-      {DType::kF64, "F64", 8, true},   {DType::kF32, "F32", 4, true},         {DType::kF16, "F16", 2, true},
-      {DType::kBF16, "BF16", 2, true}, {DType::kF8E4M3, "F8_E4M3", 1, false}, {DType::kF8E5M2, "F8_E5M2", 1, false},
-      {DType::kI64, "I64", 8, false},  {DType::kI32, "I32", 4, false},        {DType::kI16, "I16", 2, false},
-      {DType::kI8, "I8", 1, false},    {DType::kU8, "U8", 1, false},          {DType::kBool, "BOOL", 1, false},
+      {DType::kF64, "F64", 8, true},
+      {DType::kF32, "F32", 4, true},
+      {DType::kF16, "F16", 2, true},
+      {DType::kBF16, "BF16", 2, true},
+      {DType::kF8E4M3, "F8_E4M3", 1, false},
+      {DType::kF8E5M2, "F8_E5M2", 1, false},
+      {DType::kI64, "I64", 8, false},
+      {DType::kI32, "I32", 4, false},
+      {DType::kI16, "I16", 2, false},
+      {DType::kI8, "I8", 1, false},
+      {DType::kU8, "U8", 1, false},
+      {DType::kBool, "BOOL", 1, false},
+      {DType::kU16, "U16", 2, false},
+      {DType::kU32, "U32", 4, false},
+      {DType::kU64, "U64", 8, false},
+      {DType::kF8E8M0, "F8_E8M0", 1, false},
+      {DType::kF8E4M3Fnuz, "F8_E4M3FNUZ", 1, false},
+      {DType::kF8E5M2Fnuz, "F8_E5M2FNUZ", 1, false},
+      {DType::kC64, "C64", 8, false},
+      {DType::kF4Packed, "F4_PACKED", 1, false},
+      {DType::kF6E2M3Packed, "F6_E2M3_PACKED", 1, false},
+      {DType::kF6E3M2Packed, "F6_E3M2_PACKED", 1, false},
   };
   int wire = 0;
   for (const auto& c : cases) {
@@ -32,6 +50,15 @@ TEST(DTypeTest, NamesSizesAndCastability) {
     EXPECT_EQ(DTypeFromWire(++wire).value(), c.dtype);
   }
   EXPECT_EQ(std::size(kAllDTypes), std::size(cases));
+}
+
+TEST(DTypeTest, TellsNumbersFromWhatHoldsSeveral) {
+  for (DType dtype : kAllDTypes) {
+    const std::string name(Name(dtype));
+    const bool is_packed = name.find("PACKED") != std::string::npos;
+    EXPECT_EQ(PackedBits(dtype), is_packed ? name[1] - '0' : 0) << name;
+    EXPECT_EQ(IsNumber(dtype), !is_packed && dtype != DType::kC64) << name;
+  }
 }
 
 TEST(DTypeTest, ParsesAnyCase) {
@@ -48,7 +75,7 @@ TEST(DTypeTest, RefusesUnknownNamesAndListsTheKnown) {
 }
 
 TEST(DTypeTest, RefusesUnknownWireValues) {
-  for (int value : {-1, 0, 13, 1 << 20}) {
+  for (int value : {-1, 0, 23, 1 << 20}) {
     const absl::Status status = DTypeFromWire(value).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(std::string(status.message()), HasSubstr(std::to_string(value)));

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <complex>
 #include <cstring>
 #include <limits>
 #include <random>
@@ -193,6 +194,7 @@ TEST(ConvertTest, KnowsWhatConverts) {
   for (DType from : kAllDTypes) {
     for (DType to : kAllDTypes) {
       EXPECT_EQ(CanConvert(from, to), from == to || (IsCastable(from) && IsCastable(to)));
+      EXPECT_EQ(CanTranspose(from, to), CanConvert(from, to) && PackedBits(from) == 0);
     }
   }
 }
@@ -312,10 +314,52 @@ TEST(FillOnesTest, WritesOneOfEveryType) {
   for (DType dtype : kAllDTypes) {
     SCOPED_TRACE(std::string(Name(dtype)));
     Bytes bytes(5 * ElementSize(dtype) + 1, std::byte{0xEE});
+    if (PackedBits(dtype) != 0) continue;
     FillOnes(dtype, bytes.data(), 5);
+    if (dtype == DType::kC64) {
+      const auto* values = reinterpret_cast<const std::complex<float>*>(bytes.data());
+      EXPECT_EQ(std::vector(values, values + 5), std::vector(5, std::complex<float>(1, 0)));
+      continue;
+    }
     for (int64_t i = 0; i < 5; ++i) EXPECT_EQ(ElementAsDouble(dtype, bytes.data(), i), 1.0);
     EXPECT_EQ(bytes.back(), std::byte{0xEE});
   }
+}
+
+// Of the definitions: the formats' papers for FNUZ (arXiv:2206.02915) and OCP's MX specification 1.0 for E8M0.
+TEST(ElementAsDoubleTest, DecodesScalesAndTheFnuzVariants) {
+  const auto decode = [](DType dtype, int bits) {
+    const auto byte = static_cast<std::byte>(bits);
+    return ElementAsDouble(dtype, &byte, 0);
+  };
+  EXPECT_EQ(decode(DType::kF8E8M0, 0), std::ldexp(1.0, -127));
+  EXPECT_EQ(decode(DType::kF8E8M0, 130), 8);
+  EXPECT_EQ(decode(DType::kF8E8M0, 0xFE), std::ldexp(1.0, 127));
+  EXPECT_TRUE(std::isnan(decode(DType::kF8E8M0, 0xFF)));
+  for (const DType dtype : {DType::kF8E4M3Fnuz, DType::kF8E5M2Fnuz}) {
+    EXPECT_EQ(decode(dtype, 0), 0);
+    EXPECT_EQ(decode(dtype, 0x40), 1);
+    EXPECT_EQ(decode(dtype, 0xC0), -1);
+    EXPECT_TRUE(std::isnan(decode(dtype, 0x80)));
+  }
+  EXPECT_EQ(decode(DType::kF8E4M3Fnuz, 0x7F), 240);
+  EXPECT_EQ(decode(DType::kF8E4M3Fnuz, 0x01), std::ldexp(1.0, -10));
+  EXPECT_EQ(decode(DType::kF8E5M2Fnuz, 0x7F), 57344);
+  EXPECT_EQ(decode(DType::kF8E5M2Fnuz, 0x81), -std::ldexp(1.0, -17));
+}
+
+TEST(ElementAsDoubleTest, ReadsUnsignedIntegers) {
+  const uint64_t most = ~uint64_t{0};
+  const auto* bytes = reinterpret_cast<const std::byte*>(&most);
+  EXPECT_EQ(ElementAsDouble(DType::kU16, bytes, 1), 65535);
+  EXPECT_EQ(ElementAsDouble(DType::kU32, bytes, 1), 4294967295.0);
+  EXPECT_EQ(ElementAsDouble(DType::kU64, bytes, 0), std::ldexp(1.0, 64));
+}
+
+TEST(ElementAsDoubleTest, WhatIsNoNumberIsNaN) {
+  const std::byte bytes[8] = {};
+  for (DType dtype : kAllDTypes)
+    EXPECT_EQ(std::isnan(ElementAsDouble(dtype, bytes, 0)), !IsNumber(dtype)) << Name(dtype);
 }
 
 TEST(ElementAsDoubleTest, DecodesEveryF8) {
@@ -348,7 +392,7 @@ TEST(ElementAsDoubleTest, DecodesIntegers) {
   EXPECT_EQ(ElementAsDouble(DType::kU8, bytes, 0), 254);
   EXPECT_EQ(ElementAsDouble(DType::kBool, bytes, 8), 1);
   EXPECT_EQ(ElementAsDouble(DType::kBool, bytes, 9), 0);
-  EXPECT_EQ(ElementAsDouble(static_cast<DType>(99), bytes, 0), 0);
+  EXPECT_TRUE(std::isnan(ElementAsDouble(static_cast<DType>(99), bytes, 0)));
 }
 
 }  // namespace

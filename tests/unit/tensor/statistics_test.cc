@@ -68,7 +68,7 @@ TEST(StatisticsTest, AgreesWithElementsOneByOne) {
   std::vector<uint8_t> bytes(8 * 3001);
   for (uint8_t& b : bytes) b = static_cast<uint8_t>(random());
   for (DType dtype : kAllDTypes) {
-    if (dtype == DType::kF64) continue;  // sums of random F64 patterns overflow
+    if (dtype == DType::kF64 || !IsNumber(dtype)) continue;  // sums of random F64 patterns overflow
     SCOPED_TRACE(std::string(Name(dtype)));
     const auto s = Compute(dtype, bytes);
     TensorStatistics expected;

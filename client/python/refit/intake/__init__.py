@@ -161,17 +161,20 @@ class _Named:
         reason = error.message if isinstance(error, RefitError) else (str(error) or type(error).__name__)
         kind = ResourceExhausted if isinstance(error, (MemoryError, ResourceExhausted)) else InvalidArgument
         raise kind(
-            f"tensor {self._name}: {reason} (a {_type_name(self._tensor)}){_way_out(self._name, error)}", tensor=self._name
+            f"tensor {self._name}: {reason} (a {_type_name(self._tensor)}){_way_out(self._name, error)}",
+            tensor=self._name,
         ) from None
 
 
 def _type_name(tensor: Any) -> str:
     kind = type(tensor)
-    return kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    return (
+        kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    )
 
 
 def _way_out(name: str, error: Exception) -> str:
     if not (isinstance(error, TypeError) and str(error) == "it is no tensor"):
         return ""
     pattern = r".*_extra_state.*" if "_extra_state" in name else re.escape(name)
-    return f"; leave it out with exclude_key_regex=r\"{pattern}\""
+    return f'; leave it out with exclude_key_regex=r"{pattern}"'

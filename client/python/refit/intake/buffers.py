@@ -7,7 +7,8 @@ from typing import Any, Sequence, Tuple
 
 from refit import _refit
 
-_KINDS = {"d": "F", "f": "F", "e": "F", "q": "I", "l": "I", "i": "I", "h": "I", "b": "I", "?": "BOOL", "B": "U8", "c": "U8"}
+_KINDS = {"?": "BOOL", "B": "U8", "c": "U8"}
+_KINDS.update(dict.fromkeys("dfe", "F"), **dict.fromkeys("qlihb", "I"), **dict.fromkeys("QLIH", "U"))
 _OWN_ORDER = "<" if sys.byteorder == "little" else ">"
 
 

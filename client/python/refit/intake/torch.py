@@ -65,7 +65,7 @@ def lend(tensor: Any, writable: bool) -> Tuple[str, Sequence[int], "_refit.Lent"
             raise TypeError(f"it is on {tensor.device}, not in host memory")
         dtype = dtype_name(tensor.dtype)
         shape = tuple(tensor.shape)
-        is_copy = not tensor.is_contiguous() or tensor.is_neg()
+        is_copy = not tensor.is_contiguous() or tensor.is_neg() or tensor.is_conj()
         if is_copy and writable:
             raise TypeError("it is a view that is not contiguous, or of negated values")
         size = tensor.numel() * tensor.element_size()
@@ -161,4 +161,5 @@ def _contiguous(tensor: Any) -> Any:
     plain = sys.modules["torch"].empty(0, dtype=tensor.dtype, device="cpu")
     plain.set_(storage, tensor.storage_offset(), tensor.size(), tensor.stride())
     copy = plain.contiguous()
-    return copy.neg() if tensor.is_neg() else copy
+    copy = copy.neg() if tensor.is_neg() else copy
+    return copy.conj_physical() if tensor.is_conj() else copy

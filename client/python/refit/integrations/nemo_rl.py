@@ -74,7 +74,12 @@ class RefitCheckpointEngine:
             allow_partial=allow_partial,
         )
         self._receiver = WeightReceiver(
-            bucket_size=bucket_size, model=model, device=device, timeout=timeout, allow_partial=allow_partial, channel=channel
+            bucket_size=bucket_size,
+            model=model,
+            device=device,
+            timeout=timeout,
+            allow_partial=allow_partial,
+            channel=channel,
         )
         self._next_version = version_number(first_version)
         self._run_options: Dict[str, Any] = dict(model=model, channel=channel)
@@ -119,9 +124,7 @@ class RefitCheckpointEngine:
         """Pushes one version; see WeightSender.send()."""
         address, number = self._connected(), self._next_version
         self._next_version += 1
-        await self._sender.send(
-            address, number, weights, rank=self._rank, world=self._world, trainer_epoch=self._epoch
-        )
+        await self._sender.send(address, number, weights, rank=self._rank, world=self._world, trainer_epoch=self._epoch)
 
     async def receive_weight_batches(self) -> AsyncIterator[List[Pair]]:
         """Pulls that version, or the one after it if its push never began; see WeightReceiver."""

@@ -75,7 +75,12 @@ class RefitCheckpointEngine(CheckpointEngine):
             allow_partial=allow_partial,
         )
         self._receiver = WeightReceiver(
-            bucket_size=bucket_size, model=model, device=device, timeout=timeout, allow_partial=allow_partial, channel=channel
+            bucket_size=bucket_size,
+            model=model,
+            device=device,
+            timeout=timeout,
+            allow_partial=allow_partial,
+            channel=channel,
         )
         self._next_version = version_number(first_version)
         self._run_options: Dict[str, Any] = dict(model=model, channel=channel)
@@ -125,9 +130,7 @@ class RefitCheckpointEngine(CheckpointEngine):
     async def send_weights(self, weights: Iterable[Pair], global_steps: Optional[int] = None) -> None:
         """Pushes one version; see WeightSender.send()."""
         address, number = self._begin(global_steps)
-        await self._sender.send(
-            address, number, weights, rank=self._rank, world=self._world, trainer_epoch=self._epoch
-        )
+        await self._sender.send(address, number, weights, rank=self._rank, world=self._world, trainer_epoch=self._epoch)
 
     async def receive_weights(  # type: ignore[override]
         self, global_steps: Optional[int] = None
