@@ -12,11 +12,13 @@ class CheckpointSource final : public NativeSource {
   const std::vector<TensorSpec>& tensors() const override { return checkpoint_->tensors(); }
 
   absl::Span<const std::byte> Read(size_t index, uint64_t offset, uint64_t size,
-                                   absl::Span<std::byte> /*scratch*/) const override {
-    return checkpoint_->data(index).subspan(offset, size);
+                                   absl::Span<std::byte> scratch) const override {
+    return checkpoint_->Read(index, offset, size, scratch);
   }
 
-  bool is_resident() const override { return true; }
+  bool is_resident() const override { return checkpoint_->is_mapped(); }
+
+  std::string note() const override { return checkpoint_->note(); }
 
  private:
   std::shared_ptr<const Checkpoint> checkpoint_;
@@ -24,8 +26,9 @@ class CheckpointSource final : public NativeSource {
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<const NativeSource>> OpenCheckpointSource(const std::string& path) {
-  absl::StatusOr<std::shared_ptr<const Checkpoint>> checkpoint = Checkpoint::Open(path);
+absl::StatusOr<std::shared_ptr<const NativeSource>> OpenCheckpointSource(const std::string& path,
+                                                                         const CheckpointOptions& options) {
+  absl::StatusOr<std::shared_ptr<const Checkpoint>> checkpoint = Checkpoint::Open(path, options);
   if (!checkpoint.ok()) return checkpoint.status();
   return MakeCheckpointSource(*std::move(checkpoint));
 }

@@ -28,10 +28,14 @@ class NativeSource {
 
   // Whether Read gives views of memory that lives as long as the source.
   virtual bool is_resident() const = 0;
+
+  // A line that tells what is not plain about the source; mostly empty.
+  virtual std::string note() const { return ""; }
 };
 
 // A safetensors file or a checkpoint folder. Errors as refit::Checkpoint::Open.
-absl::StatusOr<std::shared_ptr<const NativeSource>> OpenCheckpointSource(const std::string& path);
+absl::StatusOr<std::shared_ptr<const NativeSource>> OpenCheckpointSource(const std::string& path,
+                                                                         const CheckpointOptions& options = {});
 std::shared_ptr<const NativeSource> MakeCheckpointSource(std::shared_ptr<const Checkpoint> checkpoint);
 
 struct SyntheticOptions {

@@ -1,6 +1,7 @@
 #include "client/shard_source.h"
 
 #include <cstring>
+#include <filesystem>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -45,8 +46,23 @@ absl::StatusOr<std::shared_ptr<const ShardSource>> ShardSource::Cut(std::shared_
   return cut;
 }
 
-absl::StatusOr<std::shared_ptr<const ShardSource>> ShardSource::OpenFiles(const std::string& path) {
-  absl::StatusOr<std::shared_ptr<const Checkpoint>> checkpoint = Checkpoint::Open(path);
+namespace {
+
+absl::StatusOr<std::shared_ptr<const ShardSource>> OpenRankFile(const std::filesystem::path& path, uint64_t rank,
+                                                                const CheckpointOptions& options) {
+  const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
+  absl::StatusOr<std::shared_ptr<const Checkpoint>> checkpoint = Checkpoint::Open(folder, options);
+  if (!checkpoint.ok()) return checkpoint.status();
+  std::vector<TensorPart> parts = (*checkpoint)->PartsOfRank(rank);
+  return ShardSource::Cut(MakeCheckpointSource(*std::move(checkpoint)), std::move(parts));
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<const ShardSource>> ShardSource::OpenFiles(const std::string& path,
+                                                                          const CheckpointOptions& options) {
+  if (const std::optional<uint64_t> rank = Checkpoint::RankOfFile(path)) return OpenRankFile(path, *rank, options);
+  absl::StatusOr<std::shared_ptr<const Checkpoint>> checkpoint = Checkpoint::Open(path, options);
   if (!checkpoint.ok()) return checkpoint.status();
   absl::StatusOr<std::optional<std::vector<FileShard>>> shards = ReadShards(**checkpoint);
   if (!shards.ok()) return shards.status();

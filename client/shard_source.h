@@ -26,11 +26,15 @@ class ShardSource {
   static absl::StatusOr<std::shared_ptr<const ShardSource>> Cut(std::shared_ptr<const NativeSource> source,
                                                                 std::vector<TensorPart> shards);
 
-  // The shards that a file or folder holds according to its metadata; null if that says nothing of shards. Errors as
-  // Checkpoint::Open and ReadShards of common/safetensors/shard_metadata.h.
-  static absl::StatusOr<std::shared_ptr<const ShardSource>> OpenFiles(const std::string& path);
+  // The shards that a file or folder holds according to its metadata; null if that says nothing of shards. Of a rank's
+  // file as torch.distributed.checkpoint saves it, those of that rank: the others' files, in the same folder, tell how
+  // large the tensors are. Errors as Checkpoint::Open and ReadShards of common/safetensors/shard_metadata.h.
+  static absl::StatusOr<std::shared_ptr<const ShardSource>> OpenFiles(const std::string& path,
+                                                                      const CheckpointOptions& options = {});
 
   const std::vector<TensorPart>& shards() const { return shards_; }
+  // As NativeSource::note.
+  std::string note() const { return source_->note(); }
 
   // Bytes [offset, offset + size) of shards()[index], which is row-major in its box; whole elements. Either a view of
   // memory that lives as long as the source, or made into `scratch`, which has room for `size` bytes, and then a view

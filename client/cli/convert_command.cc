@@ -51,6 +51,7 @@ absl::Status RunConvert(const ConvertFlags& flags) {
   Stopwatch watch;
   const absl::StatusOr<ConvertedFile> written = watch.Time([&] { return ConvertOffline(options, flags.in, *out); });
   if (!written.ok()) return written.status();
+  if (!flags.common.quiet) NoteOfFiles(written->note);
   WarnOfFile(written->warning);
   Report(flags, *out, *written, watch.seconds());
   return absl::OkStatus();

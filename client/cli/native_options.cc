@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "client/cli/options.h"
+#include "common/adapters/python_regex.h"
 
 namespace refit::cli {
 namespace {
@@ -16,13 +17,23 @@ const std::vector<DType> kFloats = {DType::kF64, DType::kF32, DType::kF16, DType
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const NativeSource>> NativeOptions::Open() const {
-  if (!path.empty()) return OpenCheckpointSource(path);
+  if (!path.empty()) {
+    const absl::StatusOr<CheckpointOptions> reading = ReadingOptions();
+    if (!reading.ok()) return reading.status();
+    return OpenCheckpointSource(path, *reading);
+  }
   SyntheticOptions wanted;
   wanted.model = synthetic;
   wanted.layers = layers;
   wanted.seed = seed;
   wanted.dtype = synthetic_dtype;
   return OpenSyntheticSource(wanted);
+}
+
+absl::StatusOr<CheckpointOptions> NativeOptions::ReadingOptions() const {
+  absl::StatusOr<NameFilter> excluded = PythonRegex::Matcher(exclude_key_regex);
+  if (!excluded.ok()) return excluded.status();
+  return CheckpointOptions{.excluded = *std::move(excluded)};
 }
 
 void AddNativeOptions(CLI::App* command, NativeOptions& options, const std::string& path_option,

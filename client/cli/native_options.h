@@ -27,6 +27,8 @@ struct NativeOptions {
 
   bool given() const { return !path.empty() || !synthetic.empty(); }
   absl::StatusOr<std::shared_ptr<const NativeSource>> Open() const;
+  // INVALID_ARGUMENT for an exclude_key_regex that is none.
+  absl::StatusOr<CheckpointOptions> ReadingOptions() const;
 };
 
 // `path_option` and `synthetic_option` are the names under which a command has them; they exclude each other.

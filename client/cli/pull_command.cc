@@ -89,11 +89,12 @@ absl::Status Wait(const PullFlags& flags, Interrupt& interrupt) {
   return WaitForVersion(flags, **subscriber, interrupt);
 }
 
-absl::StatusOr<std::unique_ptr<Verifier>> VerifierFor(const NativeOptions& native,
-                                                      const std::vector<LayoutRule>& rules) {
+absl::StatusOr<std::unique_ptr<Verifier>> VerifierFor(const NativeOptions& native, const std::vector<LayoutRule>& rules,
+                                                      bool quiet) {
   if (!native.given()) return nullptr;
   absl::StatusOr<std::shared_ptr<const NativeSource>> source = native.Open();
   if (!source.ok()) return source.status();
+  if (!quiet) NoteOfFiles((*source)->note());
   return MakeVerifier({*std::move(source), native.dtype, native.exclude_key_regex, native.keep_dtype_regex, rules});
 }
 
@@ -170,7 +171,7 @@ absl::Status PullAndReport(const PullFlags& flags, Interrupt& interrupt) {
   if (!out.ok()) return out.status();
   absl::StatusOr<std::vector<LayoutRule>> rules = flags.part.Rules();
   if (!rules.ok()) return rules.status();
-  absl::StatusOr<std::unique_ptr<Verifier>> verifier = VerifierFor(flags.native, *rules);
+  absl::StatusOr<std::unique_ptr<Verifier>> verifier = VerifierFor(flags.native, *rules, flags.common.quiet);
   if (!verifier.ok()) return verifier.status();
   if (flags.wait_seconds > 0) {
     const absl::Status status = Wait(flags, interrupt);

@@ -21,6 +21,7 @@
 #include "client/cli/shard_options.h"
 #include "client/cli/stopwatch.h"
 #include "client/cli/table.h"
+#include "client/cli/tensor_file.h"
 #include "client/publisher.h"
 #include "client/shard_source.h"
 #include "common/net/status.h"
@@ -344,6 +345,7 @@ absl::Status RunPush(const PushFlags& flags) {
   Interrupt interrupt;
   absl::StatusOr<std::shared_ptr<const ShardSource>> source = OpenShards(flags.native, flags.rank);
   if (!source.ok()) return source.status();
+  if (!flags.common.quiet) NoteOfFiles((*source)->note());
   PushReport report;
   const absl::Status status = PushVersion(flags, *std::move(source), interrupt, report);
   if (!status.ok()) return status;

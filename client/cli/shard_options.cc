@@ -103,7 +103,10 @@ void CheckRankOptions(CLI::App* command, RankOptions& options, bool has_version)
 
 absl::StatusOr<std::shared_ptr<const ShardSource>> OpenShards(const NativeOptions& native, const RankOptions& options) {
   if (!native.path.empty()) {
-    absl::StatusOr<std::shared_ptr<const ShardSource>> shards = ShardSource::OpenFiles(native.path);
+    absl::StatusOr<CheckpointOptions> reading = native.ReadingOptions();
+    if (!reading.ok()) return reading.status();
+    if (Checkpoint::RankOfFile(native.path).has_value()) reading->ranks = options.mesh.world;
+    absl::StatusOr<std::shared_ptr<const ShardSource>> shards = ShardSource::OpenFiles(native.path, *reading);
     if (!shards.ok()) return shards.status();
     if (*shards != nullptr) {
       const absl::Status status = CheckFileOfShards(native.path, **shards, options);

@@ -37,6 +37,10 @@ void WarnOfFile(absl::string_view warning) {
   if (!warning.empty()) SayOnStderr(absl::StrCat("refit: warning: ", warning));
 }
 
+void NoteOfFiles(absl::string_view note) {
+  if (!note.empty()) SayOnStderr(absl::StrCat("refit: ", note));
+}
+
 absl::StatusOr<std::unique_ptr<SafetensorsWriter>> CreateTensorFile(const std::string& path,
                                                                     const std::vector<TensorPart>& tensors) {
   std::map<std::string, std::string> metadata = {{"format", "pt"}};

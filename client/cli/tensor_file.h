@@ -1,4 +1,4 @@
-// Safetensors files that commands write.
+// Safetensors files that commands write, and what is said of those that they read.
 #pragma once
 
 #include <cstdio>
@@ -26,6 +26,9 @@ std::FILE* ReportStream(const std::string& path);
 
 // Says on stderr what is good to know of a file that is written; nothing if `warning` is empty.
 void WarnOfFile(absl::string_view warning);
+
+// Says on stderr what is not plain about files that are read; nothing if `note` is empty.
+void NoteOfFiles(absl::string_view note);
 
 // Tensors shaped as their parts; where these are not the whole, the metadata says what they are parts of.
 absl::StatusOr<std::unique_ptr<SafetensorsWriter>> CreateTensorFile(const std::string& path,

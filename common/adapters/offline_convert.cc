@@ -1,5 +1,6 @@
 #include "common/adapters/offline_convert.h"
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "common/adapters/gemma4_moe_state_dict_adapter.h"
 #include "common/adapters/torch_tensor.h"
 #include "common/safetensors/safetensors.h"
+#include "common/tensor/buffer.h"
 
 namespace refit {
 namespace {
@@ -15,7 +17,11 @@ namespace {
 using CheckpointPtr = std::shared_ptr<const Checkpoint>;
 
 absl::StatusOr<TypedTensor> Load(const CheckpointPtr& in, size_t index) {
-  return TensorOnBytes(in->tensors()[index], in->data(index), in);
+  const TensorSpec& spec = in->tensors()[index];
+  if (in->is_mapped()) return TensorOnBytes(spec, in->data(index), in);
+  absl::StatusOr<std::shared_ptr<Buffer>> memory = Buffer::Allocate(std::max<uint64_t>(spec.ByteSize(), 1));
+  if (!memory.ok()) return memory.status();
+  return TensorOnBytes(spec, in->Read(index, 0, spec.ByteSize(), (*memory)->span()), *memory);
 }
 
 absl::Status Write(SafetensorsWriter& writer, size_t index, const TypedTensor& tensor) {
@@ -95,10 +101,17 @@ absl::StatusOr<ConvertedFile> ConvertToNative(const OfflineConvertOptions& optio
 
 absl::StatusOr<ConvertedFile> ConvertFile(const OfflineConvertOptions& options, const std::string& in,
                                           const std::string& out) {
-  absl::StatusOr<CheckpointPtr> checkpoint = Checkpoint::Open(in);
+  absl::StatusOr<NameFilter> excluded = PythonRegex::Matcher(options.exclude_key_regex);
+  if (!excluded.ok()) return excluded.status();
+  CheckpointOptions reading;
+  reading.excluded = *std::move(excluded);
+  absl::StatusOr<CheckpointPtr> checkpoint = Checkpoint::Open(in, reading);
   if (!checkpoint.ok()) return checkpoint.status();
-  if (options.mode == OfflineConvertOptions::Mode::kNative) return ConvertToNative(options, *checkpoint, out);
-  return ConvertToHf(options, *checkpoint, out);
+  absl::StatusOr<ConvertedFile> converted = options.mode == OfflineConvertOptions::Mode::kNative
+                                                ? ConvertToNative(options, *checkpoint, out)
+                                                : ConvertToHf(options, *checkpoint, out);
+  if (converted.ok()) converted->note = (*checkpoint)->note();
+  return converted;
 }
 
 }  // namespace refit

@@ -24,7 +24,7 @@ struct OfflineConvertOptions {
   // kPerTensor: castable tensors become this on the way. Unset: no cast.
   std::optional<DType> cast;
   // Python re.match: on native names in kPerTensor, on HF names in kStateDict; INVALID_ARGUMENT in kNative. Empty:
-  // none.
+  // none. A native tensor whose name matches need not be one that can be read.
   std::string exclude_key_regex;
   // kNative: the rank whose part is made.
   ExpertMesh mesh;
@@ -35,6 +35,7 @@ struct ConvertedFile {
   size_t tensors = 0;
   uint64_t bytes = 0;   // of tensors
   std::string warning;  // as SafetensorsWriter::warning
+  std::string note;     // as Checkpoint::note
 };
 
 // Reads `in`, a safetensors file or a checkpoint folder, and writes the file `out`, tensors in emission order. Holds

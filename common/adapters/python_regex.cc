@@ -306,6 +306,13 @@ absl::StatusOr<std::shared_ptr<const PythonRegex>> PythonRegex::Compile(absl::st
 PythonRegex::PythonRegex(std::string pattern, std::unique_ptr<Impl> impl)
     : pattern_(std::move(pattern)), impl_(std::move(impl)) {}
 
+absl::StatusOr<std::function<bool(absl::string_view)>> PythonRegex::Matcher(absl::string_view pattern) {
+  if (pattern.empty()) return nullptr;
+  absl::StatusOr<std::shared_ptr<const PythonRegex>> regex = Compile(pattern);
+  if (!regex.ok()) return regex.status();
+  return [regex = *std::move(regex)](absl::string_view text) { return regex->Match(text); };
+}
+
 PythonRegex::~PythonRegex() = default;
 
 bool PythonRegex::Match(absl::string_view text) const { return impl_->Find(text, RE2::ANCHOR_START); }

@@ -1,6 +1,7 @@
 // Python regular expressions on RE2: linear time, so that no pattern can stall the service.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -19,6 +20,8 @@ class PythonRegex {
   // INVALID_ARGUMENT, with RE2's explanation, for a pattern that is malformed or needs look-around or back-references;
   // RESOURCE_EXHAUSTED for one longer than kMaxPatternBytes or too large when compiled.
   static absl::StatusOr<std::shared_ptr<const PythonRegex>> Compile(absl::string_view pattern);
+  // Match as a function; null for an empty pattern, as options have it that name nothing. Errors as Compile.
+  static absl::StatusOr<std::function<bool(absl::string_view)>> Matcher(absl::string_view pattern);
 
   ~PythonRegex();
 

@@ -1,10 +1,11 @@
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <limits>
 #include <new>
-#include <optional>
 #include <utility>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
 #include "common/safetensors/file_type.h"
 #include "common/safetensors/posix_file.h"
@@ -17,19 +18,34 @@ namespace {
 constexpr size_t kLengthBytes = 8;
 constexpr size_t kMaxMetadataEntries = 100'000;
 
+// An entry of the header, as it stands there.
 struct Entry {
-  TensorSpec spec;
-  uint64_t begin = 0;  // within the data section
-  uint64_t end = 0;
+  std::string name;
+  std::string dtype;
+  absl::InlinedVector<uint64_t, 4> shape;
+  absl::InlinedVector<uint64_t, 2> offsets;  // of the data's begin and end, within the data section
+  size_t shape_numbers = 0;                  // also those beyond kMaxRank, which `shape` does not keep
+
+  uint64_t begin() const { return offsets[0]; }
+  uint64_t end() const { return offsets[1]; }
 };
 
-// Reads {"__metadata__": {string: string}, name: {"dtype": string, "shape": [sizes], "data_offsets": [begin, end]}}.
+// Reads {"__metadata__": {string: string}, name: {"dtype": string, "shape": [sizes], "data_offsets": [begin, end]}}. As
+// the reference implementation does it: other keys of a tensor are skipped, and of equal names the last counts.
 class HeaderReader final : public StrictJsonReader {
  public:
   std::vector<Entry> entries;
   std::map<std::string, std::string> metadata;
 
+  bool null() override { return Skips() || (place_ == Place::kTop && in_metadata_) || StrictJsonReader::null(); }
+  bool boolean(bool value) override { return Skips() || StrictJsonReader::boolean(value); }
+  bool number_integer(number_integer_t value) override { return Skips() || StrictJsonReader::number_integer(value); }
+  bool number_float(number_float_t value, const string_t& text) override {
+    return Skips() || StrictJsonReader::number_float(value, text);
+  }
+
   bool start_object(size_t) override {
+    if (Skips()) return Descend();
     switch (place_) {
       case Place::kStart:
         place_ = Place::kTop;
@@ -43,6 +59,7 @@ class HeaderReader final : public StrictJsonReader {
   }
 
   bool key(string_t& key) override {
+    if (skipped_depth_ > 0) return true;
     switch (place_) {
       case Place::kTop:
         return StartValue(key);
@@ -55,110 +72,89 @@ class HeaderReader final : public StrictJsonReader {
   }
 
   bool string(string_t& value) override {
+    if (Skips()) return true;
     if (place_ == Place::kMetadata) return AddMetadata(value);
-    if (place_ == Place::kTensor && field_ == &dtype_) {
-      type_.dtype = value;
-      return true;
-    }
-    return StrictJsonReader::string(value);
+    if (place_ != Place::kTensor || field_ != Field::kDType) return StrictJsonReader::string(value);
+    entries.back().dtype = value;
+    return true;
   }
 
   bool start_array(size_t) override {
-    if (place_ != Place::kTensor || field_ == &dtype_) return Unexpected("an array");
+    if (Skips()) return Descend();
+    if (place_ != Place::kTensor || field_ == Field::kDType) return Unexpected("an array");
     place_ = Place::kArray;
     return true;
   }
 
   bool number_unsigned(number_unsigned_t value) override {
+    if (Skips()) return true;
     if (place_ != Place::kArray) return StrictJsonReader::number_unsigned(value);
-    std::vector<uint64_t>& numbers = *field_->numbers;
-    if (numbers.size() == field_->max_numbers) {
-      return FailField(absl::StrCat("expected at most ", field_->max_numbers, " numbers, got more"));
+    Entry& entry = entries.back();
+    if (field_ == Field::kShape) {
+      if (++entry.shape_numbers <= kMaxRank) entry.shape.push_back(value);
+      return true;
     }
-    numbers.push_back(value);
+    if (entry.offsets.size() == 2) return FailField("expected 2 numbers, got more");
+    entry.offsets.push_back(value);
     return true;
   }
 
   bool end_array() override {
+    if (skipped_depth_ > 0) return Ascend();
     place_ = Place::kTensor;
     return true;
   }
 
   bool end_object() override {
-    const bool ok = place_ != Place::kTensor || AddTensor();
+    if (skipped_depth_ > 0) return Ascend();
+    const bool ok = place_ != Place::kTensor || EndTensor();
     place_ = Place::kTop;
     return ok;
   }
 
  private:
   enum class Place { kStart, kTop, kMetadata, kTensor, kArray };
+  enum class Field { kDType, kShape, kOffsets, kUnknown };
+  static constexpr absl::string_view kFieldNames[] = {"dtype", "shape", "data_offsets"};
+  // Of what a key holds that nobody knows; in all, with the two above it, as deep as the reference implementation
+  // reads.
+  static constexpr size_t kMaxSkippedDepth = 125;
 
-  struct Field {
-    absl::string_view name;
-    absl::string_view expected;
-    size_t max_numbers;
-    std::vector<uint64_t>* numbers;
-    bool seen = false;
-  };
+  // Whether the next value belongs to a key that nobody knows.
+  bool Skips() const { return skipped_depth_ > 0 || (place_ == Place::kTensor && field_ == Field::kUnknown); }
+  bool Descend() { return ++skipped_depth_ <= kMaxSkippedDepth || FailTensor("JSON is nested too deep"); }
+  bool Ascend() { return --skipped_depth_, true; }
 
   bool StartValue(const std::string& key) {
     in_metadata_ = key == "__metadata__";
-    if (in_metadata_ && std::exchange(metadata_seen_, true)) return Fail("has __metadata__ twice");
-    entry_ = {};
-    entry_.spec.name = key;
-    type_ = {};
-    shape_numbers_.clear();
-    offset_numbers_.clear();
-    for (Field* field : {&dtype_, &shape_, &offsets_}) field->seen = false;
+    if (in_metadata_) return !std::exchange(metadata_seen_, true) || Fail("has __metadata__ twice");
+    entries.emplace_back().name = key;
+    seen_.fill(false);
     return true;
   }
 
   bool StartField(const std::string& key) {
-    for (Field* field : {&dtype_, &shape_, &offsets_}) {
-      if (key != field->name) continue;
+    for (const Field field : {Field::kDType, Field::kShape, Field::kOffsets}) {
+      if (key != NameOf(field)) continue;
       field_ = field;
-      return !std::exchange(field->seen, true) || FailField("is there twice");
+      return !std::exchange(seen_[static_cast<size_t>(field)], true) || FailField("is there twice");
     }
-    return FailTensor(absl::StrCat("unknown key ", Quoted(key), "; expected dtype, shape and data_offsets"));
+    field_ = Field::kUnknown;
+    return true;
   }
 
   bool AddMetadata(const std::string& value) {
-    if (metadata.size() == kMaxMetadataEntries) {
-      return Fail(absl::StrCat("has more than ", kMaxMetadataEntries, " entries of __metadata__"));
-    }
-    return metadata.emplace(metadata_key_, value).second ||
-           Fail(absl::StrCat("has the __metadata__ key ", Quoted(metadata_key_), " twice"));
+    metadata[metadata_key_] = value;
+    return metadata.size() <= kMaxMetadataEntries ||
+           Fail(absl::StrCat("has more than ", kMaxMetadataEntries, " entries of __metadata__"));
   }
 
-  bool AddTensor() {
-    for (const Field* field : {&dtype_, &shape_, &offsets_}) {
-      if (!field->seen) return FailTensor(absl::StrCat(field->name, " is missing"));
+  bool EndTensor() {
+    for (const Field field : {Field::kDType, Field::kShape, Field::kOffsets}) {
+      if (!seen_[static_cast<size_t>(field)]) return FailTensor(absl::StrCat(NameOf(field), " is missing"));
     }
-    for (uint64_t size : shape_numbers_) {
-      if (size > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
-        return FailTensor(absl::StrCat("shape: expected sizes of at most 2^63-1, got ", size));
-      }
-      type_.shape.push_back(static_cast<int64_t>(size));
-    }
-    if (absl::Status status = FromFileType(type_, entry_.spec); !status.ok()) return FailTensor(status.message());
-    if (absl::Status status = Validate(entry_.spec); !status.ok()) return Fail(status.message());
-    return SetOffsets() && (entries.push_back(std::move(entry_)), true);
-  }
-
-  bool SetOffsets() {
-    if (offset_numbers_.size() != 2) {
-      return FailTensor(absl::StrCat("data_offsets: expected 2 numbers, got ", offset_numbers_.size()));
-    }
-    entry_.begin = offset_numbers_[0];
-    entry_.end = offset_numbers_[1];
-    if (entry_.begin > entry_.end) {
-      return FailTensor(absl::StrCat("data_offsets run backwards: [", entry_.begin, ", ", entry_.end, "]"));
-    }
-    if (entry_.end - entry_.begin != entry_.spec.ByteSize()) {
-      return FailTensor(absl::StrCat("expected ", entry_.spec.ByteSize(), " bytes for ", entry_.spec.ToString(),
-                                     ", got ", entry_.end - entry_.begin, " by data_offsets"));
-    }
-    return true;
+    const size_t offsets = entries.back().offsets.size();
+    return offsets == 2 || FailTensor(absl::StrCat("data_offsets: expected 2 numbers, got ", offsets));
   }
 
   bool Unexpected(absl::string_view came) override {
@@ -171,56 +167,86 @@ class HeaderReader final : public StrictJsonReader {
       case Place::kMetadata:
         return Fail(absl::StrCat("__metadata__ key ", Quoted(metadata_key_), ": expected a string, got ", came));
       case Place::kTensor:
-        return FailField(absl::StrCat("expected ", field_->expected, ", got ", came));
+        return FailField(absl::StrCat("expected ",
+                                      field_ == Field::kDType   ? "a string"
+                                      : field_ == Field::kShape ? "an array of sizes"
+                                                                : "an array of two offsets",
+                                      ", got ", came));
       case Place::kArray:
         break;
     }
     return FailField(absl::StrCat("expected whole numbers from 0 to 2^64-1, got ", came));
   }
 
-  bool FailField(absl::string_view message) { return FailTensor(absl::StrCat(field_->name, ": ", message)); }
+  static absl::string_view NameOf(Field field) { return kFieldNames[static_cast<size_t>(field)]; }
+
+  bool FailField(absl::string_view message) { return FailTensor(absl::StrCat(NameOf(field_), ": ", message)); }
 
   bool FailTensor(absl::string_view message) {
-    return Fail(absl::StrCat("tensor ", Quoted(entry_.spec.name), ": ", message));
+    return Fail(absl::StrCat("tensor ", Quoted(entries.back().name), ": ", message));
   }
 
   Place place_ = Place::kStart;
   bool in_metadata_ = false;  // at kTop: what the value to come belongs to
   bool metadata_seen_ = false;
   std::string metadata_key_;
-  Entry entry_;
-  FileType type_;
-  std::vector<uint64_t> shape_numbers_;
-  std::vector<uint64_t> offset_numbers_;
-  Field dtype_{"dtype", "a string", 0, nullptr};
-  Field shape_{"shape", "an array of sizes", kMaxRank, &shape_numbers_};
-  Field offsets_{"data_offsets", "an array of two offsets", 2, &offset_numbers_};
-  Field* field_ = &dtype_;
+  Field field_ = Field::kDType;
+  std::array<bool, 3> seen_ = {};  // fields of the tensor
+  size_t skipped_depth_ = 0;
 };
 
-absl::Status CheckNames(const std::vector<Entry>& entries) {
-  std::vector<absl::string_view> names;
-  names.reserve(entries.size());
-  for (const Entry& entry : entries) names.emplace_back(entry.spec.name);
-  std::sort(names.begin(), names.end());
-  const auto twice = std::adjacent_find(names.begin(), names.end());
-  if (twice == names.end()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("tensor ", Quoted(*twice), " is there twice"));
+// Of equal names the last counts, as in the reference implementation.
+void RemoveRepeated(std::vector<Entry>& entries) {
+  std::map<absl::string_view, const Entry*> last;
+  for (const Entry& entry : entries) last[entry.name] = &entry;
+  if (last.size() == entries.size()) return;
+  std::vector<Entry> kept;
+  for (const Entry& entry : entries) {
+    if (last[entry.name] == &entry) kept.push_back(entry);
+  }
+  entries = std::move(kept);
+}
+
+absl::StatusOr<TensorSpec> SpecOf(const Entry& entry) {
+  const auto fail = [&](absl::string_view message) {
+    return absl::InvalidArgumentError(absl::StrCat("tensor ", Quoted(entry.name), ": ", message));
+  };
+  if (entry.shape_numbers > kMaxRank) {
+    return fail(absl::StrCat("shape: expected at most ", kMaxRank, " numbers, got ", entry.shape_numbers));
+  }
+  FileType type{entry.dtype, {}};
+  for (const uint64_t size : entry.shape) {
+    if (size > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
+      return fail(absl::StrCat("shape: expected sizes of at most 2^63-1, got ", size));
+    }
+    type.shape.push_back(static_cast<int64_t>(size));
+  }
+  TensorSpec spec{entry.name};
+  if (absl::Status status = FromFileType(type, spec); !status.ok()) return fail(status.message());
+  if (absl::Status status = Validate(spec); !status.ok()) return status;
+  if (entry.begin() > entry.end()) {
+    return fail(absl::StrCat("data_offsets run backwards: [", entry.begin(), ", ", entry.end(), "]"));
+  }
+  if (entry.end() - entry.begin() != spec.ByteSize()) {
+    return fail(absl::StrCat("expected ", spec.ByteSize(), " bytes for ", spec.ToString(), ", got ",
+                             entry.end() - entry.begin(), " by data_offsets"));
+  }
+  return spec;
 }
 
 // Needs entries in order of their data.
 absl::Status CheckLayout(const std::vector<Entry>& entries, uint64_t data_bytes) {
   uint64_t end = 0;
   for (const Entry& entry : entries) {
-    if (entry.begin != end) {
-      return absl::InvalidArgumentError(absl::StrCat("tensor ", Quoted(entry.spec.name), ": expected data from byte ",
-                                                     end, ", got ", entry.begin, ", which ",
-                                                     entry.begin < end ? "overlaps another tensor" : "leaves a hole"));
+    if (entry.begin() != end) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("tensor ", Quoted(entry.name), ": expected data from byte ", end, ", got ", entry.begin(),
+                       ", which ", entry.begin() < end ? "overlaps another tensor" : "leaves a hole"));
     }
-    end = entry.end;
+    end = entry.end();
     if (end > data_bytes) {
-      return absl::InvalidArgumentError(absl::StrCat("tensor ", Quoted(entry.spec.name), ": expected data up to byte ",
-                                                     end, ", but the file is truncated after ", data_bytes));
+      return absl::InvalidArgumentError(absl::StrCat("tensor ", Quoted(entry.name), ": expected data up to byte ", end,
+                                                     ", but the file is truncated after ", data_bytes));
     }
   }
   if (end == data_bytes) return absl::OkStatus();
@@ -245,17 +271,18 @@ SafetensorsFile::SafetensorsFile(std::string path, std::unique_ptr<Mapping> mapp
 
 SafetensorsFile::~SafetensorsFile() = default;
 
-absl::StatusOr<std::shared_ptr<const SafetensorsFile>> SafetensorsFile::Open(const std::string& path) try {
+absl::StatusOr<std::shared_ptr<const SafetensorsFile>> SafetensorsFile::Open(const std::string& path,
+                                                                             const NameFilter& unwanted) try {
   absl::StatusOr<MappedFile> mapped = MappedFile::Open(path);
   if (!mapped.ok()) return mapped.status();
   std::shared_ptr<SafetensorsFile> file(new SafetensorsFile(path, std::make_unique<Mapping>(*std::move(mapped))));
-  if (absl::Status status = file->ParseHeader(); !status.ok()) return InFile(path, status);
+  if (absl::Status status = file->ParseHeader(unwanted); !status.ok()) return InFile(path, status);
   return file;
 } catch (const std::bad_alloc&) {
   return absl::ResourceExhaustedError(absl::StrCat(Printable(path), ": no memory for the header"));
 }
 
-absl::Status SafetensorsFile::ParseHeader() {
+absl::Status SafetensorsFile::ParseHeader(const NameFilter& unwanted) {
   const size_t file_bytes = mapping_->size();
   if (file_bytes < kLengthBytes) {
     return absl::InvalidArgumentError(
@@ -272,26 +299,34 @@ absl::Status SafetensorsFile::ParseHeader() {
                                                    file_bytes - kLengthBytes, " follow: the file is truncated"));
   }
   const absl::string_view header(mapping_->data() + kLengthBytes, header_bytes);
-  if (header.empty() || header[0] != '{') return absl::InvalidArgumentError("header: expected it to begin with {");
+  // The parser would skip a byte order mark.
+  if (const size_t first = header.find_first_not_of(" \t\r\n"); first == header.npos || header[first] != '{') {
+    return absl::InvalidArgumentError("header: expected it to begin with {");
+  }
 
   HeaderReader reader;
   if (absl::Status status = reader.Read(header); !status.ok()) {
     return absl::InvalidArgumentError(absl::StrCat("header: ", status.message()));
   }
   std::vector<Entry>& entries = reader.entries;
+  RemoveRepeated(entries);
   // An empty tensor comes before the one that has data at the same place.
   std::stable_sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
-    return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
+    return std::pair(a.begin(), a.end()) < std::pair(b.begin(), b.end());
   });
   const auto* data = reinterpret_cast<const std::byte*>(header.data() + header.size());
   const size_t data_bytes = file_bytes - kLengthBytes - header_bytes;
-  if (absl::Status status = CheckNames(entries); !status.ok()) return status;
-  if (absl::Status status = CheckLayout(entries, data_bytes); !status.ok()) return status;
-
-  for (Entry& entry : entries) {
-    data_.emplace_back(data + entry.begin, entry.end - entry.begin);
-    tensors_.push_back(std::move(entry.spec));
+  for (const Entry& entry : entries) {
+    absl::StatusOr<TensorSpec> spec = SpecOf(entry);
+    if (!spec.ok() && unwanted && unwanted(entry.name)) {
+      left_out_.push_back(entry.name);
+      continue;
+    }
+    if (!spec.ok()) return spec.status();
+    data_.emplace_back(data + entry.begin(), entry.end() - entry.begin());
+    tensors_.push_back(*std::move(spec));
   }
+  if (absl::Status status = CheckLayout(entries, data_bytes); !status.ok()) return status;
   metadata_ = std::move(reader.metadata);
   return absl::OkStatus();
 }

@@ -85,15 +85,44 @@ TEST_F(CheckpointTest, RefusesFilesThatAreMissingOrBad) {
   EXPECT_EQ(OpenIndex(index).code(), absl::StatusCode::kInvalidArgument);
 }
 
-TEST_F(CheckpointTest, RefusesAnIndexThatDisagreesWithItsFiles) {
+TEST_F(CheckpointTest, RefusesAnIndexThatNamesWhatIsMissing) {
   WriteShard("f.safetensors", {"a", "b"});
-  const absl::Status unlisted = OpenIndex(R"({"weight_map":{"a":"f.safetensors"}})");
-  EXPECT_EQ(unlisted.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(unlisted.message()), HasSubstr("\"b\" is not there according to"));
   const absl::Status missing =
       OpenIndex(R"({"weight_map":{"a":"f.safetensors","b":"f.safetensors","c":"f.safetensors"}})");
   EXPECT_EQ(missing.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(missing.message()), HasSubstr("\"c\" is missing"));
+}
+
+TEST_F(CheckpointTest, LeavesOutWhatTheIndexDoesNotName) {
+  WriteShard("f.safetensors", {"a", "b", "c"});
+  WriteShard("g.safetensors", {"d", "a"});
+  WriteIndex(R"({"weight_map":{"b":"f.safetensors","d":"g.safetensors"}})");
+  auto checkpoint = Checkpoint::Open(folder_);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_THAT(Names(**checkpoint), ElementsAre("b", "d"));
+  EXPECT_EQ(AsString((*checkpoint)->data(0)), "b");
+  EXPECT_THAT((*checkpoint)->note(), HasSubstr(": 3 tensors of its files left out"));
+  // One that nobody could read is counted, too.
+  WriteFile("f.safetensors", FileOf(R"({"b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},
+                                        "odd":{"dtype":"F9_E5","shape":[1],"data_offsets":[1,2]}})",
+                                    "b?"));
+  checkpoint = Checkpoint::Open(folder_);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_THAT((*checkpoint)->note(), HasSubstr(": 2 tensors of its files left out"));
+}
+
+TEST_F(CheckpointTest, ExcludedTensorsFailNothing) {
+  WriteShard("f.safetensors", {"a"});
+  WriteFile("g.safetensors", FileOf(R"({"odd":{"dtype":"F9_E5","shape":[1],"data_offsets":[0,1]}})", "?"));
+  WriteIndex(R"({"weight_map":{"a":"f.safetensors","odd1":"f.safetensors","odd2":"none.safetensors",
+                               "odd":"g.safetensors"}})");
+  const CheckpointOptions options{.excluded = [](absl::string_view name) { return name.substr(0, 3) == "odd"; }};
+  EXPECT_FALSE(Checkpoint::Open(folder_).ok());
+  auto checkpoint = Checkpoint::Open(folder_, options);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_THAT(Names(**checkpoint), ElementsAre("a"));
+  EXPECT_EQ((*checkpoint)->note(), "");
+  EXPECT_TRUE(Checkpoint::Open(Path("g.safetensors"), options).ok());
 }
 
 TEST_F(CheckpointTest, RefusesMalformedIndexes) {
@@ -143,33 +172,18 @@ TEST_F(CheckpointTest, RefusesAnIndexThatIsTooLong) {
   EXPECT_EQ(Checkpoint::Open(folder_).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
-// As torch.distributed.checkpoint's HuggingFaceStorageWriter has it.
-std::string DcpFile(const std::string& offset) {
-  return FileOf(R"({"__metadata__":{"DCP_SHARDING_INFO":"{\"w\": {\"saved_offsets\": [)" + offset +
-                    R"(]}}","DCP_VERSION":"1.0","format":"pt"},"w":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}})",
-                "ab");
-}
-
-TEST_F(CheckpointTest, RefusesARanksShards) {
-  const auto expect_refused = [](const std::string& path) {
-    const absl::Status status = Checkpoint::Open(path).status();
-    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << path;
-    EXPECT_THAT(std::string(status.message()), HasSubstr("torch.distributed.checkpoint")) << path;
-  };
-  std::filesystem::create_directory(Path("d"));
-  expect_refused(WriteFile("d/shard-00001-model-00001-of-00001.safetensors", DcpFile("0")));
-  expect_refused(Path("d"));
-  expect_refused(WriteFile("d/shard-00002-model-00001-of-00001.safetensors", DcpFile("2")));
-  expect_refused(Path("d"));
-}
-
 TEST_F(CheckpointTest, TakesWholeTensorsThatTorchCheckpointSaved) {
-  std::filesystem::create_directory(Path("d"));
-  WriteFile("d/model-00001-of-00001.safetensors", DcpFile("0"));
-  WriteFile("d/model.safetensors.index.json", R"({"weight_map": {"w": "model-00001-of-00001.safetensors"}})");
-  EXPECT_TRUE(Checkpoint::Open(Path("d")).ok()) << Checkpoint::Open(Path("d")).status();
-  WriteFile("d/model-00001-of-00001.safetensors", DcpFile("2"));
-  EXPECT_FALSE(Checkpoint::Open(Path("d")).ok());
+  const auto write = [&](const std::string& offset) {
+    WriteFile("model-00001-of-00001.safetensors",
+              FileOf(R"({"__metadata__":{"DCP_SHARDING_INFO":"{\"w\": {\"saved_offsets\": [)" + offset +
+                         R"(]}}","format":"pt"},"w":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}})",
+                     "ab"));
+  };
+  WriteIndex(R"({"weight_map": {"w": "model-00001-of-00001.safetensors"}})");
+  write("0");
+  EXPECT_TRUE(Checkpoint::Open(folder_).ok()) << Checkpoint::Open(folder_).status();
+  write("2");
+  EXPECT_FALSE(Checkpoint::Open(folder_).ok());
 }
 
 }  // namespace

@@ -1,0 +1,21 @@
+// The index of a checkpoint folder. Private to common/safetensors.
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+
+#include "absl/status/statusor.h"
+
+namespace refit {
+
+inline constexpr char kIndexName[] = "model.safetensors.index.json";
+
+// The tensors of each file, by file name.
+using FileMap = std::map<std::string, std::set<std::string>>;
+
+// Reads {"weight_map": {tensor: file}, ...}, whatever else there is. INVALID_ARGUMENT, naming `path`, for what is no
+// such JSON, has a tensor twice, or names files outside of its folder.
+absl::StatusOr<FileMap> ReadIndex(const std::string& path);
+
+}  // namespace refit
