@@ -239,9 +239,9 @@ class Checkpoint::Opener {
       checkpoint_.pieces_.erase(checkpoint_.pieces_.begin() + static_cast<ptrdiff_t>(i));
     }
     checkpoint_.is_mapped_ = false;
-    checkpoint_.note_ =
-        absl::StrCat(Printable(folder), ": the shards of ", ranks.size(), ranks.size() == 1 ? " rank" : " ranks",
-                     " (torch.distributed.checkpoint) put together");
+    checkpoint_.note_ = absl::StrCat(Printable(folder), ": the shards of ", ranks.size(),
+                                     ranks.size() == 1 ? " rank" : " ranks",
+                                     ", as torch.distributed.checkpoint saves them");
     return absl::OkStatus();
   }
 
