@@ -11,7 +11,7 @@ needed_kb=$((8 << 20))
 python=/usr/bin/python3
 [[ -x $python ]] || python=python3
 
-works() { "$venv/bin/python" -c 'import numpy, pytest, torch' 2>/dev/null; }
+works() { "$venv/bin/python" -c 'import numpy, pytest, safetensors, torch' 2>/dev/null; }
 give_up() {
   echo "No torch from PyPI: $1. Its tests are skipped." >&2
   rm -rf "$venv"
@@ -26,6 +26,6 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 echo "Installing torch from PyPI into $venv"
 { "$python" -m venv "$work/uv" && "$work/uv/bin/pip" install -q uv && "$work/uv/bin/uv" venv -q --clear --python "$python" "$venv" &&
-  timeout 600 "$work/uv/bin/uv" pip install -q --no-cache --python "$venv/bin/python" torch numpy pytest; } >"$work/log" 2>&1 ||
+  timeout 600 "$work/uv/bin/uv" pip install -q --no-cache --python "$venv/bin/python" torch numpy pytest safetensors; } >"$work/log" 2>&1 ||
   give_up "$(tail -n 1 "$work/log")"
 works || give_up "it cannot be imported"

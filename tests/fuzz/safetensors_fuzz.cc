@@ -11,6 +11,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "common/safetensors/dcp_shards.h"
 #include "common/safetensors/safetensors.h"
 #include "common/safetensors/shard_metadata.h"
 #include "tests/fuzz/fuzz_check.h"
@@ -87,6 +88,10 @@ void CheckFile(const std::string& bytes) {
   }
   FUZZ_CHECK(total + 8 <= bytes.size()) << total << sum;
   const auto again = Checkpoint::Open(file.path());
+  if (tensors.metadata().count(kDcpShardingKey) > 0) {
+    FUZZ_CHECK(!again.ok());  // a rank's shards
+    return;
+  }
   FUZZ_CHECK(again.ok()) << again.status().ToString();
   FUZZ_CHECK((*again)->tensors() == tensors.tensors());
   (void)ReadShards(**again);
@@ -121,12 +126,21 @@ void CheckShards(const std::string& json) {
   for (const ShardEntry& entry : *entries) FUZZ_CHECK(entry.shape.size() <= kMaxRank) << entry.name;
 }
 
+void CheckDcpOffsets(const std::string& json) {
+  const auto offsets = ParseDcpOffsets(json);
+  if (!offsets.ok()) {
+    CheckRefusal(offsets.status());
+    return;
+  }
+  for (const auto& [name, offset] : *offsets) FUZZ_CHECK(offset.size() <= kMaxRank) << name;
+}
+
 }  // namespace
 }  // namespace refit
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   refit::FuzzInput input(data, size);
-  switch (input.Below(4)) {
+  switch (input.Below(5)) {
     case 0:
       refit::CheckFile(input.Rest());
       break;
@@ -137,6 +151,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     }
     case 2:
       refit::CheckIndex(input.Rest());
+      break;
+    case 3:
+      refit::CheckDcpOffsets(input.Rest());
       break;
     default:
       refit::CheckShards(input.Rest());
