@@ -195,16 +195,22 @@ class HeaderReader final : public StrictJsonReader {
   size_t skipped_depth_ = 0;
 };
 
-// Of equal names the last counts, as in the reference implementation.
-void RemoveRepeated(std::vector<Entry>& entries) {
+// Of equal names the last counts, as in the reference implementation, which only knows the dtypes of the others.
+absl::Status RemoveRepeated(std::vector<Entry>& entries) {
   std::map<absl::string_view, const Entry*> last;
   for (const Entry& entry : entries) last[entry.name] = &entry;
-  if (last.size() == entries.size()) return;
+  if (last.size() == entries.size()) return absl::OkStatus();
   std::vector<Entry> kept;
   for (const Entry& entry : entries) {
-    if (last[entry.name] == &entry) kept.push_back(entry);
+    TensorSpec any;
+    if (last[entry.name] == &entry) {
+      kept.push_back(entry);
+    } else if (absl::Status status = FromFileType({entry.dtype, {8}}, any); !status.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat("tensor ", Quoted(entry.name), ": ", status.message()));
+    }
   }
   entries = std::move(kept);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<TensorSpec> SpecOf(const Entry& entry) {
@@ -309,7 +315,7 @@ absl::Status SafetensorsFile::ParseHeader(const NameFilter& unwanted) {
     return absl::InvalidArgumentError(absl::StrCat("header: ", status.message()));
   }
   std::vector<Entry>& entries = reader.entries;
-  RemoveRepeated(entries);
+  if (absl::Status status = RemoveRepeated(entries); !status.ok()) return status;
   // An empty tensor comes before the one that has data at the same place.
   std::stable_sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
     return std::pair(a.begin(), a.end()) < std::pair(b.begin(), b.end());

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import struct
 from typing import Any
 
-SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
-         "U8": 1, "BOOL": 1}
+# Bits of an element.
+BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8,
+        "F8_E5M2FNUZ": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "C64": 64, "I64": 64, "I32": 32, "I16": 16, "I8": 8,
+        "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8}
 NAMES = ["w", "model.layers.0.mlp.weight", "a b", "ä", "名前", "😀", "/", "..", "x" * 300, "__metadata", 'a"b', "a\\b",
          "\u00e9", "e\u0301", "\u200b", "\ufeff", "\uffff", "a\tb", "\x00", "\x7f", "", "n" * 2000, "\u2028"]
 RAW_NAMES = [rb'"\ud83d\ude00"', rb'"\ud83d"', rb'"\udc00x"', rb'"\/"', rb'"\x"', b'"\xff"', b'"\xc0\x80"', b'"\xed\xa0\x80"',
@@ -45,11 +48,11 @@ def random_tensors(rng: random.Random) -> tuple[list[Entry], int]:
     """The entries of a good file, in any order, and its bytes of data."""
     entries, end = [], 0
     for name in rng.sample(NAMES[:17], rng.randrange(5)) + rng.sample(NAMES[17:], rng.random() < 0.1):
-        dtype = rng.choice(list(SIZES))
+        dtype = rng.choice(list(BITS))
         shape = random_shape(rng)
-        size = SIZES[dtype]
-        for n in shape:
-            size *= n
+        if BITS[dtype] < 8 and shape and rng.random() < 0.9:
+            shape[-1] = 8
+        size = math.prod(shape) * BITS[dtype] // 8
         entries.append(Entry(name, dtype, shape, end, end + size))
         end += size
     rng.shuffle(entries)

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/escaping.h"
+#include "common/safetensors/file_type.h"
 #include "common/safetensors/safetensors.h"
 
 namespace refit {
@@ -19,7 +20,9 @@ nlohmann::json ToJson(const SafetensorsFile& file) {
     const TensorSpec& spec = file.tensors()[i];
     const absl::Span<const std::byte> data = file.data(i);
     const absl::string_view bytes(reinterpret_cast<const char*>(data.data()), data.size());
-    tensors[spec.name] = {std::string(Name(spec.dtype)), std::vector<int64_t>(spec.shape.begin(), spec.shape.end()),
+    const absl::StatusOr<FileType> type = ToFileType(spec);
+    if (!type.ok()) return {{"error", std::string(type.status().message())}};
+    tensors[spec.name] = {type->dtype, std::vector<int64_t>(type->shape.begin(), type->shape.end()),
                           absl::BytesToHexString(bytes)};
   }
   return {{"tensors", std::move(tensors)}, {"metadata", file.metadata()}};
