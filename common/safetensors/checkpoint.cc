@@ -142,9 +142,8 @@ class Checkpoint::Opener {
     if (has_index && options_.ranks == 0) return OpenIndexed(path);
     absl::StatusOr<std::vector<std::string>> paths = ListFiles(path);
     if (!paths.ok()) return paths.status();
-    const auto others = std::stable_partition(paths->begin(), paths->end(), [](const std::string& file) {
-      return DcpRankOf(NameOf(file)).has_value();
-    });
+    const auto others = std::stable_partition(
+        paths->begin(), paths->end(), [](const std::string& file) { return DcpRankOf(NameOf(file)).has_value(); });
     if (others != paths->begin() && (others == paths->end() || options_.ranks > 0)) {
       paths->erase(others, paths->end());
       return OpenShards(path, *paths);
@@ -239,9 +238,9 @@ class Checkpoint::Opener {
       checkpoint_.pieces_.erase(checkpoint_.pieces_.begin() + static_cast<ptrdiff_t>(i));
     }
     checkpoint_.is_mapped_ = false;
-    checkpoint_.note_ = absl::StrCat(Printable(folder), ": the shards of ", ranks.size(),
-                                     ranks.size() == 1 ? " rank" : " ranks",
-                                     ", as torch.distributed.checkpoint saves them");
+    checkpoint_.note_ =
+        absl::StrCat(Printable(folder), ": the shards of ", ranks.size(), ranks.size() == 1 ? " rank" : " ranks",
+                     ", as torch.distributed.checkpoint saves them");
     return absl::OkStatus();
   }
 

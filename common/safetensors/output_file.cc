@@ -14,6 +14,7 @@
 #include <cerrno>
 #include <climits>
 #include <csignal>
+#include <cstdlib>
 #include <ctime>
 #include <map>
 #include <mutex>
@@ -22,6 +23,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -90,6 +92,83 @@ ssize_t WriteSilently(int fd, const std::byte* data, size_t size) {
   return written;
 }
 
+// Bytes whose turn has not come: in memory up to a limit, beyond it in a file without a name in the folder for
+// temporary ones, each at its place in the stream, so that it has holes where nothing is held.
+class HeldBytes {
+ public:
+  bool HasAt(uint64_t position) const { return !held_.empty() && held_.begin()->first == position; }
+
+  absl::Status Add(uint64_t position, absl::Span<const std::byte> bytes) {
+    if (in_memory_ + bytes.size() <= kMaxInMemory) {
+      in_memory_ += bytes.size();
+      held_.emplace(position, Run{bytes.size(), {bytes.begin(), bytes.end()}});
+      return absl::OkStatus();
+    }
+    if (absl::Status status = WriteToFile(position, bytes); !status.ok()) return status;
+    held_.emplace(position, Run{bytes.size(), {}});
+    return absl::OkStatus();
+  }
+
+  // Takes the first run out, piece by piece.
+  absl::Status TakeFirst(absl::FunctionRef<absl::Status(absl::Span<const std::byte>)> take) {
+    const auto node = held_.extract(held_.begin());
+    const Run& run = node.mapped();
+    if (!run.bytes.empty()) {
+      in_memory_ -= run.size;
+      return take(run.bytes);
+    }
+    std::vector<std::byte> piece(std::min<uint64_t>(run.size, kPieceBytes));
+    for (uint64_t done = 0; done < run.size;) {
+      const auto at = static_cast<off_t>(node.key() + done);
+      const ssize_t got = pread(file_.get(), piece.data(), std::min<uint64_t>(piece.size(), run.size - done), at);
+      if (got < 0 && errno == EINTR) continue;
+      if (got <= 0) return FileError(got == 0 ? EIO : errno, "read back", folder_);
+      const absl::Status status = take({piece.data(), static_cast<size_t>(got)});
+      if (!status.ok()) return status;
+      (void)fallocate(file_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, got);  // a file system without it
+      done += static_cast<uint64_t>(got);
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  static constexpr uint64_t kMaxInMemory = 64 << 20;
+  static constexpr uint64_t kPieceBytes = 1 << 20;
+  struct Run {
+    uint64_t size;
+    std::vector<std::byte> bytes;  // empty if they are in the file
+  };
+
+  absl::Status Open() {
+    std::error_code error;
+    folder_ = std::filesystem::temp_directory_path(error).string();
+    std::string name = absl::StrCat(error ? "/tmp" : folder_, "/refit-XXXXXX");
+    file_ = FileDescriptor(mkostemp(name.data(), O_CLOEXEC));
+    if (!file_.valid()) return FileError(errno, "create a file in", folder_);
+    unlink(name.c_str());
+    return absl::OkStatus();
+  }
+
+  absl::Status WriteToFile(uint64_t position, absl::Span<const std::byte> bytes) {
+    if (!file_.valid()) {
+      if (absl::Status status = Open(); !status.ok()) return status;
+    }
+    while (!bytes.empty()) {
+      const ssize_t written = pwrite(file_.get(), bytes.data(), bytes.size(), static_cast<off_t>(position));
+      if (written < 0 && errno == EINTR) continue;
+      if (written < 0) return FileError(errno, "keep bytes whose turn has not come in", folder_);
+      bytes.remove_prefix(static_cast<size_t>(written));
+      position += static_cast<uint64_t>(written);
+    }
+    return absl::OkStatus();
+  }
+
+  std::map<uint64_t, Run> held_;  // by their places
+  uint64_t in_memory_ = 0;
+  std::string folder_;
+  FileDescriptor file_;
+};
+
 // A device, a pipe, or a descriptor of this process.
 class Stream final : public OutputFile {
  public:
@@ -109,14 +188,10 @@ class Stream final : public OutputFile {
 
   absl::Status WriteAt(uint64_t position, absl::Span<const std::byte> bytes) override try {
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (position != written_) {
-      if (!bytes.empty()) held_.emplace(position, std::vector<std::byte>(bytes.begin(), bytes.end()));
-      return absl::OkStatus();
-    }
+    if (position != written_) return bytes.empty() ? absl::OkStatus() : held_.Add(position, bytes);
     absl::Status status = Write(bytes);
-    while (status.ok() && !held_.empty() && held_.begin()->first == written_) {
-      const auto next = held_.extract(held_.begin());
-      status = Write(next.mapped());
+    while (status.ok() && held_.HasAt(written_)) {
+      status = held_.TakeFirst([this](absl::Span<const std::byte> next) { return Write(next); });
     }
     return status;
   } catch (const std::bad_alloc&) {
@@ -149,7 +224,7 @@ class Stream final : public OutputFile {
   const FileDescriptor file_;
   std::mutex mutex_;
   uint64_t written_ = 0;
-  std::map<uint64_t, std::vector<std::byte>> held_;
+  HeldBytes held_;
 };
 
 std::string HostName() {

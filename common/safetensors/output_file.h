@@ -40,7 +40,8 @@ class OutputFile {
   static absl::StatusOr<std::unique_ptr<OutputFile>> Create(const std::string& path, unsigned permissions);
   virtual ~OutputFile() = default;
 
-  // A stream keeps bytes in memory until all before them came. RESOURCE_EXHAUSTED on a full disk, or without memory.
+  // A stream keeps bytes until all before them came: 64 MiB in memory, what is more in a nameless file in $TMPDIR.
+  // RESOURCE_EXHAUSTED on a full disk, or without memory.
   virtual absl::Status WriteAt(uint64_t position, absl::Span<const std::byte> bytes) = 0;
   // Once; an error means that there is no new file.
   virtual absl::Status Commit() = 0;

@@ -153,10 +153,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       refit::CheckIndex(input.Rest());
       break;
     case 3:
-      refit::CheckDcpOffsets(input.Rest());
+      refit::CheckShards(input.Rest());
       break;
     default:
-      refit::CheckShards(input.Rest());
+      refit::CheckDcpOffsets(input.Rest());
   }
   return 0;
 }

@@ -9,6 +9,7 @@
 #include <csignal>
 #include <thread>
 
+#include "absl/strings/match.h"
 #include "common/safetensors/safetensors.h"
 #include "test_files.h"
 
@@ -157,6 +158,35 @@ TEST_F(SafetensorsWriterTest, WritesThroughAPipeInOrder) {
   close(reader);
   EXPECT_FALSE((*other)->WriteAt(0, 0, AsBytes("12")).ok());
   EXPECT_TRUE(std::filesystem::is_fifo(Path("pipe")));
+}
+
+TEST_F(SafetensorsWriterTest, APipesLaterBytesAreNotAllKeptInMemory) {
+  ASSERT_EQ(mkfifo(Path("pipe").c_str(), 0600), 0);
+  std::filesystem::create_directory(Path("temporary"));
+  setenv("TMPDIR", Path("temporary").c_str(), 1);
+  std::string got;
+  std::thread reader([&] { got = ReadFile(Path("pipe")); });
+  std::string later(80 << 20, '\0');
+  for (size_t i = 0; i < later.size(); ++i) later[i] = static_cast<char>(i / 4099);
+  {
+    const auto size = static_cast<int64_t>(later.size());
+    absl::StatusOr<std::unique_ptr<SafetensorsWriter>> writer;
+    do {  // until the reader has opened it
+      writer = SafetensorsWriter::Create(Path("pipe"), {{"a", DType::kU8, {1}}, {"b", DType::kU8, {size}}});
+    } while (!writer.ok());
+    constexpr size_t kPiece = 5 << 20;
+    for (size_t at = 0; at < later.size(); at += kPiece) {
+      ASSERT_TRUE((*writer)->WriteAt(1, at, AsBytes(absl::string_view(later).substr(at, kPiece))).ok());
+    }
+    ASSERT_TRUE((*writer)->WriteAt(0, 0, AsBytes("1")).ok());
+    ASSERT_TRUE((*writer)->Commit().ok());
+  }
+  reader.join();
+  unsetenv("TMPDIR");
+  ASSERT_GT(got.size(), later.size());
+  EXPECT_EQ(got[got.size() - later.size() - 1], '1');
+  EXPECT_TRUE(absl::EndsWith(got, later));
+  EXPECT_TRUE(std::filesystem::is_empty(Path("temporary")));
 }
 
 TEST_F(SafetensorsWriterTest, SaysWhenADeviceTakesNothing) {
