@@ -267,9 +267,7 @@ class NewFile final : public OutputFile {
  public:
   static absl::StatusOr<std::unique_ptr<OutputFile>> Create(const std::filesystem::path& path, unsigned permissions) {
     std::unique_ptr<NewFile> file(new NewFile(path));
-    if (!file->OpenNameless(permissions)) {
-      if (absl::Status status = file->OpenTemporary(permissions); !status.ok()) return status;
-    }
+    if (absl::Status status = file->Open(permissions); !status.ok()) return status;
     struct stat info = {};
     if (fstat(file->file_.get(), &info) == 0) RemoveLeftFiles(file->folder_, info.st_mtime);
     return file;
@@ -300,6 +298,7 @@ class NewFile final : public OutputFile {
       return absl::FailedPreconditionError(
           absl::StrCat("cannot write ", Printable(path_.string()), ": what is there by now is no regular file"));
     }
+    if (S_ISREG(old.st_mode)) TakeOver(old);
     if (temporary_.empty()) {
       if (absl::Status status = Link(); !status.ok()) return status;
     }
@@ -314,11 +313,25 @@ class NewFile final : public OutputFile {
   explicit NewFile(std::filesystem::path path)
       : path_(std::move(path)), folder_(path_.has_parent_path() ? path_.parent_path() : ".") {}
 
-  // False where there are no such files, or no way to name one.
-  bool OpenNameless(unsigned permissions) {
-    FileDescriptor file(open(folder_.c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, permissions));
-    if (!file.valid() || access(NameOf(file).c_str(), F_OK) != 0) return false;
-    file_ = std::move(file);
+  absl::Status Open(unsigned permissions) {
+    if (!NameProbe()) return OpenTemporary(permissions);
+    absl::Status status = TryRename();
+    unlink(temporary_.c_str());
+    temporary_.clear();
+    if (!status.ok()) return status;
+    file_ = FileDescriptor(open(folder_.c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, permissions));
+    return file_.valid() ? absl::OkStatus() : FileError(errno, "create a file in", folder_.string());
+  }
+
+  // Gives a name to a nameless file of no bytes: one whose name is taken away again gets no other. False where there
+  // are no such files, or no way to name one.
+  bool NameProbe() {
+    const FileDescriptor probe(open(folder_.c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600));
+    const std::filesystem::path name = folder_ / NewTemporaryName();
+    if (!probe.valid() || linkat(AT_FDCWD, NameOf(probe).c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) != 0) {
+      return false;
+    }
+    temporary_ = name;
     return true;
   }
 
@@ -361,6 +374,14 @@ class NewFile final : public OutputFile {
                        "whole; write to another one and copy it, or pipe it there with --out -"));
     }
     return FileError(error, "write", path_.string());
+  }
+
+  // Owner and permissions, as if the old file had been written to. Not all file systems have them, nor may all users.
+  void TakeOver(const struct stat& old) {
+    struct stat info = {};
+    if (fstat(file_.get(), &info) != 0) return;
+    if (info.st_uid != old.st_uid || info.st_gid != old.st_gid) (void)!fchown(file_.get(), old.st_uid, old.st_gid);
+    if (info.st_mode != old.st_mode) (void)!fchmod(file_.get(), old.st_mode & ALLPERMS);
   }
 
   static std::string NameOf(const FileDescriptor& file) { return absl::StrCat("/proc/self/fd/", file.get()); }

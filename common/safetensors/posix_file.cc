@@ -57,11 +57,30 @@ absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path) {
   const auto size = static_cast<size_t>(info.st_size);
   if (size == 0) return MappedFile(nullptr, 0);
   void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
+  if (data == MAP_FAILED && (errno == ENODEV || errno == EOPNOTSUPP)) return ReadIntoMemory(file, size, path);
   if (data == MAP_FAILED && errno == ENOMEM) {
     return absl::ResourceExhaustedError(absl::StrCat("cannot map ", Printable(path), ": ", WhyNotMapped(size, ENOMEM)));
   }
   if (data == MAP_FAILED) return FileError(errno, "map", path);
   return MappedFile(static_cast<const char*>(data), size);
+}
+
+absl::StatusOr<MappedFile> MappedFile::ReadIntoMemory(const FileDescriptor& file, size_t size,
+                                                      const std::string& path) {
+  void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) {
+    return absl::ResourceExhaustedError(absl::StrCat("cannot read ", Printable(path), ": its file system does not map ",
+                                                     "files, and ", WhyNotMapped(size, errno)));
+  }
+  MappedFile whole(static_cast<const char*>(memory), size);
+  for (size_t done = 0; done < size;) {
+    const ssize_t got = pread(file.get(), static_cast<char*>(memory) + done, size - done, static_cast<off_t>(done));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return FileError(errno, "read", path);
+    if (got == 0) return absl::InvalidArgumentError(absl::StrCat(Printable(path), " was cut while it was read"));
+    done += static_cast<size_t>(got);
+  }
+  return whole;
 }
 
 MappedFile::~MappedFile() {

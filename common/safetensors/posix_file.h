@@ -31,7 +31,7 @@ class FileDescriptor {
   int fd_ = -1;
 };
 
-// A regular file, mapped read-only.
+// A regular file, mapped read-only; in memory where its file system does not map files.
 class MappedFile {
  public:
   static absl::StatusOr<MappedFile> Open(const std::string& path);
@@ -45,6 +45,7 @@ class MappedFile {
 
  private:
   MappedFile(const char* data, size_t size) : data_(data), size_(size) {}
+  static absl::StatusOr<MappedFile> ReadIntoMemory(const FileDescriptor& file, size_t size, const std::string& path);
   const char* data_;  // null for an empty file
   size_t size_;
 };

@@ -131,9 +131,9 @@ class SafetensorsWriter {
   // not begin at a multiple of its element size, ordered by falling element sizes, so that every one does.
   enum class Layout { kAligned, kAsGiven };
 
-  // `permissions` as for open(2): less what the process's umask takes away. INVALID_ARGUMENT for tensors or metadata
-  // that no reader would take, and for a path to what can be no file, such as a folder; FAILED_PRECONDITION for a pipe
-  // that nobody reads, and a file system that cannot rename files.
+  // `permissions` as for open(2): less what the process's umask takes away; those of a file that is replaced stay.
+  // INVALID_ARGUMENT for tensors or metadata that no reader would take, and for a path to what can be no file, such as
+  // a folder; FAILED_PRECONDITION for a pipe that nobody reads, and a file system that cannot rename files.
   static absl::StatusOr<std::unique_ptr<SafetensorsWriter>> Create(
       const std::string& path, std::vector<TensorSpec> tensors, const std::map<std::string, std::string>& metadata = {},
       unsigned permissions = 0666, Layout layout = Layout::kAligned);
