@@ -22,7 +22,8 @@ class NativeSource {
   virtual const std::vector<TensorSpec>& tensors() const = 0;
 
   // Bytes [offset, offset + size) of tensors()[index]: either a view of memory that lives as long as the source, or
-  // made into `scratch`, which has room for `size` bytes, and then a view of that.
+  // made into `scratch`, which has room for `size` bytes, and then a view of that: an empty one if a file that it is
+  // made of was cut meanwhile.
   virtual absl::Span<const std::byte> Read(size_t index, uint64_t offset, uint64_t size,
                                            absl::Span<std::byte> scratch) const = 0;
 

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/safetensors/safetensors.h"
 #include "common/safetensors/shard_metadata.h"
+#include "common/tensor/memory_probe.h"
 
 namespace refit {
 
@@ -85,15 +86,18 @@ absl::Span<const std::byte> ShardSource::Read(size_t index, uint64_t offset, uin
     return source_->Read(at.index, static_cast<uint64_t>(at.runs.offset()) * element + offset, size, scratch);
   }
   std::byte* out = scratch.data();
+  MemoryProbe probe;
+  bool is_whole = true;
   at.runs.ForEach(static_cast<int64_t>(offset / element), static_cast<int64_t>(size / element),
                   [&](int64_t place, int64_t count) {
                     const uint64_t bytes = static_cast<uint64_t>(count) * element;
                     const absl::Span<const std::byte> run =
                         source_->Read(at.index, static_cast<uint64_t>(place) * element, bytes, {out, bytes});
-                    if (run.data() != out) std::memcpy(out, run.data(), bytes);
+                    is_whole = is_whole && run.size() == bytes && (run.data() == out || probe.CheckReadable(run).ok());
+                    if (is_whole && run.data() != out) std::memcpy(out, run.data(), bytes);
                     out += bytes;
                   });
-  return scratch.first(size);
+  return is_whole ? scratch.first(size) : absl::Span<const std::byte>();
 }
 
 }  // namespace refit

@@ -38,7 +38,7 @@ class ShardSource {
 
   // Bytes [offset, offset + size) of shards()[index], which is row-major in its box; whole elements. Either a view of
   // memory that lives as long as the source, or made into `scratch`, which has room for `size` bytes, and then a view
-  // of that.
+  // of that: an empty one if a file that it is made of was cut meanwhile.
   absl::Span<const std::byte> Read(size_t index, uint64_t offset, uint64_t size, absl::Span<std::byte> scratch) const;
 
   // Whether Read of this shard gives views of memory that lives as long as the source.

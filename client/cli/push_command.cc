@@ -109,7 +109,10 @@ class PieceReader {
     // Always the same size, so that the pool has one that is warm.
     absl::StatusOr<std::shared_ptr<Buffer>> buffer = pool_.Get(kPieceBytes);
     if (!buffer.ok()) return buffer.status();
-    return Piece{shard, source_->Read(shard, offset, size, (*buffer)->span().first(size)), *buffer};
+    Piece piece{shard, source_->Read(shard, offset, size, (*buffer)->span().first(size)), *buffer};
+    if (piece.bytes.size() == size) return piece;
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor ", source_->shards()[shard].ToString(), ": its file was truncated while it was read"));
   }
 
   std::shared_ptr<const ShardSource> source_;

@@ -12,6 +12,7 @@
 #include "common/safetensors/posix_file.h"
 #include "common/safetensors/safetensors.h"
 #include "common/safetensors/strict_json.h"
+#include "common/tensor/memory_probe.h"
 
 namespace refit {
 namespace {
@@ -343,6 +344,7 @@ absl::Span<const std::byte> Checkpoint::Read(size_t index, uint64_t offset, uint
   const TensorSpec& whole = tensors_[index];
   const std::vector<Piece>& pieces = pieces_[index];
   const uint64_t element = ElementSize(whole.dtype);
+  MemoryProbe probe;
   size_t at = 0;
   for (uint64_t done = 0; done < size;) {
     std::optional<Run> run;
@@ -351,7 +353,9 @@ absl::Span<const std::byte> Checkpoint::Read(size_t index, uint64_t offset, uint
     }
     const absl::Span<const std::byte> shard = files_[pieces[at].file]->data(pieces[at].index);
     const uint64_t bytes = std::min(size - done, static_cast<uint64_t>(run->count) * element);
-    std::memcpy(scratch.data() + done, shard.data() + static_cast<uint64_t>(run->place) * element, bytes);
+    const absl::Span<const std::byte> next = shard.subspan(static_cast<uint64_t>(run->place) * element, bytes);
+    if (!probe.CheckReadable(next).ok()) return {};
+    std::memcpy(scratch.data() + done, next.data(), bytes);
     done += bytes;
   }
   return scratch.first(size);

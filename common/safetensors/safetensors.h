@@ -89,7 +89,7 @@ class Checkpoint {
   // The bytes of tensors()[index]; is_mapped() must hold.
   absl::Span<const std::byte> data(size_t index) const;
   // Bytes [offset, offset + size) of tensors()[index], whole elements: a view of its file, or, unless is_mapped(), made
-  // into `scratch`, which has room for `size` bytes.
+  // into `scratch`, which has room for `size` bytes: then an empty view if a file was cut meanwhile.
   absl::Span<const std::byte> Read(size_t index, uint64_t offset, uint64_t size, absl::Span<std::byte> scratch) const;
 
   // Which rank, from 1, saved the file of this name, if it holds a rank's shards; nullopt for other names and folders.

@@ -219,6 +219,19 @@ TEST_F(DcpShardsTest, ARankThatIsMissingIsNamed) {
   EXPECT_THAT(std::string(Checkpoint::Open(folder_, {.ranks = 3}).status().message()), HasSubstr("expected 3 ranks"));
 }
 
+TEST_F(DcpShardsTest, AFileThatIsCutMeanwhileIsNoSignal) {
+  const TensorSpec spec{"w", DType::kU8, {1 << 20}};
+  const std::string half(1 << 19, 'x');
+  WriteShards(NameOfRank(1), {{{spec, {{0}, {1 << 19}}}, half}});
+  WriteShards(NameOfRank(2), {{{spec, {{1 << 19}, {1 << 19}}}, half}});
+  const auto checkpoint = Checkpoint::Open(folder_);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  std::filesystem::resize_file(Path(NameOfRank(2)), 4096);
+  std::vector<std::byte> scratch(1 << 20);
+  EXPECT_TRUE((*checkpoint)->Read(0, 0, scratch.size(), absl::MakeSpan(scratch)).empty());
+  EXPECT_EQ((*checkpoint)->Read(0, 0, half.size(), absl::MakeSpan(scratch)).size(), half.size());
+}
+
 TEST_F(DcpShardsTest, OneRanksFileIsNoModel) {
   WriteBytes(1, 0, "ab");
   WriteBytes(2, 2, "cd");
