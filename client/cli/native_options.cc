@@ -40,7 +40,8 @@ void AddNativeOptions(CLI::App* command, NativeOptions& options, const std::stri
                       const std::string& synthetic_option) {
   CLI::Option* path = command
                           ->add_option(path_option, options.path,
-                                       "Safetensors file, or checkpoint folder with model.safetensors.index.json")
+                                       "Safetensors file, or checkpoint folder: with model.safetensors.index.json, or "
+                                       "with the shards of torch.distributed.checkpoint")
                           ->type_name("FILE|DIR")
                           ->group(kSourceGroup);
   CLI::Option* synthetic = command

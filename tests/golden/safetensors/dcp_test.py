@@ -30,7 +30,15 @@ WORLD = 4
 def state_dict() -> dict[str, torch.Tensor]:
     """Whole tensors, alike in all processes."""
     torch.manual_seed(1)
-    shapes = {"rows": (8, 6), "uneven": (9, 3), "columns": (5, 8), "both": (6, 10), "short": (2, 2), "replicated": (3,), "scalar": ()}
+    shapes = {
+        "rows": (8, 6),
+        "uneven": (9, 3),
+        "columns": (5, 8),
+        "both": (6, 10),
+        "short": (2, 2),
+        "replicated": (3,),
+        "scalar": (),
+    }
     return {f"model.{name}": torch.randn(shape).bfloat16() for name, shape in shapes.items()}
 
 
@@ -38,10 +46,18 @@ def save(rank: int, folder: str) -> None:
     """One rank of a 2 x 2 mesh saves its part."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD)
     mesh = init_device_mesh("cpu", (2, 2))
-    placements = {"rows": [Shard(0), Shard(0)], "uneven": [Shard(0), Replicate()], "columns": [Replicate(), Shard(1)],
-                  "both": [Shard(0), Shard(1)], "short": [Shard(0), Shard(0)], "replicated": [Replicate(), Replicate()]}
-    state = {name: distribute_tensor(value, mesh, placements[key]) if (key := name[6:]) in placements else value
-             for name, value in state_dict().items()}
+    placements = {
+        "rows": [Shard(0), Shard(0)],
+        "uneven": [Shard(0), Replicate()],
+        "columns": [Replicate(), Shard(1)],
+        "both": [Shard(0), Shard(1)],
+        "short": [Shard(0), Shard(0)],
+        "replicated": [Replicate(), Replicate()],
+    }
+    state = {
+        name: distribute_tensor(value, mesh, placements[key]) if (key := name[6:]) in placements else value
+        for name, value in state_dict().items()
+    }
     files = {name: 1 + i % 2 for i, name in enumerate(state)}
     dcp.save(state, storage_writer=HuggingFaceStorageWriter(f"{folder}/one", save_distributed=True))
     dcp.save(state, storage_writer=HuggingFaceStorageWriter(f"{folder}/two", files, save_distributed=True))
@@ -72,9 +88,29 @@ def check_folder(programs: pathlib.Path, address: str, folder: pathlib.Path, ver
     check(out)
     run(programs / "refit", "convert", "--to", "hf", folder, out)
     check(out)
-    ranks = [subprocess.Popen([programs / "refit", "push", "-q", "-s", address, "--version", str(version + 1), "--rank", str(rank),
-                               "--world", str(WORLD), folder / next(name for name in files if name[10] == str(rank + 1))])
-             for rank in range(WORLD)]
+    alone = subprocess.run(
+        [programs / "refit", "push", "-s", address, folder / files[0]], capture_output=True, text=True, timeout=60
+    )
+    assert alone.returncode == 2 and "--rank and --world are needed" in alone.stderr, alone
+    ranks = [
+        subprocess.Popen(
+            [
+                programs / "refit",
+                "push",
+                "-q",
+                "-s",
+                address,
+                "--version",
+                str(version + 1),
+                "--rank",
+                str(rank),
+                "--world",
+                str(WORLD),
+                folder / next(name for name in files if name[10] == str(rank + 1)),
+            ]
+        )
+        for rank in range(WORLD)
+    ]
     assert [rank.wait(60) for rank in ranks] == [0] * WORLD
     run(programs / "refit", "pull", "-s", address, "--version", version + 1, "--out", out, "--verify", folder)
     check(out)
@@ -82,11 +118,14 @@ def check_folder(programs: pathlib.Path, address: str, folder: pathlib.Path, ver
 
 def main(programs: pathlib.Path) -> None:
     with tempfile.TemporaryDirectory() as name:
-        savers = [subprocess.Popen([sys.executable, "-B", __file__, "--save", str(rank), name]) for rank in range(WORLD)]
+        savers = [
+            subprocess.Popen([sys.executable, "-B", __file__, "--save", str(rank), name]) for rank in range(WORLD)
+        ]
         assert [saver.wait(100) for saver in savers] == [0] * WORLD
         port = pathlib.Path(name, "port")
-        server = subprocess.Popen([programs / "refit-server", "--listen", "127.0.0.1:0", "--port-file", port],
-                                  stderr=subprocess.DEVNULL)
+        server = subprocess.Popen(
+            [programs / "refit-server", "--listen", "127.0.0.1:0", "--port-file", port], stderr=subprocess.DEVNULL
+        )
         try:
             while not port.exists() or not port.read_text().strip():
                 assert server.poll() is None

@@ -25,11 +25,19 @@ except ImportError:
     print("Skipped: no package safetensors, see deploy/get_torch.sh")
     sys.exit(77)
 
-# What the reference reads and this refuses, as common/safetensors/README.md says: names that would not survive a terminal
-# or the wire, sizes that no tensor has, and what the reference's JSON library takes for an object by accident.
-REFUSED_HERE = ("control character", "empty name", "at most 1024", "at most 16 numbers", "at most 2^63-1", "more than 2^63-1",
-                "whole number of bytes",
-                "expected an object, got an array", "dtype: expected a string, got an object")
+# What the reference reads and this refuses, as common/safetensors/README.md says: names that would not survive a
+# terminal or the wire, sizes that no tensor has, and what the reference's JSON library takes for an object by accident.
+REFUSED_HERE = (
+    "control character",
+    "empty name",
+    "at most 1024",
+    "at most 16 numbers",
+    "at most 2^63-1",
+    "more than 2^63-1",
+    "whole number of bytes",
+    "expected an object, got an array",
+    "dtype: expected a string, got an object",
+)
 
 Answer = dict[str, Any]
 
@@ -42,8 +50,10 @@ def reference(file: bytes, path: pathlib.Path) -> Answer:
             metadata = opened.metadata() or {}
     except Exception as error:
         return {"error": str(error)}
-    return {"tensors": {name: [t["dtype"], t["shape"], bytes(t["data"]).hex()] for name, t in tensors},
-            "metadata": metadata}
+    return {
+        "tensors": {name: [t["dtype"], t["shape"], bytes(t["data"]).hex()] for name, t in tensors},
+        "metadata": metadata,
+    }
 
 
 def check_aligned(path: pathlib.Path) -> None:

@@ -6,7 +6,6 @@ import json
 import math
 import random
 import struct
-from typing import Any
 
 # Bits of an element.
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8,
@@ -14,11 +13,14 @@ BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8,
         "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8}
 NAMES = ["w", "model.layers.0.mlp.weight", "a b", "ä", "名前", "😀", "/", "..", "x" * 300, "__metadata", 'a"b', "a\\b",
          "\u00e9", "e\u0301", "\u200b", "\ufeff", "\uffff", "a\tb", "\x00", "\x7f", "", "n" * 2000, "\u2028"]
-RAW_NAMES = [rb'"\ud83d\ude00"', rb'"\ud83d"', rb'"\udc00x"', rb'"\/"', rb'"\x"', b'"\xff"', b'"\xc0\x80"', b'"\xed\xa0\x80"',
+RAW_NAMES = [rb'"\ud83d\ude00"', rb'"\ud83d"', rb'"\udc00x"', rb'"\/"', rb'"\x"', b'"\xff"', b'"\xc0\x80"',
+             b'"\xed\xa0\x80"',
              b'"a\x01"', b'"\xf4\x90\x80\x80"', b"'w'", b"w", b"1"]
-RAW_VALUES = [b"null", b"true", b"-1", b"-0", b"0.0", b"1.0", b"1e0", b"01", b"18446744073709551615", b"18446744073709551616",
-              b"9223372036854775808", b"1e999", b'"x"', b"[]", b"{}", b"[1]", b'{"a":[{"b":null}]}', b"NaN", b"", b"[0,4]",
-              b"[[1]]", b"[1,]", b'"\\ud800"', b'"U8"', b'"u8"', b'"F128"', b"[" * 60 + b"]" * 60, b"[" * 200 + b"]" * 200]
+RAW_VALUES = [b"null", b"true", b"-1", b"-0", b"0.0", b"1.0", b"1e0", b"01", b"1e999", b"NaN", b"",
+              b"9223372036854775808", b"18446744073709551615", b"18446744073709551616", b'"x"', b'"U8"', b'"u8"',
+              b'"F128"', b'"\\ud800"', b"[]",
+              b"[1]", b"[0,4]", b"[[1]]", b"[1,]", b"{}", b'{"a":[{"b":null}]}', b"[" * 60 + b"]" * 60,
+              b"[" * 200 + b"]" * 200]
 SPACES = [b"", b" ", b"   ", b"\t", b"\n", b"\r\n", b"\x00", b"\xc2\xa0", b"\x0b", b"\xef\xbb\xbf", b"//x\n"]
 
 
@@ -72,7 +74,8 @@ def spoil_entry(rng: random.Random, entry: Entry) -> None:
     elif kind == 2:
         del entry.fields[at]
     elif kind == 3:
-        entry.fields.insert(rng.randrange(4), (rng.choice([b'"strides"', b'""', b'"dtyp\\u0065"']), rng.choice(RAW_VALUES)))
+        other = rng.choice([b'"strides"', b'""', b'"dtyp\\u0065"'])
+        entry.fields.insert(rng.randrange(4), (other, rng.choice(RAW_VALUES)))
     elif kind == 4:
         entry.name = rng.choice(RAW_NAMES)
     elif kind == 5:
@@ -91,7 +94,8 @@ def random_metadata(rng: random.Random) -> bytes:
     key = rng.choice([b'"__metadata__"', b'"__metadata__"', b'"__meta\\u0064ata__"'])
     members: list[bytes] = []
     for _ in range(rng.randrange(3)):
-        value: Any = json.dumps(rng.choice(["pt", "", "ä", "\n"])).encode() if rng.random() < 0.9 else rng.choice(RAW_VALUES)
+        good = json.dumps(rng.choice(["pt", "", "ä", "\n"])).encode()
+        value = good if rng.random() < 0.9 else rng.choice(RAW_VALUES)
         members.append(json.dumps(rng.choice(["format", "", "a", "a\x00"])).encode() + b":" + value)
     return key + b":" + (b"{" + b",".join(members) + b"}" if rng.random() < 0.9 else rng.choice(RAW_VALUES))
 
@@ -107,7 +111,8 @@ def random_file(rng: random.Random) -> bytes:
     if members and rng.random() < 0.1:
         members.insert(rng.randrange(len(members) + 1), rng.choice(members))
     space = rng.choice(SPACES) if rng.random() < 0.2 else b""
-    header = space + b"{" + (b"," + space).join(members) + b"}" + (b" " * rng.randrange(9) if rng.random() < 0.8 else space)
+    padding = b" " * rng.randrange(9) if rng.random() < 0.8 else space
+    header = space + b"{" + (b"," + space).join(members) + b"}" + padding
     data = rng.randbytes(max(0, size + (rng.choice([-1, 1, 8]) if rng.random() < 0.05 else 0)))
     file = struct.pack("<Q", len(header)) + header + data
     if rng.random() < 0.05:

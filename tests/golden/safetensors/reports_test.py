@@ -50,7 +50,9 @@ def expect_refusal(folder: pathlib.Path, *words: str) -> None:
 
 
 def write_index(folder: pathlib.Path, **files: str) -> None:
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": files}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {"total_size": 1}, "weight_map": files})
+    )
 
 
 def the_index_names_a_file_that_is_not_there(folder: pathlib.Path) -> None:

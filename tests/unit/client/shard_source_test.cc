@@ -195,5 +195,36 @@ TEST_F(ShardSourceTest, OtherFilesHoldNoShards) {
   EXPECT_EQ(broken.status().code(), absl::StatusCode::kInvalidArgument);
 }
 
+// As torch.distributed.checkpoint saves them: w [4] in two ranks' files, the second of which has nothing of v [1].
+TEST_F(ShardSourceTest, ARanksFileOfTorchIsThatRanksShards) {
+  const auto write = [&](int rank, const std::string& name, const std::string& sharding,
+                         const std::vector<TensorSpec>& specs) {
+    const std::string path = folder_ / ("shard-0000" + std::to_string(rank) + "-model-" + name + ".safetensors");
+    auto writer = SafetensorsWriter::Create(path, specs, {{"DCP_SHARDING_INFO", sharding}});
+    ASSERT_TRUE(writer.ok()) << writer.status();
+    for (size_t i = 0; i < specs.size(); ++i) {
+      ASSERT_TRUE((*writer)->WriteAt(i, 0, Bytes(specs[i].ByteSize(), static_cast<std::byte>(rank))).ok());
+    }
+    ASSERT_TRUE((*writer)->Commit().ok());
+  };
+  write(1, "00001-of-00002", R"({"w": {"saved_offsets": [0]}})", {{"w", DType::kU8, {2}}});
+  write(1, "00002-of-00002", R"({"v": {"saved_offsets": [0]}})", {{"v", DType::kU8, {1}}});
+  write(2, "00001-of-00002", R"({"w": {"saved_offsets": [2]}})", {{"w", DType::kU8, {2}}});
+  const auto second = ShardSource::OpenFiles(folder_ / "shard-00002-model-00001-of-00002.safetensors");
+  ASSERT_TRUE(second.ok()) << second.status();
+  ASSERT_NE(*second, nullptr);
+  const std::vector<TensorPart> expected = {{{"w", DType::kU8, {4}}, {{2}, {2}}}, {{"v", DType::kU8, {1}}, {{0}, {0}}}};
+  EXPECT_EQ((*second)->shards(), expected);
+  Bytes scratch(2);
+  const auto read = (*second)->Read(0, 0, 2, absl::MakeSpan(scratch));
+  EXPECT_EQ(Bytes(read.begin(), read.end()), Bytes(2, std::byte{2}));
+  const auto three = ShardSource::OpenFiles(folder_ / "shard-00002-model-00001-of-00002.safetensors", {.ranks = 3});
+  EXPECT_EQ(three.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(three.status().message()), HasSubstr("ranks 3 of 3"));
+  const auto folder = OpenCheckpointSource(folder_);
+  ASSERT_TRUE(folder.ok()) << folder.status();
+  EXPECT_EQ(ReadWhole(**folder, 0), (Bytes{std::byte{1}, std::byte{1}, std::byte{2}, std::byte{2}}));
+}
+
 }  // namespace
 }  // namespace refit
