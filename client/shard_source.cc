@@ -51,6 +51,10 @@ namespace {
 
 absl::StatusOr<std::shared_ptr<const ShardSource>> OpenRankFile(const std::filesystem::path& path, uint64_t rank,
                                                                 const CheckpointOptions& options) {
+  if (options.ranks == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(Printable(path.string()), " holds one rank's shards: of how many ranks must be known"));
+  }
   const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
   absl::StatusOr<std::shared_ptr<const Checkpoint>> checkpoint = Checkpoint::Open(folder, options);
   if (!checkpoint.ok()) return checkpoint.status();

@@ -28,7 +28,8 @@ class ShardSource {
 
   // The shards that a file or folder holds according to its metadata; null if that says nothing of shards. Of a rank's
   // file as torch.distributed.checkpoint saves it, those of that rank: the others' files, in the same folder, tell how
-  // large the tensors are. Errors as Checkpoint::Open and ReadShards of common/safetensors/shard_metadata.h.
+  // large the tensors are, and `options` must say how many ranks there are. Errors as Checkpoint::Open and ReadShards
+  // of common/safetensors/shard_metadata.h.
   static absl::StatusOr<std::shared_ptr<const ShardSource>> OpenFiles(const std::string& path,
                                                                       const CheckpointOptions& options = {});
 

@@ -54,6 +54,10 @@ absl::StatusOr<std::shared_ptr<const ShardSource>> CutAsTheMeshSays(std::shared_
   return ShardSource::Cut(std::move(source), *std::move(shards));
 }
 
+absl::Status NeedsRank(const std::string& path) {
+  return UsageError(absl::StrCat(Printable(path), " holds one rank's shards: --rank and --world are needed"));
+}
+
 absl::Status CheckFileOfShards(const std::string& path, const ShardSource& shards, const RankOptions& options) {
   if (options.mesh_given) {
     return UsageError(absl::StrCat(Printable(path), " holds shards already; ", absl::StrJoin(kMeshOptions, ", "),
@@ -61,7 +65,7 @@ absl::Status CheckFileOfShards(const std::string& path, const ShardSource& shard
   }
   const auto is_whole = [](const TensorPart& shard) { return shard.is_whole(); };
   if (options.given() || std::all_of(shards.shards().begin(), shards.shards().end(), is_whole)) return absl::OkStatus();
-  return UsageError(absl::StrCat(Printable(path), " holds one rank's shards: --rank and --world are needed"));
+  return NeedsRank(path);
 }
 
 LayoutRule ExpertRule(const PartOptions& options) {
@@ -105,7 +109,10 @@ absl::StatusOr<std::shared_ptr<const ShardSource>> OpenShards(const NativeOption
   if (!native.path.empty()) {
     absl::StatusOr<CheckpointOptions> reading = native.ReadingOptions();
     if (!reading.ok()) return reading.status();
-    if (Checkpoint::RankOfFile(native.path).has_value()) reading->ranks = options.mesh.world;
+    if (Checkpoint::RankOfFile(native.path).has_value()) {
+      if (!options.given()) return NeedsRank(native.path);
+      reading->ranks = options.mesh.world;
+    }
     absl::StatusOr<std::shared_ptr<const ShardSource>> shards = ShardSource::OpenFiles(native.path, *reading);
     if (!shards.ok()) return shards.status();
     if (*shards != nullptr) {

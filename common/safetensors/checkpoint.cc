@@ -145,6 +145,10 @@ class Checkpoint::Opener {
     if (!paths.ok()) return paths.status();
     const auto others = std::stable_partition(
         paths->begin(), paths->end(), [](const std::string& file) { return DcpRankOf(NameOf(file)).has_value(); });
+    if (options_.ranks > 0 && others == paths->begin()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(Printable(path), ": has no shards of torch.distributed.checkpoint (shard-00001-model-...)"));
+    }
     if (others != paths->begin() && (others == paths->end() || options_.ranks > 0)) {
       paths->erase(others, paths->end());
       return OpenShards(path, *paths);

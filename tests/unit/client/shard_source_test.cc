@@ -210,7 +210,9 @@ TEST_F(ShardSourceTest, ARanksFileOfTorchIsThatRanksShards) {
   write(1, "00001-of-00002", R"({"w": {"saved_offsets": [0]}})", {{"w", DType::kU8, {2}}});
   write(1, "00002-of-00002", R"({"v": {"saved_offsets": [0]}})", {{"v", DType::kU8, {1}}});
   write(2, "00001-of-00002", R"({"w": {"saved_offsets": [2]}})", {{"w", DType::kU8, {2}}});
-  const auto second = ShardSource::OpenFiles(folder_ / "shard-00002-model-00001-of-00002.safetensors");
+  const std::string path = folder_ / "shard-00002-model-00001-of-00002.safetensors";
+  EXPECT_EQ(ShardSource::OpenFiles(path).status().code(), absl::StatusCode::kInvalidArgument);
+  const auto second = ShardSource::OpenFiles(path, {.ranks = 2});
   ASSERT_TRUE(second.ok()) << second.status();
   ASSERT_NE(*second, nullptr);
   const std::vector<TensorPart> expected = {{{"w", DType::kU8, {4}}, {{2}, {2}}}, {{"v", DType::kU8, {1}}, {{0}, {0}}}};
@@ -218,7 +220,7 @@ TEST_F(ShardSourceTest, ARanksFileOfTorchIsThatRanksShards) {
   Bytes scratch(2);
   const auto read = (*second)->Read(0, 0, 2, absl::MakeSpan(scratch));
   EXPECT_EQ(Bytes(read.begin(), read.end()), Bytes(2, std::byte{2}));
-  const auto three = ShardSource::OpenFiles(folder_ / "shard-00002-model-00001-of-00002.safetensors", {.ranks = 3});
+  const auto three = ShardSource::OpenFiles(path, {.ranks = 3});
   EXPECT_EQ(three.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(three.status().message()), HasSubstr("ranks 3 of 3"));
   const auto folder = OpenCheckpointSource(folder_);

@@ -232,6 +232,17 @@ TEST_F(DcpShardsTest, AFileThatIsCutMeanwhileIsNoSignal) {
   EXPECT_EQ((*checkpoint)->Read(0, 0, half.size(), absl::MakeSpan(scratch)).size(), half.size());
 }
 
+TEST_F(DcpShardsTest, WhereShardsAreWantedNothingElseCounts) {
+  WriteFile("model.safetensors", FileOf("{}"));
+  WriteFile("model.safetensors.index.json", R"({"weight_map":{}})");
+  EXPECT_THAT(std::string(Checkpoint::Open(folder_, {.ranks = 2}).status().message()), HasSubstr("has no shards"));
+  WriteBytes(1, 0, "ab");
+  WriteBytes(2, 2, "cd");
+  const auto checkpoint = Checkpoint::Open(folder_, {.ranks = 2});
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_EQ(ReadWhole(**checkpoint, 0), "abcd");
+}
+
 TEST_F(DcpShardsTest, OneRanksFileIsNoModel) {
   WriteBytes(1, 0, "ab");
   WriteBytes(2, 2, "cd");
