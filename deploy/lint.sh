@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks every C++ file: layout with clang-format, clocks with deploy/check_clocks.sh, code with clang-tidy (.clang-tidy
-# says what). Exit code 0: nothing found.
+# Checks every C++ file: layout with clang-format, clocks with deploy/check_clocks.sh, includes between rooms with
+# deploy/check_rooms.sh, code with clang-tidy (.clang-tidy says what). Exit code 0: nothing found.
 #
 #   deploy/lint.sh [--format-only] [FILE...]     FILE: only these; default: all
 set -euo pipefail
@@ -14,6 +14,7 @@ if (($#)); then files=("$@"); else mapfile -t files < <(git ls-files '*.h' '*.cc
 echo "clang-format: ${#files[@]} files"
 printf '%s\0' "${files[@]}" | xargs -0 clang-format --dry-run -Werror
 deploy/check_clocks.sh
+deploy/check_rooms.sh
 [[ $format_only == no ]] || exit 0
 
 cmake --preset dev >/dev/null

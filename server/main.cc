@@ -15,9 +15,9 @@
 #include "common/net/grpc_log.h"
 #include "common/net/version_info.h"
 #include "common/process/line_writer.h"
-#include "server/descriptor_limit.h"
+#include "server/process/descriptor_limit.h"
+#include "server/process/self_check.h"
 #include "server/refit_server.h"
-#include "server/self_check.h"
 #include "server/settings.h"
 
 namespace refit {

@@ -26,13 +26,13 @@
 #include "common/net/version_info.h"
 #include "common/process/closed_in_children.h"
 #include "grpc/health/v1/health.pb.h"
-#include "server/health_endpoint.h"
-#include "server/inspect_service.h"
-#include "server/limit_warnings.h"
-#include "server/metrics.h"
-#include "server/metrics_endpoint.h"
-#include "server/pull_service.h"
-#include "server/push_service.h"
+#include "server/process/limit_warnings.h"
+#include "server/pull/pull_service.h"
+#include "server/push/push_service.h"
+#include "server/watch/health_endpoint.h"
+#include "server/watch/inspect_service.h"
+#include "server/watch/metrics.h"
+#include "server/watch/metrics_endpoint.h"
 
 namespace refit {
 namespace {
@@ -120,23 +120,44 @@ std::string WithPort(const std::string& listen, int port) {
 
 int ThreadCount(int asked) { return asked > 0 ? asked : std::max(1, UsableCpus() / 2); }
 
+StoreOptions Reporting(StoreOptions options, const EventLog& log) {
+  if (options.on_unshared != nullptr) return options;
+  options.on_unshared = [log](const absl::Status& why) {
+    log.Warning("memory for tensors is no longer shared; workers on this host get it over the connection",
+                {{"reason", std::string(why.message())}});
+  };
+  return options;
+}
+
 }  // namespace
 
-// Members are destroyed in reverse order: gRPC first, then the services, then what they share.
+// Members are destroyed in reverse order: gRPC first, then the services, then the threads that convert, then what all
+// of them share.
 struct RefitServer::Impl {
   Impl(const ServerOptions& options, std::shared_ptr<const Authorizer> authorizer, ServerCredentials made)
       : credentials(std::move(made)),
-        state(options.store, options.limits, ThreadCount(options.convert_threads), options.log, std::move(authorizer)),
-        push(state),
-        pull(state),
-        inspect(state) {}
+        admission(options.limits, options.log, std::move(authorizer)),
+        store(Reporting(options.store, options.log)),
+        workers(options.limits.max_workers),
+        pushes{admission, store, workers, convert,
+               BufferPool(2 * options.store.chunk_bytes * static_cast<uint64_t>(ThreadCount(options.convert_threads)))},
+        pulls{admission, store, workers, options.store.shared_memory ? MakeSharedSample() : nullptr,
+              PartTable(options.limits.packed_bytes)},
+        convert(ThreadCount(options.convert_threads)) {}
 
   const ServerCredentials credentials;
   const std::shared_ptr<GrpcWakeups> wakeups = GrpcWakeups::Watch();
-  ServerState state;
-  PushService push;
-  PullService pull;
-  InspectService inspect;
+  Admission admission;
+  VersionStore store;
+  std::unique_ptr<Spool> spool;  // set before the first call; null: nothing is kept on disk
+  WorkerRegistry workers;
+  PushContext pushes;
+  PullContext pulls;
+  WorkQueue convert;
+  Observed observed{admission, store, workers, pushes, pulls, convert, spool};
+  PushService push{pushes};
+  PullService pull{pulls};
+  InspectService inspect{observed};
   std::unique_ptr<grpc::Server> server;
   std::unique_ptr<MetricsEndpoint> metrics;
   std::unique_ptr<HealthEndpoint> health;
@@ -173,9 +194,9 @@ absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOpti
   if (!options.spool.empty()) {
     absl::StatusOr<std::unique_ptr<Spool>> spool =
         Spool::Open(options.spool, options.trust_spool ? SpoolOwner::kAnyone : SpoolOwner::kThisUser,
-                    options.limits.max_message_bytes - kChunkOverheadBytes, impl->state.store, options.log);
+                    options.limits.max_message_bytes - kChunkOverheadBytes, impl->store, options.log);
     if (!spool.ok()) return Annotate(spool.status(), "--spool");
-    impl->state.spool = *std::move(spool);
+    impl->spool = *std::move(spool);
   }
   grpc::ServerBuilder builder;
   ConfigureServer(builder, options.limits.max_message_bytes, options.limits.peer_timeout);
@@ -196,7 +217,7 @@ absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOpti
   impl->CloseInChildren(port, is_unix ? absl::StripPrefix(options.listen, "unix:") : "");
   if (!options.metrics.empty()) {
     absl::StatusOr<std::unique_ptr<MetricsEndpoint>> metrics =
-        MetricsEndpoint::Start(options.metrics, std::make_shared<Metrics>(impl->state));
+        MetricsEndpoint::Start(options.metrics, std::make_shared<Metrics>(impl->observed));
     if (!metrics.ok()) return metrics.status();
     impl->metrics = *std::move(metrics);
     impl->CloseInChildren(PortOf(impl->metrics->address()), "");
@@ -211,14 +232,14 @@ absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOpti
   std::unique_ptr<RefitServer> server = absl::WrapUnique(new RefitServer(std::move(impl)));
   server->port_ = port;
   server->address_ = WithPort(options.listen, port);
-  const StoreOptions& store = server->impl_->state.store.options();
+  const StoreOptions& store = server->impl_->store.options();
   for (const std::string& warning : LimitWarnings(store.memory_budget_bytes)) options.log.Warning(warning);
   options.log.Info("listening", {{"address", server->address_},
                                  {"security", DescribeSecurity(options)},
                                  {"version", SoftwareVersion()},
                                  {"memory_bytes", absl::StrCat(store.memory_budget_bytes)},
                                  {"retain", absl::StrCat(options.store.retain_versions)},
-                                 {"convert_threads", absl::StrCat(server->impl_->state.convert.threads())},
+                                 {"convert_threads", absl::StrCat(server->impl_->convert.threads())},
                                  {"metrics", server->metrics_address().empty() ? "off" : server->metrics_address()},
                                  {"health", server->health_address().empty() ? "off" : server->health_address()}});
   return server;
@@ -241,11 +262,11 @@ absl::StatusOr<std::unique_ptr<VersionBuilder>> RefitServer::OpenVersion(const B
         absl::StrCat("a version of ", options.world, " ranks is pushed over the wire; in process, world is 1"));
   }
   BuildOptions limited = options;
-  limited.max_tensors = std::min(limited.max_tensors, impl_->state.limits.max_tensors_per_version);
-  limited.max_name_bytes = std::min<size_t>(limited.max_name_bytes, impl_->state.limits.max_name_bytes);
+  limited.max_tensors = std::min(limited.max_tensors, impl_->admission.limits.max_tensors_per_version);
+  limited.max_name_bytes = std::min<size_t>(limited.max_name_bytes, impl_->admission.limits.max_name_bytes);
   absl::StatusOr<std::unique_ptr<VersionBuilder>> builder =
-      VersionBuilder::Open(impl_->state.store, limited, std::move(native));
-  if (builder.ok()) (*builder)->ConvertWith(impl_->state.convert);
+      VersionBuilder::Open(impl_->store, limited, std::move(native));
+  if (builder.ok()) (*builder)->ConvertWith(impl_->convert);
   return builder;
 }
 
@@ -254,12 +275,12 @@ void RefitServer::Shutdown(std::chrono::milliseconds grace) {
   impl_->KeepInChildren();
   if (grpc::HealthCheckServiceInterface* health = impl_->server->GetHealthCheckService()) health->Shutdown();
   if (impl_->health != nullptr) impl_->health->StopServing();
-  impl_->state.leases.EndAll();
-  impl_->state.watches.EndAll();
+  impl_->pulls.leases.EndAll();
+  impl_->pulls.watches.EndAll();
   const auto deadline = std::chrono::steady_clock::now() + grace;
   impl_->server->Shutdown(SteadyDeadline(grace));
   impl_->server->Wait();
-  if (impl_->state.spool != nullptr) impl_->state.spool->Stop(deadline);
+  if (impl_->spool != nullptr) impl_->spool->Stop(deadline);
 }
 
 void RefitServer::CancelCalls() {

@@ -12,11 +12,11 @@
 #include "absl/status/statusor.h"
 #include "common/net/credentials.h"
 #include "common/process/fork_guard.h"
-#include "server/authorizer.h"
-#include "server/event_log.h"
-#include "server/server_context.h"
-#include "server/version_builder.h"
-#include "server/version_store.h"
+#include "server/access/authorizer.h"
+#include "server/access/limits.h"
+#include "server/process/event_log.h"
+#include "server/push/version_builder.h"
+#include "server/store/version_store.h"
 
 namespace refit {
 
@@ -30,15 +30,16 @@ struct ServerOptions {
   AuthorizationFiles authorization;
   StoreOptions store;
   Limits limits;
-  // Committed versions are kept in this folder too, and served again after a restart; see server/spool.h. Empty: they
-  // are not. Not together with streamed versions (retain_versions 0).
+  // Committed versions are kept in this folder too, and served again after a restart; see server/spool/spool.h. Empty:
+  // they are not. Not together with streamed versions (retain_versions 0).
   std::string spool;
   // The spool's folder may belong to another user, and others may write to it.
   bool trust_spool = false;
-  // "host:port" to serve metrics on (see server/metrics_endpoint.h), loopback unless allow_plaintext. Empty: nowhere.
+  // "host:port" to serve metrics on (see server/watch/metrics_endpoint.h), loopback unless allow_plaintext. Empty:
+  // nowhere.
   std::string metrics;
   // "host:port" or "unix:/path" where health probes are answered in plain text, whatever `security` asks of others; see
-  // server/health_endpoint.h. Empty: only on `listen`.
+  // server/watch/health_endpoint.h. Empty: only on `listen`.
   std::string health;
   // Threads that convert: one for each stream that is pushed at the time, all together for a large tensor that is
   // published in process (the caller's thread does its part too). 0: one for each two CPUs that the process may use

@@ -231,7 +231,7 @@ void AddLimits(ServerOptions& options, Table& table) {
             "Most streams (pushes, pulls, watches, manifests) that one host has open, or that Unix sockets have [4096]",
             Count(options.limits.max_streams_per_peer, 1));
   table.Add("--max-workers", "N", "Most workers that pull or watch at a time [4000]",
-            Count(options.limits.max_workers, 1, WorkerRegistry::kMaxWorkers));
+            Count(options.limits.max_workers, 1, kMaxWorkers));
   table.Add("--max-name-bytes", "N", "Longest tensor name [1024]", Count(options.limits.max_name_bytes));
   table.Add("--max-pulls", "N", "Most pulls served at a time [1024]", Count(options.limits.max_pulls));
   table.Add("--max-pushes", "N", "Most push streams open at a time [256]", Count(options.limits.max_pushes));
@@ -274,11 +274,6 @@ std::string WithArgumentNames(absl::string_view message) {
     }
   }
   return absl::StrReplaceAll(message, names);
-}
-
-std::string HowToRaise(absl::string_view argument) {
-  return absl::StrCat("raise it with refit-server --", absl::StrReplaceAll(argument, {{"_", "-"}}), ", or refit.serve(",
-                      argument, "=...)");
 }
 
 }  // namespace refit

@@ -42,8 +42,4 @@ std::vector<Setting> SettingsOf(ServerOptions& options, LogOptions& log);
 // "shared_memory=False", "retain=0", and "memory=" where the message gives no number.
 std::string WithArgumentNames(absl::string_view message);
 
-// How to have more of `argument`, for messages: "raise it with refit-server --rank-timeout, or
-// refit.serve(rank_timeout=...)".
-std::string HowToRaise(absl::string_view argument);
-
 }  // namespace refit

@@ -23,7 +23,7 @@
 #include "common/net/raw_call.h"
 #include "common/net/raw_reader.h"
 #include "refit/v1/pull.pb.h"
-#include "server/tensor_memory.h"
+#include "server/store/tensor_memory.h"
 #include "tests/support/fleet.h"
 #include "tests/support/push.h"
 #include "tests/support/status_matchers.h"

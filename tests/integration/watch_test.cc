@@ -10,7 +10,7 @@
 #include "common/wire/digest.h"
 #include "refit/v1/pull.grpc.pb.h"
 #include "server/refit_server.h"
-#include "server/version_builder.h"
+#include "server/push/version_builder.h"
 #include "tests/support/eventually.h"
 #include "tests/support/status_matchers.h"
 

@@ -22,11 +22,11 @@
 #include "client/python/bindings/tensor.h"
 #include "common/net/status.h"
 #include "common/tensor/memory_probe.h"
-#include "server/descriptor_limit.h"
-#include "server/limit_warnings.h"
+#include "server/process/descriptor_limit.h"
+#include "server/process/limit_warnings.h"
 #include "server/refit_server.h"
 #include "server/settings.h"
-#include "server/version_builder.h"
+#include "server/push/version_builder.h"
 
 namespace refit::python {
 namespace {

@@ -1,4 +1,4 @@
-#include "server/assembly.h"
+#include "server/store/assembly.h"
 
 #include <gtest/gtest.h>
 

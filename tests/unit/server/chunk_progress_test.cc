@@ -1,4 +1,4 @@
-#include "server/chunk_progress.h"
+#include "server/store/chunk_progress.h"
 
 #include <gtest/gtest.h>
 

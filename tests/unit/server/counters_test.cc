@@ -1,4 +1,4 @@
-#include "server/counters.h"
+#include "server/access/counters.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "common/net/status.h"
-#include "server/limit_reached.h"
+#include "server/access/limit_reached.h"
 
 namespace refit {
 namespace {

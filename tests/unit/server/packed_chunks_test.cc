@@ -1,4 +1,4 @@
-#include "server/packed_chunks.h"
+#include "server/pull/packed_chunks.h"
 
 #include <gtest/gtest.h>
 

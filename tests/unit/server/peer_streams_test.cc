@@ -1,4 +1,4 @@
-#include "server/peer_streams.h"
+#include "server/access/peer_streams.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "server/self_check.h"
+#include "server/process/self_check.h"
 
 #include <arpa/inet.h>
 #include <gtest/gtest.h>

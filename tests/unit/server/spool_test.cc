@@ -1,5 +1,5 @@
 // What is committed comes back after a restart, whole and unchanged, or not at all.
-#include "server/spool.h"
+#include "server/spool/spool.h"
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
@@ -17,7 +17,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/wire/digest.h"
-#include "server/version_builder.h"
+#include "server/push/version_builder.h"
 #include "tests/support/eventually.h"
 #include "tests/support/low_limit.h"
 #include "tests/support/sanitized.h"

@@ -1,5 +1,5 @@
 // What is kept, what goes, and who is told.
-#include "server/version_store.h"
+#include "server/store/version_store.h"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/wire/digest.h"
-#include "server/version_builder.h"
+#include "server/push/version_builder.h"
 #include "tests/support/status_matchers.h"
 
 namespace refit {

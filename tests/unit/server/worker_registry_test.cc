@@ -1,5 +1,5 @@
 // The fleet as the service sees it.
-#include "server/worker_registry.h"
+#include "server/fleet/worker_registry.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -68,12 +68,12 @@ TEST(WorkerRegistry, CountsPullsAlsoOfWorkersThatAreForgotten) {
 TEST(WorkerRegistry, ForgetsTheLongestSilentButNoneThatPulls) {
   WorkerRegistry registry;
   const auto pull = registry.StartPull({"m", "pulling"}, "peer", 1, 1);
-  for (size_t i = 0; i < WorkerRegistry::kMaxWorkers; ++i) {
+  for (size_t i = 0; i < kMaxWorkers; ++i) {
     registry.StartPull({"m", absl::StrCat("w", i)}, "peer", 1, 10)->Complete();
   }
   std::vector<std::string> names;
   for (const v1::Worker& worker : registry.List("m")) names.push_back(worker.name());
-  EXPECT_EQ(names.size(), WorkerRegistry::kMaxWorkers);
+  EXPECT_EQ(names.size(), kMaxWorkers);
   EXPECT_THAT(names, ::testing::Contains("pulling"));
   EXPECT_THAT(names, ::testing::Not(::testing::Contains("w0")));
 }
@@ -163,14 +163,14 @@ TEST(WorkerRegistry, WhatTheServiceNeverHadIsOfAnotherRun) {
 
 TEST(WorkerRegistry, AFullListFitsIntoOneMessage) {
   WorkerRegistry registry;
-  for (size_t i = 0; i < WorkerRegistry::kMaxWorkers; ++i) {
+  for (size_t i = 0; i < kMaxWorkers; ++i) {
     const std::string name = absl::StrCat(i, std::string(195, 'n'));
     registry.StartPull({std::string(256, 'm'), name}, std::string(64, 'p'), ~uint64_t{0}, ~uint64_t{0})
         ->Fail(absl::InternalError(std::string(5000, 'e')));
   }
   v1::ListWorkersResponse response;
   for (const v1::Worker& worker : registry.List("")) *response.add_workers() = worker;
-  EXPECT_EQ(response.workers_size(), static_cast<int>(WorkerRegistry::kMaxWorkers));
+  EXPECT_EQ(response.workers_size(), static_cast<int>(kMaxWorkers));
   EXPECT_LT(response.ByteSizeLong(), static_cast<size_t>(kMaxMessageBytes));
 }
 

@@ -1,0 +1,36 @@
+// What every call passes first, and what remembers how that went.
+#pragma once
+
+#include <grpcpp/server_context.h>
+
+#include <memory>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "server/access/authorizer.h"
+#include "server/access/counters.h"
+#include "server/access/limits.h"
+#include "server/access/peer_streams.h"
+#include "server/process/event_log.h"
+
+namespace refit {
+
+// Members are thread-safe or immutable. Outlives every call.
+struct Admission {
+  Admission(const Limits& call_limits, EventLog event_log, std::shared_ptr<const Authorizer> call_authorizer)
+      : limits(call_limits),
+        log(std::move(event_log)),
+        authorizer(std::move(call_authorizer)),
+        peer_streams(call_limits.max_streams_per_peer) {}
+
+  // Comes first in every call: see Authorizer::Check. Refusals are logged and counted.
+  absl::Status Authorize(const grpc::CallbackServerContext& context, Role needed);
+
+  const Limits limits;
+  const EventLog log;
+  const std::shared_ptr<const Authorizer> authorizer;
+  PeerStreams peer_streams;
+  Counters counters;
+};
+
+}  // namespace refit

@@ -1,0 +1,22 @@
+// What a peer sends, held against the service's limits. RESOURCE_EXHAUSTED, naming the limit, its value and the flag
+// that sets it, for what is beyond.
+#pragma once
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "refit/v1/pull.pb.h"
+#include "refit/v1/types.pb.h"
+#include "server/access/limits.h"
+
+namespace refit {
+
+// Length of its name, and number of dimensions.
+absl::Status CheckTensor(const v1::TensorSpec& tensor, const Limits& limits);
+
+absl::Status CheckRegex(absl::string_view pattern, const Limits& limits);
+
+// Filter and rules of a request.
+absl::Status CheckSelection(const v1::PullRequest& request, const Limits& limits);
+absl::Status CheckSelection(const v1::GetManifestRequest& request, const Limits& limits);
+
+}  // namespace refit

@@ -1,0 +1,16 @@
+// A trainer that waits for its workers to have a version.
+#pragma once
+
+#include <grpcpp/support/server_callback.h>
+
+#include "refit/v1/push.pb.h"
+#include "server/fleet/worker_registry.h"
+#include "server/store/version_store.h"
+
+namespace refit {
+
+// Answers PushService.AwaitWorkers; see push.proto. `store`, `workers` and `response` must outlive the call.
+grpc::ServerUnaryReactor* StartAwaitWorkers(VersionStore& store, WorkerRegistry& workers,
+                                            const v1::AwaitWorkersRequest& request, v1::AwaitWorkersResponse& response);
+
+}  // namespace refit

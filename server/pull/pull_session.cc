@@ -1,0 +1,294 @@
+#include "server/pull/pull_session.h"
+
+#include <google/protobuf/arena.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "common/net/address.h"
+#include "common/net/byte_buffer.h"
+#include "common/net/messages.h"
+#include "common/net/shared_segment.h"
+#include "common/wire/digest.h"
+#include "server/access/limit_checks.h"
+#include "server/pull/selection.h"
+
+namespace refit {
+
+namespace {
+
+absl::Status CheckResumed(const v1::PullRequest& request) {
+  if (!request.has_resume() || request.version().selector_case() == v1::VersionSelector::kNumber) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      "resume goes on within one version, and the newest may be another one by now: select it by the number (and "
+      "trainer_epoch) of the header of the stream that was cut");
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<PullSession>> PullSession::Start(PullContext& context, const v1::PullRequest& request,
+                                                                const WorkerId& worker, const std::string& peer) {
+  if (request.layout() != v1::LAYOUT_WHOLE) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("layout ", request.layout(), " is not supported; expected LAYOUT_WHOLE"));
+  }
+  if (absl::Status status = CheckSelection(request, context.admission.limits); !status.ok()) return status;
+  if (absl::Status status = CheckResumed(request); !status.ok()) return status;
+  absl::StatusOr<std::shared_ptr<Version>> version = context.store.Find(request.model(), request.version());
+  if (!version.ok()) return version.status();
+  if (absl::Status status = (*version)->CheckPullable(); !status.ok()) return status;
+  absl::StatusOr<SelectionRequest> wanted = SelectionOf(request);
+  if (!wanted.ok()) return wanted.status();
+  absl::StatusOr<std::vector<Selected>> selection = SelectTensors(**version, *wanted);
+  if (!selection.ok()) return selection.status();
+  if (absl::Status status = context.workers.CheckRoom(worker); !status.ok()) return status;
+  const uint64_t number = (*version)->number();
+  std::unique_ptr<PullSession> session =
+      absl::WrapUnique(new PullSession(context, *std::move(version), *std::move(selection), worker.name));
+  if (absl::Status status = session->SetCursor(request); !status.ok()) return status;
+  if (request.has_resume()) session->reader_.StartAt(session->PresentTensor());
+  session->reader_.Pass(session->PresentTensor());
+  session->skip_manifest_ = request.skip_manifest();
+  session->batches_ = request.batches();
+  if (request.has_installed_version()) {
+    const uint64_t present = session->reader_.version()->key().epoch;
+    session->installed_ =
+        VersionKey{request.has_installed_epoch() ? request.installed_epoch() : present, request.installed_version()};
+  }
+  // What is streamed is to be given up as soon as it was sent.
+  session->shares_ =
+      request.shared_memory() && context.shared_sample != nullptr && IsLocal(peer) && !session->reader_->is_streamed();
+  session->fleet_ = context.workers.StartPull(worker, peer, number, session->SelectedBytes(), request.has_resume());
+  return session;
+}
+
+absl::Status PullSession::SetCursor(const v1::PullRequest& request) {
+  if (!request.has_resume()) return absl::OkStatus();
+  const v1::Cursor& cursor = request.resume();
+  if (cursor.tensor() > selection_.size() || (cursor.tensor() == selection_.size() && cursor.offset() != 0)) {
+    return absl::InvalidArgumentError(absl::StrCat("resume cursor at tensor ", cursor.tensor(), ", offset ",
+                                                   cursor.offset(), ", but ", selection_.size(),
+                                                   " tensors are selected"));
+  }
+  tensor_ = cursor.tensor();
+  if (tensor_ == selection_.size()) return absl::OkStatus();
+  const TensorPart selected{reader_->spec(selection_[tensor_].tensor), selection_[tensor_].box};
+  if (cursor.offset() == selected.ByteSize() && cursor.offset() != 0) {
+    ++tensor_;
+    return absl::OkStatus();
+  }
+  if (cursor.offset() > selected.ByteSize() || cursor.offset() % reader_->chunk_bytes() != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("resume cursor at offset ", cursor.offset(), " of tensor ",
+                                                   selected.ToString(), "; expected a multiple of ",
+                                                   reader_->chunk_bytes(), " up to ", selected.ByteSize()));
+  }
+  chunk_ = cursor.offset() / reader_->chunk_bytes();
+  return absl::OkStatus();
+}
+
+uint64_t PullSession::SelectedBytes() const {
+  uint64_t bytes = 0;
+  for (size_t i = tensor_; i < selection_.size(); ++i) bytes += SizeOf(selection_[i]);
+  return bytes - chunk_ * reader_->chunk_bytes();
+}
+
+size_t PullSession::PresentTensor() const {
+  return tensor_ < selection_.size() ? selection_[tensor_].tensor : reader_->size();
+}
+
+absl::StatusOr<std::optional<grpc::ByteBuffer>> PullSession::Next() {
+  switch (phase_) {
+    case Phase::kHeader:
+      return Header();
+    case Phase::kManifest:
+      return Manifest();
+    case Phase::kChunks:
+      if (tensor_ < selection_.size()) return NextChunk();
+      phase_ = Phase::kCommit;
+      [[fallthrough]];
+    case Phase::kCommit:
+      return Committed();
+    case Phase::kDone:
+      break;
+  }
+  return std::nullopt;
+}
+
+grpc::ByteBuffer PullSession::Header() {
+  phase_ = skip_manifest_ ? Phase::kChunks : Phase::kManifest;
+  v1::PullResponse response;
+  *response.mutable_header() = reader_->Summary();
+  return Serialize(response);
+}
+
+grpc::ByteBuffer PullSession::Manifest() {
+  google::protobuf::Arena arena;  // there are very many small entries
+  v1::PullResponse& response = *google::protobuf::Arena::CreateMessage<v1::PullResponse>(&arena);
+  FillManifestPart(*reader_, selection_, parts_, manifest_next_, *response.mutable_manifest());
+  manifest_next_ += response.manifest().entries_size();
+  if (response.manifest().last()) phase_ = Phase::kChunks;
+  return Serialize(response);
+}
+
+uint64_t PullSession::SizeOf(const Selected& selected) const {
+  return static_cast<uint64_t>(ElementCount(selected.box)) * ElementSize(reader_->spec(selected.tensor).dtype);
+}
+
+VersionPart& PullSession::PresentPart() {
+  const Selected& selected = selection_[tensor_];
+  if (part_ == nullptr) part_ = parts_.Get(reader_.version(), selected.tensor, selected.box);
+  return *part_;
+}
+
+absl::StatusOr<std::optional<Version::Chunk>> PullSession::GetChunk() {
+  const Selected& selected = selection_[tensor_];
+  return selected.whole ? reader_->GetChunk(selected.tensor, chunk_) : PresentPart().GetChunk(chunk_);
+}
+
+ChunkHeader PullSession::HeaderOf(const Version::Chunk& chunk) const {
+  ChunkHeader header;
+  header.tensor = tensor_;
+  header.offset = chunk_ * reader_->chunk_bytes();
+  header.digest = chunk.digest;
+  header.tensor_digest = chunk.tensor_digest;
+  return header;
+}
+
+// To the place after a chunk that is sent.
+void PullSession::Advance(uint64_t sent) {
+  sent_bytes_ += sent;
+  ++sent_chunks_;
+  fleet_->Sent(sent);
+  if (++chunk_ < ChunkCount(SizeOf(selection_[tensor_]), reader_->chunk_bytes())) return;
+  ++tensor_;
+  chunk_ = 0;
+  part_.reset();
+}
+
+absl::StatusOr<std::optional<grpc::ByteBuffer>> PullSession::NextChunk() {
+  absl::StatusOr<std::optional<Version::Chunk>> chunk = GetChunk();
+  if (!chunk.ok()) return chunk.status();
+  if (!chunk->has_value()) return std::nullopt;
+  Version::Chunk& ready = **chunk;
+  if (batches_ && ready.bytes.size() < kShortChunkBytes) return NextBatch(std::move(ready));
+  if (shares_ && ready.owner->shared_fd() >= 0) return SharedMessage(ready);
+  const ChunkHeader header = HeaderOf(ready);
+  Advance(ready.bytes.size());
+  reader_.Pass(PresentTensor());
+  return MakeChunkMessage(header, ready.bytes, std::move(ready.owner));
+}
+
+grpc::ByteBuffer PullSession::SharedMessage(const Version::Chunk& chunk) {
+  v1::PullResponse response;
+  v1::SharedChunk& shared = *response.mutable_shared_chunk();
+  ToProto(HeaderOf(chunk), *shared.mutable_chunk());
+  *shared.mutable_segment() = Announce(*chunk.owner);
+  shared.set_begin(chunk.owner->shared().begin + (chunk.bytes.data() - chunk.owner->data()));
+  shared.set_bytes(chunk.bytes.size());
+  if (lent_.empty() || lent_.back() != chunk.owner) lent_.push_back(chunk.owner);
+  Advance(chunk.bytes.size());
+  reader_.Pass(PresentTensor());
+  return Serialize(response);
+}
+
+void PullSession::Forfeit() const {
+  for (const std::shared_ptr<const Buffer>& buffer : lent_) buffer->NeverReuse();
+}
+
+// Short chunks that are ready, from `first` on.
+grpc::ByteBuffer PullSession::NextBatch(Version::Chunk first) {
+  std::string entries;
+  entries.reserve(kMaxBatchBytes);
+  for (std::optional<Version::Chunk> chunk = std::move(first); chunk.has_value();) {
+    AppendBatchEntry(HeaderOf(*chunk), chunk->bytes, entries);
+    Advance(chunk->bytes.size());
+    chunk.reset();
+    if (entries.size() >= kBatchBytes || tensor_ == selection_.size()) break;
+    absl::StatusOr<std::optional<Version::Chunk>> next = GetChunk();  // an error is found again by the next message
+    if (next.ok() && next->has_value() && (*next)->bytes.size() < kShortChunkBytes) chunk = *std::move(next);
+  }
+  reader_.Pass(PresentTensor());
+  return MakeBatchMessage(std::move(entries));
+}
+
+absl::StatusOr<std::optional<grpc::ByteBuffer>> PullSession::Committed() {
+  v1::VersionSummary summary = reader_->Summary();
+  if (summary.state() == v1::VERSION_STATE_OPEN) return std::nullopt;
+  if (summary.state() == v1::VERSION_STATE_ABORTED) {
+    return absl::AbortedError(absl::StrCat("version ", Label(), " was aborted: ", summary.abort_reason()));
+  }
+  const absl::StatusOr<uint64_t> selection_digest = SelectionDigest(summary);
+  if (!selection_digest.ok()) return selection_digest.status();
+  phase_ = Phase::kDone;
+  v1::PullResponse response;
+  v1::PullCommitted& committed = *response.mutable_committed();
+  // Retired meanwhile, it is what it was: the marker says what the worker has, and no longer what may be pulled.
+  summary.set_state(v1::VERSION_STATE_COMMITTED);
+  *committed.mutable_summary() = std::move(summary);
+  committed.set_sent_bytes(sent_bytes_);
+  committed.set_sent_chunks(sent_chunks_);
+  committed.set_selection_digest(*selection_digest);
+  committed.set_lease(lease_);
+  if (installed_.has_value()) {
+    const std::vector<uint64_t> skipped =
+        store_.CommittedBetween(reader_->model(), *installed_, reader_.version()->key());
+    committed.mutable_skipped()->Assign(skipped.begin(), skipped.end());
+  }
+  return Serialize(response);
+}
+
+// Of a version that is committed.
+absl::StatusOr<uint64_t> PullSession::SelectionDigest(const v1::VersionSummary& summary) const {
+  const auto is_whole = [](const Selected& selected) { return selected.whole; };
+  if (selection_.size() == reader_->size() && std::all_of(selection_.begin(), selection_.end(), is_whole)) {
+    return summary.manifest_digest();
+  }
+  ManifestDigester digester;
+  for (const Selected& selected : selection_) {
+    const absl::StatusOr<uint64_t> digest = DigestOf(selected);
+    if (!digest.ok()) return digest.status();
+    digester.Add(TensorPart{reader_->spec(selected.tensor), selected.box}, *digest);
+  }
+  return digester.Finish();
+}
+
+// Of a version that is committed.
+absl::StatusOr<uint64_t> PullSession::DigestOf(const Selected& selected) const {
+  if (selected.whole) return reader_->tensor_digest(selected.tensor).value_or(0);
+  const std::shared_ptr<VersionPart> part = parts_.Get(reader_.version(), selected.tensor, selected.box);
+  if (const std::optional<uint64_t> digest = part->digest()) return *digest;
+  // The worker resumed behind it, and nobody else has pulled it.
+  const absl::StatusOr<std::optional<Version::Chunk>> last = part->GetChunk(part->chunk_count() - 1);
+  if (!last.ok()) return last.status();
+  if (last->has_value()) return *(*last)->tensor_digest;
+  return absl::InternalError(absl::StrCat(part->part().ToString(), " of version ", Label(), " is not converted"));
+}
+
+uint64_t PullSession::Wait(std::function<void()> wake) {
+  if (tensor_ == selection_.size()) return reader_->WaitForEnd(std::move(wake));
+  const Selected& selected = selection_[tensor_];
+  if (selected.whole) return reader_->WaitForChunk(selected.tensor, chunk_, std::move(wake));
+  return PresentPart().Wait(chunk_, std::move(wake));
+}
+
+grpc::ByteBuffer PullSession::WaitingMessage() const {
+  v1::PullResponse response;
+  v1::Cursor& cursor = *response.mutable_waiting()->mutable_cursor();
+  cursor.set_tensor(tensor_);
+  cursor.set_offset(chunk_ * reader_->chunk_bytes());
+  return Serialize(response);
+}
+
+void PullSession::Ended(const absl::Status& status) {
+  if (status.ok()) {
+    fleet_->Complete();
+  } else {
+    fleet_->Fail(status);
+  }
+}
+
+}  // namespace refit

@@ -1,0 +1,107 @@
+// What a pull stream sends, message by message; knows nothing of reactors.
+#pragma once
+
+#include <grpcpp/support/byte_buffer.h>
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/wire/chunk_codec.h"
+#include "refit/v1/pull.pb.h"
+#include "server/pull/pull_context.h"
+#include "server/pull/selection.h"
+#include "server/store/version.h"
+
+namespace refit {
+
+// Not thread-safe.
+class PullSession {
+ public:
+  // Resolves version, selection and cursor. Errors as pull.proto says of Pull.
+  static absl::StatusOr<std::unique_ptr<PullSession>> Start(PullContext& context, const v1::PullRequest& request,
+                                                            const WorkerId& worker, const std::string& peer);
+
+  // The next message; nullopt: nothing to send until the version goes on (see Wait). After the last message done() is
+  // true.
+  absl::StatusOr<std::optional<grpc::ByteBuffer>> Next();
+  bool done() const { return phase_ == Phase::kDone; }
+
+  // Whether the worker was told of memory that it may have mapped: then the stream is to live until it gives that back.
+  bool lends() const { return !lent_.empty(); }
+  // Before the commit marker is made: the lease that it names.
+  void SetLease(uint64_t lease) { lease_ = lease; }
+  // The worker may still see what it was lent.
+  void Forfeit() const;
+
+  // Registers `wake` for when Next would have something; 0 if it has already. See Version::Wait.
+  uint64_t Wait(std::function<void()> wake);
+  void CancelWait(uint64_t id) { reader_->CancelWait(id); }
+
+  // Says that the worker still waits.
+  grpc::ByteBuffer WaitingMessage() const;
+
+  // For the fleet's status.
+  void Waited(std::chrono::nanoseconds time) { fleet_->Waited(time); }
+  void Ended(const absl::Status& status);
+
+  std::string Label() const { return reader_->Label(); }
+  const std::string& worker() const { return worker_; }
+
+ private:
+  enum class Phase { kHeader, kManifest, kChunks, kCommit, kDone };
+
+  PullSession(PullContext& context, std::shared_ptr<Version> version, std::vector<Selected> selection,
+              std::string worker)
+      : store_(context.store),
+        parts_(context.parts),
+        reader_(std::move(version)),
+        selection_(std::move(selection)),
+        worker_(std::move(worker)) {}
+  absl::Status SetCursor(const v1::PullRequest& request);
+  uint64_t SelectedBytes() const;
+  // The version's tensor that is being sent, or its size after the last one.
+  size_t PresentTensor() const;
+  grpc::ByteBuffer Header();
+  grpc::ByteBuffer Manifest();
+  absl::StatusOr<std::optional<grpc::ByteBuffer>> NextChunk();
+  grpc::ByteBuffer NextBatch(Version::Chunk first);
+  // Of the chunk at the present place.
+  ChunkHeader HeaderOf(const Version::Chunk& chunk) const;
+  grpc::ByteBuffer SharedMessage(const Version::Chunk& chunk);
+  void Advance(uint64_t sent);
+  absl::StatusOr<std::optional<Version::Chunk>> GetChunk();
+  uint64_t SizeOf(const Selected& selected) const;
+  // The part that is being sent; the present tensor is not sent whole.
+  VersionPart& PresentPart();
+  absl::StatusOr<uint64_t> SelectionDigest(const v1::VersionSummary& summary) const;
+  absl::StatusOr<uint64_t> DigestOf(const Selected& selected) const;
+  absl::StatusOr<std::optional<grpc::ByteBuffer>> Committed();
+
+  const VersionStore& store_;
+  PartTable& parts_;
+  Version::Reader reader_;
+  const std::vector<Selected> selection_;
+  const std::string worker_;
+  std::unique_ptr<WorkerRegistry::Pull> fleet_;
+  Phase phase_ = Phase::kHeader;
+  bool skip_manifest_ = false;
+  std::optional<VersionKey> installed_;  // that the worker has
+  bool batches_ = false;                 // the worker takes them
+  bool shares_ = false;                  // the worker maps memory
+  std::vector<std::shared_ptr<const Buffer>> lent_;
+  uint64_t lease_ = 0;
+  size_t manifest_next_ = 0;
+  size_t tensor_ = 0;                  // index into selection_
+  uint64_t chunk_ = 0;                 // within what is selected of that tensor
+  std::shared_ptr<VersionPart> part_;  // of that tensor; null while none was asked for
+  uint64_t sent_bytes_ = 0;
+  uint64_t sent_chunks_ = 0;
+};
+
+}  // namespace refit

@@ -1,0 +1,48 @@
+// The part of a version's manifest that a request asks for.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/tensor/box.h"
+#include "common/tensor/layout_rule.h"
+#include "refit/v1/pull.pb.h"
+#include "server/pull/part_table.h"
+#include "server/store/version.h"
+
+namespace refit {
+
+// A tensor of the manifest, and the box of it that is asked for.
+struct Selected {
+  size_t tensor = 0;  // into the version
+  Box box;
+  bool whole = true;
+};
+
+// What GetManifestRequest and PullRequest say of it.
+struct SelectionRequest {
+  std::string filter;
+  std::vector<std::string> names;
+  std::vector<LayoutRule> rules;
+  std::vector<v1::NamedBox> boxes;
+};
+// INVALID_ARGUMENT for a bad layout rule.
+absl::StatusOr<SelectionRequest> SelectionOf(const v1::PullRequest& request);
+absl::StatusOr<SelectionRequest> SelectionOf(const v1::GetManifestRequest& request);
+
+// In the manifest's order: the tensors in whose name `filter` is found (empty: all), and, if `names` is not empty, that
+// are among them; each cut as rules and boxes say. INVALID_ARGUMENT for a bad filter, rule or box; NOT_FOUND for a name
+// that the version does not have, a rule that applies to none of its tensors, or a filter that selects none.
+absl::StatusOr<std::vector<Selected>> SelectTensors(const Version& version, const SelectionRequest& request);
+
+// Fills one entry. A part's digest is known once a pull has sent all of it.
+void FillEntry(const Version& version, const Selected& selected, const PartTable& parts, v1::ManifestEntry& entry);
+
+// Fills `part`, which is empty, with the part of the selected manifest that begins at `first`, as long as a message may
+// be; the first part carries the summary.
+void FillManifestPart(const Version& version, const std::vector<Selected>& selection, const PartTable& parts,
+                      size_t first, v1::ManifestPart& part);
+
+}  // namespace refit

@@ -1,0 +1,25 @@
+// What pushes work with.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "common/tensor/buffer.h"
+#include "server/access/admission.h"
+#include "server/fleet/worker_registry.h"
+#include "server/process/work_queue.h"
+#include "server/store/version_store.h"
+
+namespace refit {
+
+// Members are thread-safe, and outlive every push.
+struct PushContext {
+  Admission& admission;
+  VersionStore& store;
+  WorkerRegistry& workers;
+  WorkQueue& convert;
+  BufferPool scratch;  // blocks of a chunk, about one for each thread that converts
+  std::atomic<uint32_t> open{0};
+};
+
+}  // namespace refit

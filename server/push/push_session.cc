@@ -1,0 +1,444 @@
+#include "server/push/push_session.h"
+
+#include <google/protobuf/arena.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/time.h"
+#include "common/net/address.h"
+#include "common/net/messages.h"
+#include "common/net/status.h"
+#include "server/access/limit_checks.h"
+#include "server/access/limit_reached.h"
+
+namespace refit {
+namespace {
+
+constexpr size_t kMaxRanksNamed = 16;
+// More than two: a window holds two chunks or more, and a trainer with half of it free can always send one.
+constexpr uint64_t kAcknowledgementsPerWindow = 4;
+
+absl::Status OutOfOrder(absl::string_view what) {
+  return absl::FailedPreconditionError(absl::StrCat(
+      "messages out of order: ", what, "; expected open, declare (until last), chunks, then commit or abort"));
+}
+
+absl::Status DigestMismatch(const std::string& what, uint64_t expected, uint64_t got) {
+  return absl::DataLossError(
+      absl::StrFormat("%s: the sender's digest is %016x, the bytes that came give %016x", what, expected, got));
+}
+
+}  // namespace
+
+PushSession::~PushSession() { Abandon("its stream ended before the commit"); }
+
+std::string PushSession::Label() const {
+  if (!options_.has_value()) return "push";
+  return absl::StrCat("version ", Printable(options_->model), "/", options_->version);
+}
+
+void PushSession::Abandon(const std::string& reason) {
+  if (finished_ || abandoned_) return;
+  abandoned_ = true;
+  if (builder_ == nullptr || !builder_->Abort(reason)) return;
+  context_.admission.log.Warning(
+      "version aborted",
+      {{"model", options_->model}, {"version", absl::StrCat(options_->version)}, {"peer", peer_}, {"reason", reason}});
+}
+
+absl::StatusOr<PushSession::Answer> PushSession::Handle(const ReceivedMessage& message) {
+  if (finished_) return OutOfOrder(absl::StrCat("a message after the end of the push of ", Label()));
+  absl::StatusOr<Answer> answer = Dispatch(message);
+  if (answer.ok()) return answer;
+  Abandon(answer.status().ToString());
+  return Explain(answer.status());
+}
+
+// For its own trainer, a version that a later run has fenced off is not merely aborted: trying again is no use.
+absl::Status PushSession::Explain(const absl::Status& status) const {
+  const bool fenced = absl::IsAborted(status) && builder_ != nullptr && builder_->version()->is_fenced();
+  return fenced ? absl::FailedPreconditionError(status.message()) : status;
+}
+
+absl::StatusOr<PushSession::Answer> PushSession::Dispatch(const ReceivedMessage& message) {
+  absl::StatusOr<std::optional<DecodedChunk>> chunk = message.DecodeChunk();
+  if (!chunk.ok()) return chunk.status();
+  if (chunk->has_value()) {
+    const DecodedChunk& decoded = **chunk;
+    return HandleChunk(decoded.header, decoded.payload_bytes, [&] { return WriteChunk(decoded, message); });
+  }
+  if (const auto batch = message.DecodeBatch(); batch.has_value()) return HandleBatch(*batch);
+  google::protobuf::Arena arena;  // a declaration has very many small parts
+  v1::PushRequest& request = *google::protobuf::Arena::CreateMessage<v1::PushRequest>(&arena);
+  if (absl::Status status = Parse(message.buffer(), request); !status.ok()) return status;
+  switch (request.request_case()) {
+    case v1::PushRequest::kChunk:
+      return HandleChunk(HeaderOf(request.chunk()), request.chunk().payload().size(),
+                         [&] { return WriteChunk(ViewOf(request.chunk())); });
+    case v1::PushRequest::kSharedChunk:
+      return HandleSharedChunk(request.shared_chunk());
+    case v1::PushRequest::kChunks:
+      return HandleBatch(ViewsOf(request.chunks()));
+    case v1::PushRequest::kOpen:
+      return Open(request.open());
+    case v1::PushRequest::kDeclare:
+      return Declare(request.declare());
+    case v1::PushRequest::kCommit:
+      if (absl::Status status = Commit(); !status.ok()) return status;
+      return Poll();  // of the last rank at once, whatever it says next
+    case v1::PushRequest::kAbort:
+      return Abort(request.abort());
+    case v1::PushRequest::REQUEST_NOT_SET:
+      break;
+  }
+  return absl::InvalidArgumentError("a PushRequest without any of chunk, open, declare, commit and abort");
+}
+
+absl::StatusOr<PushSession::Answer> PushSession::Open(const v1::OpenVersion& open) {
+  if (options_.has_value()) return OutOfOrder("a second open");
+  if (open.has_base_version())
+    return absl::InvalidArgumentError("base_version is set, but deltas are not supported yet");
+  if (open.layout() != v1::LAYOUT_WHOLE) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("layout ", open.layout(), " is not supported; expected LAYOUT_WHOLE"));
+  }
+  BuildOptions options;
+  if (open.dtype() != v1::DTYPE_UNSPECIFIED) {
+    absl::StatusOr<DType> dtype = DTypeFromWire(open.dtype());
+    if (!dtype.ok()) return dtype.status();
+    options.dtype = *dtype;
+    ConvertOptions convert;
+    convert.dtype = *dtype;
+    if (absl::Status status = Validate(convert); !status.ok()) return status;
+  }
+  options.model = open.model();
+  options.version = open.version();
+  options.adapter = open.adapter();
+  if (absl::Status status = CheckRegex(open.exclude_key_regex(), context_.admission.limits); !status.ok())
+    return status;
+  options.exclude_key_regex = open.exclude_key_regex();
+  if (absl::Status status = CheckRegex(open.keep_dtype_regex(), context_.admission.limits); !status.ok()) return status;
+  options.keep_dtype_regex = open.keep_dtype_regex();
+  options.publisher = open.publisher().empty() ? peer_ : open.publisher();
+  options.trainer_epoch = open.trainer_epoch();
+  options.allow_empty = open.allow_empty();
+  options.rank = open.rank();
+  options.world = std::max<uint32_t>(open.world(), 1);
+  if (options.world > context_.admission.limits.max_ranks) {
+    return LimitReached("--max-ranks", absl::StrCat("a version of ", options.world, " ranks; at most ",
+                                                    context_.admission.limits.max_ranks,
+                                                    " may push one together, which is the limit (--max-ranks)"));
+  }
+  options.hold_installs = open.hold_installs();
+  options.max_tensors = context_.admission.limits.max_tensors_per_version;
+  options.max_name_bytes = context_.admission.limits.max_name_bytes;
+  options_ = std::move(options);
+  if (open.has_segment()) MapSegment(open.segment());
+  return std::nullopt;
+}
+
+void PushSession::MapSegment(const v1::SharedSegment& announced) {
+  if (!context_.store.options().shared_memory || !IsLocal(peer_)) return;
+  absl::StatusOr<std::shared_ptr<MappedSegment>> segment = MappedSegment::Open(announced);
+  if (segment.ok()) {
+    segment_ = *std::move(segment);
+  } else {
+    context_.admission.log.Info(
+        "a trainer's memory cannot be shared",
+        {{"push", Label()}, {"peer", peer_}, {"error", std::string(segment.status().message())}});
+  }
+}
+
+absl::StatusOr<PushSession::Answer> PushSession::Declare(const v1::DeclareTensors& declare) {
+  if (!options_.has_value()) return OutOfOrder("declare before open");
+  if (builder_ != nullptr) return OutOfOrder("declare after the last declare");
+  if (declared_.size() + declare.tensors_size() > options_->max_tensors) {
+    return LimitReached("--max-tensors",
+                        absl::StrCat(Label(), ": more than ", options_->max_tensors,
+                                     " native tensors were declared, which is the limit (--max-tensors)"));
+  }
+  for (const v1::DeclaredTensor& tensor : declare.tensors()) {
+    if (absl::Status status = CheckTensor(tensor.tensor(), context_.admission.limits); !status.ok()) {
+      return Annotate(status, Label());
+    }
+    absl::StatusOr<TensorSpec> spec = FromProto(tensor.tensor(), options_->max_name_bytes);
+    if (!spec.ok()) return Annotate(spec.status(), Label());
+    Box box = tensor.has_box() ? FromProto(tensor.box()) : WholeBox(spec->shape);
+    declared_.push_back({*std::move(spec), std::move(box)});
+  }
+  if (!declare.last()) return std::nullopt;
+
+  absl::StatusOr<std::unique_ptr<VersionBuilder>> builder =
+      VersionBuilder::Open(context_.store, *options_, std::move(declared_));
+  if (!builder.ok()) {
+    const bool is_named = absl::StartsWith(builder.status().message(), Label());
+    return is_named ? builder.status() : Annotate(builder.status(), Label());
+  }
+  builder_ = *std::move(builder);
+  declared_at_ = Clock::now();
+  window_bytes_ =
+      std::max(context_.admission.limits.push_window_bytes / options_->world, 2 * context_.store.options().chunk_bytes);
+  // What lies in the trainer's memory must be acknowledged before that is full.
+  if (segment_ != nullptr) window_bytes_ = std::min<uint64_t>(window_bytes_, segment_->span().size());
+  digesters_.resize(builder_->shards().size());
+  const v1::VersionSummary summary = builder_->version()->Summary();
+  context_.admission.log.Info("version opened", {{"model", options_->model},
+                                                 {"version", absl::StrCat(options_->version)},
+                                                 {"rank", absl::StrCat(options_->rank, " of ", options_->world)},
+                                                 {"publisher", options_->publisher},
+                                                 {"peer", peer_},
+                                                 {"tensors", absl::StrCat(summary.tensors())},
+                                                 {"bytes", absl::StrCat(summary.bytes())}});
+  return std::nullopt;
+}
+
+absl::StatusOr<PushSession::Answer> PushSession::Poll() {
+  if (!is_open()) return std::nullopt;
+  v1::VersionSummary summary = builder_->version()->Summary();
+  if (summary.state() == v1::VERSION_STATE_ABORTED) {
+    return Explain(absl::AbortedError(absl::StrCat(Label(), " was aborted: ", summary.abort_reason())));
+  }
+  if (!opened_) {
+    if (!builder_->version()->assembly().is_complete()) return std::nullopt;
+    opened_ = true;
+    return OpenedMessage();
+  }
+  if (summary.state() == v1::VERSION_STATE_OPEN) return std::nullopt;
+  finished_ = true;
+  return CommittedMessage(std::move(summary));
+}
+
+uint64_t PushSession::Wait(std::function<void()> wake) {
+  Version& version = *builder_->version();
+  return opened_ ? version.WaitForEnd(std::move(wake)) : version.WaitForRanks(std::move(wake));
+}
+
+PushSession::Answer PushSession::OnHandled(uint64_t payload_bytes) {
+  handled_bytes_ += payload_bytes;
+  context_.admission.counters.received_bytes += payload_bytes;
+  if (handled_bytes_ - acknowledged_bytes_ < window_bytes_ / kAcknowledgementsPerWindow) return std::nullopt;
+  acknowledged_bytes_ = handled_bytes_;
+  v1::PushResponse response;
+  response.mutable_received()->set_bytes(handled_bytes_);
+  return response;
+}
+
+v1::PushResponse PushSession::OpenedMessage() const {
+  v1::PushResponse response;
+  v1::VersionOpened& opened = *response.mutable_opened();
+  *opened.mutable_summary() = builder_->version()->Summary();
+  opened.set_max_chunk_bytes(context_.store.options().chunk_bytes);
+  opened.set_window_bytes(window_bytes_);
+  opened.set_shared_memory(segment_ != nullptr);
+  opened.set_keeps_dtypes(!options_->keep_dtype_regex.empty());
+  for (size_t i = 0; i < builder_->shards().size(); ++i) {
+    if (builder_->is_unneeded(i)) {
+      opened.add_unneeded(i);
+    } else if (builder_->is_digest_only(i)) {
+      opened.add_digest_only(i);
+    }
+  }
+  return response;
+}
+
+v1::PushResponse PushSession::CommittedMessage(v1::VersionSummary summary) const {
+  v1::PushResponse response;
+  *response.mutable_committed()->mutable_summary() = std::move(summary);
+  return response;
+}
+
+v1::PushResponse PushSession::WaitingMessage() const {
+  v1::PushResponse response;
+  v1::PushWaiting& waiting = *response.mutable_waiting();
+  if (lacks_memory()) {
+    waiting.set_for_workers(true);
+    return response;
+  }
+  const std::vector<uint32_t> missing = builder_->version()->assembly().Missing();
+  waiting.mutable_ranks()->Assign(missing.begin(), missing.begin() + std::min(missing.size(), kMaxRanksNamed));
+  waiting.set_missing(missing.size());
+  return response;
+}
+
+void PushSession::Overslept(Clock::duration time) {
+  declared_at_ += time;
+  if (lacks_memory()) *lacks_memory_since_ += time;
+}
+
+absl::Status PushSession::CheckPatience() const {
+  if (!lacks_memory()) return CheckRanksPatience();
+  const absl::Duration patience = absl::FromChrono(context_.admission.limits.worker_timeout);
+  if (Clock::now() - *lacks_memory_since_ < context_.admission.limits.worker_timeout) return absl::OkStatus();
+  return absl::DeadlineExceededError(absl::StrCat(
+      Label(), ": the memory is full, and workers took nothing for ", absl::FormatDuration(patience),
+      ", which is the limit (--worker-timeout); a streamed version needs ", context_.store.options().stream_to,
+      " of them that pull it while it is pushed, and memory for all tensors between the ones that ranks push and that "
+      "workers take. If workers may be busy for so long, ",
+      HowToRaise("worker_timeout")));
+}
+
+absl::Status PushSession::CheckRanksPatience() const {
+  const absl::Duration patience = absl::FromChrono(context_.admission.limits.rank_join_timeout);
+  if (opened_ || Clock::now() - declared_at_ < context_.admission.limits.rank_join_timeout) return absl::OkStatus();
+  std::vector<uint32_t> missing = builder_->version()->assembly().Missing();
+  const size_t count = missing.size();
+  missing.resize(std::min(count, kMaxRanksNamed));
+  return absl::DeadlineExceededError(absl::StrCat(
+      Label(), ": ", count, " of ", options_->world, " ranks did not declare their shards within ",
+      absl::FormatDuration(patience), ": ", absl::StrJoin(missing, ", "), count > missing.size() ? ", ..." : "",
+      "; the limit is --rank-timeout. If they may come so late, ", HowToRaise("rank_timeout")));
+}
+
+absl::Status PushSession::CheckChunk(const ChunkHeader& header, uint64_t payload_bytes) const {
+  if (builder_ == nullptr) return OutOfOrder("a chunk before the last declare");
+  if (committing_) return OutOfOrder("a chunk after commit");
+  const std::vector<TensorPart>& shards = builder_->shards();
+  if (header.tensor >= shards.size()) {
+    return absl::InvalidArgumentError(absl::StrCat(Label(), ": a chunk for tensor number ", header.tensor, ", but ",
+                                                   shards.size(), " tensors were declared"));
+  }
+  const TensorPart& spec = shards[header.tensor];
+  if (header.encoding != v1::CHUNK_ENCODING_RAW) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor ", spec.ToString(), ": chunk encoding ", header.encoding, " is not known; expected RAW"));
+  }
+  if (header.decoded_bytes != 0 && header.decoded_bytes != payload_bytes) {
+    return absl::InvalidArgumentError(absl::StrCat("tensor ", spec.ToString(), ": a RAW chunk of ", payload_bytes,
+                                                   " bytes says that it decodes to ", header.decoded_bytes));
+  }
+  if (const uint64_t most = context_.store.options().chunk_bytes; payload_bytes > most) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor ", spec.ToString(), ": a chunk of ", payload_bytes, " bytes; expected at most ", most));
+  }
+  if (payload_bytes == 0 && spec.ByteSize() != 0 && !IsDigestAlone(header)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor ", spec.ToString(), ": an empty chunk at offset ", header.offset));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<PushSession::Answer> PushSession::HandleChunk(const ChunkHeader& header, uint64_t payload_bytes,
+                                                             absl::FunctionRef<absl::Status()> write) {
+  if (absl::Status status = CheckChunk(header, payload_bytes); !status.ok()) return status;
+  if (builder_->version()->is_streamed()) releases_ = context_.store.memory().releases();
+  const absl::StatusOr<bool> has_room = builder_->HasRoom(header.tensor);
+  if (!has_room.ok()) return has_room.status();
+  if (!*has_room) {
+    if (!lacks_memory()) lacks_memory_since_ = Clock::now();
+    return std::nullopt;
+  }
+  lacks_memory_since_.reset();
+  if (absl::Status status = write(); !status.ok()) return status;
+  return OnHandled(payload_bytes);
+}
+
+absl::StatusOr<PushSession::Answer> PushSession::HandleBatch(absl::Span<const ChunkView> batch) {
+  Answer last;
+  for (; batch_next_ < batch.size(); ++batch_next_) {
+    const ChunkView& chunk = batch[batch_next_];
+    absl::StatusOr<Answer> answer = HandleChunk(chunk.header, chunk.payload.size(), [&] { return WriteChunk(chunk); });
+    if (!answer.ok()) return answer;
+    if (answer->has_value()) last = *std::move(answer);
+    if (lacks_memory()) return last;  // and goes on here
+  }
+  batch_next_ = 0;
+  return last;
+}
+
+absl::StatusOr<PushSession::Answer> PushSession::HandleSharedChunk(const v1::SharedChunk& shared) {
+  if (segment_ == nullptr) return OutOfOrder("a chunk in shared memory that the service has not mapped");
+  const uint64_t size = segment_->span().size();
+  if (shared.begin() > size || shared.bytes() > size - shared.begin() || !shared.chunk().payload().empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(Label(), ": a chunk of ", shared.bytes(), " bytes at ",
+                                                   shared.begin(), " of shared memory that has ", size,
+                                                   shared.chunk().payload().empty() ? "" : ", with a payload besides"));
+  }
+  const ChunkHeader header = HeaderOf(shared.chunk());
+  return HandleChunk(header, shared.bytes(), [&] {
+    const absl::Span<const std::byte> payload = segment_->span().subspan(shared.begin(), shared.bytes());
+    return AppendVerified(header, DigestBytes(payload), payload);
+  });
+}
+
+absl::Status PushSession::WriteChunk(const DecodedChunk& chunk, const ReceivedMessage& message) {
+  // Borrowed for this chunk alone: the same block serves the next one, of any stream, while it is still in the cache.
+  const absl::StatusOr<std::shared_ptr<Buffer>> scratch = context_.scratch.Get(context_.store.options().chunk_bytes);
+  if (!scratch.ok()) return scratch.status();
+  const uint64_t digest = message.CopyAndDigest(chunk.payload_offset, (*scratch)->data());
+  return AppendVerified(chunk.header, digest, absl::MakeConstSpan((*scratch)->data(), chunk.payload_bytes));
+}
+
+absl::Status PushSession::WriteChunk(const ChunkView& chunk) {
+  return AppendVerified(chunk.header, DigestBytes(chunk.payload), chunk.payload);
+}
+
+absl::Status PushSession::AppendVerified(const ChunkHeader& header, uint64_t got_digest,
+                                         absl::Span<const std::byte> payload) {
+  const TensorPart& spec = builder_->shards()[header.tensor];
+  if (got_digest != header.digest) {
+    return DigestMismatch(absl::StrCat("tensor ", spec.ToString(), ", chunk at offset ", header.offset), header.digest,
+                          got_digest);
+  }
+  if (payload.empty() && IsDigestAlone(header)) return builder_->Finish(header.tensor, *header.tensor_digest);
+  if (absl::Status status = builder_->Append(header.tensor, header.offset, payload); !status.ok()) return status;
+  return CheckTensorDigest(header, payload);
+}
+
+absl::Status PushSession::CheckTensorDigest(const ChunkHeader& header, absl::Span<const std::byte> payload) {
+  const TensorPart& spec = builder_->shards()[header.tensor];
+  const bool ends = header.offset + payload.size() == spec.ByteSize();
+  std::optional<TensorDigester>& digester = digesters_[header.tensor];
+  if (!digester.has_value()) digester.emplace(context_.store.options().chunk_bytes);
+  digester->UpdateChunk(payload, header.digest, ends);
+  if (!ends) {
+    if (!header.tensor_digest.has_value()) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat("tensor ", spec.ToString(), ": the chunk at offset ", header.offset,
+                                                   " carries the tensor digest, but does not end the tensor"));
+  }
+  const uint64_t got = digester->Finish();
+  digester.reset();
+  if (!header.tensor_digest.has_value()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor ", spec.ToString(), ": its last chunk carries no tensor digest"));
+  }
+  if (*header.tensor_digest != got)
+    return DigestMismatch(absl::StrCat("tensor ", spec.ToString()), *header.tensor_digest, got);
+  return builder_->Finish(header.tensor, got);
+}
+
+bool PushSession::IsDigestAlone(const ChunkHeader& header) const {
+  return opened_ && header.offset == 0 && header.tensor_digest.has_value() && builder_->received(header.tensor) == 0 &&
+         builder_->is_digest_only(header.tensor);
+}
+
+absl::Status PushSession::Commit() {
+  if (builder_ == nullptr) return OutOfOrder("commit before the last declare");
+  if (!opened_) return OutOfOrder("commit before all ranks have declared");
+  if (committing_) return OutOfOrder("a second commit");
+  committing_ = true;
+  absl::StatusOr<v1::VersionSummary> summary = builder_->Commit();
+  if (!summary.ok()) return summary.status();
+  if (summary->state() != v1::VERSION_STATE_COMMITTED) return absl::OkStatus();
+  context_.admission.log.Info("version committed",
+                              {{"model", options_->model},
+                               {"version", absl::StrCat(options_->version)},
+                               {"bytes", absl::StrCat(summary->bytes())},
+                               {"seconds", absl::StrFormat("%.3f", static_cast<double>(summary->elapsed_ns()) / 1e9)}});
+  return absl::OkStatus();
+}
+
+absl::StatusOr<PushSession::Answer> PushSession::Abort(const v1::AbortPush& abort) {
+  if (builder_ == nullptr) return OutOfOrder("abort before the last declare");
+  Abandon(abort.reason().empty() ? "its trainer aborted it" : Printable(abort.reason()));
+  finished_ = true;
+  v1::PushResponse response;
+  *response.mutable_aborted()->mutable_summary() = builder_->version()->Summary();
+  return response;
+}
+
+}  // namespace refit

@@ -1,0 +1,101 @@
+// Keeps committed versions on disk, and serves them again after a restart.
+//
+// A thread of its own writes, so that neither a trainer's commit nor any call waits for the disk: a version is durable
+// once its summary says `spooled`, shortly after its commit. Only a model's newest version is written; one that is
+// superseded before its turn is skipped. A retired version's file goes once a newer one is there. When the disk is full
+// or fails, the service goes on from memory, says so, and tries again.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "refit/v1/inspect.pb.h"
+#include "server/process/event_log.h"
+#include "server/spool/spool_folder.h"
+#include "server/spool/spooled_version.h"
+#include "server/store/version_store.h"
+
+namespace refit {
+
+// Thread-safe.
+class Spool {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  // Takes hold of the folder, removes what an earlier life left half-written, and gives the store the versions that are
+  // whole, the newest of each model as far as the store retains them. A damaged one is renamed to *.bad. All bytes are
+  // read and checked before it returns. Nobody may use the store yet. `store` must outlive the spool. Errors as
+  // SpoolFolder::Open; DATA_LOSS as SpoolFolder::ReadRecords.
+  static absl::StatusOr<std::unique_ptr<Spool>> Open(const std::string& folder, SpoolOwner owner,
+                                                     uint64_t max_chunk_bytes, VersionStore& store, EventLog log);
+  ~Spool();
+  Spool(const Spool&) = delete;
+  Spool& operator=(const Spool&) = delete;
+
+  // Writes what is to be written, until `deadline` at the longest, and ends. The destructor does not wait.
+  void Stop(Clock::time_point deadline);
+
+  v1::SpoolInfo Info() const;
+
+ private:
+  struct File {
+    std::string name;
+    uint64_t bytes = 0;
+  };
+  using Files = std::map<VersionKey, File>;
+  struct Found {
+    std::string name;
+    SpooledFile file;
+  };
+
+  Spool(SpoolFolder folder, uint64_t max_chunk_bytes, VersionStore& store, EventLog log);
+
+  // At the start.
+  absl::Status Load();
+  absl::Status RestoreRecords();
+  void LoadModel(std::map<VersionKey, Found> files);
+  // Whether it is served now.
+  bool LoadVersion(const Found& found);
+  void Quarantine(const std::string& name, const absl::Status& why);
+
+  // On the thread.
+  void Run();
+  std::set<std::string> NextModels();
+  absl::Status Update(const std::string& model);
+  absl::Status Write(const std::shared_ptr<Version>& version);
+  void RemoveRetired(const std::string& model, const std::vector<std::shared_ptr<Version>>& versions);
+  absl::Status SaveRecords();
+  Files FilesOf(const std::string& model) const;
+  void Report(const std::string& model, const absl::Status& status);
+  bool MayGoOn() const;
+
+  const SpoolFolder folder_;
+  const uint64_t max_chunk_bytes_;
+  VersionStore& store_;
+  const EventLog log_;
+  SpoolFolder::Records saved_;  // only on the thread
+  uint64_t observer_ = 0;
+
+  // Standard ones: Abseil's wait by the wall clock. The lock guards all that follows.
+  mutable std::mutex mutex_;
+  std::condition_variable changes_;
+  std::map<std::string, Files> files_;
+  std::set<std::string> changed_;              // models to look at
+  std::map<std::string, std::string> errors_;  // of models whose last write failed
+  int64_t last_error_at_ns_ = 0;               // the time of day; 0: never
+  bool stopping_ = false;
+  bool ended_ = true;  // the thread
+  Clock::time_point deadline_ = Clock::time_point::max();
+  std::thread thread_;
+};
+
+}  // namespace refit

@@ -1,0 +1,249 @@
+// One version: its manifest, its bytes, and how far both are.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/inlined_vector.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/types/span.h"
+#include "common/adapters/plan.h"
+#include "common/net/version_key.h"
+#include "common/tensor/slab.h"
+#include "refit/v1/types.pb.h"
+#include "server/store/assembly.h"
+#include "server/store/chunk_progress.h"
+#include "server/store/tensor_memory.h"
+
+namespace refit {
+
+// What stays the same over a version's life.
+struct VersionIdentity {
+  std::string model;
+  uint64_t number = 0;
+  std::string adapter;
+  std::string publisher;
+  uint32_t world = 1;  // ranks that push it together
+  // Not 0: the version is streamed. Tensors get memory when their bytes come, and give it up once so many workers have
+  // them and no worker that pulls still lacks them.
+  uint32_t stream_to = 0;
+  // Workers may stage it and not install it, until the trainer releases it.
+  bool hold_installs = false;
+  // Of the trainer's runs, which one; see OpenVersion.trainer_epoch.
+  uint64_t trainer_epoch = 0;
+};
+
+// The tensors of a version that was committed in an earlier life of the service: their bytes, of somebody else's
+// memory, and the digests of their chunks.
+struct StoredTensor {
+  std::shared_ptr<const Buffer> data;
+  std::vector<uint64_t> chunk_digests;
+};
+
+// A version's tensors are filled by one VersionBuilder a rank and read by any number of workers at the same time: a
+// chunk can be read as soon as its last byte is converted, and never changes after. States change only through
+// VersionStore. Thread-safe.
+class Version : public std::enable_shared_from_this<Version> {
+ public:
+  Version(VersionIdentity identity, VersionPlan plan, uint64_t chunk_bytes, std::shared_ptr<TensorMemory> memory);
+
+  // Committed and spooled, as `summary` tells. One tensor a plan's output; the plan has no native tensors. DATA_LOSS,
+  // naming both, if the manifest's digest is another than the summary's.
+  static absl::StatusOr<std::shared_ptr<Version>> Restore(VersionIdentity identity, VersionPlan plan,
+                                                          const v1::VersionSummary& summary,
+                                                          std::vector<StoredTensor> tensors);
+
+  const VersionIdentity& identity() const { return identity_; }
+  const std::string& model() const { return identity_.model; }
+  uint64_t number() const { return identity_.number; }
+  VersionKey key() const { return {identity_.trainer_epoch, identity_.number}; }
+  const VersionPlan& plan() const { return plan_; }
+  uint64_t chunk_bytes() const { return chunk_bytes_; }
+  // Where its tensors lie; of no slabs if it is streamed or restored, since each tensor then has memory of its own.
+  SlabPlan slab_plan() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // The manifest has size() tensors; spec(i) and chunk_count(i) are known from the beginning.
+  size_t size() const { return plan_.outputs.size(); }
+  const TensorSpec& spec(size_t tensor) const { return plan_.outputs[tensor].planned.hf; }
+  uint64_t chunk_count(size_t tensor) const;
+  // Sum of all tensors, in bytes.
+  uint64_t bytes() const { return bytes_; }
+  bool is_streamed() const { return identity_.stream_to > 0; }
+  // Of the memory budget: all of it, or, of a streamed version, what has memory now.
+  uint64_t reserved_bytes() const;
+  // The ranks that push it, and their shards.
+  Assembly& assembly() { return assembly_; }
+  const Assembly& assembly() const { return assembly_; }
+  // "default/3", for messages.
+  std::string Label() const;
+
+  v1::VersionState state() const;
+  v1::VersionSummary Summary() const;
+  // Aborted because a later run of its trainer has taken over.
+  bool is_fenced() const;
+  // Its bytes are on disk, and outlive the process.
+  bool is_spooled() const;
+  void SetSpooled(bool spooled);
+  std::optional<uint64_t> tensor_digest(size_t tensor) const;
+  // FAILED_PRECONDITION unless the version is open or committed: another can no longer be pulled.
+  absl::Status CheckPullable() const;
+
+  // A chunk that is ready, and what keeps its bytes alive.
+  struct Chunk {
+    std::shared_ptr<const Buffer> owner;
+    absl::Span<const std::byte> bytes;
+    uint64_t digest = 0;
+    std::optional<uint64_t> tensor_digest;  // on a tensor's last chunk
+  };
+  // nullopt: not converted yet. ABORTED once the version was aborted; FAILED_PRECONDITION once its data were dropped.
+  absl::StatusOr<std::optional<Chunk>> GetChunk(size_t tensor, uint64_t chunk) const;
+
+  // A tensor's memory, of which the bytes asked for are ready.
+  struct Bytes {
+    std::shared_ptr<const Buffer> owner;  // null if none were asked for and the tensor has no memory yet
+    absl::Span<const std::byte> bytes;    // the whole tensor's
+  };
+  // nullopt while one of the bytes [begin, end) is not converted yet; otherwise as GetChunk.
+  absl::StatusOr<std::optional<Bytes>> GetBytes(size_t tensor, uint64_t begin, uint64_t end) const;
+
+  // The whole tensor's memory. UNAVAILABLE until it is converted whole; otherwise errors as GetChunk.
+  absl::StatusOr<std::shared_ptr<const Buffer>> GetTensor(size_t tensor) const;
+
+  // Each calls `wake` once, from some other thread and with no lock held, when what it waits for is so or the version's
+  // state has changed. Returns 0, and never calls, when that is so already.
+  //
+  // For GetChunk to have this chunk, or GetBytes these bytes.
+  uint64_t WaitForChunk(size_t tensor, uint64_t chunk, std::function<void()> wake);
+  uint64_t WaitForBytes(size_t tensor, uint64_t begin, uint64_t end, std::function<void()> wake);
+  // For all ranks to have joined.
+  uint64_t WaitForRanks(std::function<void()> wake);
+  // For the state alone.
+  uint64_t WaitForEnd(std::function<void()> wake);
+  // After it returned, `wake` may still be running but is not called any more.
+  void CancelWait(uint64_t id);
+
+  // Held by whoever pulls the version: a retired version keeps its data for its readers as long as the memory is not
+  // needed, a streamed one what they still lack.
+  class Reader {
+   public:
+    explicit Reader(std::shared_ptr<Version> version);
+    ~Reader();
+    Reader(Reader&& other) noexcept = default;
+    Reader& operator=(Reader&&) = delete;
+    // Begins at `tensor`; what lies before it was had in an earlier pull.
+    void StartAt(size_t tensor);
+    // Has all tensors before `tensor`, or does not want them.
+    void Pass(size_t tensor);
+    Version* operator->() const { return version_.get(); }
+    Version& operator*() const { return *version_; }
+    const std::shared_ptr<Version>& version() const { return version_; }
+
+   private:
+    std::shared_ptr<Version> version_;
+    std::list<size_t>::iterator position_;  // in the version's list
+  };
+
+ private:
+  friend class VersionBuilder;
+  friend class VersionStore;
+  using Clock = std::chrono::steady_clock;
+
+  struct Tensor {
+    std::shared_ptr<Buffer> data;  // null until the first byte comes, and after the data were dropped
+    uint32_t passes = 0;           // pulls that have passed it
+    ChunkProgress progress;
+    uint64_t ready_chunks = 0;
+    absl::InlinedVector<std::optional<uint64_t>, 1>
+        chunk_digests;               // of chunks that are ready: whole, final and digested
+    std::optional<uint64_t> digest;  // once all are
+  };
+  struct Waiter {
+    enum class For { kChunks, kRanks, kEnd } what;
+    size_t tensor;
+    uint64_t first_chunk;
+    uint64_t end_chunk;
+    std::function<void()> wake;
+  };
+
+  // For VersionBuilder: the memory of an output, allocated at its first use. Null if it is to be `within` the budget,
+  // and that has no room now.
+  absl::StatusOr<std::shared_ptr<Buffer>> DataFor(size_t tensor, bool within = false);
+  // For VersionBuilder: to count what is written to an output.
+  ChunkCounts NoChunks(size_t tensor) const;
+  // For VersionBuilder: these bytes were written, and are final. Digests the chunks that are whole now.
+  void Publish(size_t tensor, const ChunkCounts& written);
+  // For VersionBuilder: a rank declares its shards; see Assembly.
+  absl::StatusOr<bool> Join(uint32_t rank, std::vector<Box> boxes);
+  // For VersionBuilder: native bytes came, and have been converted since `begin`.
+  void AddConverted(uint64_t bytes, Clock::time_point begin);
+
+  // For VersionStore, which calls WakeReady once it holds no lock.
+  absl::Status SetCommitted() ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status SetCommittedLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool SetAborted(std::string reason, bool fenced = false);
+  absl::Status SetReleased();
+  void WakeReady() ABSL_LOCKS_EXCLUDED(mutex_);
+  void SetRetired();
+  void DropData();
+  bool HoldsData() const;
+
+  uint64_t Wait(Waiter waiter);
+  bool AreReady(size_t tensor, uint64_t first_chunk, uint64_t end_chunk) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  using Wakes = std::vector<std::function<void()>>;
+  // Those that wait no longer, for the caller to call without the lock.
+  Wakes TakeReadyLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool IsOver(const Waiter& waiter) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SetReady(size_t tensor, uint64_t chunk, uint64_t digest) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Span<const std::byte> ChunkBytes(size_t tensor, uint64_t chunk, const Buffer& data) const;
+  absl::Status DataStatus() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckKept(size_t tensor) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What is dropped is freed by the caller, without the lock.
+  using Dropped = std::vector<std::shared_ptr<Buffer>>;
+  void DropDataLocked(Dropped& dropped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DropPassed(Dropped& dropped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const VersionIdentity identity_;
+  const VersionPlan plan_;
+  const uint64_t chunk_bytes_;
+  const std::shared_ptr<TensorMemory> memory_;
+  Assembly assembly_;
+  uint64_t bytes_ = 0;
+  uint64_t declared_bytes_ = 0;
+
+  mutable absl::Mutex mutex_;
+  v1::VersionState state_ ABSL_GUARDED_BY(mutex_) = v1::VERSION_STATE_OPEN;
+  std::string abort_reason_ ABSL_GUARDED_BY(mutex_);
+  bool installs_held_ ABSL_GUARDED_BY(mutex_) = false;
+  bool fenced_ ABSL_GUARDED_BY(mutex_) = false;
+  bool spooled_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<v1::VersionSummary> restored_ ABSL_GUARDED_BY(mutex_);  // as it was when it was stored
+  std::vector<Tensor> tensors_ ABSL_GUARDED_BY(mutex_);
+  Slabs slabs_ ABSL_GUARDED_BY(mutex_);  // that they lie in, unless the version is streamed
+  size_t incomplete_tensors_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool holds_data_ ABSL_GUARDED_BY(mutex_) = true;
+  std::list<size_t> readers_ ABSL_GUARDED_BY(mutex_);  // the first tensor that each still lacks
+  size_t kept_from_ ABSL_GUARDED_BY(mutex_) = 0;       // tensors before it were streamed, and given up
+  std::atomic<uint64_t> received_bytes_{0};
+  uint64_t converted_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t manifest_digest_ ABSL_GUARDED_BY(mutex_) = 0;
+  const int64_t opened_at_ns_;  // the time of day
+  const Clock::time_point opened_at_;
+  std::optional<Clock::time_point> closed_at_ ABSL_GUARDED_BY(mutex_);
+  std::optional<Clock::time_point> assembled_at_ ABSL_GUARDED_BY(mutex_);  // all ranks have declared
+  std::atomic<Clock::time_point> received_at_{};                           // the last bytes so far
+  std::atomic<uint64_t> convert_ns_{0};                                    // sum over all threads
+  uint64_t next_waiter_ ABSL_GUARDED_BY(mutex_) = 1;
+  std::map<uint64_t, Waiter> waiters_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace refit

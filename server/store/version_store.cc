@@ -1,0 +1,463 @@
+#include "server/store/version_store.h"
+
+#include <algorithm>
+#include <limits>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/limits/host_limits.h"
+#include "common/net/states.h"
+#include "server/access/limit_reached.h"
+
+namespace refit {
+namespace {
+
+constexpr size_t kMaxModelNameBytes = 256;
+
+bool IsLive(const Version& version, bool committed_only) {
+  const v1::VersionState state = version.state();
+  return state == v1::VERSION_STATE_COMMITTED || (state == v1::VERSION_STATE_OPEN && !committed_only);
+}
+
+// That must not be given up: the newest committed version, and the newest that has bytes.
+std::set<std::shared_ptr<Version>> MustStay(const std::map<VersionKey, std::shared_ptr<Version>>& versions) {
+  std::set<std::shared_ptr<Version>> stay;
+  for (auto it = versions.rbegin(); it != versions.rend(); ++it) {
+    if (!IsLive(*it->second, /*committed_only=*/true)) continue;
+    stay.insert(it->second);
+    if (it->second->bytes() > 0) break;
+  }
+  return stay;
+}
+
+// Sum of the HF tensors' bytes; the largest number there is if it is beyond that.
+uint64_t TotalBytes(const VersionPlan& plan) {
+  uint64_t total = 0;
+  for (const VersionPlan::Output& output : plan.outputs) {
+    const uint64_t bytes = output.planned.hf.ByteSize();
+    total = bytes > std::numeric_limits<uint64_t>::max() - total ? std::numeric_limits<uint64_t>::max() : total + bytes;
+  }
+  return total;
+}
+
+StoreOptions WithBudget(StoreOptions options) {
+  if (options.memory_budget_bytes == 0) options.memory_budget_bytes = DefaultMemoryBudget();
+  return options;
+}
+
+std::string DescribeKnown(const std::map<VersionKey, std::shared_ptr<Version>>& versions) {
+  constexpr size_t kShown = 10;
+  std::vector<std::string> shown;
+  for (auto it = versions.rbegin(); it != versions.rend() && shown.size() < kShown; ++it) {
+    shown.push_back(absl::StrCat(it->first.number));
+  }
+  if (shown.empty()) return "it has none";
+  return absl::StrCat("it has ", absl::StrJoin(shown, ", "), versions.size() > kShown ? ", ..." : "");
+}
+
+}  // namespace
+
+uint64_t DefaultMemoryBudget() {
+  constexpr uint64_t kMost = uint64_t{8} << 30;
+  const uint64_t usable = LeastMemoryLimit().bytes;
+  return usable == 0 ? kMost : std::min(kMost, usable / 2);
+}
+
+VersionStore::VersionStore(StoreOptions options)
+    : options_(WithBudget(std::move(options))),
+      // What is streamed is given up as soon as it was sent, and so not shared.
+      memory_(std::make_shared<TensorMemory>(
+          options_.memory_budget_bytes,
+          options_.shared_memory && options_.retain_versions > 0 ? Backing::kShared : Backing::kPrivate,
+          options_.on_unshared)),
+      prefault_(options_.prefault && options_.retain_versions > 0 ? std::make_unique<WorkQueue>(1) : nullptr) {}
+
+absl::StatusOr<std::shared_ptr<Version>> VersionStore::FindToJoin(const VersionIdentity& identity, uint32_t rank) {
+  const auto model = models_.find(identity.model);
+  if (identity.world <= 1 || model == models_.end()) return nullptr;
+  const auto found = model->second.find({identity.trainer_epoch, identity.number});
+  if (found == model->second.end()) return nullptr;
+  const std::shared_ptr<Version>& version = found->second;
+  const v1::VersionSummary summary = version->Summary();
+  Assembly& assembly = version->assembly();
+  if (summary.state() == v1::VERSION_STATE_OPEN && assembly.world() != identity.world) {
+    return absl::InvalidArgumentError(absl::StrCat("version ", version->Label(), " is pushed by ", assembly.world(),
+                                                   " ranks, but rank ", rank, " says it is one of ", identity.world));
+  }
+  if (summary.state() == v1::VERSION_STATE_OPEN && !assembly.HasJoined(rank)) return version;
+  const bool is_meant = assembly.world() == identity.world;
+  if (summary.state() == v1::VERSION_STATE_ABORTED && is_meant && assembly.Hear(rank)) {
+    return absl::AbortedError(absl::StrCat("version ", version->Label(), " was aborted before rank ", rank,
+                                           " came: ", summary.abort_reason()));
+  }
+  return nullptr;
+}
+
+absl::Status VersionStore::CheckIdentity(const VersionIdentity& identity) const {
+  if (identity.model.empty() || identity.model.size() > kMaxModelNameBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a model name has 1 to ", kMaxModelNameBytes, " bytes, this one has ", identity.model.size()));
+  }
+  if (identity.number == 0) return absl::InvalidArgumentError("version numbers begin at 1, got 0");
+  if (models_.count(identity.model) != 0 || models_.size() < options_.max_models) return absl::OkStatus();
+  return LimitReached("--max-models", absl::StrCat("no room for another model: ", options_.max_models,
+                                                   " are known, which is the limit (--max-models)"));
+}
+
+absl::Status VersionStore::Fence(const VersionIdentity& identity, Changes& changes) {
+  const auto record = records_.find(identity.model);
+  if (record == records_.end()) return absl::OkStatus();  // nothing to fence
+  const uint64_t seen = record->second.trainer_epoch;
+  if (identity.trainer_epoch < seen) {
+    return absl::FailedPreconditionError(absl::StrCat("version ", identity.model, "/", identity.number,
+                                                      " comes from trainer epoch ", identity.trainer_epoch,
+                                                      ", but epoch ", seen, " has taken over"));
+  }
+  for (const auto& [key, version] : models_[identity.model]) {
+    if (version->identity().trainer_epoch >= identity.trainer_epoch) continue;
+    const bool aborted = version->SetAborted(
+        absl::StrCat("its trainer epoch ", version->identity().trainer_epoch, " was fenced off: epoch ",
+                     identity.trainer_epoch, " has taken over, with version ", identity.number),
+        /*fenced=*/true);
+    if (!aborted) continue;
+    ++outcomes_[identity.model].fenced;
+    changes.push_back(version);
+  }
+  if (identity.trainer_epoch > seen) record->second = {0, identity.trainer_epoch};
+  return absl::OkStatus();
+}
+
+absl::Status VersionStore::CheckOpenVersions() const {
+  uint32_t open = 0;
+  for (const auto& [model, versions] : models_) {
+    for (const auto& [key, version] : versions) open += version->state() == v1::VERSION_STATE_OPEN ? 1 : 0;
+  }
+  if (open < options_.max_open_versions) return absl::OkStatus();
+  return LimitReached("--max-open-versions",
+                      absl::StrCat("no room for another open version: ", options_.max_open_versions,
+                                   " are being pushed, which is the limit (--max-open-versions)"));
+}
+
+absl::Status VersionStore::CheckMayOpen(const VersionIdentity& identity) const {
+  const std::string label = absl::StrCat(identity.model, "/", identity.number);
+  const auto model = models_.find(identity.model);
+  if (model == models_.end()) return CheckOpenVersions();
+  const VersionKey wanted{identity.trainer_epoch, identity.number};
+  for (const auto& [key, version] : model->second) {
+    if (version->state() != v1::VERSION_STATE_OPEN) continue;
+    if (key == wanted) {
+      return absl::AlreadyExistsError(absl::StrCat("version ", label, " is being pushed already, by '",
+                                                   Printable(version->identity().publisher), "'"));
+    }
+    return absl::FailedPreconditionError(absl::StrCat("version ", label, " cannot be opened while version ",
+                                                      version->Label(), " is open; commit or abort that one first"));
+  }
+  const uint64_t newest = records_.at(identity.model).newest_committed;
+  if (identity.number > newest) return CheckOpenVersions();
+  const auto known = model->second.find(wanted);
+  const bool was_committed = known != model->second.end() && known->second->state() != v1::VERSION_STATE_ABORTED;
+  const std::string message =
+      absl::StrCat("version ", label, was_committed ? " was committed before" : " lies below",
+                   was_committed ? "; the newest is " : " the newest committed version ", newest,
+                   "; expected a larger number, or a larger trainer_epoch, whose numbers may "
+                   "start anew");
+  return was_committed ? absl::AlreadyExistsError(message) : absl::FailedPreconditionError(message);
+}
+
+std::map<std::string, VersionStore::Outcomes> VersionStore::outcomes() const {
+  absl::MutexLock lock(&mutex_);
+  return outcomes_;
+}
+
+uint64_t VersionStore::ReservedLocked() const {
+  uint64_t reserved = 0;
+  for (const auto& [model, versions] : models_) {
+    for (const auto& [key, version] : versions) {
+      reserved += version->reserved_bytes();
+    }
+  }
+  return reserved;
+}
+
+absl::Status VersionStore::MakeRoom(const std::string& label, uint64_t bytes, Changes& changes) {
+  uint64_t reserved = ReservedLocked();
+  auto fits = [&] { return bytes <= options_.memory_budget_bytes && reserved <= options_.memory_budget_bytes - bytes; };
+  // First what is retired and only kept for slow readers, then committed versions older than their model's newest.
+  for (const v1::VersionState expendable : {v1::VERSION_STATE_RETIRED, v1::VERSION_STATE_COMMITTED}) {
+    for (auto& [model, versions] : models_) {
+      const std::set<std::shared_ptr<Version>> stay = MustStay(versions);
+      for (auto& [key, version] : versions) {
+        if (fits()) break;
+        if (stay.count(version) != 0 || version->state() != expendable || version->reserved_bytes() == 0) continue;
+        reserved -= version->reserved_bytes();
+        version->SetRetired();
+        version->DropData();
+        if (expendable == v1::VERSION_STATE_COMMITTED) changes.push_back(version);
+      }
+    }
+  }
+  if (!fits()) {
+    return LimitReached("--memory", absl::StrCat("version ", label, " needs ", bytes, " bytes of tensor memory, but ",
+                                                 reserved, " of the budget of ", options_.memory_budget_bytes,
+                                                 " are held by versions that must stay; raise --memory"));
+  }
+  memory_->TrimIdleTo(options_.memory_budget_bytes - reserved);
+  return absl::OkStatus();
+}
+
+absl::Status VersionStore::MakeRoomToStream(const VersionIdentity& identity, const VersionPlan& plan,
+                                            Changes& changes) {
+  for (const VersionPlan::Output& output : plan.outputs) {
+    const TensorSpec& hf = output.planned.hf;
+    if (hf.ByteSize() <= options_.memory_budget_bytes) continue;
+    return LimitReached(
+        "--memory", absl::StrCat("version ", identity.model, "/", identity.number, ": tensor ", hf.ToString(), " has ",
+                                 hf.ByteSize(), " bytes, more than the memory budget of ", options_.memory_budget_bytes,
+                                 "; raise --memory"));
+  }
+  if (TotalBytes(plan) > 0) RetireBeyond(0, models_[identity.model], changes);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<Version>> VersionStore::Open(VersionIdentity identity, uint32_t rank, VersionPlan plan) {
+  absl::StatusOr<std::shared_ptr<Version>> version;
+  Changes changes;
+  {
+    absl::MutexLock lock(&mutex_);
+    version = OpenLocked(std::move(identity), rank, std::move(plan), changes);
+  }
+  for (const std::shared_ptr<Version>& changed : changes) changed->WakeReady();
+  Tell(changes);
+  if (version.ok()) ++opened_;
+  return version;
+}
+
+absl::StatusOr<std::shared_ptr<Version>> VersionStore::OpenLocked(VersionIdentity identity, uint32_t rank,
+                                                                  VersionPlan plan, Changes& changes) {
+  if (absl::Status status = CheckIdentity(identity); !status.ok()) return status;
+  if (absl::Status status = Fence(identity, changes); !status.ok()) return status;
+  const absl::StatusOr<std::shared_ptr<Version>> to_join = FindToJoin(identity, rank);
+  if (!to_join.ok() || *to_join != nullptr) return to_join;
+  if (absl::Status status = CheckMayOpen(identity); !status.ok()) return status;
+  const bool streamed = options_.retain_versions == 0;
+  identity.stream_to = streamed ? std::max<uint32_t>(options_.stream_to, 1) : 0;
+  const absl::Status has_room =
+      streamed ? MakeRoomToStream(identity, plan, changes)
+               : MakeRoom(absl::StrCat(identity.model, "/", identity.number), TotalBytes(plan), changes);
+  if (!has_room.ok()) return has_room;
+  auto version = std::make_shared<Version>(std::move(identity), std::move(plan), options_.chunk_bytes, memory_);
+  models_[version->model()][version->key()] = version;
+  records_[version->model()].trainer_epoch = version->key().epoch;
+  changes.push_back(version);
+  return version;
+}
+
+absl::Status VersionStore::Commit(Version& version) {
+  Changes changes;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (absl::Status status = version.SetCommitted(); !status.ok()) return status;
+    records_[version.model()] = {version.number(), version.key().epoch};
+    ++outcomes_[version.model()].committed;
+    changes.push_back(version.shared_from_this());
+    Versions& versions = models_[version.model()];
+    // A streamed version stays until the next one.
+    RetireBeyond(std::max<uint32_t>(options_.retain_versions, 1), versions, changes);
+    ForgetOld(versions);
+  }
+  version.WakeReady();
+  Tell(changes);
+  if (prefault_ != nullptr) {
+    prefault_->Submit([this, committed = version.shared_from_this(), opened = opened_.load()] {
+      PrefaultForNext(*committed, opened);
+    });
+  }
+  return absl::OkStatus();
+}
+
+void VersionStore::PrefaultForNext(const Version& version, uint64_t opened) {
+  constexpr size_t kStep = 8 << 20;  // between two looks at what has been opened
+  if (version.state() != v1::VERSION_STATE_COMMITTED || !version.HoldsData()) return;
+  if (reserved_bytes() + version.bytes() > options_.memory_budget_bytes) return;
+  std::vector<std::shared_ptr<Buffer>> idle;  // once let go of
+  const SlabPlan plan = version.slab_plan();
+  for (size_t slab = 0; slab < plan.slabs(); ++slab) {
+    absl::StatusOr<std::shared_ptr<Buffer>> data = memory_->Get(plan.slab_bytes(slab));
+    if (!data.ok()) return;
+    for (uint64_t at = 0; at < plan.slab_bytes(slab); at += kStep) {
+      if (opened_ != opened) return;
+      (*data)->Prefault(at, kStep);
+    }
+    idle.push_back(*std::move(data));
+  }
+}
+
+bool VersionStore::Abort(Version& version, std::string reason) {
+  if (!version.SetAborted(std::move(reason))) return false;
+  {
+    absl::MutexLock lock(&mutex_);
+    ++outcomes_[version.model()].aborted;
+    ForgetOld(models_[version.model()]);
+  }
+  version.WakeReady();
+  Tell({version.shared_from_this()});
+  return true;
+}
+
+absl::Status VersionStore::ReleaseInstalls(Version& version) {
+  if (absl::Status status = version.SetReleased(); !status.ok()) return status;
+  Tell({version.shared_from_this()});
+  return absl::OkStatus();
+}
+
+std::vector<uint64_t> VersionStore::CommittedBetween(const std::string& model, VersionKey after,
+                                                     VersionKey before) const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<uint64_t> numbers;
+  const auto found = models_.find(model);
+  if (found == models_.end()) return numbers;
+  for (auto it = found->second.upper_bound(after); it != found->second.end() && it->first < before; ++it) {
+    if (WasCommitted(it->second->state())) numbers.push_back(it->first.number);
+  }
+  return numbers;
+}
+
+void VersionStore::RetireBeyond(uint32_t retained, Versions& versions, Changes& changes) {
+  // Versions without bytes push out none that have some.
+  uint32_t committed = 0;
+  uint32_t empty = 0;
+  for (auto it = versions.rbegin(); it != versions.rend(); ++it) {
+    if (it->second->state() != v1::VERSION_STATE_COMMITTED) continue;
+    if (++(it->second->bytes() > 0 ? committed : empty) <= retained) continue;
+    it->second->SetRetired();
+    changes.push_back(it->second);
+  }
+}
+
+void VersionStore::ForgetOld(Versions& versions) {
+  auto is_past = [](const std::shared_ptr<Version>& version) {
+    return !version->HoldsData() && version->state() != v1::VERSION_STATE_OPEN;
+  };
+  size_t past =
+      std::count_if(versions.begin(), versions.end(), [&](const auto& entry) { return is_past(entry.second); });
+  for (auto it = versions.begin(); it != versions.end() && past > options_.remembered_versions;) {
+    const bool forget = is_past(it->second);
+    past -= forget ? 1 : 0;
+    it = forget ? versions.erase(it) : std::next(it);
+  }
+}
+
+absl::StatusOr<std::shared_ptr<Version>> VersionStore::Find(const std::string& model,
+                                                            const v1::VersionSelector& selector) const {
+  absl::MutexLock lock(&mutex_);
+  const auto found = models_.find(model);
+  if (found == models_.end()) {
+    return absl::NotFoundError(
+        absl::StrCat("no version of a model named '", Printable(model), "' was ever pushed here"));
+  }
+  const Versions& versions = found->second;
+  const std::string of_epoch =
+      selector.has_trainer_epoch() ? absl::StrCat(" of trainer epoch ", selector.trainer_epoch()) : "";
+  const bool is_number = selector.selector_case() == v1::VersionSelector::kNumber;
+  const bool committed_only = selector.selector_case() != v1::VersionSelector::kLatest || !selector.latest();
+  for (auto it = versions.rbegin(); it != versions.rend(); ++it) {
+    const auto& [key, version] = *it;
+    if (selector.has_trainer_epoch() && key.epoch != selector.trainer_epoch()) continue;
+    if (is_number ? key.number == selector.number() : IsLive(*version, committed_only)) return version;
+  }
+  const std::string wanted = is_number        ? absl::StrCat("version ", selector.number())
+                             : committed_only ? "committed version"
+                                              : "live version";
+  return absl::NotFoundError(
+      absl::StrCat("model '", Printable(model), "' has no ", wanted, of_epoch, "; ", DescribeKnown(versions)));
+}
+
+std::shared_ptr<Version> VersionStore::FindKey(const std::string& model, const VersionKey& key) const {
+  absl::MutexLock lock(&mutex_);
+  const auto versions = models_.find(model);
+  if (versions == models_.end()) return nullptr;
+  const auto found = versions->second.find(key);
+  return found == versions->second.end() ? nullptr : found->second;
+}
+
+uint64_t VersionStore::Epoch(const std::string& model) const {
+  absl::MutexLock lock(&mutex_);
+  const auto record = records_.find(model);
+  return record == records_.end() ? 0 : record->second.trainer_epoch;
+}
+
+absl::StatusOr<std::shared_ptr<Version>> VersionStore::FindNumber(const std::string& model, uint64_t number) const {
+  v1::VersionSelector selector;
+  selector.set_number(number);
+  return Find(model, selector);
+}
+
+std::vector<std::shared_ptr<Version>> VersionStore::List(const std::string& model) const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<std::shared_ptr<Version>> list;
+  for (const auto& [name, versions] : models_) {
+    if (!model.empty() && name != model) continue;
+    for (const auto& [key, version] : versions) list.push_back(version);
+  }
+  return list;
+}
+
+uint64_t VersionStore::Observe(std::string model, Observer on_change) {
+  absl::MutexLock lock(&mutex_);
+  observers_.emplace(next_observer_, std::make_pair(std::move(model), std::move(on_change)));
+  return next_observer_++;
+}
+
+uint64_t VersionStore::ObserveAll(Observer on_change) {
+  absl::MutexLock lock(&mutex_);
+  observers_.emplace(next_observer_, std::make_pair(std::nullopt, std::move(on_change)));
+  return next_observer_++;
+}
+
+void VersionStore::StopObserving(uint64_t id) {
+  absl::MutexLock lock(&mutex_);
+  observers_.erase(id);
+}
+
+std::map<std::string, VersionStore::ModelRecord> VersionStore::Records() const {
+  absl::MutexLock lock(&mutex_);
+  return records_;
+}
+
+void VersionStore::RestoreRecord(const std::string& model, const ModelRecord& record) {
+  absl::MutexLock lock(&mutex_);
+  models_.try_emplace(model);
+  ModelRecord& known = records_[model];
+  if (record.trainer_epoch > known.trainer_epoch) known = record;
+  if (record.trainer_epoch < known.trainer_epoch) return;
+  known.newest_committed = std::max(known.newest_committed, record.newest_committed);
+}
+
+void VersionStore::RestoreVersion(std::shared_ptr<Version> version) {
+  RestoreRecord(version->model(), {version->number(), version->identity().trainer_epoch});
+  absl::MutexLock lock(&mutex_);
+  Versions& versions = models_[version->model()];
+  versions[version->key()] = std::move(version);
+}
+
+uint64_t VersionStore::reserved_bytes() const {
+  absl::MutexLock lock(&mutex_);
+  return ReservedLocked();
+}
+
+void VersionStore::Tell(const Changes& changes) {
+  std::vector<std::pair<std::optional<std::string>, Observer>> observers;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [id, observer] : observers_) observers.push_back(observer);
+  }
+  for (const std::shared_ptr<Version>& version : changes) {
+    for (const auto& [model, on_change] : observers) {
+      if (!model.has_value() || *model == version->model()) on_change(version);
+    }
+  }
+}
+
+}  // namespace refit

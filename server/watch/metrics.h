@@ -1,0 +1,24 @@
+// The service's state as Prometheus metrics; server/METRICS.md lists them.
+#pragma once
+
+#include <prometheus/collectable.h>
+
+#include <vector>
+
+#include "server/watch/observed.h"
+
+namespace refit {
+
+// Reads the state when it is asked, and keeps nothing: samples are of versions that the store still knows, and of
+// workers that the registry lists. Thread-safe; the state must outlive it.
+class Metrics final : public prometheus::Collectable {
+ public:
+  explicit Metrics(const Observed& observed) : observed_(observed) {}
+
+  std::vector<prometheus::MetricFamily> Collect() const override;
+
+ private:
+  const Observed& observed_;
+};
+
+}  // namespace refit
