@@ -6,17 +6,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/net/states.h"
-#include "common/net/wall_clock.h"
 #include "common/wire/digest.h"
 
 namespace refit {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-uint64_t NsBetween(Clock::time_point begin, Clock::time_point end) {
-  return std::chrono::nanoseconds(std::max(end - begin, Clock::duration::zero())).count();
-}
 
 SlabPlan PlanSlabs(const VersionPlan& plan) {
   std::vector<uint64_t> sizes;
@@ -33,17 +26,10 @@ Version::Version(VersionIdentity identity, VersionPlan plan, uint64_t chunk_byte
       chunk_bytes_(chunk_bytes),
       memory_(std::move(memory)),
       assembly_(plan_.native, identity_.world),
-      opened_at_ns_(UnixNanos()),
-      opened_at_(Clock::now()) {
+      tensors_(plan_, chunk_bytes_) {
   absl::MutexLock lock(&mutex_);
   installs_held_ = identity_.hold_installs;
-  incomplete_tensors_ = size();
-  tensors_.reserve(size());
-  for (size_t i = 0; i < size(); ++i) {
-    bytes_ += spec(i).ByteSize();
-    tensors_.push_back({nullptr, 0, ChunkProgress(spec(i).ByteSize(), chunk_bytes_)});
-    tensors_.back().chunk_digests.resize(chunk_count(i));
-  }
+  bytes_ = tensors_.bytes();
   if (memory_ != nullptr && !is_streamed()) slabs_ = Slabs(PlanSlabs(plan_));
   for (size_t i = 0; i < plan_.native.size(); ++i) {
     if (!plan_.outputs_of_native[i].empty()) declared_bytes_ += plan_.native[i].ByteSize();
@@ -57,9 +43,9 @@ absl::StatusOr<std::shared_ptr<Version>> Version::Restore(VersionIdentity identi
   absl::MutexLock lock(&version->mutex_);
   for (size_t i = 0; i < tensors.size(); ++i) {
     // Nobody builds it, so nobody writes.
-    version->tensors_[i].data = std::const_pointer_cast<Buffer>(std::move(tensors[i].data));
+    version->tensors_.SetData(i, std::const_pointer_cast<Buffer>(std::move(tensors[i].data)));
     for (size_t chunk = 0; chunk < tensors[i].chunk_digests.size(); ++chunk) {
-      version->SetReady(i, chunk, tensors[i].chunk_digests[chunk]);
+      version->tensors_.SetReady(i, chunk, tensors[i].chunk_digests[chunk]);
     }
   }
   if (absl::Status status = version->SetCommittedLocked(); !status.ok()) return status;
@@ -103,18 +89,11 @@ v1::VersionSummary Version::Summary() const {
     summary.set_manifest_digest(manifest_digest_);
   }
   summary.set_adapter(identity_.adapter);
-  summary.set_converted_bytes(converted_bytes_);
+  summary.set_converted_bytes(tensors_.ready_bytes());
   summary.set_received_bytes(received_bytes_);
   summary.set_declared_bytes(declared_bytes_);
   summary.set_declared_tensors(plan_.native.size());
-  summary.set_opened_at_ns(opened_at_ns_);
-  summary.set_elapsed_ns(NsBetween(opened_at_, closed_at_.value_or(Clock::now())));
-  if (closed_at_.has_value()) summary.set_closed_at_ns(opened_at_ns_ + static_cast<int64_t>(summary.elapsed_ns()));
-  if (assembled_at_.has_value()) {
-    summary.set_open_ns(NsBetween(opened_at_, *assembled_at_));
-    summary.set_receive_ns(NsBetween(*assembled_at_, received_at_));
-    summary.set_convert_ns(convert_ns_);
-  }
+  times_.Fill(summary);
   summary.set_abort_reason(abort_reason_);
   summary.set_world(identity_.world);
   summary.set_joined_ranks(assembly_.joined());
@@ -140,7 +119,7 @@ void Version::SetSpooled(bool spooled) {
 
 std::optional<uint64_t> Version::tensor_digest(size_t tensor) const {
   absl::MutexLock lock(&mutex_);
-  return tensors_[tensor].digest;
+  return tensors_.digest(tensor);
 }
 
 absl::Status Version::CheckPullable() const {
@@ -150,11 +129,6 @@ absl::Status Version::CheckPullable() const {
   return absl::FailedPreconditionError(absl::StrCat("version ", Label(), " is ", aborted ? "aborted" : "retired",
                                                     " and can no longer be pulled", aborted ? ": " : "",
                                                     abort_reason_));
-}
-
-absl::Span<const std::byte> Version::ChunkBytes(size_t tensor, uint64_t chunk, const Buffer& data) const {
-  const uint64_t begin = chunk * chunk_bytes_;
-  return absl::MakeConstSpan(data.data(), spec(tensor).ByteSize()).subspan(begin, chunk_bytes_);
 }
 
 absl::Status Version::DataStatus() const {
@@ -172,9 +146,7 @@ uint64_t Version::reserved_bytes() const {
   absl::MutexLock lock(&mutex_);
   if (!holds_data_ || restored_.has_value()) return 0;
   if (!is_streamed()) return bytes_;
-  uint64_t bytes = 0;
-  for (const Tensor& tensor : tensors_) bytes += tensor.data == nullptr ? 0 : tensor.data->size();
-  return bytes;
+  return tensors_.held_bytes();
 }
 
 absl::Status Version::CheckKept(size_t tensor) const {
@@ -188,16 +160,16 @@ absl::StatusOr<std::optional<Version::Chunk>> Version::GetChunk(size_t tensor, u
   absl::MutexLock lock(&mutex_);
   if (absl::Status status = DataStatus(); !status.ok()) return status;
   if (absl::Status status = CheckKept(tensor); !status.ok()) return status;
-  const Tensor& t = tensors_[tensor];
-  if (!t.chunk_digests[chunk].has_value()) return std::nullopt;
+  const std::optional<uint64_t> chunk_digest = tensors_.chunk_digest(tensor, chunk);
+  if (!chunk_digest.has_value()) return std::nullopt;
   // The last chunk carries the digest of all, and shards may end before others that come first.
   const bool ends = chunk + 1 == chunk_count(tensor);
-  if (ends && !t.digest.has_value()) return std::nullopt;
+  if (ends && !tensors_.digest(tensor).has_value()) return std::nullopt;
   Chunk result;
-  result.owner = t.data;
-  result.bytes = ChunkBytes(tensor, chunk, *t.data);
-  result.digest = *t.chunk_digests[chunk];
-  if (ends) result.tensor_digest = t.digest;
+  result.owner = tensors_.data(tensor);
+  result.bytes = ChunkBytes(spec(tensor), *result.owner, chunk, chunk_bytes_);
+  result.digest = *chunk_digest;
+  if (ends) result.tensor_digest = tensors_.digest(tensor);
   return result;
 }
 
@@ -206,8 +178,8 @@ absl::StatusOr<std::optional<Version::Bytes>> Version::GetBytes(size_t tensor, u
   if (absl::Status status = DataStatus(); !status.ok()) return status;
   if (absl::Status status = CheckKept(tensor); !status.ok()) return status;
   const uint64_t end_chunk = begin == end ? 0 : (end - 1) / chunk_bytes_ + 1;
-  if (!AreReady(tensor, begin / chunk_bytes_, end_chunk)) return std::nullopt;
-  const std::shared_ptr<Buffer>& data = tensors_[tensor].data;
+  if (!tensors_.AreReady(tensor, begin / chunk_bytes_, end_chunk)) return std::nullopt;
+  const std::shared_ptr<Buffer>& data = tensors_.data(tensor);
   if (data == nullptr) return Bytes{};
   return Bytes{data, absl::MakeConstSpan(data->data(), spec(tensor).ByteSize())};
 }
@@ -216,63 +188,49 @@ absl::StatusOr<std::shared_ptr<const Buffer>> Version::GetTensor(size_t tensor) 
   absl::MutexLock lock(&mutex_);
   if (absl::Status status = DataStatus(); !status.ok()) return status;
   if (absl::Status status = CheckKept(tensor); !status.ok()) return status;
-  const Tensor& t = tensors_[tensor];
-  if (!t.digest.has_value()) {
+  if (!tensors_.digest(tensor).has_value()) {
     return absl::UnavailableError(absl::StrCat("tensor ", spec(tensor).name, " of version ", Label(), ": ",
-                                               t.ready_chunks, " of ", chunk_count(tensor),
+                                               tensors_.ready_chunks(tensor), " of ", chunk_count(tensor),
                                                " chunks are converted; ask again later"));
   }
-  return t.data;
+  return tensors_.data(tensor);
 }
 
-bool Version::AreReady(size_t tensor, uint64_t first_chunk, uint64_t end_chunk) const {
-  const Tensor& t = tensors_[tensor];
-  if (t.digest.has_value()) return true;
-  for (uint64_t chunk = first_chunk; chunk < end_chunk; ++chunk) {
-    if (!t.chunk_digests[chunk].has_value()) return false;
-  }
-  return true;
-}
-
-bool Version::IsOver(const Waiter& waiter) const {
+bool Version::IsOver(const Awaited& awaited) const {
   if (state_ != v1::VERSION_STATE_OPEN) return true;
-  switch (waiter.what) {
-    case Waiter::For::kChunks:
-      return AreReady(waiter.tensor, waiter.first_chunk, waiter.end_chunk);
-    case Waiter::For::kRanks:
+  switch (awaited.what) {
+    case Awaited::What::kChunks:
+      return tensors_.AreReady(awaited.tensor, awaited.first_chunk, awaited.end_chunk);
+    case Awaited::What::kRanks:
       return assembly_.is_complete();
-    case Waiter::For::kEnd:
+    case Awaited::What::kEnd:
       break;
   }
   return false;
 }
 
-uint64_t Version::Wait(Waiter waiter) {
+uint64_t Version::Wait(const Awaited& awaited, std::function<void()> wake) {
   absl::MutexLock lock(&mutex_);
-  if (IsOver(waiter)) return 0;
-  waiters_.emplace(next_waiter_, std::move(waiter));
-  return next_waiter_++;
+  return IsOver(awaited) ? 0 : waiters_.Add(awaited, std::move(wake));
 }
 
 uint64_t Version::WaitForChunk(size_t tensor, uint64_t chunk, std::function<void()> wake) {
   const bool ends = chunk + 1 == chunk_count(tensor);  // and carries the digest of all
-  return Wait({Waiter::For::kChunks, tensor, ends ? 0 : chunk, chunk + 1, std::move(wake)});
+  return Wait({Awaited::What::kChunks, tensor, ends ? 0 : chunk, chunk + 1}, std::move(wake));
 }
 
 uint64_t Version::WaitForBytes(size_t tensor, uint64_t begin, uint64_t end, std::function<void()> wake) {
   const uint64_t end_chunk = begin == end ? 0 : (end - 1) / chunk_bytes_ + 1;
-  return Wait({Waiter::For::kChunks, tensor, begin / chunk_bytes_, end_chunk, std::move(wake)});
+  return Wait({Awaited::What::kChunks, tensor, begin / chunk_bytes_, end_chunk}, std::move(wake));
 }
 
-uint64_t Version::WaitForRanks(std::function<void()> wake) {
-  return Wait({Waiter::For::kRanks, 0, 0, 0, std::move(wake)});
-}
+uint64_t Version::WaitForRanks(std::function<void()> wake) { return Wait({Awaited::What::kRanks}, std::move(wake)); }
 
-uint64_t Version::WaitForEnd(std::function<void()> wake) { return Wait({Waiter::For::kEnd, 0, 0, 0, std::move(wake)}); }
+uint64_t Version::WaitForEnd(std::function<void()> wake) { return Wait({Awaited::What::kEnd}, std::move(wake)); }
 
 void Version::CancelWait(uint64_t id) {
   absl::MutexLock lock(&mutex_);
-  waiters_.erase(id);
+  waiters_.Remove(id);
 }
 
 void Version::WakeReady() {
@@ -285,31 +243,24 @@ void Version::WakeReady() {
 }
 
 Version::Wakes Version::TakeReadyLocked() {
-  Wakes wakes;
-  for (auto it = waiters_.begin(); it != waiters_.end();) {
-    if (IsOver(it->second)) {
-      wakes.push_back(std::move(it->second.wake));
-      it = waiters_.erase(it);
-    } else {
-      ++it;
-    }
-  }
-  return wakes;
+  return waiters_.TakeIf([this](const Awaited& awaited) {
+    mutex_.AssertHeld();
+    return IsOver(awaited);
+  });
 }
 
 absl::StatusOr<std::shared_ptr<Buffer>> Version::DataFor(size_t tensor, bool within) {
   absl::MutexLock lock(&mutex_);
   if (absl::Status status = DataStatus(); !status.ok()) return status;
-  Tensor& t = tensors_[tensor];
-  if (t.data == nullptr) {
+  if (tensors_.data(tensor) == nullptr) {
     const auto get = [this](size_t size) { return memory_->Get(size); };
     absl::StatusOr<std::shared_ptr<Buffer>> data = within          ? memory_->TryGet(spec(tensor).ByteSize())
                                                    : is_streamed() ? get(spec(tensor).ByteSize())
                                                                    : slabs_.Get(tensor, get);
     if (!data.ok()) return data.status();
-    t.data = *std::move(data);
+    tensors_.SetData(tensor, *std::move(data));
   }
-  return t.data;
+  return tensors_.data(tensor);
 }
 
 ChunkCounts Version::NoChunks(size_t tensor) const {
@@ -321,38 +272,24 @@ void Version::Publish(size_t tensor, const ChunkCounts& written) {
   std::shared_ptr<Buffer> data;
   {
     absl::MutexLock lock(&mutex_);
-    Tensor& t = tensors_[tensor];
-    if (t.data == nullptr) return;  // dropped meanwhile: the version was aborted
-    data = t.data;
-    whole = t.progress.Take(written);
-    if (spec(tensor).ByteSize() == 0) whole = {0};
+    data = tensors_.data(tensor);
+    if (data == nullptr) return;  // dropped meanwhile: the version was aborted
+    whole = tensors_.Take(tensor, written);
   }
   if (whole.empty()) return;
   // Digest outside the lock: all ranks' bytes are in these chunks, and nobody writes there any more.
   absl::InlinedVector<uint64_t, 1> digests;
-  for (const uint64_t chunk : whole) digests.push_back(DigestBytes(ChunkBytes(tensor, chunk, *data)));
+  for (const uint64_t chunk : whole)
+    digests.push_back(DigestBytes(ChunkBytes(spec(tensor), *data, chunk, chunk_bytes_)));
   Wakes wakes;
   {
     Dropped dropped;
     absl::MutexLock lock(&mutex_);
-    for (size_t i = 0; i < whole.size(); ++i) SetReady(tensor, whole[i], digests[i]);
+    for (size_t i = 0; i < whole.size(); ++i) tensors_.SetReady(tensor, whole[i], digests[i]);
     DropPassed(dropped);  // every worker may have left this tensor out
     wakes = TakeReadyLocked();
   }
   for (const auto& wake : wakes) wake();
-}
-
-void Version::SetReady(size_t tensor, uint64_t chunk, uint64_t digest) {
-  Tensor& t = tensors_[tensor];
-  t.chunk_digests[chunk] = digest;
-  converted_bytes_ += std::min(chunk_bytes_, spec(tensor).ByteSize() - chunk * chunk_bytes_);
-  if (++t.ready_chunks < t.chunk_digests.size()) return;
-  absl::InlinedVector<uint64_t, 1> blocks;
-  if (spec(tensor).ByteSize() != 0) {
-    for (const std::optional<uint64_t>& block : t.chunk_digests) blocks.push_back(*block);
-  }
-  t.digest = TensorDigest(blocks);
-  --incomplete_tensors_;
 }
 
 absl::StatusOr<bool> Version::Join(uint32_t rank, std::vector<Box> boxes) {
@@ -360,18 +297,15 @@ absl::StatusOr<bool> Version::Join(uint32_t rank, std::vector<Box> boxes) {
   if (!is_last.ok() || !*is_last) return is_last;
   {
     absl::MutexLock lock(&mutex_);
-    assembled_at_ = Clock::now();
-    received_at_ = *assembled_at_;
+    times_.Assembled();
   }
   WakeReady();
   return is_last;
 }
 
-void Version::AddConverted(uint64_t bytes, Clock::time_point begin) {
-  const Clock::time_point now = Clock::now();
+void Version::AddConverted(uint64_t bytes, VersionTimes::Clock::time_point begin) {
   received_bytes_ += bytes;
-  received_at_ = now;
-  convert_ns_ += NsBetween(begin, now);
+  times_.Converted(begin);
 }
 
 absl::Status Version::SetCommitted() {
@@ -384,15 +318,13 @@ absl::Status Version::SetCommittedLocked() {
   if (state_ != v1::VERSION_STATE_OPEN) {
     return absl::FailedPreconditionError(absl::StrCat("version ", Label(), " is committed already"));
   }
-  if (incomplete_tensors_ != 0) {
+  if (tensors_.incomplete() != 0) {
     return absl::InternalError(
-        absl::StrCat("version ", Label(), " has ", incomplete_tensors_, " tensors that are not converted"));
+        absl::StrCat("version ", Label(), " has ", tensors_.incomplete(), " tensors that are not converted"));
   }
-  ManifestDigester digester;
-  for (size_t i = 0; i < size(); ++i) digester.Add(spec(i), *tensors_[i].digest);
-  manifest_digest_ = digester.Finish();
+  manifest_digest_ = tensors_.ManifestDigest();
   state_ = v1::VERSION_STATE_COMMITTED;
-  closed_at_ = Clock::now();
+  times_.Closed();
   return absl::OkStatus();
 }
 
@@ -403,7 +335,7 @@ bool Version::SetAborted(std::string reason, bool fenced) {
   state_ = v1::VERSION_STATE_ABORTED;
   abort_reason_ = std::move(reason);
   fenced_ = fenced;
-  closed_at_ = Clock::now();
+  times_.Closed();
   DropDataLocked(dropped);
   return true;
 }
@@ -435,7 +367,7 @@ void Version::DropData() {
 void Version::DropDataLocked(Dropped& dropped) {
   if (!holds_data_) return;
   holds_data_ = false;
-  for (Tensor& t : tensors_) dropped.push_back(std::move(t.data));
+  tensors_.DropAll(dropped);
   slabs_ = {};
 }
 
@@ -449,9 +381,8 @@ void Version::DropPassed(Dropped& dropped) {
   size_t lacked = size();  // by any reader
   for (const size_t position : readers_) lacked = std::min(lacked, position);
   for (; kept_from_ < lacked; ++kept_from_) {
-    Tensor& tensor = tensors_[kept_from_];
-    if (tensor.passes < identity_.stream_to || !tensor.digest.has_value()) return;
-    dropped.push_back(std::move(tensor.data));
+    if (tensors_.passes(kept_from_) < identity_.stream_to || !tensors_.digest(kept_from_).has_value()) return;
+    tensors_.Drop(kept_from_, dropped);
   }
 }
 
@@ -468,7 +399,7 @@ void Version::Reader::StartAt(size_t tensor) {
 void Version::Reader::Pass(size_t tensor) {
   Dropped dropped;
   absl::MutexLock lock(&version_->mutex_);
-  for (; *position_ < tensor; ++*position_) ++version_->tensors_[*position_].passes;
+  for (; *position_ < tensor; ++*position_) version_->tensors_.Pass(*position_);
   version_->DropPassed(dropped);
 }
 

@@ -2,18 +2,15 @@
 #pragma once
 
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <list>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
@@ -25,6 +22,9 @@
 #include "server/store/assembly.h"
 #include "server/store/chunk_progress.h"
 #include "server/store/tensor_memory.h"
+#include "server/store/tensor_table.h"
+#include "server/store/version_times.h"
+#include "server/store/waiters.h"
 
 namespace refit {
 
@@ -132,6 +132,20 @@ class Version : public std::enable_shared_from_this<Version> {
   // After it returned, `wake` may still be running but is not called any more.
   void CancelWait(uint64_t id);
 
+  // For who builds it, VersionBuilder.
+  //
+  // A rank declares its shards; see Assembly.
+  absl::StatusOr<bool> Join(uint32_t rank, std::vector<Box> boxes);
+  // The memory of an output, allocated at its first use. Null if it is to be `within` the budget, and that has no room
+  // now.
+  absl::StatusOr<std::shared_ptr<Buffer>> DataFor(size_t tensor, bool within = false);
+  // To count what is written to an output.
+  ChunkCounts NoChunks(size_t tensor) const;
+  // These bytes were written, and are final. Digests the chunks that are whole now.
+  void Publish(size_t tensor, const ChunkCounts& written);
+  // Native bytes came, and have been converted since `begin`.
+  void AddConverted(uint64_t bytes, VersionTimes::Clock::time_point begin);
+
   // Held by whoever pulls the version: a retired version keeps its data for its readers as long as the memory is not
   // needed, a streamed one what they still lack.
   class Reader {
@@ -154,38 +168,7 @@ class Version : public std::enable_shared_from_this<Version> {
   };
 
  private:
-  friend class VersionBuilder;
   friend class VersionStore;
-  using Clock = std::chrono::steady_clock;
-
-  struct Tensor {
-    std::shared_ptr<Buffer> data;  // null until the first byte comes, and after the data were dropped
-    uint32_t passes = 0;           // pulls that have passed it
-    ChunkProgress progress;
-    uint64_t ready_chunks = 0;
-    absl::InlinedVector<std::optional<uint64_t>, 1>
-        chunk_digests;               // of chunks that are ready: whole, final and digested
-    std::optional<uint64_t> digest;  // once all are
-  };
-  struct Waiter {
-    enum class For { kChunks, kRanks, kEnd } what;
-    size_t tensor;
-    uint64_t first_chunk;
-    uint64_t end_chunk;
-    std::function<void()> wake;
-  };
-
-  // For VersionBuilder: the memory of an output, allocated at its first use. Null if it is to be `within` the budget,
-  // and that has no room now.
-  absl::StatusOr<std::shared_ptr<Buffer>> DataFor(size_t tensor, bool within = false);
-  // For VersionBuilder: to count what is written to an output.
-  ChunkCounts NoChunks(size_t tensor) const;
-  // For VersionBuilder: these bytes were written, and are final. Digests the chunks that are whole now.
-  void Publish(size_t tensor, const ChunkCounts& written);
-  // For VersionBuilder: a rank declares its shards; see Assembly.
-  absl::StatusOr<bool> Join(uint32_t rank, std::vector<Box> boxes);
-  // For VersionBuilder: native bytes came, and have been converted since `begin`.
-  void AddConverted(uint64_t bytes, Clock::time_point begin);
 
   // For VersionStore, which calls WakeReady once it holds no lock.
   absl::Status SetCommitted() ABSL_LOCKS_EXCLUDED(mutex_);
@@ -197,18 +180,13 @@ class Version : public std::enable_shared_from_this<Version> {
   void DropData();
   bool HoldsData() const;
 
-  uint64_t Wait(Waiter waiter);
-  bool AreReady(size_t tensor, uint64_t first_chunk, uint64_t end_chunk) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  using Wakes = std::vector<std::function<void()>>;
-  // Those that wait no longer, for the caller to call without the lock.
+  uint64_t Wait(const Awaited& awaited, std::function<void()> wake);
+  using Wakes = std::vector<Waiters::Wake>;
   Wakes TakeReadyLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool IsOver(const Waiter& waiter) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void SetReady(size_t tensor, uint64_t chunk, uint64_t digest) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Span<const std::byte> ChunkBytes(size_t tensor, uint64_t chunk, const Buffer& data) const;
+  bool IsOver(const Awaited& awaited) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status DataStatus() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckKept(size_t tensor) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // What is dropped is freed by the caller, without the lock.
-  using Dropped = std::vector<std::shared_ptr<Buffer>>;
+  using Dropped = TensorTable::Dropped;
   void DropDataLocked(Dropped& dropped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DropPassed(Dropped& dropped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -219,6 +197,8 @@ class Version : public std::enable_shared_from_this<Version> {
   Assembly assembly_;
   uint64_t bytes_ = 0;
   uint64_t declared_bytes_ = 0;
+  std::atomic<uint64_t> received_bytes_{0};
+  VersionTimes times_;  // guarded by mutex_, but for what is thread-safe
 
   mutable absl::Mutex mutex_;
   v1::VersionState state_ ABSL_GUARDED_BY(mutex_) = v1::VERSION_STATE_OPEN;
@@ -227,23 +207,13 @@ class Version : public std::enable_shared_from_this<Version> {
   bool fenced_ ABSL_GUARDED_BY(mutex_) = false;
   bool spooled_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<v1::VersionSummary> restored_ ABSL_GUARDED_BY(mutex_);  // as it was when it was stored
-  std::vector<Tensor> tensors_ ABSL_GUARDED_BY(mutex_);
+  TensorTable tensors_ ABSL_GUARDED_BY(mutex_);
   Slabs slabs_ ABSL_GUARDED_BY(mutex_);  // that they lie in, unless the version is streamed
-  size_t incomplete_tensors_ ABSL_GUARDED_BY(mutex_) = 0;
   bool holds_data_ ABSL_GUARDED_BY(mutex_) = true;
   std::list<size_t> readers_ ABSL_GUARDED_BY(mutex_);  // the first tensor that each still lacks
   size_t kept_from_ ABSL_GUARDED_BY(mutex_) = 0;       // tensors before it were streamed, and given up
-  std::atomic<uint64_t> received_bytes_{0};
-  uint64_t converted_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t manifest_digest_ ABSL_GUARDED_BY(mutex_) = 0;
-  const int64_t opened_at_ns_;  // the time of day
-  const Clock::time_point opened_at_;
-  std::optional<Clock::time_point> closed_at_ ABSL_GUARDED_BY(mutex_);
-  std::optional<Clock::time_point> assembled_at_ ABSL_GUARDED_BY(mutex_);  // all ranks have declared
-  std::atomic<Clock::time_point> received_at_{};                           // the last bytes so far
-  std::atomic<uint64_t> convert_ns_{0};                                    // sum over all threads
-  uint64_t next_waiter_ ABSL_GUARDED_BY(mutex_) = 1;
-  std::map<uint64_t, Waiter> waiters_ ABSL_GUARDED_BY(mutex_);
+  Waiters waiters_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace refit
