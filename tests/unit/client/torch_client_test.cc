@@ -187,7 +187,7 @@ TEST_F(TorchClientTest, AShardIsATensorOfItsBoxsShape) {
 
 TEST_F(TorchClientTest, TensorsOfNoKnownTypeAreRefused) {
   const absl::Status status =
-      PublishStateDict(*publisher_, Options(), {{"z", at::zeros({2}, at::kComplexFloat)}}).status();
+      PublishStateDict(*publisher_, Options(), {{"z", at::zeros({2}, at::kComplexDouble)}}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_NE(status.message().find("z"), std::string::npos) << status;
   EXPECT_TRUE(service_.specs.empty());
