@@ -6,6 +6,7 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "client/active_calls.h"
 #include "client/unary_call.h"
 #include "refit/v1/inspect.grpc.pb.h"
 
@@ -18,13 +19,14 @@ struct Inspector::State {
   std::string address;
   std::chrono::milliseconds timeout;
   std::unique_ptr<Stub> stub;
+  const std::shared_ptr<ActiveCalls> calls = std::make_shared<ActiveCalls>();
 
   template <typename Request, typename Response>
   absl::StatusOr<Response> Call(grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
                                 const Request& request) {
     const std::string context = absl::StrCat("service at ", address);
     if (absl::Status status = guard.Check(absl::StrCat("connection to the ", context)); !status.ok()) return status;
-    return CallUnary(*stub, method, request, timeout, context);
+    return CallUnary(*stub, method, request, timeout, context, calls);
   }
 };
 
@@ -65,5 +67,7 @@ absl::StatusOr<v1::DescribeVersionResponse> Inspector::DescribeVersion(const v1:
 absl::StatusOr<v1::DescribeTensorResponse> Inspector::DescribeTensor(const v1::DescribeTensorRequest& request) {
   return state_->Call(&State::Stub::DescribeTensor, request);
 }
+
+void Inspector::Cancel() { state_->calls->Cancel(); }
 
 }  // namespace refit

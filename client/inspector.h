@@ -26,6 +26,9 @@ class Inspector {
   absl::StatusOr<v1::DescribeVersionResponse> DescribeVersion(const v1::DescribeVersionRequest& request);
   absl::StatusOr<v1::DescribeTensorResponse> DescribeTensor(const v1::DescribeTensorRequest& request);
 
+  // Ends every call with CANCELLED, and every one that is begun later. From any thread.
+  void Cancel();
+
  private:
   struct State;
   explicit Inspector(OwnedByProcess<State> state);

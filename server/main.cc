@@ -15,6 +15,7 @@
 #include "common/net/grpc_log.h"
 #include "common/net/version_info.h"
 #include "common/process/line_writer.h"
+#include "common/terminal/help_formatter.h"
 #include "server/process/descriptor_limit.h"
 #include "server/process/self_check.h"
 #include "server/refit_server.h"
@@ -130,13 +131,14 @@ int Main(int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);  // a file that may grow no further is an error to report, no reason to die
   std::signal(SIGPIPE, SIG_IGN);  // nor is a reader that went away
   CLI::App app(
-      "Takes a trainer's native tensors, converts them to Hugging Face tensors as they arrive, and streams them to\n"
+      "Takes a trainer's native tensors, converts them to Hugging Face tensors as they arrive, and streams them to "
       "inference workers. A version becomes visible to workers whole, or not at all.");
   app.name("refit-server");
+  app.formatter(std::make_shared<HelpFormatter>());
   app.footer(
-      "Trainers push with `refit push` or the Publisher library, workers pull with `refit pull` or the Subscriber\n"
+      "Trainers push with `refit push` or the Publisher library, workers pull with `refit pull` or the Subscriber "
       "library, people look with `refit status` or grpcurl (server reflection is on).\n"
-      "SIGTERM and SIGINT end it gracefully. Exit codes: 0 stopped by a signal, 1 could not start, 2 bad usage,\n"
+      "SIGTERM and SIGINT end it gracefully. Exit codes: 0 stopped by a signal, 1 could not start, 2 bad usage, "
       "3 it stopped accepting connections (see --self-check): restart it.");
   app.set_version_flag("--version", std::string("refit-server ") + SoftwareVersion());
   Flags flags;

@@ -6,6 +6,7 @@
 #include "client/cli/json.h"
 #include "client/cli/listing.h"
 #include "client/cli/options.h"
+#include "client/cli/run_connected.h"
 #include "client/publisher.h"
 
 namespace refit::cli {
@@ -17,10 +18,8 @@ struct AbortFlags {
   std::string reason;
 };
 
-absl::Status RunAbort(const AbortFlags& flags) {
-  absl::StatusOr<std::unique_ptr<Publisher>> publisher = Publisher::Connect(flags.common.Channel());
-  if (!publisher.ok()) return publisher.status();
-  absl::StatusOr<v1::VersionSummary> version = (*publisher)->Abort(flags.common.model, flags.version, flags.reason);
+absl::Status Abort(const AbortFlags& flags, Publisher& publisher) {
+  absl::StatusOr<v1::VersionSummary> version = publisher.Abort(flags.common.model, flags.version, flags.reason);
   if (!version.ok()) return version.status();
   if (flags.common.json) {
     PrintJson(ToJson(*version));
@@ -28,6 +27,11 @@ absl::Status RunAbort(const AbortFlags& flags) {
     std::printf("%s\n", DescribeChange(*version).c_str());
   }
   return absl::OkStatus();
+}
+
+absl::Status RunAbort(const AbortFlags& flags) {
+  return RunConnected<Publisher>(flags.common, "`refit versions` says whether the version is aborted",
+                                 [&](Publisher& publisher) { return Abort(flags, publisher); });
 }
 
 }  // namespace

@@ -1,13 +1,16 @@
 // `refit convert`: the adapter offline, from file to file.
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/format.h"
+#include "client/cli/interrupt.h"
 #include "client/cli/json.h"
 #include "client/cli/options.h"
+#include "client/cli/status_lines.h"
 #include "client/cli/stopwatch.h"
 #include "client/cli/tensor_file.h"
 #include "client/cli/torch_work.h"
@@ -38,11 +41,19 @@ void Report(const ConvertFlags& flags, const std::string& out, const ConvertedFi
   }
 }
 
+// At once: a conversion has nothing to say farewell to, and what is written has no name yet.
+void EndInterrupted(const std::string& out) {
+  SayOnStderr(absl::StrCat("refit: convert: interrupted; ", out, " is not written"));
+  std::_Exit(kExitInterrupted);
+}
+
 absl::Status RunConvert(const ConvertFlags& flags) {
   const absl::StatusOr<std::string> out = OutputPath(flags.out);
   if (!out.ok()) return out.status();
   const absl::Status torch = ContinueWithTorch();
   if (!torch.ok()) return torch;
+  Interrupt interrupt;
+  interrupt.SetReaction([&] { EndInterrupted(flags.out); });
   OfflineConvertOptions options = flags.options;
   using Mode = OfflineConvertOptions::Mode;
   options.mode = flags.to == "native"         ? Mode::kNative
@@ -72,6 +83,12 @@ void AddMeshOption(CLI::App* command, const std::string& name, int64_t& value, c
 
 // What CLI11 cannot say of options that depend on each other.
 void CheckUsage(const CLI::App& command, const ConvertFlags& flags) {
+  const bool per_tensor = flags.to == "hf" && flags.mode == "per-tensor";
+  if (!per_tensor && flags.options.adapter != OfflineConvertOptions().adapter) {
+    throw CLI::ValidationError("--adapter",
+                               absl::StrCat(flags.options.adapter, " is for --to hf --mode per-tensor; other ways are ",
+                                            OfflineConvertOptions().adapter, "'s alone"));
+  }
   if (flags.to == "native") {
     for (const char* option : {"--mode", "--exclude-key-regex"}) {
       if (command.count(option) > 0) throw CLI::ValidationError(option, "only with --to hf");
@@ -88,12 +105,12 @@ void CheckUsage(const CLI::App& command, const ConvertFlags& flags) {
 void AddConvertCommand(CLI::App& app, Invocation& invocation) {
   const auto flags = std::make_shared<ConvertFlags>();
   CLI::App* command = AddCommand(
-      app, invocation, "convert", "Convert a file offline, with the same adapter",
+      app, invocation, "convert", "Convert a file offline, as the service does",
       "To hf, --mode per-tensor: convert_single_tensor_to_hf on each tensor in file order, no cast.\n"
       "To hf, --mode state-dict: to_hf. To native: from_hf, for one rank of an expert-parallel mesh.\n\n"
       "Examples:\n"
       "  refit convert --to hf native.safetensors hf.safetensors\n"
-      "  refit convert --to native --dtype BF16 --ep-rank 1 --ep-size 4 checkpoint/ rank1.safetensors\n",
+      "  refit convert --to native --dtype BF16 --ep-rank 1 --ep-size 4 ckpt/ rank1.safetensors\n",
       [flags] { return RunConvert(*flags); }, ConvertExitCode);
   command->add_option("IN", flags->in, "Safetensors file or checkpoint folder")->required()->type_name("");
   command
@@ -109,6 +126,7 @@ void AddConvertCommand(CLI::App& app, Invocation& invocation) {
       ->check(OneOf({"per-tensor", "state-dict"}))
       ->type_name("per-tensor|state-dict")
       ->capture_default_str();
+  AddAdapterOption(command, flags->options.adapter);
   command->add_option("--experts", flags->options.config.n_routed_experts, "Routed experts of the model")
       ->check(AtLeast(1))
       ->type_name("N")

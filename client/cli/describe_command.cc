@@ -11,6 +11,7 @@
 #include "client/cli/json.h"
 #include "client/cli/listing.h"
 #include "client/cli/options.h"
+#include "client/cli/run_connected.h"
 #include "client/cli/table.h"
 #include "client/inspector.h"
 #include "common/tensor/dtype.h"
@@ -155,9 +156,9 @@ absl::Status DescribeTensor(const DescribeFlags& flags, Inspector& inspector) {
 }
 
 absl::Status RunDescribe(const DescribeFlags& flags) {
-  absl::StatusOr<std::unique_ptr<Inspector>> inspector = Inspector::Connect(flags.common.Channel());
-  if (!inspector.ok()) return inspector.status();
-  return flags.tensor.empty() ? DescribeVersion(flags, **inspector) : DescribeTensor(flags, **inspector);
+  return RunConnected<Inspector>(flags.common, kNothingChanged, [&](Inspector& inspector) {
+    return flags.tensor.empty() ? DescribeVersion(flags, inspector) : DescribeTensor(flags, inspector);
+  });
 }
 
 }  // namespace

@@ -8,9 +8,9 @@
 #include "client/cli/format.h"
 #include "client/cli/listing.h"
 #include "client/cli/progress.h"
-#include "client/cli/terminal.h"
 #include "common/net/states.h"
 #include "common/tensor/tensor_spec.h"
+#include "common/terminal/terminal.h"
 
 namespace refit::cli {
 namespace {

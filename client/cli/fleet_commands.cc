@@ -6,13 +6,12 @@
 #include <string>
 #include <vector>
 
-#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "client/cli/format.h"
-#include "client/cli/interrupt.h"
 #include "client/cli/json.h"
 #include "client/cli/options.h"
+#include "client/cli/run_connected.h"
 #include "client/publisher.h"
 
 namespace refit::cli {
@@ -28,13 +27,7 @@ struct AwaitFlags {
   std::optional<uint64_t> epoch;
 };
 
-constexpr char kNothingChanged[] = "nothing has changed";
-
-absl::Status Await(const AwaitFlags& flags, Interrupt& interrupt) {
-  absl::StatusOr<std::unique_ptr<Publisher>> publisher = Publisher::Connect(flags.common.Channel(interrupt));
-  if (!publisher.ok()) return publisher.status();
-  interrupt.SetReaction([&] { (*publisher)->Cancel(); });
-  const absl::Cleanup no_reaction = [&] { interrupt.SetReaction(nullptr); };
+absl::Status Await(const AwaitFlags& flags, Publisher& publisher) {
   Publisher::Await await;
   await.model = flags.common.model;
   await.version = flags.version;
@@ -44,7 +37,7 @@ absl::Status Await(const AwaitFlags& flags, Interrupt& interrupt) {
   await.timeout = std::chrono::milliseconds(static_cast<int64_t>(flags.timeout_seconds * 1000));
   await.trainer_epoch = flags.epoch;
   std::vector<std::string> gone;
-  const absl::StatusOr<uint32_t> workers = (*publisher)->AwaitWorkers(await, &gone);
+  const absl::StatusOr<uint32_t> workers = publisher.AwaitWorkers(await, &gone);
   if (!workers.ok()) return workers.status();
   if (flags.common.json) {
     PrintJson({{"version", flags.version}, {"workers", *workers}, {"gone", gone}});
@@ -57,8 +50,8 @@ absl::Status Await(const AwaitFlags& flags, Interrupt& interrupt) {
 }
 
 absl::Status RunAwait(const AwaitFlags& flags) {
-  Interrupt interrupt;
-  return interrupt.Explain(Await(flags, interrupt), kNothingChanged);
+  return RunConnected<Publisher>(flags.common, kNothingChanged,
+                                 [&](Publisher& publisher) { return Await(flags, publisher); });
 }
 
 struct ReleaseFlags {
@@ -66,10 +59,8 @@ struct ReleaseFlags {
   uint64_t version = 0;
 };
 
-absl::Status RunRelease(const ReleaseFlags& flags) {
-  absl::StatusOr<std::unique_ptr<Publisher>> publisher = Publisher::Connect(flags.common.Channel());
-  if (!publisher.ok()) return publisher.status();
-  const absl::StatusOr<v1::VersionSummary> version = (*publisher)->ReleaseInstalls(flags.common.model, flags.version);
+absl::Status Release(const ReleaseFlags& flags, Publisher& publisher) {
+  const absl::StatusOr<v1::VersionSummary> version = publisher.ReleaseInstalls(flags.common.model, flags.version);
   if (!version.ok()) return version.status();
   if (flags.common.json) {
     PrintJson(ToJson(*version));
@@ -79,13 +70,18 @@ absl::Status RunRelease(const ReleaseFlags& flags) {
   return absl::OkStatus();
 }
 
+absl::Status RunRelease(const ReleaseFlags& flags) {
+  return RunConnected<Publisher>(flags.common, "`refit versions` says whether the version holds installs",
+                                 [&](Publisher& publisher) { return Release(flags, publisher); });
+}
+
 }  // namespace
 
 void AddAwaitCommand(CLI::App& app, Invocation& invocation) {
   const auto flags = std::make_shared<AwaitFlags>();
   CLI::App* command = AddCommand(app, invocation, "await", "Wait until workers have installed a version",
                                  "A later version of the same run counts as well; a worker that is not connected does "
-                                 "not. Names the workers\n"
+                                 "not. Names the workers "
                                  "that are behind, and why, if the time is over.\n\n"
                                  "Examples:\n"
                                  "  refit await 7 --workers 8\n"

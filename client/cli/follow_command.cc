@@ -149,8 +149,8 @@ void AddFollowCommand(CLI::App& app, Invocation& invocation) {
   const auto flags = std::make_shared<FollowFlags>();
   CLI::App* command = AddCommand(
       app, invocation, "follow", "Follow versions as a worker does: stage, verify, install",
-      "Each version is staged while it is pushed, verified, and installed in one step: with --out that file is\n"
-      "replaced, and holds a whole version at any time. A version that holds installs waits for `refit release`.\n"
+      "Each version is staged while it is pushed, verified, and installed in one step: with --out that file is "
+      "replaced, and holds a whole version at any time. A version that holds installs waits for `refit release`. "
       "Survives restarts of the service; ends with Ctrl-C, --count or --timeout.\n\n"
       "Examples:\n"
       "  refit follow\n"

@@ -1,8 +1,12 @@
 #include "client/cli/listing.h"
 
+#include <algorithm>
+#include <iterator>
+#include <set>
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "client/cli/format.h"
 #include "common/net/states.h"
 #include "common/net/version_key.h"
@@ -149,6 +153,18 @@ std::string DescribeChange(const v1::VersionSummary& version) {
       return absl::StrCat(head, FormatBytes(version.bytes()), " in ", FormatDuration(Seconds(version)), " (",
                           FormatRate(version.bytes(), Seconds(version)), ")");
   }
+}
+
+absl::Status NoSuchModel(Inspector& inspector, const std::string& model) {
+  constexpr size_t kNamed = 8;
+  const absl::StatusOr<v1::ListVersionsResponse> all = inspector.Versions();
+  if (!all.ok()) return all.status();
+  std::set<std::string> names;
+  for (const v1::VersionSummary& version : all->versions()) names.insert(Printable(version.model()));
+  std::string known = absl::StrJoin(names.begin(), std::next(names.begin(), std::min(names.size(), kNamed)), ", ");
+  if (names.size() > kNamed) absl::StrAppend(&known, ", ...");
+  return absl::NotFoundError(absl::StrCat("no version of a model named '", Printable(model), "' was ever pushed here; ",
+                                          names.empty() ? "nor of any other" : "known are ", known));
 }
 
 }  // namespace refit::cli

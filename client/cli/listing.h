@@ -3,7 +3,9 @@
 
 #include <string>
 
+#include "absl/status/status.h"
 #include "client/cli/table.h"
+#include "client/inspector.h"
 #include "common/net/states.h"
 #include "refit/v1/inspect.pb.h"
 #include "refit/v1/types.pb.h"
@@ -26,5 +28,8 @@ Table WorkerTable(const google::protobuf::RepeatedPtrField<v1::Worker>& workers,
 // One line for one change of a version: "version 3 committed: 1014 tensors, 5.10 GB in 3.20 s (1.59 GB/s)",
 // with ", ranks 8" behind the tensors if several ranks push it.
 std::string DescribeChange(const v1::VersionSummary& version);
+
+// NOT_FOUND for a model that the service has no version of; names those that it has.
+absl::Status NoSuchModel(Inspector& inspector, const std::string& model);
 
 }  // namespace refit::cli

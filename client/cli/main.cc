@@ -14,30 +14,30 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "client/cli/exit_code.h"
-#include "client/cli/help_formatter.h"
 #include "client/cli/options.h"
 #include "client/cli/status_lines.h"
 #include "client/cli/suggestion.h"
 #include "common/net/channel.h"
 #include "common/net/grpc_log.h"
 #include "common/net/version_info.h"
+#include "common/terminal/help_formatter.h"
 
 namespace refit::cli {
 namespace {
 
 const char kExamples[] =
     "Examples:\n"
-    "  refit push --version 1 checkpoint/               a trainer's weights become version 1\n"
-    "  refit push --synthetic gemma4_26b_a4b --layers 2 values made on the fly, next version\n"
-    "  refit pull --version latest --out hf.safetensors the newest version, verified, as a file\n"
-    "  refit follow --out policy.safetensors            each version as it comes, installed as a file\n"
-    "  refit watch --fleet                              versions and workers, live\n"
-    "  refit describe latest                            its manifest\n"
+    "  refit push --version 1 checkpoint/                # a trainer's weights\n"
+    "  refit push --synthetic gemma4_26b_a4b --layers 2  # values made on the fly\n"
+    "  refit pull --version latest --out hf.safetensors  # the newest, verified\n"
+    "  refit follow --out policy.safetensors             # each version as it comes\n"
+    "  refit watch --fleet                               # versions and workers\n"
+    "  refit describe latest                             # its manifest\n"
     "\n"
-    "`refit COMMAND --help`, or `refit help COMMAND`, explains a command. Sizes are decimal (1 GB = 10^9 bytes).\n"
+    "`refit COMMAND --help`, or `refit help COMMAND`, explains a command. Sizes are decimal (1 GB = 10^9 bytes). "
     "REFIT_SERVER names the service for all commands, REFIT_TLS_CA, REFIT_TLS_CERT, REFIT_TLS_KEY, "
-    "REFIT_TLS_SERVER_NAME\n"
-    "and REFIT_TOKEN_FILE say how to prove who is who; NO_COLOR switches colours and bars off.\n\n";
+    "REFIT_TLS_SERVER_NAME and REFIT_TOKEN_FILE say how to prove who is who; NO_COLOR switches colours and bars "
+    "off.\n\n";
 
 void PrintUsage(const std::string& message) {
   SayOnStderr(absl::StrCat("refit: usage: ", message, "\nTry 'refit --help' or 'refit COMMAND --help'."));

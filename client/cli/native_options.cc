@@ -66,6 +66,7 @@ void AddNativeOptions(CLI::App* command, NativeOptions& options, const std::stri
       "(default: the model's, BF16)")
       ->needs(synthetic)
       ->group(kSourceGroup);
+  AddAdapterOption(command, options.adapter)->group(kConversionGroup);
   AddDTypeOption(
       command, "--dtype", kFloats, [&options](DType dtype) { options.dtype = dtype; },
       "Cast floating-point tensors to it after conversion (default: no cast)")

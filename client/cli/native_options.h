@@ -21,6 +21,7 @@ struct NativeOptions {
   uint64_t seed = 1;
   std::optional<DType> synthetic_dtype;
 
+  std::string adapter = "gemma4_moe";
   std::optional<DType> dtype;
   std::string exclude_key_regex;
   std::string keep_dtype_regex;

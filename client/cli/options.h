@@ -46,6 +46,9 @@ CLI::Validator VersionOrLatest();
 CLI::Validator Seconds();
 CLI::Validator OneOf(const std::vector<std::string>& words);
 
+// --adapter, one of those that there are.
+CLI::Option* AddAdapterOption(CLI::App* command, std::string& adapter);
+
 // An option that takes one of these element types, in any case.
 CLI::Option* AddDTypeOption(CLI::App* command, const std::string& name, const std::vector<DType>& allowed,
                             std::function<void(DType)> set, const std::string& help);

@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "client/cli/format.h"
-#include "client/cli/terminal.h"
+#include "common/terminal/terminal.h"
 
 namespace refit::cli {
 namespace {

@@ -81,7 +81,7 @@ absl::Status WaitForVersion(const PullFlags& flags, Subscriber& subscriber, Inte
 }
 
 absl::Status Wait(const PullFlags& flags, Interrupt& interrupt) {
-  ChannelOptions channel = flags.common.Channel();
+  ChannelOptions channel = flags.common.Channel(interrupt);
   channel.connect_timeout =
       std::max(channel.connect_timeout, std::chrono::milliseconds(static_cast<int64_t>(flags.wait_seconds * 1000)));
   absl::StatusOr<std::unique_ptr<Subscriber>> subscriber = Subscriber::Connect(channel);
@@ -95,12 +95,13 @@ absl::StatusOr<std::unique_ptr<Verifier>> VerifierFor(const NativeOptions& nativ
   absl::StatusOr<std::shared_ptr<const NativeSource>> source = native.Open();
   if (!source.ok()) return source.status();
   if (!quiet) NoteOfFiles((*source)->note());
-  return MakeVerifier({*std::move(source), native.dtype, native.exclude_key_regex, native.keep_dtype_regex, rules});
+  return MakeVerifier(
+      {*std::move(source), native.adapter, native.dtype, native.exclude_key_regex, native.keep_dtype_regex, rules});
 }
 
 absl::Status Pull(const PullFlags& flags, std::vector<LayoutRule> rules, StagingSink& sink, Interrupt& interrupt,
                   PullReport& report) {
-  absl::StatusOr<std::unique_ptr<Subscriber>> subscriber = Subscriber::Connect(flags.common.Channel());
+  absl::StatusOr<std::unique_ptr<Subscriber>> subscriber = Subscriber::Connect(flags.common.Channel(interrupt));
   if (!subscriber.ok()) return subscriber.status();
   PullOptions options;
   options.model = flags.common.model;
@@ -215,17 +216,17 @@ void AddPullCommand(CLI::App& app, Invocation& invocation) {
   const auto flags = std::make_shared<PullFlags>();
   CLI::App* command = AddCommand(
       app, invocation, "pull", "Pull a version as a worker does, verified",
-      "Digests are always checked. Without --out and --verify nothing is kept: a rehearsal of a worker's pull.\n"
-      "A version that is still being pushed streams while it is converted; the pull ends with its commit.\n"
-      "With --ep-rank or --tp-rank only a worker's own part of the tensors comes; a file of it says in its metadata\n"
+      "Digests are always checked. Without --out and --verify nothing is kept: a rehearsal of a worker's pull. "
+      "A version that is still being pushed streams while it is converted; the pull ends with its commit. "
+      "With --ep-rank or --tp-rank only a worker's own part of the tensors comes; a file of it says in its metadata "
       "(\"refit.shards\") which that is.\n\n"
       "Examples:\n"
       "  refit pull --version latest --out hf.safetensors\n"
-      "  refit pull --version 8 --wait 60 --worker w0      as soon as version 8 is opened\n"
+      "  refit pull --version 8 --wait 60 --worker w0  # as soon as version 8 is opened\n"
       "  refit pull --verify-synthetic gemma4_26b_a4b --layers 2 --seed 7\n"
       "  refit pull --filter 'layers\\.0\\.' --out layer0.safetensors\n"
       "  refit pull --ep-rank 3 --ep-size 8 --out experts3.safetensors\n"
-      "  refit pull --tp-rank 0 --tp-size 2 --tp-rules deploy/examples/gemma4_tp_rules.txt\n",
+      "  refit pull --tp-rank 0 --tp-size 2 --tp-rules gemma4_tp_rules.txt\n",
       [flags] { return RunPull(*flags); });
   command->add_option("-v,--version", flags->version, "Number of the version, or latest: the newest committed one")
       ->check(VersionOrLatest())

@@ -1,5 +1,6 @@
 // `refit push`: native tensors become a version.
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <memory>
@@ -22,6 +23,7 @@
 #include "client/cli/stopwatch.h"
 #include "client/cli/table.h"
 #include "client/cli/tensor_file.h"
+#include "client/cli/timer.h"
 #include "client/publisher.h"
 #include "client/shard_source.h"
 #include "common/net/status.h"
@@ -36,6 +38,8 @@ constexpr uint64_t kPieceBytes = 2 << 20;
 // Pieces that may be made ahead of the wire, and the memory for them that is kept warm.
 constexpr size_t kPiecesAhead = 2;
 constexpr uint64_t kPoolBytes = 8 * kPieceBytes;
+
+constexpr char kNothingPushed[] = "nothing was pushed";
 
 struct PushFlags {
   CommonOptions common;
@@ -243,6 +247,7 @@ absl::StatusOr<PublishOptions> OptionsOf(const PushFlags& flags, Publisher& publ
   PublishOptions options;
   options.model = flags.common.model;
   options.version = flags.version;
+  options.adapter = flags.native.adapter;
   options.dtype = flags.native.dtype;
   options.exclude_key_regex = flags.native.exclude_key_regex;
   options.keep_dtype_regex = flags.native.keep_dtype_regex;
@@ -277,16 +282,19 @@ class Push {
   }
 
   absl::Status Run() {
+    interrupt_.SetReaction([this] { OnInterrupt(); });
     const absl::Status status = OpenSendCommit();
     // Of a good commit too, which an interrupt may have come too late for.
     interrupt_.SetReaction(nullptr);
-    return interrupt_.Explain(status, absl::StrCat("version ", options_.version, " is aborted"));
+    late_.reset();
+    return interrupt_.Explain(
+        status, committing_ ? absl::StrCat("`refit versions` says whether version ", options_.version, " is committed")
+                            : absl::StrCat("version ", options_.version, " is aborted"));
   }
 
  private:
   absl::Status OpenSendCommit() {
     absl::StatusOr<std::unique_ptr<VersionPush>> push = publisher_.OpenShards(options_, source_->shards());
-    interrupt_.SetReaction(nullptr);
     if (!push.ok()) return push.status();
     Measure(*source_, **push, report_);
     progress_.Start(report_.shard_bytes, WhatIsPushed(report_));
@@ -302,6 +310,7 @@ class Push {
 
   absl::Status Commit(VersionPush& push) {
     Stopwatch watch;
+    committing_ = true;
     absl::StatusOr<v1::VersionSummary> committed = watch.Time([&] { return push.Commit(); });
     if (!committed.ok()) return committed.status();
     if (waited_) progress_.Finish();
@@ -310,14 +319,22 @@ class Push {
     return absl::OkStatus();
   }
 
-  // Ranks that never come must not keep this one from being interrupted.
+  // The version is aborted with a reason, as soon as the push notices; a service that does not answer, or ranks that
+  // never come, must not keep it from ending.
+  void OnInterrupt() {
+    late_.emplace(kPatience, [this] { publisher_.Cancel(); });
+    if (waited_) (void)publisher_.Abort(options_.model, options_.version, kInterrupted);
+  }
+
   void OnWaiting(absl::Span<const uint32_t> missing) {
-    waited_ = true;
     progress_.Say(WaitingText(missing));
-    interrupt_.SetReaction([this] { (void)publisher_.Abort(options_.model, options_.version, kInterrupted); });
+    if (!waited_.exchange(true) && interrupt_.raised()) {
+      (void)publisher_.Abort(options_.model, options_.version, kInterrupted);
+    }
   }
 
   static constexpr char kInterrupted[] = "interrupted at the command line";
+  static constexpr std::chrono::seconds kPatience{1};
 
   PublishOptions options_;
   Publisher& publisher_;
@@ -325,7 +342,9 @@ class Push {
   TransferProgress& progress_;
   Interrupt& interrupt_;
   PushReport& report_;
-  bool waited_ = false;
+  std::atomic<bool> waited_{false};
+  bool committing_ = false;
+  std::optional<Timer> late_;
 };
 
 absl::Status PushVersion(const PushFlags& flags, std::shared_ptr<const ShardSource> source, Interrupt& interrupt,
@@ -333,10 +352,12 @@ absl::Status PushVersion(const PushFlags& flags, std::shared_ptr<const ShardSour
   const auto begin = std::chrono::steady_clock::now();
   report.rank = flags.rank;
   report.synthetic = flags.native.path.empty();
-  absl::StatusOr<std::unique_ptr<Publisher>> publisher = Publisher::Connect(flags.common.Channel());
-  if (!publisher.ok()) return publisher.status();
+  absl::StatusOr<std::unique_ptr<Publisher>> publisher = Publisher::Connect(flags.common.Channel(interrupt));
+  if (!publisher.ok()) return interrupt.Explain(publisher.status(), kNothingPushed);
+  interrupt.SetReaction([&] { (*publisher)->Cancel(); });
   absl::StatusOr<PublishOptions> options = OptionsOf(flags, **publisher);
-  if (!options.ok()) return options.status();
+  interrupt.SetReaction(nullptr);
+  if (!options.ok()) return interrupt.Explain(options.status(), kNothingPushed);
   TransferProgress progress(ChooseProgressStyle(flags.common), absl::StrCat("push version ", options->version));
   const absl::Status status =
       Push(*std::move(options), **publisher, std::move(source), progress, interrupt, report).Run();
@@ -364,25 +385,24 @@ absl::Status RunPush(const PushFlags& flags) {
 
 void AddPushCommand(CLI::App& app, Invocation& invocation) {
   const auto flags = std::make_shared<PushFlags>();
-  CLI::App* command = AddCommand(app, invocation, "push", "Push native tensors; the service converts them",
-                                 "The version becomes visible as a whole once all bytes came, or not at all: an error "
-                                 "or Ctrl-C aborts it.\n\n"
-                                 "A sharded trainer runs one push a rank, in any order, with the same --version and "
-                                 "--world: each joins the\n"
-                                 "version and sends its part, and all commit together. The mesh options say which part "
-                                 "to cut from a source\n"
-                                 "of whole tensors; without them a rank has all. What several ranks have alike is sent "
-                                 "once. A file whose\n"
-                                 "metadata says which shards it holds (\"refit.shards\") is pushed as it is, and so is "
-                                 "a rank's file of\n"
-                                 "torch.distributed.checkpoint with the other ranks' beside it.\n\n"
-                                 "Examples:\n"
-                                 "  refit push --version 7 checkpoint/ --dtype BF16\n"
-                                 "  refit push native.safetensors --exclude-key-regex '.*_extra_state.*'\n"
-                                 "  refit push --synthetic gemma4_26b_a4b --layers 2 --seed 7\n"
-                                 "  refit push --version 7 --rank 3 --world 8 --ep-size 8 --fsdp-size 8 checkpoint/\n"
-                                 "  refit push --version 7 --rank 3 --world 8 rank3.safetensors\n",
-                                 [flags] { return RunPush(*flags); });
+  CLI::App* command =
+      AddCommand(app, invocation, "push", "Push native tensors; the service converts them",
+                 "The version becomes visible as a whole once all bytes came, or not at all: an error "
+                 "or Ctrl-C aborts it.\n\n"
+                 "A sharded trainer runs one push a rank, in any order, with the same --version and "
+                 "--world: each joins the version and sends its part, and all commit together. The mesh "
+                 "options say which part to cut from a source of whole tensors; without them a rank has "
+                 "all. What several ranks have alike is sent once. A file whose metadata says which "
+                 "shards it holds (\"refit.shards\") is pushed as it is, and so is a rank's file of "
+                 "torch.distributed.checkpoint with the other ranks' beside it.\n\n"
+                 "Examples:\n"
+                 "  refit push --version 7 checkpoint/ --dtype BF16\n"
+                 "  refit push native.safetensors --exclude-key-regex '.*_extra_state.*'\n"
+                 "  refit push --adapter identity hf_checkpoint/      # already Hugging Face's layout\n"
+                 "  refit push --synthetic gemma4_26b_a4b --layers 2 --seed 7\n"
+                 "  refit push -v 7 --rank 3 --world 8 --ep-size 8 --fsdp-size 8 checkpoint/\n"
+                 "  refit push -v 7 --rank 3 --world 8 rank3.safetensors\n",
+                 [flags] { return RunPush(*flags); });
   AddNativeOptions(command, flags->native, "NATIVE", "--synthetic");
   command->add_option("-v,--version", flags->version, "Number of the version (default: one more than the newest)")
       ->check(AtLeast(1))

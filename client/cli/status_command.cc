@@ -9,6 +9,7 @@
 #include "client/cli/json.h"
 #include "client/cli/listing.h"
 #include "client/cli/options.h"
+#include "client/cli/run_connected.h"
 #include "client/cli/table.h"
 #include "client/inspector.h"
 #include "common/tensor/tensor_spec.h"
@@ -55,15 +56,15 @@ void PrintSection(const char* title, const Table& table) {
   table.Print(stdout);
 }
 
-absl::Status RunStatus(const CommonOptions& common) {
-  absl::StatusOr<std::unique_ptr<Inspector>> inspector = Inspector::Connect(common.Channel());
-  if (!inspector.ok()) return inspector.status();
-  absl::StatusOr<v1::GetServerInfoResponse> info = (*inspector)->ServerInfo();
+absl::Status PrintStatus(const CommonOptions& common, Inspector& inspector) {
+  absl::StatusOr<v1::GetServerInfoResponse> info = inspector.ServerInfo();
   if (!info.ok()) return info.status();
-  absl::StatusOr<v1::ListVersionsResponse> versions = (*inspector)->Versions(common.model);
+  absl::StatusOr<v1::ListVersionsResponse> versions = inspector.Versions(common.model);
   if (!versions.ok()) return versions.status();
-  absl::StatusOr<v1::ListWorkersResponse> workers = (*inspector)->Workers(common.model);
+  absl::StatusOr<v1::ListWorkersResponse> workers = inspector.Workers(common.model);
   if (!workers.ok()) return workers.status();
+  const bool is_unknown = versions->versions().empty() && workers->workers().empty();
+  if (!common.model.empty() && is_unknown) return NoSuchModel(inspector, common.model);
   if (common.json) {
     nlohmann::ordered_json json = {{"server", ToJson(*info)}};
     json.update(ToJson(*versions));
@@ -75,6 +76,11 @@ absl::Status RunStatus(const CommonOptions& common) {
   PrintSection("versions yet", VersionTable(versions->versions()));
   PrintSection("workers yet", WorkerTable(workers->workers(), versions->versions()));
   return absl::OkStatus();
+}
+
+absl::Status RunStatus(const CommonOptions& common) {
+  return RunConnected<Inspector>(common, kNothingChanged,
+                                 [&](Inspector& inspector) { return PrintStatus(common, inspector); });
 }
 
 }  // namespace

@@ -7,7 +7,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "client/cli/terminal.h"
+#include "common/terminal/terminal.h"
 
 namespace refit::cli {
 namespace {

@@ -93,8 +93,13 @@ absl::Status CompareRows(const TensorPart& part, uint64_t offset, absl::Span<con
 
 class TorchVerifier : public Verifier {
  public:
-  TorchVerifier(std::shared_ptr<const NativeSource> source, ConvertOptions options, VersionPlan plan, LayoutRules rules)
-      : source_(std::move(source)), options_(std::move(options)), plan_(std::move(plan)), rules_(std::move(rules)) {
+  TorchVerifier(std::shared_ptr<const NativeSource> source, std::shared_ptr<const Adapter> adapter,
+                ConvertOptions options, VersionPlan plan, LayoutRules rules)
+      : source_(std::move(source)),
+        adapter_(std::move(adapter)),
+        options_(std::move(options)),
+        plan_(std::move(plan)),
+        rules_(std::move(rules)) {
     for (size_t i = 0; i < plan_.outputs.size(); ++i) output_by_name_[plan_.outputs[i].planned.hf.name] = i;
   }
 
@@ -107,11 +112,11 @@ class TorchVerifier : public Verifier {
   bool SplitsByRows(size_t native_index) const;
 
   std::shared_ptr<const NativeSource> source_;
+  std::shared_ptr<const Adapter> adapter_;
   ConvertOptions options_;
   VersionPlan plan_;
   LayoutRules rules_;
   std::map<std::string, size_t> output_by_name_;
-  Gemma4MoEStateDictAdapter adapter_{Gemma4MoeConfig()};
   std::vector<std::byte> scratch_;
   // What the native tensor that was converted last gave besides: a scale, which follows its projection.
   std::map<std::string, std::vector<std::byte>> remembered_;
@@ -192,13 +197,15 @@ absl::Status TorchVerifier::ConvertAndCompare(const TensorPart& part, size_t nat
         source_->Read(native_index, row * row_bytes, count * row_bytes, absl::MakeSpan(scratch_));
     const absl::StatusOr<TypedTensor> on_bytes = TensorOnBytes(slab, slab_bytes, source_);
     if (!on_bytes.ok()) return on_bytes.status();
-    const absl::StatusOr<StateDict> converted = adapter_.convert_single_tensor_to_hf(native.name, *on_bytes, options_);
-    if (!converted.ok()) return converted.status();
-    for (const auto& [name, value] : *converted) {
-      const absl::StatusOr<absl::Span<const std::byte>> expected = BytesOf(value);
+    const absl::StatusOr<std::vector<PlannedOutput>> outputs = adapter_->PlanTensor(slab, options_);
+    if (!outputs.ok()) return outputs.status();
+    for (const PlannedOutput& output : *outputs) {
+      const absl::StatusOr<TypedTensor> value = MakeHfTensor(output, *on_bytes);
+      if (!value.ok()) return value.status();
+      const absl::StatusOr<absl::Span<const std::byte>> expected = BytesOf(*value);
       if (!expected.ok()) return expected.status();
-      if (name != part.tensor.name) {
-        std::vector<std::byte>& other = remembered_[name];
+      if (output.hf.name != part.tensor.name) {
+        std::vector<std::byte>& other = remembered_[output.hf.name];
         other.insert(other.end(), expected->begin(), expected->end());
         continue;
       }
@@ -225,12 +232,14 @@ absl::StatusOr<std::unique_ptr<Verifier>> Verifier::Create(Expectation expected)
     if (!keep_dtype.ok()) return keep_dtype.status();
     options.keep_dtype = *std::move(keep_dtype);
   }
-  absl::StatusOr<VersionPlan> plan = PlanVersion(Gemma4MoeAdapter(), expected.source->tensors(), options);
+  absl::StatusOr<std::shared_ptr<const Adapter>> adapter = FindAdapter(expected.adapter);
+  if (!adapter.ok()) return adapter.status();
+  absl::StatusOr<VersionPlan> plan = PlanVersion(**adapter, expected.source->tensors(), options);
   if (!plan.ok()) return plan.status();
   absl::StatusOr<LayoutRules> rules = LayoutRules::Compile(expected.rules);
   if (!rules.ok()) return rules.status();
-  return std::make_unique<TorchVerifier>(std::move(expected.source), std::move(options), *std::move(plan),
-                                         *std::move(rules));
+  return std::make_unique<TorchVerifier>(std::move(expected.source), *std::move(adapter), std::move(options),
+                                         *std::move(plan), *std::move(rules));
 }
 
 }  // namespace refit::cli

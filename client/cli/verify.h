@@ -19,6 +19,7 @@ namespace refit::cli {
 // What a version is expected to be made from, and how.
 struct Expectation {
   std::shared_ptr<const NativeSource> source;
+  std::string adapter;
   std::optional<DType> dtype;
   std::string exclude_key_regex;
   std::string keep_dtype_regex;
@@ -29,7 +30,7 @@ struct Expectation {
 // Used from one thread. Takes memory for a few slabs of a tensor, whatever its size.
 class Verifier {
  public:
-  // INVALID_ARGUMENT for a bad pattern or rule, or tensors that cannot be converted.
+  // NOT_FOUND for an unknown adapter; INVALID_ARGUMENT for a bad pattern or rule, or tensors that cannot be converted.
   static absl::StatusOr<std::unique_ptr<Verifier>> Create(Expectation expected);
   virtual ~Verifier() = default;
 

@@ -5,16 +5,16 @@
 #include "client/cli/json.h"
 #include "client/cli/listing.h"
 #include "client/cli/options.h"
+#include "client/cli/run_connected.h"
 #include "client/inspector.h"
 
 namespace refit::cli {
 namespace {
 
-absl::Status RunVersions(const CommonOptions& common) {
-  absl::StatusOr<std::unique_ptr<Inspector>> inspector = Inspector::Connect(common.Channel());
-  if (!inspector.ok()) return inspector.status();
-  absl::StatusOr<v1::ListVersionsResponse> versions = (*inspector)->Versions(common.model);
+absl::Status PrintVersions(const CommonOptions& common, Inspector& inspector) {
+  absl::StatusOr<v1::ListVersionsResponse> versions = inspector.Versions(common.model);
   if (!versions.ok()) return versions.status();
+  if (!common.model.empty() && versions->versions().empty()) return NoSuchModel(inspector, common.model);
   if (common.json) {
     PrintJson(ToJson(*versions));
   } else if (versions->versions().empty()) {
@@ -23,6 +23,11 @@ absl::Status RunVersions(const CommonOptions& common) {
     VersionTable(versions->versions()).Print(stdout);
   }
   return absl::OkStatus();
+}
+
+absl::Status RunVersions(const CommonOptions& common) {
+  return RunConnected<Inspector>(common, kNothingChanged,
+                                 [&](Inspector& inspector) { return PrintVersions(common, inspector); });
 }
 
 }  // namespace

@@ -14,10 +14,10 @@
 #include "client/cli/options.h"
 #include "client/cli/progress.h"
 #include "client/cli/status_lines.h"
-#include "client/cli/terminal.h"
 #include "client/cli/timer.h"
 #include "client/inspector.h"
 #include "client/subscriber.h"
+#include "common/terminal/terminal.h"
 
 namespace refit::cli {
 namespace {
@@ -104,7 +104,10 @@ class Watch {
     absl::StatusOr<std::unique_ptr<Inspector>> inspector = Inspector::Connect(flags_.common.Channel(interrupt_));
     if (!inspector.ok()) return inspector.status();
     StopFlag stop;
-    interrupt_.SetReaction([&] { stop.Stop(); });
+    interrupt_.SetReaction([&] {
+      stop.Stop();
+      (*inspector)->Cancel();
+    });
     const absl::Status status = LookAgainAndAgain(**inspector, stop);
     interrupt_.SetReaction(nullptr);
     return status;
@@ -145,15 +148,15 @@ absl::Status RunWatch(const WatchFlags& flags) {
 
 void AddWatchCommand(CLI::App& app, Invocation& invocation) {
   const auto flags = std::make_shared<WatchFlags>();
-  CLI::App* command = AddCommand(
-      app, invocation, "watch", "Follow versions, or the whole fleet, as things happen",
-      "A line for each change; with --fleet, on a terminal, a bar for each version and each worker.\n"
-      "With --json a JSON object a line. Ends with Ctrl-C, --until or --timeout.\n\n"
-      "Examples:\n"
-      "  refit watch\n"
-      "  refit watch --fleet\n"
-      "  refit watch --until 8 --pulls 2 --timeout 600   and fail unless two workers have version 8 by then\n",
-      [flags] { return RunWatch(*flags); });
+  CLI::App* command =
+      AddCommand(app, invocation, "watch", "Follow versions, or the whole fleet, as things happen",
+                 "A line for each change; with --fleet, on a terminal, a bar for each version and each worker. "
+                 "With --json a JSON object a line. Ends with Ctrl-C, --until or --timeout.\n\n"
+                 "Examples:\n"
+                 "  refit watch\n"
+                 "  refit watch --fleet\n"
+                 "  refit watch --until 8 --pulls 2 --timeout 600  # fail unless two workers have it\n",
+                 [flags] { return RunWatch(*flags); });
   command->add_flag("--fleet", flags->fleet, "Workers too; a live view on a terminal");
   CLI::Option* until =
       command

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "absl/strings/str_cat.h"
 #include "common/adapters/gemma4_moe_state_dict_adapter.h"
 #include "common/adapters/torch_tensor.h"
 #include "common/safetensors/safetensors.h"
@@ -60,7 +61,9 @@ absl::StatusOr<VersionPlan> PlanToHf(const OfflineConvertOptions& options, const
   ConvertOptions convert;
   convert.dtype = options.cast;
   convert.exclude = *std::move(exclude);
-  return PlanVersion(Gemma4MoeAdapter(), native, convert);
+  const absl::StatusOr<std::shared_ptr<const Adapter>> adapter = FindAdapter(options.adapter);
+  if (!adapter.ok()) return adapter.status();
+  return PlanVersion(**adapter, native, convert);
 }
 
 absl::StatusOr<ConvertedFile> ConvertToHf(const OfflineConvertOptions& options, const CheckpointPtr& in,
@@ -101,6 +104,10 @@ absl::StatusOr<ConvertedFile> ConvertToNative(const OfflineConvertOptions& optio
 
 absl::StatusOr<ConvertedFile> ConvertFile(const OfflineConvertOptions& options, const std::string& in,
                                           const std::string& out) {
+  if (options.mode != OfflineConvertOptions::Mode::kPerTensor && options.adapter != Gemma4MoeAdapter().name()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("adapter ", Printable(options.adapter), " converts tensor by tensor only"));
+  }
   absl::StatusOr<NameFilter> excluded = PythonRegex::Matcher(options.exclude_key_regex);
   if (!excluded.ok()) return excluded.status();
   CheckpointOptions reading;

@@ -18,6 +18,8 @@ struct OfflineConvertOptions {
     kNative,     // HF to native: from_hf
   };
   Mode mode = Mode::kPerTensor;
+  // As FindAdapter knows it. kStateDict and kNative are gemma4_moe's alone: INVALID_ARGUMENT with others.
+  std::string adapter = "gemma4_moe";
   Gemma4MoeConfig config;
   // The adapter's dtype: of kStateDict's scales, and of kNative's experts.
   DType dtype = DType::kF32;
@@ -40,7 +42,7 @@ struct ConvertedFile {
 
 // Reads `in`, a safetensors file or a checkpoint folder, and writes the file `out`, tensors in emission order. Holds
 // one converted tensor in memory at a time. On any error there is no new file, and a file that was at `out` is
-// untouched. Errors as Checkpoint::Open, the plan that the mode names, and SafetensorsWriter.
+// untouched. Errors as FindAdapter, Checkpoint::Open, the plan that the mode names, and SafetensorsWriter.
 absl::StatusOr<ConvertedFile> ConvertFile(const OfflineConvertOptions& options, const std::string& in,
                                           const std::string& out);
 

@@ -3,6 +3,7 @@
 #include <grpc/grpc.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/support/channel_arguments.h>
+#include <openssl/crypto.h>
 
 #include <algorithm>
 #include <atomic>
@@ -12,6 +13,7 @@
 #include "absl/synchronization/mutex.h"
 #include "common/net/address.h"
 #include "common/net/byte_buffer.h"
+#include "common/net/connect_failure.h"
 #include "common/net/grpc_wakeups.h"
 #include "common/net/raw_reader.h"
 #include "common/net/status.h"
@@ -82,19 +84,13 @@ grpc::ChannelArguments ClientArguments(const ChannelOptions& options) {
 std::string WhyNotConnected(const std::shared_ptr<grpc::Channel>& channel) {
   const auto call = RawReader::Start(channel, "/grpc.health.v1.Health/Check", grpc::ByteBuffer(), kReasonTimeout);
   const absl::Status status = call->Finish(kReasonTimeout);
-  return absl::IsUnavailable(status) ? absl::StrCat(" (", status.message(), ")") : "";
-}
-
-const char* Hint(const ClientSecurity& security) {
-  if (!security.tls()) return "does the service run there, without TLS?";
-  if (security.certificate.empty()) return "does the service run there, with TLS that asks for no certificate of ours?";
-  return "does the service run there, with TLS, and do both sides trust each other?";
+  return absl::IsUnavailable(status) ? std::string(status.message()) : "";
 }
 
 absl::Status NotConnected(const std::shared_ptr<grpc::Channel>& channel, const ChannelOptions& options) {
-  return absl::UnavailableError(absl::StrCat("no connection to ", options.address, " within ",
-                                             options.connect_timeout.count(), " ms; ", Hint(options.security),
-                                             WhyNotConnected(channel)));
+  const double seconds = std::chrono::duration<double>(options.connect_timeout).count();
+  return absl::UnavailableError(absl::StrCat("no connection to ", options.address, " within ", seconds, " s",
+                                             ExplainConnectFailure(WhyNotConnected(channel), options.security)));
 }
 
 absl::Status AwaitConnected(const std::shared_ptr<grpc::Channel>& channel, const ChannelOptions& options) {
@@ -123,6 +119,8 @@ absl::Status StartGrpc() {
   const uint64_t now = ProcessGeneration();
   uint64_t started = kNotStarted;
   if (!grpc_started_in.compare_exchange_strong(started, now)) return ForkGuard(started).Check("gRPC");
+  // exit() would clean OpenSSL up beneath gRPC's threads, which may be amid a handshake.
+  OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, nullptr);
   grpc_init();
   return absl::OkStatus();
 }

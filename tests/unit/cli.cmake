@@ -7,6 +7,7 @@ refit_test(suggestion_test
   DEPS refit::tensor
   LABELS unit)
 refit_test(table_test
-  SOURCES cli/table_test.cc ${PROJECT_SOURCE_DIR}/client/cli/table.cc ${PROJECT_SOURCE_DIR}/client/cli/terminal.cc
-  DEPS refit::tensor
+  SOURCES cli/table_test.cc ${PROJECT_SOURCE_DIR}/client/cli/table.cc
+  DEPS refit::tensor refit::terminal
   LABELS unit)
+refit_test(help_formatter_test SOURCES cli/help_formatter_test.cc DEPS refit::terminal LABELS unit)

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "client/cli/terminal.h"
+#include "common/terminal/terminal.h"
 
 namespace refit::cli {
 namespace {

@@ -6,7 +6,7 @@
 
 #include "absl/strings/string_view.h"
 
-namespace refit::cli {
+namespace refit {
 
 // Whether colours, bars and cursor movements are welcome there: a terminal, neither NO_COLOR nor TERM=dumb.
 bool IsFancy(std::FILE* stream);
@@ -27,4 +27,4 @@ std::string Shorten(absl::string_view text, size_t width);
 std::string Bold(absl::string_view text, bool fancy);
 std::string Dim(absl::string_view text, bool fancy);
 
-}  // namespace refit::cli
+}  // namespace refit

@@ -1,4 +1,4 @@
-#include "client/cli/terminal.h"
+#include "common/terminal/terminal.h"
 
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -9,7 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 
-namespace refit::cli {
+namespace refit {
 namespace {
 
 constexpr winsize kDefaultSize = {24, 80, 0, 0};
@@ -60,4 +60,4 @@ std::string Shorten(absl::string_view text, size_t width) {
 std::string Bold(absl::string_view text, bool fancy) { return Styled(text, "1", fancy); }
 std::string Dim(absl::string_view text, bool fancy) { return Styled(text, "2", fancy); }
 
-}  // namespace refit::cli
+}  // namespace refit

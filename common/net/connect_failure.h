@@ -1,0 +1,15 @@
+// Why a connection did not come about, in words for who can mend it.
+#pragma once
+
+#include <string>
+
+#include "absl/strings/string_view.h"
+#include "common/net/credentials.h"
+
+namespace refit {
+
+// To be put behind "no connection to ADDRESS within 10 s": of what gRPC says (may be empty) the reason at its end, and
+// what to look at: ": Connection refused; does the service run there, without TLS?".
+std::string ExplainConnectFailure(absl::string_view grpc_message, const ClientSecurity& security);
+
+}  // namespace refit
