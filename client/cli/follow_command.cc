@@ -13,6 +13,7 @@
 #include "client/cli/interrupt.h"
 #include "client/cli/json.h"
 #include "client/cli/options.h"
+#include "client/cli/run_connected.h"
 #include "client/cli/shard_options.h"
 #include "client/cli/status_lines.h"
 #include "client/cli/tensor_file.h"
@@ -127,7 +128,7 @@ absl::Status RunFollow(const FollowFlags& flags) {
   options.install = [&](StagedVersion& staged) { return engine.Install(staged); };
   options.on_error = [&](const absl::Status& status) { engine.Tell(status); };
   absl::StatusOr<std::unique_ptr<Worker>> worker = Worker::Create(flags.common.Channel(interrupt), std::move(options));
-  if (!worker.ok()) return worker.status();
+  if (!worker.ok()) return interrupt.Explain(worker.status(), kNothingChanged);
   const std::unique_ptr<Timer> timer =
       flags.timeout_seconds > 0
           ? std::make_unique<Timer>(std::chrono::duration<double>(flags.timeout_seconds), [&] { (*worker)->Stop(); })
@@ -135,7 +136,7 @@ absl::Status RunFollow(const FollowFlags& flags) {
   interrupt.SetReaction([&] { (*worker)->Stop(); });
   const absl::Status status = (*worker)->Follow([&] { return engine.is_done(); });
   interrupt.SetReaction(nullptr);
-  if (interrupt.raised()) return absl::CancelledError("interrupted");
+  if (interrupt.raised()) return absl::CancelledError("interrupted; what was installed stays in use");
   if (timer != nullptr && timer->expired() && flags.count != 0 && !engine.has_all()) {
     return absl::DeadlineExceededError(
         absl::StrCat("not ", FormatCount(flags.count, "version"), " within ", FormatDuration(flags.timeout_seconds)));

@@ -16,11 +16,15 @@
 namespace refit::cli {
 namespace {
 
+// Those of them that whoever started us has not told us to ignore, as a shell does for its background jobs: a blocked
+// signal comes whether it is ignored or not.
 sigset_t TerminationSignals() {
   sigset_t set;
   sigemptyset(&set);
-  sigaddset(&set, SIGINT);
-  sigaddset(&set, SIGTERM);
+  for (const int signal : {SIGINT, SIGTERM}) {
+    struct sigaction action;
+    if (sigaction(signal, nullptr, &action) == 0 && action.sa_handler != SIG_IGN) sigaddset(&set, signal);
+  }
   return set;
 }
 
