@@ -9,6 +9,7 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "client/active_calls.h"
 #include "client/backoff.h"
 #include "client/lease.h"
@@ -318,14 +319,20 @@ class Subscriber::PullRun {
     return backoff_.Wait(state_->calls->cancelled());
   }
 
+  absl::string_view WithoutContext(const absl::Status& status) const {
+    absl::string_view message = status.message();
+    absl::ConsumePrefix(&message, absl::StrCat(context_, ": "));
+    return message;
+  }
+
   // Of a pull that was resumed in vain, what cut it matters at least as much.
   absl::Status Failure(const absl::Status& status) const {
     if (cut_ == status) return status;
     if (absl::IsDataLoss(cut_)) {
       return absl::DataLossError(
-          absl::StrCat(cut_.message(), " (and when it was to come again: ", status.message(), ")"));
+          absl::StrCat(cut_.message(), " (and when it was to come again: ", WithoutContext(status), ")"));
     }
-    return {status.code(), absl::StrCat(status.message(), " (when it was resumed after: ", cut_.ToString(), ")")};
+    return {status.code(), absl::StrCat(status.message(), " (when it was resumed after: ", WithoutContext(cut_), ")")};
   }
 
   const std::shared_ptr<State> state_;

@@ -49,6 +49,7 @@ class FileEngine {
       if (absl::Status status = Write(staged); !status.ok()) return status;
     }
     ++installed_;
+    told_ = absl::OkStatus();
     Tell(staged, std::chrono::steady_clock::now() - begin);
     return absl::OkStatus();
   }
@@ -57,7 +58,14 @@ class FileEngine {
   bool is_done() const { return has_all() || out_.reader_gone(); }
   bool has_all() const { return flags_.count != 0 && installed_ >= flags_.count; }
 
-  void Tell(const absl::Status& error) { errors_.Say(absl::StrCat("refit: follow: ", error.message(), "; trying on")); }
+  uint64_t installed() const { return installed_; }
+
+  // Once, while it stays the same: it is tried twice a second.
+  void Tell(const absl::Status& error) {
+    if (error == told_) return;
+    told_ = error;
+    errors_.Say(absl::StrCat("refit: follow: ", error.message(), "; trying on"));
+  }
 
  private:
   absl::Status Write(const StagedVersion& staged) {
@@ -97,6 +105,7 @@ class FileEngine {
 
   const FollowFlags& flags_;
   uint64_t installed_ = 0;
+  absl::Status told_;
   StatusLines out_{stdout, flags_.common.json};
   StatusLines errors_{stderr};
 };
@@ -138,8 +147,8 @@ absl::Status RunFollow(const FollowFlags& flags) {
   interrupt.SetReaction(nullptr);
   if (interrupt.raised()) return absl::CancelledError("interrupted; what was installed stays in use");
   if (timer != nullptr && timer->expired() && flags.count != 0 && !engine.has_all()) {
-    return absl::DeadlineExceededError(
-        absl::StrCat("not ", FormatCount(flags.count, "version"), " within ", FormatDuration(flags.timeout_seconds)));
+    return absl::DeadlineExceededError(absl::StrCat(engine.installed(), " of ", FormatCount(flags.count, "version"),
+                                                    " came within ", FormatDuration(flags.timeout_seconds)));
   }
   return status;
 }

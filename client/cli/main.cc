@@ -125,6 +125,16 @@ std::string FromEnvironment(CLI::App& app, const absl::Status& status) {
   return variables.empty() ? "" : absl::StrCat(" (from the environment: ", absl::StrJoin(variables, ", "), ")");
 }
 
+// "; see --token-file", where the service wants to know who calls and nothing was given that could tell.
+std::string WayToBeKnown(const CLI::App& app, const absl::Status& status) {
+  if (!absl::IsUnauthenticated(status)) return "";
+  for (const CLI::App* command : app.get_subcommands()) {
+    const CLI::Option* token = command->get_option_no_throw("--token-file");
+    if (token != nullptr && token->count() == 0) return "; see --token-file";
+  }
+  return "";
+}
+
 // One line, whatever the message holds: "refit: push: ...", or "refit: push of version 3 to ...: ...".
 void PrintError(const std::string& command, const absl::Status& status, const std::string& addition) {
   std::string message = absl::StrReplaceAll(status.message(), {{"\n", " "}, {"\r", " "}});
@@ -165,7 +175,9 @@ int Main(int argc, char** argv) {
     return Usage(app, error);
   }
   const absl::Status status = WithStdoutWritten(invocation.run());
-  if (!status.ok()) PrintError(invocation.name, status, FromEnvironment(app, status));
+  if (!status.ok()) {
+    PrintError(invocation.name, status, WayToBeKnown(app, status) + FromEnvironment(app, status));
+  }
   return invocation.exit_code(status);
 }
 

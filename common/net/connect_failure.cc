@@ -2,6 +2,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 
 namespace refit {
 namespace {
@@ -28,20 +29,10 @@ absl::string_view HintFor(absl::string_view reason, const ClientSecurity& securi
   return "does the service run there, with TLS, and do both sides trust each other?";
 }
 
-// "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Failed to connect to remote host:
-// Connection refused" begins with what says nothing to users: the reason proper is at the end.
-absl::string_view ReasonOf(absl::string_view message) {
-  for (const absl::string_view before : {": ", "::"}) {
-    const size_t place = message.rfind(before);
-    if (place != absl::string_view::npos) message.remove_prefix(place + before.size());
-  }
-  return message.substr(0, message.find_last_not_of(". ") + 1);
-}
-
 }  // namespace
 
-std::string ExplainConnectFailure(absl::string_view grpc_message, const ClientSecurity& security) {
-  const absl::string_view reason = ReasonOf(grpc_message);
+std::string ExplainConnectFailure(absl::string_view reason, const ClientSecurity& security) {
+  absl::ConsumePrefix(&reason, "cannot connect: ");
   return absl::StrCat(reason.empty() ? "" : ": ", reason, "; ", HintFor(reason, security));
 }
 

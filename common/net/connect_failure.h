@@ -8,8 +8,8 @@
 
 namespace refit {
 
-// To be put behind "no connection to ADDRESS within 10 s": of what gRPC says (may be empty) the reason at its end, and
-// what to look at: ": Connection refused; does the service run there, without TLS?".
-std::string ExplainConnectFailure(absl::string_view grpc_message, const ClientSecurity& security);
+// To be put behind "no connection to ADDRESS within 10 s": the reason, as FromGrpc gives it (may be empty), and what to
+// look at: ": Connection refused; does the service run there, without TLS?".
+std::string ExplainConnectFailure(absl::string_view reason, const ClientSecurity& security);
 
 }  // namespace refit

@@ -2,7 +2,9 @@
 
 #include <string>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 
 namespace refit {
 namespace {
@@ -11,6 +13,28 @@ namespace {
 constexpr size_t kMaxMessageLength = 2048;
 // gRPC's words for a peer that does not answer its pings.
 constexpr char kKeepalive[] = "keepalive watchdog timeout";
+
+// "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Failed to connect to remote host:
+// Connection refused" begins with what says nothing to users; the reason proper is at the end.
+absl::string_view LastReason(absl::string_view message) {
+  for (const absl::string_view before : {": ", "::"}) {
+    const size_t place = message.rfind(before);
+    if (place != absl::string_view::npos) message.remove_prefix(place + before.size());
+  }
+  return message.substr(0, message.find_last_not_of(". ") + 1);
+}
+
+std::string InPlainWords(const std::string& message) {
+  if (message == kKeepalive) {
+    return absl::StrCat("the other side does not answer: it hangs or was stopped, or its network is gone (", kKeepalive,
+                        ")");
+  }
+  if (absl::StartsWith(message, "failed to connect to all addresses") ||
+      absl::StartsWith(message, "DNS resolution failed")) {
+    return absl::StrCat("cannot connect: ", LastReason(message));
+  }
+  return message;
+}
 
 }  // namespace
 
@@ -22,12 +46,7 @@ grpc::Status ToGrpc(const absl::Status& status) {
 }
 
 absl::Status FromGrpc(const grpc::Status& status) {
-  std::string message = status.error_message();
-  if (message == kKeepalive) {
-    message = absl::StrCat("the other side does not answer: it hangs or was stopped, or its network is gone (",
-                           kKeepalive, ")");
-  }
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), message);
+  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), InPlainWords(status.error_message()));
 }
 
 absl::Status Annotate(const absl::Status& status, absl::string_view context) {

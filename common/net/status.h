@@ -8,6 +8,7 @@
 namespace refit {
 
 grpc::Status ToGrpc(const absl::Status& status);
+// A connection that does not come about says why, without gRPC's own words around the reason.
 absl::Status FromGrpc(const grpc::Status& status);
 
 // `status` with `context` before its message: "push of version 3 to 127.0.0.1:50051: ...". OK stays OK, payloads are

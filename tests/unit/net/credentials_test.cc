@@ -2,7 +2,10 @@
 #include "common/net/credentials.h"
 
 #include <gtest/gtest.h>
+#include <openssl/crypto.h>
+#include <unistd.h>
 
+#include <cstdlib>
 #include <deque>
 
 #include "absl/strings/str_cat.h"
@@ -359,6 +362,19 @@ TEST_F(CredentialsTest, ATokenFileHoldsOneTokenAndIsClosedToOthers) {
   const auto readable = TryCall("127.0.0.1:1", {.token_file = folder_.Write("token", kToken, 0644)});
   EXPECT_THAT(readable, StatusIs(absl::StatusCode::kPermissionDenied, HasSubstr("chmod 600")));
   EXPECT_THAT(std::string(readable.message()), Not(HasSubstr(kToken)));
+}
+
+// gRPC's threads go on while a process ends, and may be amid a handshake: exit() must not take OpenSSL away from them.
+TEST(OpenSslDeathTest, ExitDoesNotCleanItUp) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      {
+        const bool started = StartGrpc().ok();
+        OPENSSL_init_crypto(0, nullptr);  // as its first user does
+        OPENSSL_atexit([] { _exit(2); });
+        std::exit(started ? 0 : 1);
+      },
+      ::testing::ExitedWithCode(0), "");
 }
 
 }  // namespace

@@ -15,6 +15,22 @@ TEST(Status, RoundTripsEveryCode) {
   }
 }
 
+TEST(Status, WhyNoConnectionCameAboutIsSaidWithoutNoise) {
+  const auto said = [](const char* message) {
+    return std::string(FromGrpc(grpc::Status(grpc::StatusCode::UNAVAILABLE, message)).message());
+  };
+  EXPECT_EQ(said("failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Failed to connect to "
+                 "remote host: Connection refused"),
+            "cannot connect: Connection refused");
+  EXPECT_EQ(said("failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Tls handshake failed: "
+                 "SSL_ERROR_SSL: error:0A000086:SSL routines::certificate verify failed"),
+            "cannot connect: certificate verify failed");
+  EXPECT_EQ(said("DNS resolution failed for host:1: C-ares status is not ARES_SUCCESS qtype=AAAA name=host "
+                 "is_balancer=0: Domain name not found"),
+            "cannot connect: Domain name not found");
+  EXPECT_EQ(said("the service: is shutting down"), "the service: is shutting down");
+}
+
 TEST(Status, LongMessagesAreCut) {
   const grpc::Status status = ToGrpc(absl::InternalError(std::string(100'000, 'x')));
   EXPECT_LT(status.error_message().size(), 3000u);
