@@ -1,5 +1,7 @@
 #include "client/cli/exit_code.h"
 
+#include <poll.h>
+
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -25,6 +27,12 @@ namespace {
 
 constexpr char kUsagePayload[] = "refit/usage";
 
+// What failed earlier has left no errno; a pipe tells all the same.
+bool HasNoReader(int descriptor) {
+  pollfd pipe = {descriptor, POLLOUT, 0};
+  return poll(&pipe, 1, 0) == 1 && (pipe.revents & POLLERR) != 0;
+}
+
 }  // namespace
 
 absl::Status UsageError(absl::string_view message) {
@@ -39,8 +47,7 @@ absl::Status WithStdoutWritten(const absl::Status& status) {
   errno = 0;
   std::cout.flush();
   const bool is_written = std::fflush(stdout) == 0 && std::ferror(stdout) == 0 && std::cout.good();
-  if (is_written || errno == EPIPE || !status.ok()) return status;
-  // What failed earlier has left no errno.
+  if (is_written || errno == EPIPE || !status.ok() || HasNoReader(fileno(stdout))) return status;
   return absl::UnknownError(
       absl::StrCat("done, but stdout could not be written", errno == 0 ? "" : ": ", errno == 0 ? "" : strerror(errno)));
 }

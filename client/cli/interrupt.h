@@ -10,8 +10,8 @@
 
 namespace refit::cli {
 
-// While it lives, the first SIGINT or SIGTERM (unless it was ignored before) is noted and reported instead of killing the process; a second one
-// ends it at once. Make it before any other thread starts.
+// While it lives, the first SIGINT or SIGTERM (unless it was ignored before) is noted and reported instead of killing
+// the process; a second one ends it at once. Make it before any other thread starts.
 class Interrupt {
  public:
   Interrupt();

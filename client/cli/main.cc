@@ -1,6 +1,7 @@
 // The `refit` command line: parses, runs one subcommand, maps its outcome to an exit code.
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -185,6 +186,7 @@ int Main(int argc, char** argv) {
 }  // namespace refit::cli
 
 int main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);  // a reader that went away is told by the write
   refit::TuneForBulkData();
   refit::KeepGrpcLogFromBlocking();
   try {

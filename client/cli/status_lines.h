@@ -3,7 +3,6 @@
 
 #include <cstdio>
 #include <string>
-#include <utility>
 
 #include "common/process/line_writer.h"
 
@@ -16,7 +15,8 @@ class StatusLines {
   // `json`: what is said of dropped lines is an object too.
   explicit StatusLines(std::FILE* stream, bool json = false);
 
-  void Say(std::string line) { writer_.Write(std::move(line)); }
+  // What a terminal would obey is escaped: lines quote what others have sent.
+  void Say(std::string line);
   // The pipe's reader has gone.
   bool reader_gone() const { return writer_.reader_gone(); }
 

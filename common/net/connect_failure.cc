@@ -13,7 +13,7 @@ struct Hint {
 };
 
 constexpr Hint kHints[] = {
-    {"wrong version number", "what is there speaks no TLS: connect without it"},
+    {"wrong version number", "the service there does not answer with TLS: connect without it"},
     {"certificate verify failed", "its certificate is not signed by the authority that was given"},
     {"Hostname Verification", "its certificate is for other names; one of them can be given as the server's name"},
     {"Domain name not found", "is the name right?"},

@@ -36,8 +36,8 @@ bool IsSet(const char* variable) {
 }  // namespace
 
 bool IsFancy(std::FILE* stream) {
-  const char* term = std::getenv("TERM");
-  return isatty(fileno(stream)) != 0 && !IsSet("NO_COLOR") && !(term != nullptr && std::string(term) == "dumb");
+  return isatty(fileno(stream)) != 0 && !IsSet("NO_COLOR") && IsSet("TERM") &&
+         std::string(std::getenv("TERM")) != "dumb";
 }
 
 int Width(std::FILE* stream) { return Size(stream).ws_col; }

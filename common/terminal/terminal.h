@@ -8,7 +8,8 @@
 
 namespace refit {
 
-// Whether colours, bars and cursor movements are welcome there: a terminal, neither NO_COLOR nor TERM=dumb.
+// Whether colours, bars and cursor movements are welcome there: a terminal of a kind that TERM names, not dumb, and no
+// NO_COLOR.
 bool IsFancy(std::FILE* stream);
 
 // Columns; 0 when it is no terminal, and lines may have any length.

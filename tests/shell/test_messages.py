@@ -117,7 +117,7 @@ class TestEveryCommand:
 
     def test_tls_is_not_spoken(self, name: str, shared_service: Service, certificates: Path) -> None:
         options = ("--connect-timeout", "0.5", "--tls-ca", f"{certificates}/ours/ca.pem")
-        self.fails(name, 4, shared_service.address, options, "speaks no TLS")
+        self.fails(name, 4, shared_service.address, options, "does not answer with TLS")
 
     def test_another_authority(self, name: str, tls: Service, certificates: Path) -> None:
         options = ("--connect-timeout", "0.5", "--tls-ca", f"{certificates}/others/ca.pem")
