@@ -1,4 +1,4 @@
-"""What SIGKILL leaves behind, wherever it comes: nothing in /dev/shm, /tmp and the output folder, nobody in the service."""
+"""What SIGKILL leaves behind, wherever it comes: nothing in /dev/shm, $TMPDIR and the output folder, nobody in the service."""
 from __future__ import annotations
 
 import json
@@ -25,11 +25,16 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def temporaries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of these processes alone: others of the machine come and go."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+
+
 def leftovers(out: Path) -> set[str]:
-    """What is there and may be ours; other processes of the machine come and go."""
-    named = {str(path) for folder in ("/dev/shm", "/tmp") for path in Path(folder).iterdir()
-             if "refit" in path.name and not path.name.startswith(("refit-test-", "refit-loop-"))}
-    return named | {str(path) for path in out.iterdir()}
+    shared = [path for path in Path("/dev/shm").iterdir() if "refit" in path.name]
+    return {str(path) for path in [*shared, *(out.parent / "tmp").iterdir(), *out.iterdir()]}
 
 
 def state(service: Service) -> dict[str, object]:
@@ -56,7 +61,7 @@ def test_a_push(delay: float, service: Service, native: Path, tmp_path: Path) ->
     process.kill()
     process.wait()
     eventually(lambda: settled(service))
-    assert leftovers(out) <= before
+    assert not leftovers(out) - before
     versions = json.loads(service.refit("versions", "--json").out)["versions"]
     assert all(version["state"] in ("aborted", "committed") for version in versions), versions
     assert service.refit("push", "--synthetic", "gemma4_tiny", "--version", "2").code == 0
