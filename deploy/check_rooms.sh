@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 order='
-common/limits common/process common/certificates
+common/limits common/process common/certificates common/terminal
 common/tensor
 common/wire common/safetensors
 common/adapters

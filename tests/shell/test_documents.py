@@ -20,7 +20,7 @@ import pytest
 from conftest import BIN, environment
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "client/README.md", "client/python/README.md",
+PAGES = ("README.md", "client/CPP.md", "server/RUNNING.md", "client/python/README.md",
          *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "client/python/docs").glob("*.md")))
 PACKAGE = os.environ.get("REFIT_PYTHONPATH", str(BIN.parent / "python"))
 GRPCURL = os.environ.get("GRPCURL", str(ROOT / "build/tools/grpcurl"))
@@ -67,25 +67,24 @@ class Python:
 CPP = "C++: tests/consumer compiles what it shows"
 ENGINE = "needs an engine: deploy/engine_test.sh runs the recipe"
 PLANS: dict[tuple[str, str], Shell | Python | str] = {
+    ("README.md", "                      refit-server, beside the trainer"): "a picture",
     ("README.md", "deploy/demo.sh"): "installs and builds; deploy/test.sh is what runs this test",
     ("README.md", "refit-server --listen 127.0.0.1:50051"): Shell(
         instead=(("gemma4_26b_a4b --layers 2", "gemma4_tiny --layers 2"),), after="refit versions | grep committed\n"),
     ("README.md", "import torch, refit"): Python(),
     ("README.md", "import torch, refit (2)"): Python(after=("import torch, refit",), endless=True),
-    ("README.md", "#include \"client/publisher.h\""): CPP,
-    ("README.md", "#include \"client/subscriber.h\""): CPP,
-    ("README.md", "#include \"client/worker.h\""): CPP,
-    ("README.md", "options.hold_installs = true;"): CPP,
-    ("README.md", "refit certs certs/"): Shell(
+    ("client/CPP.md", "#include \"client/publisher.h\""): CPP,
+    ("client/CPP.md", "#include \"client/subscriber.h\""): CPP,
+    ("client/CPP.md", "#include \"client/worker.h\""): CPP,
+    ("client/CPP.md", "options.hold_installs = true;"): CPP,
+    ("server/RUNNING.md", "refit certs certs/"): Shell(
         before="export REFIT_SERVER=127.0.0.1:50051\n",
         instead=(("refit pull -s", "sleep 1\nrefit push -q --synthetic gemma4_tiny --tls-ca certs/ca.pem --tls-cert "
                   "certs/trainer.pem --tls-key certs/trainer.key\nrefit pull -s"),)),
-    ("README.md", "for r in 0 1 2 3 4 5 6 7; do"): Shell(before=SERVICE, after="refit versions | grep -E '3 +committed'\n"),
-    ("README.md", "refit::Mesh mesh{"): CPP,
-    ("README.md", "refit-server --retain 0"): Shell(after="refit status\n"),
-    ("README.md", "$ grpcurl -plaintext"): Shell(before=SERVICE + VERSION),
-    ("client/README.md", "auto publisher ="): CPP,
-    ("client/README.md", "auto rules ="): CPP,
+    ("client/CPP.md", "for r in 0 1 2 3 4 5 6 7; do"): Shell(before=SERVICE, after="refit versions | grep -E '3 +committed'\n"),
+    ("client/CPP.md", "refit::Mesh mesh{"): CPP,
+    ("server/RUNNING.md", "refit-server --retain 0"): Shell(after="refit status\n"),
+    ("server/RUNNING.md", "$ grpcurl -plaintext"): Shell(before=SERVICE + VERSION),
     ("client/python/README.md", "pip install"): "compiles for minutes; tests of the package run what it installs",
     ("client/python/README.md", "import refit"): Python(before=PYTHON_SERVICE + PYTHON_WORKER),
     ("client/python/README.md", "sub = refit.Subscriber("): Python(before=PYTHON_VERSION, endless=True),
