@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "client/cli/end_process.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/options.h"
 #include "client/cli/status_lines.h"
@@ -189,10 +190,11 @@ int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);  // a reader that went away is told by the write
   refit::TuneForBulkData();
   refit::KeepGrpcLogFromBlocking();
+  int code = refit::cli::kExitFailed;
   try {
-    return refit::cli::Main(argc, argv);
+    code = refit::cli::Main(argc, argv);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "refit: %s\n", error.what());
-    return refit::cli::kExitFailed;
   }
+  refit::cli::EndProcess(code);
 }

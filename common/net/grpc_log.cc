@@ -7,6 +7,7 @@
 #include <memory>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/process/line_writer.h"
 
@@ -25,11 +26,18 @@ LineWriter& Stderr() {
   return writer;
 }
 
+// gRPC aborts the process next: nothing that writes later would be heard.
+void SayLastWords(const gpr_log_func_args& said) {
+  const std::string line = absl::StrCat("gRPC: ", said.file, ":", said.line, "] ", said.message, "\n");
+  (void)!write(STDERR_FILENO, line.data(), line.size());
+}
+
 }  // namespace
 
 void TakeGrpcLog(Write write) {
   grpc_write = std::make_unique<const Write>(std::move(write)).release();
   gpr_set_log_function([](gpr_log_func_args* said) {
+    if (absl::StartsWith(said->message, "assertion failed")) return SayLastWords(*said);
     (*grpc_write)(absl::StrCat("gRPC: ", gpr_log_severity_string(said->severity), said->file, ":", said->line, "] ",
                                said->message));
   });

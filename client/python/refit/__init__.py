@@ -42,7 +42,9 @@ from refit.errors import (
 )
 from refit.publisher import Publisher
 from refit.service import Service, serve
-from refit.subscriber import Box, PulledVersion, Rule, Subscriber
+from refit.pulled_version import PulledVersion
+from refit.selection import Box, Rule
+from refit.subscriber import Subscriber
 from refit.tensors import Tensor
 from refit.version import Version, VersionInfo
 from refit.worker import Worker

@@ -2,123 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from refit import _refit
 from refit.channel import Connections, make_channel
-from refit.errors import InvalidArgument
 from refit.intake import targets_of
 from refit.progress import OnProgress, told_to
-from refit.tensors import Tensor
+from refit.pulled_version import PulledVersion
+from refit.selection import selection
 from refit.unpicklable import Unpicklable
 from refit.version import VersionInfo
 from refit.version_number import epoch_number, version_number
 from refit.worker import Worker
-
-# Cuts tensors into parts: refit.Rule(dimension=0, part=rank, parts=world, scope="experts").
-Rule = _refit.Rule
-# offsets and sizes of a part of a tensor.
-Box = _refit.Box
-
-
-class PulledVersion(Unpicklable):
-    """The tensors of a version, all there and verified. Iterates over (name, tensor) in manifest order.
-
-    Tensors are torch's where torch is imported already, else refit.Tensor; `tensors` has the latter in any case.
-
-    Attributes:
-        info: what the version is.
-        seconds, waited_seconds: how long the pull took, and how much of that it waited for the service.
-        resumed: how often it was cut and went on.
-        not_mapped: why tensors came over the connection although the service is on this host; empty otherwise.
-        skipped: versions committed between `installed` and this one.
-    """
-
-    _unpicklable_since = (
-        "its memory may be the service's, mapped; pass on copies, such as tensor.clone(), or have it pulled there"
-    )
-
-    def __init__(self, result: Dict[str, Any], memories: List["_refit.TensorMemory"]):
-        self.info = VersionInfo.of(result)
-        self.seconds: float = result["seconds"]
-        self.waited_seconds: float = result.get("waited_seconds", 0.0)
-        self.resumed: int = result.get("resumed", 0)
-        self.not_mapped: str = result.get("not_mapped", "")
-        self.skipped: List[int] = result["skipped"]
-        self.tensors: List[Tensor] = [Tensor(memory) for memory in memories]
-        self._by_name: Optional[Dict[str, Tensor]] = None
-        if self.not_mapped:
-            warnings.warn(
-                f"version {self.number} came over the connection, although the service is on this host: "
-                f"{self.not_mapped}",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-
-    @property
-    def number(self) -> int:
-        return self.info.version
-
-    def __len__(self) -> int:
-        return len(self.tensors)
-
-    def __iter__(self) -> Iterator[Tuple[str, Any]]:
-        as_torch = "torch" in sys.modules
-        for tensor in self.tensors:
-            yield tensor.name, tensor.torch() if as_torch else tensor
-
-    def __getitem__(self, name: str) -> Any:
-        if self._by_name is None:
-            self._by_name = {tensor.name: tensor for tensor in self.tensors}
-        tensor = self._by_name[name]
-        return tensor.torch() if "torch" in sys.modules else tensor
-
-    def state_dict(self) -> Dict[str, Any]:
-        """All tensors by name."""
-        return dict(self)
-
-    def __repr__(self) -> str:
-        return f"refit.PulledVersion({self.info.model}/{self.number}, {len(self)} tensors, {self.info.bytes} bytes)"
-
-
-def selection(
-    model: str,
-    *,
-    version: Union[int, str, None] = None,
-    filter: str = "",
-    names: Sequence[str] = (),
-    rules: Sequence["_refit.Rule"] = (),
-    boxes: Optional[Mapping[str, "_refit.Box"]] = None,
-    worker: str = "",
-    installed: Optional[int] = None,
-    idle_timeout: float = 60.0,
-    resume_within: float = 30.0,
-    trainer_epoch: Optional[int] = None,
-    life: int = 0,
-) -> "_refit.PullOptions":
-    """What to pull; see Subscriber.pull()."""
-    if isinstance(version, str):
-        if version != "latest":
-            raise InvalidArgument(f"version '{version}': expected a number or 'latest'")
-        version = None
-    elif version is not None:
-        version = version_number(version)
-    return _refit.PullOptions(
-        model=model,
-        version=version,
-        filter=filter,
-        names=list(names),
-        rules=list(rules),
-        boxes=list((boxes or {}).items()),
-        worker=worker,
-        installed=None if installed is None else version_number(installed),
-        idle_timeout=idle_timeout,
-        resume_within=resume_within,
-        trainer_epoch=epoch_number(trainer_epoch),
-        life=life,
-    )
 
 
 class Subscriber(Unpicklable):
@@ -281,4 +176,4 @@ class Subscriber(Unpicklable):
         self.close()
 
 
-__all__ = ["Box", "PulledVersion", "Rule", "Subscriber"]
+__all__ = ["Subscriber"]

@@ -8,6 +8,8 @@ from refit import _refit
 from refit.calls import cancellable
 from refit.channel import connect, make_channel
 from refit.intake import targets_of
+from refit.pulled_version import PulledVersion
+from refit.selection import selection
 from refit.unpicklable import Unpicklable
 from refit.version import VersionInfo
 from refit.version_number import epoch_number, version_number
@@ -64,8 +66,6 @@ class Worker(Unpicklable):
             model, worker, filter, names, rules, boxes, idle_timeout, resume_within: as Subscriber's and its pull()'s.
             others: as Publisher's.
         """
-        from refit.subscriber import PulledVersion, selection
-
         self.address = address
         self.model = model
         pull = selection(

@@ -1,7 +1,10 @@
 """What `import refit` gives, and what it leaves alone. In processes of their own: pytest has imported much already."""
 
+import ast
+import graphlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -39,3 +42,16 @@ def test_what_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="'megatron'; there are nemo_rl, sglang, torch, verl, vllm"):
         refit.integrations.megatron
     assert not hasattr(refit, "publish")
+
+
+def test_modules_do_not_import_one_another_in_circles():
+    root = Path(refit.__file__).parent
+    imports = {}
+    for path in root.rglob("*.py"):
+        module = ".".join(("refit", *path.relative_to(root).with_suffix("").parts)).removesuffix(".__init__")
+        found = imports.setdefault(module, set())
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("refit."):
+                found.update([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
+    assert "refit.pulled_version" in imports["refit.worker"]
+    graphlib.TopologicalSorter({module: found & imports.keys() - {module} for module, found in imports.items()}).prepare()

@@ -10,7 +10,8 @@ from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple
 from refit.calls import Calls
 from refit.errors import Aborted, DeadlineExceeded, FailedPrecondition, RefitError
 from refit.publisher import Publisher
-from refit.subscriber import PulledVersion, Subscriber
+from refit.pulled_version import PulledVersion
+from refit.subscriber import Subscriber
 from refit.worker import Worker
 
 Key = Tuple[int, int]  # (trainer_epoch, number)

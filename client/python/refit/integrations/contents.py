@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Dict, Tuple
 
 from refit.errors import InvalidArgument
-from refit.subscriber import PulledVersion
+from refit.pulled_version import PulledVersion
 
 Kind = Tuple[str, Tuple[int, ...]]  # (safetensors' name of the dtype, shape)
 

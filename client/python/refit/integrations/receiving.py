@@ -9,7 +9,6 @@ from refit import aio
 from refit.errors import Aborted, DeadlineExceeded
 from refit.integrations.contents import Contents
 from refit.integrations.sending import Pair, buckets
-from refit.subscriber import PulledVersion
 
 
 class WeightReceiver:

@@ -17,7 +17,8 @@ from refit.calls import Calls
 from refit.errors import Cancelled, DeadlineExceeded, FailedPrecondition, InvalidArgument, RefitError
 from refit.integrations.agreement import Agreement
 from refit.integrations.contents import Contents
-from refit.subscriber import PulledVersion, Subscriber
+from refit.pulled_version import PulledVersion
+from refit.subscriber import Subscriber
 
 LOADER = "refit.integrations.sglang.load"
 # Options that are the pull's; those that are not Update's own either are the connection's.

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Set, Tuple
 
 from refit.dtensor import is_dtensor
 from refit.errors import FailedPrecondition, InvalidArgument
-from refit.subscriber import PulledVersion
+from refit.pulled_version import PulledVersion
 
 Copy = Tuple[Any, Any, str]  # (target, source, name)
 

@@ -17,7 +17,7 @@ from refit.integrations import vllm_ranks
 from refit.integrations.ahead import Ahead
 from refit.version_number import version_number
 from refit.integrations.vllm_install import Installer, agreement_of
-from refit.subscriber import PulledVersion
+from refit.pulled_version import PulledVersion
 
 BACKEND = "refit"
 

@@ -14,7 +14,7 @@ from refit.integrations import vllm_checkpoint, vllm_ranks
 from refit.integrations.agreement import UNTOUCHED, Agreement
 from refit.integrations.contents import Contents
 from refit.integrations.vllm_reload import Reload, Slot
-from refit.subscriber import PulledVersion
+from refit.pulled_version import PulledVersion
 
 Pair = Tuple[str, Any]
 Load = Callable[[Iterable[Pair]], Any]

@@ -1,0 +1,72 @@
+"""What a pull gives: a version's tensors, whole and verified."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+from refit import _refit
+from refit.tensors import Tensor
+from refit.unpicklable import Unpicklable
+from refit.version import VersionInfo
+
+
+class PulledVersion(Unpicklable):
+    """The tensors of a version, all there and verified. Iterates over (name, tensor) in manifest order.
+
+    Tensors are torch's where torch is imported already, else refit.Tensor; `tensors` has the latter in any case.
+
+    Attributes:
+        info: what the version is.
+        seconds, waited_seconds: how long the pull took, and how much of that it waited for the service.
+        resumed: how often it was cut and went on.
+        not_mapped: why tensors came over the connection although the service is on this host; empty otherwise.
+        skipped: versions committed between `installed` and this one.
+    """
+
+    _unpicklable_since = (
+        "its memory may be the service's, mapped; pass on copies, such as tensor.clone(), or have it pulled there"
+    )
+
+    def __init__(self, result: Dict[str, Any], memories: List["_refit.TensorMemory"]):
+        self.info = VersionInfo.of(result)
+        self.seconds: float = result["seconds"]
+        self.waited_seconds: float = result.get("waited_seconds", 0.0)
+        self.resumed: int = result.get("resumed", 0)
+        self.not_mapped: str = result.get("not_mapped", "")
+        self.skipped: List[int] = result["skipped"]
+        self.tensors: List[Tensor] = [Tensor(memory) for memory in memories]
+        self._by_name: Optional[Dict[str, Tensor]] = None
+        if self.not_mapped:
+            warnings.warn(
+                f"version {self.number} came over the connection, although the service is on this host: "
+                f"{self.not_mapped}",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+    @property
+    def number(self) -> int:
+        return self.info.version
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def __iter__(self) -> Iterator[Tuple[str, Any]]:
+        as_torch = "torch" in sys.modules
+        for tensor in self.tensors:
+            yield tensor.name, tensor.torch() if as_torch else tensor
+
+    def __getitem__(self, name: str) -> Any:
+        if self._by_name is None:
+            self._by_name = {tensor.name: tensor for tensor in self.tensors}
+        tensor = self._by_name[name]
+        return tensor.torch() if "torch" in sys.modules else tensor
+
+    def state_dict(self) -> Dict[str, Any]:
+        """All tensors by name."""
+        return dict(self)
+
+    def __repr__(self) -> str:
+        return f"refit.PulledVersion({self.info.model}/{self.number}, {len(self)} tensors, {self.info.bytes} bytes)"
