@@ -35,4 +35,7 @@ inline grpc::ServerUnaryReactor* Refuse(grpc::CallbackServerContext* context, co
   return reactor;
 }
 
+// Of calls that the service's end has cut short.
+inline absl::Status ShuttingDown() { return absl::UnavailableError("the service is shutting down"); }
+
 }  // namespace refit

@@ -1,6 +1,8 @@
 // What pulls work with, and what they share with one another.
 #pragma once
 
+#include <grpcpp/server_context.h>
+
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -16,6 +18,12 @@ namespace refit {
 
 // Memory for workers to try whether they can map this service's. Null if none can be shared.
 std::shared_ptr<const Buffer> MakeSharedSample();
+
+// Who a request for a model's versions comes from: the name that the worker gave itself, or its address.
+template <typename Request>
+WorkerId WorkerOf(const Request& request, const grpc::CallbackServerContext& context) {
+  return {request.model(), request.worker().empty() ? context.peer() : Printable(request.worker()), request.life()};
+}
 
 // Members are thread-safe or immutable, and outlive every pull.
 struct PullContext {
