@@ -20,9 +20,9 @@ struct CertificateFolderOptions {
 inline constexpr const char* kCertificateRoles[] = {"trainer", "worker", "viewer"};
 
 // Writes ca.pem, server.pem, server.key, a .pem and .key for each role, and `roles`, which gives each name its role
-// (see server/access/authorizer.h). Makes the folder, closed to others, if it is not there. The authority's key is not kept,
-// so that nobody can sign anything more. Returns the names of the files. ALREADY_EXISTS, naming it, and nothing is
-// written, if one of them is there; INVALID_ARGUMENT for a host that is none; other codes as the system has them.
+// (see server/access/authorizer.h). Makes the folder, closed to others, if it is not there. The authority's key is not
+// kept, so that nobody can sign anything more. Returns the names of the files. ALREADY_EXISTS, naming it, and nothing
+// is written, if one of them is there; INVALID_ARGUMENT for a host that is none; other codes as the system has them.
 absl::StatusOr<std::vector<std::string>> MakeCertificateFolder(const std::string& folder,
                                                                const CertificateFolderOptions& options);
 

@@ -24,9 +24,9 @@
 #include "common/tensor/memory_probe.h"
 #include "server/process/descriptor_limit.h"
 #include "server/process/limit_warnings.h"
+#include "server/push/version_builder.h"
 #include "server/refit_server.h"
 #include "server/settings.h"
-#include "server/push/version_builder.h"
 
 namespace refit::python {
 namespace {
