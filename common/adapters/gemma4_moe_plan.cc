@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "common/tensor/kernels.h"
 
 namespace refit {
 namespace {
@@ -85,7 +86,7 @@ Role RoleOf(absl::string_view name) {
 
 // Whether it can be transposed.
 absl::Status CheckHasMatrices(const TensorSpec& native) {
-  if (PackedBits(native.dtype) != 0) {
+  if (!CanTranspose(native.dtype, native.dtype)) {
     return absl::InvalidArgumentError(absl::StrCat(
         "expert tensor ", Printable(native.name), " is ", Name(native.dtype),
         ": packed values cannot be transposed; expected one value an element (the adapter \"identity\" passes it)"));

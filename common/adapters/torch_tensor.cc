@@ -93,7 +93,7 @@ absl::Status CheckConversion(const TypedTensor& tensor, DType to, size_t least_r
     return absl::InvalidArgumentError(
         absl::StrCat("a tensor of shape ", ToString(spec->shape), " has no last two dimensions to swap"));
   }
-  if (least_rank > 0 && PackedBits(spec->dtype) != 0) {
+  if (least_rank > 0 && !CanTranspose(spec->dtype, spec->dtype)) {
     return absl::InvalidArgumentError(
         absl::StrCat(Name(spec->dtype), ": packed values cannot be transposed; expected one value an element"));
   }

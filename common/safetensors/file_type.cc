@@ -13,10 +13,10 @@ namespace {
 
 constexpr absl::string_view kPacked = "_PACKED";
 
-std::string FileName(DType dtype) {
+absl::string_view FileName(DType dtype) {
   absl::string_view name = Name(dtype);
   if (PackedBits(dtype) != 0) name.remove_suffix(kPacked.size());
-  return std::string(name);
+  return name;
 }
 
 absl::StatusOr<DType> ParseFileName(absl::string_view name) {
@@ -43,7 +43,7 @@ absl::Status Recount(int64_t from, int64_t to, absl::string_view whose, Shape& s
 }  // namespace
 
 absl::StatusOr<FileType> ToFileType(const TensorSpec& spec) {
-  FileType type = {FileName(spec.dtype), spec.shape};
+  FileType type = {std::string(FileName(spec.dtype)), spec.shape};
   if (const int bits = PackedBits(spec.dtype); bits != 0) {
     if (absl::Status status =
             Recount(8, bits, absl::StrCat("tensor ", Printable(spec.name), " ", Name(spec.dtype)), type.shape);
