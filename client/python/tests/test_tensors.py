@@ -130,6 +130,36 @@ def test_numpy_of_other_types(service, transport, name):
     assert got.numpy().dtype == sent.dtype and got.numpy().tobytes() == sent.tobytes()
 
 
+@needs_torch
+@pytest.mark.parametrize("name", ["float8_e8m0fnu", "float8_e4m3fnuz", "float4_e2m1fn_x2", "uint16", "complex64"])
+def test_torch_views_of_other_types_keep_every_bit_whatever_the_cast(service, transport, name):
+    dtype = getattr(torch, name, None)
+    if dtype is None:
+        pytest.skip(f"torch {torch.__version__} has no {name}")
+    sent = torch.randint(0, 256, (4, 8 * 6), dtype=torch.uint8).view(dtype)
+    views = {"transposed": sent.t(), "columns": sent[:, 1:3]}
+    if name == "complex64":
+        views["conjugate"] = sent.conj().t()
+    version = round_trip(service, transport, views, dtype="bf16")
+    for tensor in version.tensors:
+        expected = views[tensor.name].resolve_conj().contiguous()
+        assert bytes(memoryview(tensor.memory)) == bytes(expected.view(-1).view(torch.uint8).tolist())
+        assert tensor.shape == tuple(expected.shape)
+
+
+@needs_torch
+def test_a_worker_takes_columns_of_packed_values(service, transport):
+    if not hasattr(torch, "float4_e2m1fn_x2"):
+        pytest.skip(f"torch {torch.__version__} has no float4_e2m1fn_x2")
+    sent = torch.randint(0, 256, (4, 6), dtype=torch.uint8)
+    with refit.Publisher(service.address, adapter="identity", transport=transport).version(1) as version:
+        version.push({"w": sent.view(torch.float4_e2m1fn_x2)})
+    rules = [refit.Rule(dimension=1, part=1, parts=2)]
+    (part,) = refit.Subscriber(service.address, transport=transport).pull(1, rules=rules).tensors
+    assert (part.shape, part.full_shape) == ((4, 3), (4, 6))
+    assert bytes(memoryview(part.memory)) == bytes(sent[:, 3:].flatten().tolist())
+
+
 def test_what_is_no_tensor_is_named(service):
     values = [None, "text", object(), array.array("u", "a")]
     if numpy is not None:
