@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# Includes run one way: a room (a folder) may include rooms of the lines above its own, and no others. Server and client
-# know each other nowhere but in Python's package, which has both. Prints what does not hold, and fails. Exit code 0:
-# nothing found. Part of deploy/lint.sh, and a test.
+# Includes run one way: a room (a folder) may include rooms of the lines above its own, and no others. A public header,
+# #include "refit/...", includes public headers only. Server and client know each other nowhere but in Python's package,
+# which has both. Prints what does not hold, and fails. Exit code 0: nothing found. Part of deploy/lint.sh, and a test.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 order='
+common/include
 common/limits common/process common/certificates common/terminal
 common/tensor
 common/wire common/safetensors
 common/adapters
 common/net
+server/include
 server/process
 server/access
 server/store
@@ -18,8 +20,16 @@ server/spool server/fleet
 server/pull server/push
 server/watch
 server
-client
-client/torch client/cli
+server/torch
+client/include
+client/calls
+client/native
+client/trainer client/worker client/inspector
+client/torch client/cli/run
+client/cli/terminal
+client/cli/options
+client/cli/commands
+client/cli
 client/python/bindings
 '
 
@@ -30,18 +40,33 @@ while read -r -a rooms; do
   depth=$((depth + 1))
 done <<<"$order"
 
+# The room of a header as it is included: of a public one, the area's that has it; none of a header that is made (the
+# protos', the version's).
+room_of() {
+  local area
+  case $1 in
+    refit/*)
+      for area in common server client; do
+        if [[ -e $area/include/$1 ]]; then echo "$area/include"; return; fi
+      done ;;
+    *) echo "${1%/*}" ;;
+  esac
+}
 side() { case $1 in client/python*) echo both ;; client*) echo client ;; server*) echo server ;; *) echo common ;; esac; }
 
 failed=no
 complain() { echo "$1"; failed=yes; }
 while IFS=: read -r file include; do
-  from=${file%/*} to=${include#*\"} to=${to%/*}
-  [[ $from == "$to" ]] && continue
+  from=${file%/*} name=${include#*\"} name=${name%\"*}
+  case $from in */include/refit*) from=${from%%/refit*} ;; esac
+  to=$(room_of "$name")
+  [[ -z $to || $from == "$to" ]] && continue
   if [[ -z ${level[$from]:-} ]]; then complain "$file: the room $from is not in the order of deploy/check_rooms.sh"; continue; fi
   if [[ -z ${level[$to]:-} ]]; then complain "$file: $include: the room $to is not in the order"; continue; fi
   ((level[$from] > level[$to])) || complain "$file: $include: $from may not include $to"
+  if [[ $from == */include && $to != */include ]]; then complain "$file: $include: a public header includes an internal one"; fi
   case $(side "$from")-$(side "$to") in
     server-client | client-server) complain "$file: $include: server and client do not know each other" ;;
   esac
-done < <(grep -rE '^#include "(common|server|client)/' common server client --include='*.h' --include='*.cc')
+done < <(grep -rE '^#include "(common|server|client|refit)/' common server client --include='*.h' --include='*.cc')
 [[ $failed == no ]]

@@ -13,12 +13,13 @@
 #include "absl/strings/string_view.h"
 #include "common/net/channel.h"
 #include "common/net/grpc_log.h"
-#include "common/net/version_info.h"
 #include "common/process/line_writer.h"
 #include "common/terminal/help_formatter.h"
+#include "refit/server.h"
+#include "refit/tuning.h"
+#include "refit/version.h"
 #include "server/process/descriptor_limit.h"
 #include "server/process/self_check.h"
-#include "server/refit_server.h"
 #include "server/settings.h"
 
 namespace refit {

@@ -1,5 +1,3 @@
-#include "server/refit_server.h"
-
 #include <grpc/grpc.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
@@ -23,9 +21,10 @@
 #include "common/net/listening_sockets.h"
 #include "common/net/status.h"
 #include "common/net/steady_deadline.h"
-#include "common/net/version_info.h"
 #include "common/process/closed_in_children.h"
 #include "grpc/health/v1/health.pb.h"
+#include "refit/server.h"
+#include "refit/version.h"
 #include "server/process/limit_warnings.h"
 #include "server/pull/pull_service.h"
 #include "server/push/push_service.h"

@@ -9,7 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
-#include "server/refit_server.h"
+#include "refit/server.h"
 
 namespace refit {
 

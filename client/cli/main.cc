@@ -14,15 +14,16 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
-#include "client/cli/end_process.h"
-#include "client/cli/exit_code.h"
-#include "client/cli/options.h"
-#include "client/cli/status_lines.h"
-#include "client/cli/suggestion.h"
+#include "client/cli/options/options.h"
+#include "client/cli/options/suggestion.h"
+#include "client/cli/run/end_process.h"
+#include "client/cli/run/exit_code.h"
+#include "client/cli/terminal/status_lines.h"
 #include "common/net/channel.h"
 #include "common/net/grpc_log.h"
-#include "common/net/version_info.h"
 #include "common/terminal/help_formatter.h"
+#include "refit/tuning.h"
+#include "refit/version.h"
 
 namespace refit::cli {
 namespace {

@@ -11,7 +11,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "common/adapters/gemma4_moe_plan.h"
-#include "common/adapters/torch_tensor.h"
+#include "refit/torch/tensor.h"
 
 namespace refit {
 

@@ -7,8 +7,8 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/adapters/python_regex.h"
-#include "common/tensor/box.h"
-#include "common/tensor/layout_rule.h"
+#include "refit/box.h"
+#include "refit/layout_rule.h"
 
 namespace refit {
 

@@ -6,7 +6,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
 #include "common/adapters/plan.h"
-#include "common/tensor/box.h"
+#include "refit/box.h"
 
 namespace refit {
 

@@ -8,9 +8,9 @@
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "common/adapters/gemma4_moe_state_dict_adapter.h"
-#include "common/adapters/torch_tensor.h"
 #include "common/safetensors/safetensors.h"
-#include "common/tensor/buffer.h"
+#include "refit/buffer.h"
+#include "refit/torch/tensor.h"
 
 namespace refit {
 namespace {

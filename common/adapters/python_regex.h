@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "refit/sizes.h"
 
 namespace refit {
 
@@ -15,7 +16,7 @@ namespace refit {
 // words only, and a `$` in the middle of a pattern leaves no final newline for what follows it. Immutable, thread-safe.
 class PythonRegex {
  public:
-  static constexpr size_t kMaxPatternBytes = 4096;
+  static constexpr size_t kMaxPatternBytes = kMaxRegexBytes;
 
   // INVALID_ARGUMENT, with RE2's explanation, for a pattern that is malformed or needs look-around or back-references;
   // RESOURCE_EXHAUSTED for one longer than kMaxPatternBytes or too large when compiled.

@@ -1,5 +1,3 @@
-#include "common/adapters/torch_tensor.h"
-
 #include <ATen/Functions.h>
 #include <c10/core/GradMode.h>
 #include <torch/version.h>
@@ -8,6 +6,8 @@
 #include <cstring>
 #include <vector>
 
+#include "refit/torch/tensor.h"
+
 // 203: LibTorch 2.3.
 #define REFIT_TORCH_VERSION (TORCH_VERSION_MAJOR * 100 + TORCH_VERSION_MINOR)
 
@@ -15,7 +15,7 @@
 #include "common/adapters/native_range_writer.h"
 #include "common/adapters/torch_errors.h"
 #include "common/tensor/kernels.h"
-#include "common/tensor/memory_probe.h"
+#include "refit/memory_probe.h"
 
 namespace refit {
 namespace {

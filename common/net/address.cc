@@ -11,7 +11,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
-#include "common/tensor/tensor_spec.h"
+#include "refit/tensor_spec.h"
 
 namespace refit {
 namespace {

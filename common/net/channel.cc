@@ -10,7 +10,6 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "common/net/address.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/connect_failure.h"
@@ -18,11 +17,10 @@
 #include "common/net/raw_reader.h"
 #include "common/net/status.h"
 #include "common/net/steady_deadline.h"
-#include "common/net/version_info.h"
-#include "common/process/fork_guard.h"
+#include "refit/fork_guard.h"
+#include "refit/version.h"
 
 #ifdef __GLIBC__
-#include <malloc.h>
 #endif
 
 namespace refit {
@@ -155,23 +153,6 @@ void ConfigureServer(grpc::ServerBuilder& builder, int max_message_bytes, std::c
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, kMinPingIntervalMs);
-}
-
-void IgnoreLockCycles() {
-  // Debian's abseil looks for them at every lock, gRPC's included, which costs more than the locks.
-  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
-}
-
-void TuneForBulkData() {
-  IgnoreLockCycles();
-#ifdef __GLIBC__
-  // gRPC receives into fresh 64 KiB blocks. Trimmed away after each message, every page of them would be faulted in
-  // again, which costs several times the copy.
-  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
-  mallopt(M_MMAP_THRESHOLD, 32 << 20);
-  mallopt(M_TOP_PAD, 64 << 20);
-  mallopt(M_ARENA_MAX, 2);
-#endif
 }
 
 }  // namespace refit

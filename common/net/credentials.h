@@ -1,4 +1,4 @@
-// Who we are and whom we trust: TLS and bearer tokens, as files. In plain text without TLS files.
+// Credentials for gRPC, made of files.
 #pragma once
 
 #include <grpcpp/security/credentials.h>
@@ -10,34 +10,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/net/certificate_files.h"
-#include "common/net/watched_file.h"
+#include "refit/security.h"
 
 namespace refit {
-
-// A client's. TLS as soon as one of the first four is given; then `ca` must be. PEM files, read again when they change.
-struct ClientSecurity {
-  // Who signs the services that are trusted.
-  std::string ca;
-  // Mutual TLS: our own certificate and its key.
-  std::string certificate;
-  std::string key;
-  // The name that the service's certificate must carry, instead of the address's host.
-  std::string server_name;
-  // A file with a bearer token and nothing else, which every call carries. Only sent over TLS or to this host.
-  std::string token_file;
-
-  bool tls() const { return !(ca.empty() && certificate.empty() && key.empty() && server_name.empty()); }
-};
-
-// A service's. Without a certificate: plain text.
-struct ServerSecurity {
-  std::string certificate;
-  std::string key;
-  // Mutual TLS: who signs the clients that may connect. Empty: clients need no certificate.
-  std::string client_ca;
-
-  bool tls() const { return !certificate.empty(); }
-};
 
 struct ClientCredentials {
   std::shared_ptr<grpc::ChannelCredentials> channel;

@@ -2,10 +2,10 @@
 #pragma once
 
 #include "absl/status/statusor.h"
-#include "common/tensor/box.h"
-#include "common/tensor/layout_rule.h"
-#include "common/tensor/tensor_spec.h"
 #include "common/wire/chunk_codec.h"
+#include "refit/box.h"
+#include "refit/layout_rule.h"
+#include "refit/tensor_spec.h"
 #include "refit/v1/pull.pb.h"
 #include "refit/v1/types.pb.h"
 

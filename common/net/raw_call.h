@@ -12,7 +12,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "common/process/fork_guard.h"
+#include "refit/fork_guard.h"
 
 namespace refit {
 

@@ -11,7 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "common/process/fork_guard.h"
+#include "refit/fork_guard.h"
 
 namespace refit {
 

@@ -8,7 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "common/tensor/buffer.h"
+#include "refit/buffer.h"
 #include "refit/v1/types.pb.h"
 
 namespace refit {

@@ -14,12 +14,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "refit/security.h"
 
 namespace refit {
-
-// Told of each time that changed files were read again: OK if they are in use now, otherwise why the old contents stay.
-// Messages name the file, never what is in it.
-using ReloadReport = std::function<void(const absl::Status&)>;
 
 // Changes with a file's contents. All zero for a file that is not there.
 using FileStamp = std::tuple<dev_t, ino_t, off_t, int64_t, int64_t>;

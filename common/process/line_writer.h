@@ -7,7 +7,7 @@
 #include <functional>
 #include <string>
 
-#include "common/process/fork_guard.h"
+#include "refit/fork_guard.h"
 
 namespace refit {
 

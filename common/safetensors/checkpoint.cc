@@ -12,7 +12,7 @@
 #include "common/safetensors/posix_file.h"
 #include "common/safetensors/safetensors.h"
 #include "common/safetensors/strict_json.h"
-#include "common/tensor/memory_probe.h"
+#include "refit/memory_probe.h"
 
 namespace refit {
 namespace {

@@ -10,7 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "common/tensor/shape.h"
+#include "refit/shape.h"
 
 namespace refit {
 

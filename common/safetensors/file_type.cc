@@ -6,7 +6,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "common/tensor/dtype.h"
+#include "refit/dtype.h"
 
 namespace refit {
 namespace {

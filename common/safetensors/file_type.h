@@ -7,8 +7,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "common/tensor/shape.h"
-#include "common/tensor/tensor_spec.h"
+#include "refit/shape.h"
+#include "refit/tensor_spec.h"
 
 namespace refit {
 

@@ -28,7 +28,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/safetensors/posix_file.h"
-#include "common/tensor/tensor_spec.h"
+#include "refit/tensor_spec.h"
 
 namespace refit {
 namespace {

@@ -9,7 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/limits/process_limits.h"
-#include "common/tensor/tensor_spec.h"
+#include "refit/tensor_spec.h"
 
 namespace refit {
 

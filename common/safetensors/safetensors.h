@@ -15,8 +15,8 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
-#include "common/tensor/box.h"
-#include "common/tensor/tensor_spec.h"
+#include "refit/box.h"
+#include "refit/tensor_spec.h"
 
 namespace refit {
 

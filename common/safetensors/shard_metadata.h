@@ -14,7 +14,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "common/safetensors/safetensors.h"
-#include "common/tensor/box.h"
+#include "refit/box.h"
 
 namespace refit {
 

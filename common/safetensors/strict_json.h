@@ -10,7 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
-#include "common/tensor/tensor_spec.h"
+#include "refit/tensor_spec.h"
 
 namespace refit {
 

@@ -1,4 +1,4 @@
-#include "common/tensor/box.h"
+#include "refit/box.h"
 
 #include <algorithm>
 #include <numeric>

@@ -1,4 +1,4 @@
-#include "common/tensor/buffer.h"
+#include "refit/buffer.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -24,7 +24,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "common/limits/process_limits.h"
-#include "common/process/fork_guard.h"
+#include "refit/fork_guard.h"
 
 namespace refit {
 namespace {

@@ -1,4 +1,4 @@
-#include "common/tensor/dtype.h"
+#include "refit/dtype.h"
 
 #include <iterator>
 
@@ -6,7 +6,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "common/tensor/tensor_spec.h"
+#include "refit/tensor_spec.h"
 
 namespace refit {
 namespace {

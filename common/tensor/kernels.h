@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "common/tensor/dtype.h"
+#include "refit/dtype.h"
 
 namespace refit {
 

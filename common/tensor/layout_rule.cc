@@ -1,4 +1,4 @@
-#include "common/tensor/layout_rule.h"
+#include "refit/layout_rule.h"
 
 #include "absl/strings/str_cat.h"
 

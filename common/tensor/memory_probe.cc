@@ -1,4 +1,4 @@
-#include "common/tensor/memory_probe.h"
+#include "refit/memory_probe.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>

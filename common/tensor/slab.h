@@ -11,8 +11,8 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "common/tensor/box.h"
-#include "common/tensor/buffer.h"
+#include "refit/box.h"
+#include "refit/buffer.h"
 
 namespace refit {
 

@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "absl/types/span.h"
-#include "common/tensor/dtype.h"
+#include "refit/dtype.h"
 
 namespace refit {
 

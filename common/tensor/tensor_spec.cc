@@ -1,4 +1,4 @@
-#include "common/tensor/tensor_spec.h"
+#include "refit/tensor_spec.h"
 
 #include <algorithm>
 

@@ -16,15 +16,13 @@
 
 #include "absl/container/inlined_vector.h"
 #include "absl/types/span.h"
-#include "common/tensor/box.h"
-#include "common/tensor/tensor_spec.h"
+#include "refit/box.h"
+#include "refit/sizes.h"
+#include "refit/tensor_spec.h"
 
 namespace refit {
 
 class Hasher;
-
-// Default size of a chunk in bytes: what moves fastest through gRPC.
-inline constexpr uint64_t kDefaultChunkBytes = 2 << 20;
 
 uint64_t DigestBytes(absl::Span<const std::byte> bytes);
 

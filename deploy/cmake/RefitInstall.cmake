@@ -22,7 +22,7 @@ function(refit_needs_torch target out)
   get_target_property(dependencies ${target} LINK_LIBRARIES)
   foreach(dependency ${dependencies})
     string(REGEX REPLACE "^refit::" "refit_" dependency "${dependency}")
-    if(dependency STREQUAL "refit_torch")
+    if(dependency STREQUAL "refit_libtorch")
       set(${out} TRUE PARENT_SCOPE)
     elseif(dependency MATCHES "^refit_" AND TARGET ${dependency} AND NOT dependency STREQUAL "refit_flags")
       refit_needs_torch(${dependency} needs)
@@ -58,16 +58,17 @@ install(TARGETS ${refit_programs} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(TARGETS ${refit_core_libraries} EXPORT refitTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(EXPORT refitTargets NAMESPACE refit:: DESTINATION ${refit_package_dir})
 if(REFIT_WITH_TORCH)
-  set_target_properties(refit_torch PROPERTIES EXPORT_NAME torch)
-  install(TARGETS refit_torch ${refit_torch_libraries} EXPORT refitTorchTargets
+  set_target_properties(refit_libtorch PROPERTIES EXPORT_NAME libtorch)
+  install(TARGETS refit_libtorch ${refit_torch_libraries} EXPORT refitTorchTargets
     ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
   install(EXPORT refitTorchTargets NAMESPACE refit:: DESTINATION ${refit_package_dir})
 endif()
 
-# Headers are included by their path from the top of the project, as within it.
-install(DIRECTORY common server client DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/refit
-  FILES_MATCHING PATTERN "*.h" PATTERN cli EXCLUDE)
-install(DIRECTORY ${PROJECT_BINARY_DIR}/proto/refit DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/refit
+foreach(area common client server)
+  install(DIRECTORY ${area}/include/refit DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")
+endforeach()
+install(DIRECTORY ${PROJECT_BINARY_DIR}/include/refit DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(DIRECTORY ${PROJECT_BINARY_DIR}/proto/refit DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
   FILES_MATCHING PATTERN "*.pb.h")
 install(DIRECTORY proto/refit DESTINATION ${CMAKE_INSTALL_DATADIR}/refit/proto FILES_MATCHING PATTERN "*.proto")
 

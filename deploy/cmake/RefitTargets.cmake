@@ -13,8 +13,10 @@ if(REFIT_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${REFIT_CCACHE})
 endif()
 
-# Flags that all our targets share; dependencies' headers are system headers and warn about nothing.
+# What all our targets share: flags, and headers by their path from the top. Dependencies' headers are system headers and
+# warn about nothing.
 add_library(refit_flags INTERFACE)
+target_include_directories(refit_flags INTERFACE ${PROJECT_SOURCE_DIR})
 target_compile_options(refit_flags INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wno-missing-field-initializers)
 if(REFIT_WERROR)
   target_compile_options(refit_flags INTERFACE -Werror)
@@ -34,7 +36,8 @@ if(REFIT_COVERAGE)
 endif()
 
 # refit_library(<name> SOURCES ... [DEPS ...] [PRIVATE_DEPS ...] [STANDARD 17|20])
-# A static library refit_<name> with the alias refit::<name>. Headers are included by their path from the top.
+# A static library refit_<name> with the alias refit::<name>. Those who link it see its area's public headers, and no
+# others: common's, and server's or client's, as #include <refit/...>.
 function(refit_library name)
   cmake_parse_arguments(ARG "" "STANDARD" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
   if(NOT ARG_STANDARD)
@@ -43,8 +46,11 @@ function(refit_library name)
   add_library(refit_${name} STATIC ${ARG_SOURCES})
   add_library(refit::${name} ALIAS refit_${name})
   set_target_properties(refit_${name} PROPERTIES EXPORT_NAME ${name} CXX_STANDARD ${ARG_STANDARD} CXX_STANDARD_REQUIRED ON)
+  cmake_path(RELATIVE_PATH CMAKE_CURRENT_SOURCE_DIR BASE_DIRECTORY ${PROJECT_SOURCE_DIR} OUTPUT_VARIABLE area)
+  string(REGEX REPLACE "/.*" "" area ${area})
   target_include_directories(refit_${name} PUBLIC
-    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/refit>)
+    "$<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/${area}/include;${PROJECT_BINARY_DIR}/include>"
+    $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
   target_link_libraries(refit_${name} PUBLIC ${ARG_DEPS} PRIVATE ${ARG_PRIVATE_DEPS} $<BUILD_INTERFACE:refit_flags>)
   if(REFIT_SANITIZE OR REFIT_COVERAGE)
     target_link_libraries(refit_${name} PUBLIC $<BUILD_INTERFACE:refit_flags>)

@@ -7,11 +7,11 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "refit/event_log.h"
+#include "refit/limits.h"
 #include "server/access/authorizer.h"
 #include "server/access/counters.h"
-#include "server/access/limits.h"
 #include "server/access/peer_streams.h"
-#include "server/process/event_log.h"
 
 namespace refit {
 

@@ -14,7 +14,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "common/net/credentials.h"
-#include "common/tensor/tensor_spec.h"
+#include "refit/tensor_spec.h"
 
 namespace refit {
 namespace {

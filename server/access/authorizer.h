@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "common/net/watched_file.h"
+#include "refit/authorization_files.h"
 
 namespace refit {
 
@@ -19,18 +20,6 @@ namespace refit {
 enum class Role { kViewer, kWorker, kTrainer };
 
 const char* RoleName(Role role);
-
-// Text files, a role (trainer, worker, viewer) and what has it a line; empty lines and what follows a '#' at a line's
-// beginning do not count. They are read again when they change.
-//
-//   tokens   trainer 5f0c...              a token as CheckToken wants it; the file must be closed to others
-//   roles    worker rollout.example.org      a name that the peer's certificate carries: its CN, or one of its SANs
-struct AuthorizationFiles {
-  std::string tokens;
-  std::string roles;
-
-  bool any() const { return !tokens.empty() || !roles.empty(); }
-};
 
 // Thread-safe. Without files everyone may do everything.
 class Authorizer {

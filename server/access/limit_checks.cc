@@ -5,7 +5,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
-#include "common/tensor/tensor_spec.h"
+#include "refit/tensor_spec.h"
 #include "server/access/limit_reached.h"
 
 namespace refit {

@@ -4,9 +4,9 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "refit/limits.h"
 #include "refit/v1/pull.pb.h"
 #include "refit/v1/types.pb.h"
-#include "server/access/limits.h"
 
 namespace refit {
 

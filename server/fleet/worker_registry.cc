@@ -6,7 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/net/wall_clock.h"
-#include "common/tensor/tensor_spec.h"
+#include "refit/tensor_spec.h"
 #include "server/access/limit_reached.h"
 
 namespace refit {

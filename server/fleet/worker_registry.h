@@ -16,9 +16,9 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "common/net/version_key.h"
+#include "refit/limits.h"
 #include "refit/v1/inspect.pb.h"
 #include "refit/v1/pull.pb.h"
-#include "server/access/limits.h"
 
 namespace refit {
 

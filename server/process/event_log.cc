@@ -1,4 +1,4 @@
-#include "server/process/event_log.h"
+#include "refit/event_log.h"
 
 #include <unistd.h>
 

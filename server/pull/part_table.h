@@ -8,7 +8,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
-#include "common/tensor/box.h"
+#include "refit/box.h"
 #include "server/pull/packed_chunks.h"
 #include "server/pull/version_part.h"
 

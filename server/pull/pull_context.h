@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <memory>
 
-#include "common/tensor/buffer.h"
+#include "refit/buffer.h"
 #include "server/access/admission.h"
 #include "server/fleet/worker_registry.h"
 #include "server/process/end_table.h"

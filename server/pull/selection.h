@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "common/tensor/box.h"
-#include "common/tensor/layout_rule.h"
+#include "refit/box.h"
+#include "refit/layout_rule.h"
 #include "refit/v1/pull.pb.h"
 #include "server/pull/part_table.h"
 #include "server/store/version.h"

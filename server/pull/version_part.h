@@ -10,7 +10,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "common/tensor/box.h"
+#include "refit/box.h"
 #include "server/pull/packed_chunks.h"
 #include "server/store/version.h"
 

@@ -13,9 +13,9 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
-#include "common/process/fork_guard.h"
-#include "common/tensor/box.h"
-#include "common/tensor/tensor_spec.h"
+#include "refit/box.h"
+#include "refit/fork_guard.h"
+#include "refit/tensor_spec.h"
 #include "server/process/work_queue.h"
 #include "server/store/version_store.h"
 

@@ -18,8 +18,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "refit/event_log.h"
 #include "refit/v1/inspect.pb.h"
-#include "server/process/event_log.h"
 #include "server/spool/spool_folder.h"
 #include "server/spool/spooled_version.h"
 #include "server/store/version_store.h"

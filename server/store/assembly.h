@@ -12,7 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
-#include "common/tensor/box.h"
+#include "refit/box.h"
 
 namespace refit {
 

@@ -10,7 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "common/tensor/buffer.h"
+#include "refit/buffer.h"
 
 namespace refit {
 

@@ -9,7 +9,7 @@
 #include "absl/container/inlined_vector.h"
 #include "absl/types/span.h"
 #include "common/adapters/plan.h"
-#include "common/tensor/buffer.h"
+#include "refit/buffer.h"
 #include "server/store/chunk_progress.h"
 
 namespace refit {

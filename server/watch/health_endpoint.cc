@@ -12,7 +12,7 @@
 #include "common/net/address.h"
 #include "common/net/channel.h"
 #include "common/net/steady_deadline.h"
-#include "common/tensor/tensor_spec.h"
+#include "refit/tensor_spec.h"
 
 namespace refit {
 namespace {

@@ -9,8 +9,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/net/states.h"
-#include "common/net/version_info.h"
-#include "common/tensor/tensor_spec.h"
+#include "refit/tensor_spec.h"
+#include "refit/version.h"
 #include "server/process/process_info.h"
 #include "server/watch/metric_families.h"
 

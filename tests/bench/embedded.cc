@@ -11,10 +11,11 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_format.h"
-#include "client/native_source.h"
-#include "client/shard_source.h"
+#include "client/native/native_source.h"
+#include "client/native/shard_source.h"
 #include "common/net/channel.h"
-#include "server/refit_server.h"
+#include "refit/server.h"
+#include "refit/tuning.h"
 #include "tests/bench/shard_values.h"
 
 namespace refit {

@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "common/tensor/buffer.h"
+#include "refit/buffer.h"
 #include "tests/bench/kernels_torch.h"
 
 namespace refit {

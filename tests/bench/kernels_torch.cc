@@ -4,7 +4,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/from_blob.h>
 
-#include "common/adapters/torch_tensor.h"
+#include "refit/torch/tensor.h"
 
 namespace refit {
 

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "common/tensor/dtype.h"
+#include "refit/dtype.h"
 
 namespace refit {
 

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "client/shard_source.h"
-#include "common/tensor/buffer.h"
+#include "client/native/shard_source.h"
+#include "refit/buffer.h"
 
 namespace refit {
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_format.h"
-#include "client/native_source.h"
+#include "client/native/native_source.h"
 
 namespace refit {
 

@@ -11,8 +11,9 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_format.h"
-#include "client/subscriber.h"
 #include "common/net/channel.h"
+#include "refit/subscriber.h"
+#include "refit/tuning.h"
 #include "tests/bench/security_options.h"
 #include "tests/bench/transport_option.h"
 

@@ -2,7 +2,7 @@
 #include <chrono>
 #include <iostream>
 
-#include "client/subscriber.h"
+#include "refit/subscriber.h"
 
 int main() {
   refit::ChannelOptions options;

@@ -32,7 +32,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "client/inspector.h"
+#include "refit/inspector.h"
 #include "tests/fault/fault_proxy.h"
 #include "tests/fault/wall_clock_steps.h"
 #include "tests/integration/service_process.h"

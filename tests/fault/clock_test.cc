@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "client/inspector.h"
-#include "client/publisher.h"
+#include "refit/inspector.h"
+#include "refit/publisher.h"
 #include "tests/fault/wall_clock_steps.h"
 #include "tests/integration/service_process.h"
 #include "tests/support/eventually.h"

@@ -15,9 +15,10 @@
 #include <string>
 
 #include "absl/strings/numbers.h"
-#include "client/publisher.h"
-#include "client/worker.h"
-#include "common/process/fork_guard.h"
+#include "refit/fork_guard.h"
+#include "refit/publisher.h"
+#include "refit/tuning.h"
+#include "refit/worker.h"
 #include "tests/fault/forker.h"
 #include "tests/fault/peer_log.h"
 #include "tests/support/test_model.h"

@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "absl/strings/str_cat.h"
-#include "client/subscriber.h"
+#include "refit/subscriber.h"
 #include "tests/fault/fault_proxy.h"
 #include "tests/support/fleet.h"
 

@@ -4,7 +4,7 @@
 #include <set>
 #include <vector>
 
-#include "common/tensor/box.h"
+#include "refit/box.h"
 #include "tests/fuzz/fuzz_check.h"
 #include "tests/fuzz/fuzz_input.h"
 

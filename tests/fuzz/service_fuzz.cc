@@ -23,10 +23,10 @@
 #include "common/net/messages.h"
 #include "common/net/raw_call.h"
 #include "common/wire/digest.h"
+#include "refit/server.h"
 #include "refit/v1/inspect.grpc.pb.h"
 #include "refit/v1/pull.grpc.pb.h"
 #include "refit/v1/push.grpc.pb.h"
-#include "server/refit_server.h"
 #include "tests/fuzz/fuzz_check.h"
 #include "tests/fuzz/fuzz_input.h"
 

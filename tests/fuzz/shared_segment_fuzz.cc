@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "common/net/shared_segment.h"
-#include "common/tensor/buffer.h"
+#include "refit/buffer.h"
 #include "tests/fuzz/fuzz_check.h"
 #include "tests/fuzz/fuzz_input.h"
 

@@ -7,16 +7,16 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "client/publisher.h"
-#include "client/subscriber.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/raw_call.h"
 #include "common/net/status.h"
 #include "common/wire/digest.h"
+#include "refit/publisher.h"
+#include "refit/server.h"
+#include "refit/subscriber.h"
 #include "refit/v1/inspect.grpc.pb.h"
 #include "refit/v1/pull.grpc.pb.h"
 #include "refit/v1/push.grpc.pb.h"
-#include "server/refit_server.h"
 #include "tests/support/eventually.h"
 #include "tests/support/status_matchers.h"
 

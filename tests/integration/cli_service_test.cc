@@ -17,13 +17,13 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "client/inspector.h"
-#include "client/mesh.h"
-#include "client/native_source.h"
-#include "client/publisher.h"
-#include "client/shard_source.h"
+#include "client/native/native_source.h"
+#include "client/native/shard_source.h"
 #include "common/safetensors/safetensors.h"
 #include "common/safetensors/shard_metadata.h"
+#include "refit/inspector.h"
+#include "refit/mesh.h"
+#include "refit/publisher.h"
 #include "tests/integration/subprocess.h"
 #include "tests/support/eventually.h"
 

@@ -13,8 +13,8 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "client/publisher.h"
 #include "common/safetensors/safetensors.h"
+#include "refit/publisher.h"
 #include "tests/integration/service_process.h"
 #include "tests/integration/subprocess.h"
 #include "tests/support/eventually.h"

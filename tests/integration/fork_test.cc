@@ -9,10 +9,10 @@
 #include <utility>
 #include <vector>
 
-#include "client/inspector.h"
-#include "client/publisher.h"
-#include "client/subscriber.h"
-#include "client/worker.h"
+#include "refit/inspector.h"
+#include "refit/publisher.h"
+#include "refit/subscriber.h"
+#include "refit/worker.h"
 #include "tests/support/fleet.h"
 #include "tests/support/forked.h"
 

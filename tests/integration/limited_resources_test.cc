@@ -11,12 +11,12 @@
 #include <string>
 #include <vector>
 
-#include "client/inspector.h"
-#include "client/publisher.h"
-#include "client/subscriber.h"
-#include "client/worker.h"
 #include "common/tensor/slab.h"
-#include "server/refit_server.h"
+#include "refit/inspector.h"
+#include "refit/publisher.h"
+#include "refit/server.h"
+#include "refit/subscriber.h"
+#include "refit/worker.h"
 #include "tests/integration/service_process.h"
 #include "tests/support/low_limit.h"
 #include "tests/support/push.h"

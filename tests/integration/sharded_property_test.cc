@@ -15,11 +15,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
-#include "client/mesh.h"
-#include "client/publisher.h"
-#include "client/subscriber.h"
 #include "common/adapters/gemma4_moe_state_dict_adapter.h"
-#include "server/refit_server.h"
+#include "refit/mesh.h"
+#include "refit/publisher.h"
+#include "refit/server.h"
+#include "refit/subscriber.h"
 #include "tests/support/gather.h"
 #include "tests/support/status_matchers.h"
 

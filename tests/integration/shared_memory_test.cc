@@ -11,12 +11,12 @@
 #include <utility>
 #include <vector>
 
-#include "client/inspector.h"
-#include "client/publisher.h"
-#include "client/subscriber.h"
 #include "common/net/shared_segment.h"
+#include "refit/inspector.h"
+#include "refit/publisher.h"
+#include "refit/server.h"
+#include "refit/subscriber.h"
 #include "refit/v1/push.grpc.pb.h"
-#include "server/refit_server.h"
 #include "tests/support/eventually.h"
 #include "tests/support/push.h"
 #include "tests/support/status_matchers.h"

@@ -9,10 +9,10 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "client/inspector.h"
-#include "client/publisher.h"
-#include "client/subscriber.h"
-#include "server/refit_server.h"
+#include "refit/inspector.h"
+#include "refit/publisher.h"
+#include "refit/server.h"
+#include "refit/subscriber.h"
 #include "tests/support/status_matchers.h"
 
 namespace refit {

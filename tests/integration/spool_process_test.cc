@@ -12,9 +12,9 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "client/inspector.h"
-#include "client/publisher.h"
-#include "client/subscriber.h"
+#include "refit/inspector.h"
+#include "refit/publisher.h"
+#include "refit/subscriber.h"
 #include "tests/integration/service_process.h"
 #include "tests/support/eventually.h"
 #include "tests/support/gather.h"

@@ -10,15 +10,15 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "client/inspector.h"
-#include "client/publisher.h"
-#include "client/subscriber.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/messages.h"
 #include "common/net/raw_call.h"
 #include "common/wire/digest.h"
+#include "refit/inspector.h"
+#include "refit/publisher.h"
+#include "refit/server.h"
+#include "refit/subscriber.h"
 #include "refit/v1/push.pb.h"
-#include "server/refit_server.h"
 #include "tests/support/status_matchers.h"
 
 namespace refit {

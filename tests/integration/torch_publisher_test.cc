@@ -1,10 +1,9 @@
 // A trainer that embeds the service publishes at::Tensors in process; a worker pulls at::Tensors.
-#include "server/torch_publisher.h"
-
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include "client/torch/torch_client.h"
+#include "refit/torch/client.h"
+#include "refit/torch/server.h"
 #include "tests/support/status_matchers.h"
 
 namespace refit {

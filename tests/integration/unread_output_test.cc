@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "client/inspector.h"
-#include "client/subscriber.h"
+#include "refit/inspector.h"
+#include "refit/subscriber.h"
 #include "tests/integration/service_process.h"
 #include "tests/support/eventually.h"
 #include "tests/support/push.h"

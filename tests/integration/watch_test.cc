@@ -8,9 +8,9 @@
 
 #include "common/net/channel.h"
 #include "common/wire/digest.h"
+#include "refit/server.h"
 #include "refit/v1/pull.grpc.pb.h"
 #include "server/push/version_builder.h"
-#include "server/refit_server.h"
 #include "tests/support/eventually.h"
 #include "tests/support/status_matchers.h"
 

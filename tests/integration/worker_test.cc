@@ -1,5 +1,5 @@
 // Workers stage, verify and install; trainers wait for them, and let a fleet switch together.
-#include "client/worker.h"
+#include "refit/worker.h"
 
 #include <gtest/gtest.h>
 
@@ -8,7 +8,7 @@
 #include <thread>
 #include <utility>
 
-#include "client/inspector.h"
+#include "refit/inspector.h"
 #include "tests/support/fleet.h"
 
 namespace refit {

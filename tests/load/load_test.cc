@@ -23,8 +23,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "client/publisher.h"
-#include "client/subscriber.h"
+#include "refit/publisher.h"
+#include "refit/subscriber.h"
+#include "refit/tuning.h"
 #include "tests/integration/service_process.h"
 #include "tests/support/number_flags.h"
 #include "tests/support/sanitized.h"

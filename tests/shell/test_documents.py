@@ -73,9 +73,9 @@ PLANS: dict[tuple[str, str], Shell | Python | str] = {
         instead=(("gemma4_26b_a4b --layers 2", "gemma4_tiny --layers 2"),), after="refit versions | grep committed\n"),
     ("README.md", "import torch, refit"): Python(),
     ("README.md", "import torch, refit (2)"): Python(after=("import torch, refit",), endless=True),
-    ("client/CPP.md", "#include \"client/publisher.h\""): CPP,
-    ("client/CPP.md", "#include \"client/subscriber.h\""): CPP,
-    ("client/CPP.md", "#include \"client/worker.h\""): CPP,
+    ("client/CPP.md", "#include \"refit/publisher.h\""): CPP,
+    ("client/CPP.md", "#include \"refit/subscriber.h\""): CPP,
+    ("client/CPP.md", "#include \"refit/worker.h\""): CPP,
     ("client/CPP.md", "options.hold_installs = true;"): CPP,
     ("server/RUNNING.md", "refit certs certs/"): Shell(
         before="export REFIT_SERVER=127.0.0.1:50051\n",

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "common/net/channel.h"
-#include "server/refit_server.h"
+#include "refit/server.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/test_model.h"
 

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <vector>
 
-#include "common/tensor/box.h"
+#include "refit/box.h"
 
 namespace refit {
 

@@ -5,7 +5,7 @@
 #include <functional>
 #include <vector>
 
-#include "client/publisher.h"
+#include "refit/publisher.h"
 
 namespace refit {
 

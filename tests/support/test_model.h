@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "client/publisher.h"
-#include "client/worker.h"
+#include "refit/publisher.h"
+#include "refit/worker.h"
 
 namespace refit {
 

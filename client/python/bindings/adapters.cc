@@ -16,7 +16,7 @@
 #include "common/adapters/plan.h"
 #include "common/net/status.h"
 #include "common/tensor/kernels.h"
-#include "common/tensor/memory_probe.h"
+#include "refit/memory_probe.h"
 
 namespace refit::python {
 namespace {

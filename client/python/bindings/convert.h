@@ -8,7 +8,7 @@
 #include <string>
 
 #include "common/net/channel.h"
-#include "common/tensor/dtype.h"
+#include "refit/dtype.h"
 #include "refit/v1/types.pb.h"
 
 namespace refit::python {

@@ -10,7 +10,7 @@
 
 #include "client/python/bindings/gil.h"
 #include "client/python/bindings/python_owner.h"
-#include "common/process/fork_guard.h"
+#include "refit/fork_guard.h"
 
 namespace refit::python {
 

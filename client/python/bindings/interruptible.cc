@@ -9,7 +9,7 @@
 #include "client/python/bindings/ending.h"
 #include "client/python/bindings/gil.h"
 #include "client/python/bindings/status_error.h"
-#include "common/process/fork_guard.h"
+#include "refit/fork_guard.h"
 
 namespace refit::python {
 namespace {

@@ -12,6 +12,7 @@
 #include "client/python/bindings/worker.h"
 #include "common/net/channel.h"
 #include "common/net/grpc_log.h"
+#include "refit/tuning.h"
 
 namespace py = pybind11;
 

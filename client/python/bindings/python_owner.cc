@@ -4,7 +4,7 @@
 #include <thread>
 #include <utility>
 
-#include "common/process/fork_guard.h"
+#include "refit/fork_guard.h"
 
 namespace refit::python {
 namespace {

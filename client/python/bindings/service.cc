@@ -21,11 +21,11 @@
 #include "client/python/bindings/status_error.h"
 #include "client/python/bindings/tensor.h"
 #include "common/net/status.h"
-#include "common/tensor/memory_probe.h"
+#include "refit/memory_probe.h"
+#include "refit/server.h"
 #include "server/process/descriptor_limit.h"
 #include "server/process/limit_warnings.h"
 #include "server/push/version_builder.h"
-#include "server/refit_server.h"
 #include "server/settings.h"
 
 namespace refit::python {

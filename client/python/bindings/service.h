@@ -1,4 +1,4 @@
-// The service within the trainer's process: server/refit_server.h for Python.
+// The service within the trainer's process: refit/server.h for Python.
 #pragma once
 
 #include <pybind11/pybind11.h>

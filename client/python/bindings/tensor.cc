@@ -12,8 +12,8 @@
 #include "client/python/bindings/gil.h"
 #include "client/python/bindings/python_owner.h"
 #include "client/python/bindings/status_error.h"
-#include "common/tensor/memory_probe.h"
 #include "common/wire/digest.h"
+#include "refit/memory_probe.h"
 
 namespace refit::python {
 namespace {

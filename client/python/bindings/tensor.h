@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "absl/types/span.h"
-#include "common/tensor/box.h"
-#include "common/tensor/buffer.h"
+#include "refit/box.h"
+#include "refit/buffer.h"
 
 namespace refit::python {
 

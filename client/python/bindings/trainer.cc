@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "client/publisher.h"
 #include "client/python/bindings/cancel_flag.h"
 #include "client/python/bindings/convert.h"
 #include "client/python/bindings/gil.h"
@@ -21,7 +20,8 @@
 #include "client/python/bindings/status_error.h"
 #include "client/python/bindings/tensor.h"
 #include "common/net/status.h"
-#include "common/tensor/memory_probe.h"
+#include "refit/memory_probe.h"
+#include "refit/publisher.h"
 
 namespace refit::python {
 namespace {

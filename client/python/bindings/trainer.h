@@ -1,4 +1,4 @@
-// The trainer's side: client/publisher.h for Python.
+// The trainer's side: refit/publisher.h for Python.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -20,9 +20,9 @@
 #include "client/python/bindings/python_owner.h"
 #include "client/python/bindings/status_error.h"
 #include "client/python/bindings/tensor.h"
-#include "client/subscriber.h"
-#include "client/worker.h"
 #include "common/tensor/slab.h"
+#include "refit/subscriber.h"
+#include "refit/worker.h"
 
 namespace refit::python {
 namespace {

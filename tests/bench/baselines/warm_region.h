@@ -5,7 +5,7 @@
 #include <cstring>
 #include <memory>
 
-#include "common/tensor/buffer.h"
+#include "refit/buffer.h"
 
 namespace refit::baselines {
 

@@ -1,5 +1,3 @@
-#include "common/adapters/torch_tensor.h"
-
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 #include <gmock/gmock.h>
@@ -14,6 +12,7 @@
 
 #include "common/adapters/torch_errors.h"
 #include "common/tensor/kernels.h"
+#include "refit/torch/tensor.h"
 
 namespace refit {
 namespace {

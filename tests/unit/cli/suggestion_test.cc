@@ -1,4 +1,4 @@
-#include "client/cli/suggestion.h"
+#include "client/cli/options/suggestion.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "client/cli/table.h"
+#include "client/cli/terminal/table.h"
 
 #include <gtest/gtest.h>
 

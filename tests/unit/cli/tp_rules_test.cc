@@ -1,4 +1,4 @@
-#include "client/cli/tp_rules.h"
+#include "client/cli/options/tp_rules.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "client/inspector.h"
+#include "refit/inspector.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "client/mesh.h"
+#include "refit/mesh.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

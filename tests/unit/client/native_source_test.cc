@@ -1,4 +1,4 @@
-#include "client/native_source.h"
+#include "client/native/native_source.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>

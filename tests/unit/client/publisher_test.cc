@@ -1,4 +1,4 @@
-#include "client/publisher.h"
+#include "refit/publisher.h"
 
 #include <gtest/gtest.h>
 

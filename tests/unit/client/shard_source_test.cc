@@ -1,4 +1,4 @@
-#include "client/shard_source.h"
+#include "client/native/shard_source.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

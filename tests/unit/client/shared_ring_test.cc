@@ -1,4 +1,4 @@
-#include "client/shared_ring.h"
+#include "client/trainer/shared_ring.h"
 
 #include <gtest/gtest.h>
 

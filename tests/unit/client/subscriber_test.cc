@@ -1,4 +1,4 @@
-#include "client/subscriber.h"
+#include "refit/subscriber.h"
 
 #include <gtest/gtest.h>
 

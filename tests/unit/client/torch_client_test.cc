@@ -1,5 +1,3 @@
-#include "client/torch/torch_client.h"
-
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
@@ -8,6 +6,7 @@
 
 #include "common/net/messages.h"
 #include "common/wire/digest.h"
+#include "refit/torch/client.h"
 #include "refit/v1/pull.grpc.pb.h"
 #include "refit/v1/push.grpc.pb.h"
 #include "tests/unit/net/loopback_server.h"

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "common/tensor/buffer.h"
+#include "refit/buffer.h"
 #include "tests/support/low_limit.h"
 #include "tests/support/sanitized.h"
 #include "tests/support/status_matchers.h"

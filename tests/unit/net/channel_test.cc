@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "refit/tuning.h"
 #include "refit/v1/pull.grpc.pb.h"
 #include "tests/unit/net/loopback_server.h"
 

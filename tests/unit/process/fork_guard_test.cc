@@ -1,4 +1,4 @@
-#include "common/process/fork_guard.h"
+#include "refit/fork_guard.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -13,7 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "common/certificates/certificate_folder.h"
-#include "server/refit_server.h"
+#include "refit/server.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temporary_folder.h"
 

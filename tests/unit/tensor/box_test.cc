@@ -1,4 +1,4 @@
-#include "common/tensor/box.h"
+#include "refit/box.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

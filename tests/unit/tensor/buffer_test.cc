@@ -1,4 +1,4 @@
-#include "common/tensor/buffer.h"
+#include "refit/buffer.h"
 
 #include <gtest/gtest.h>
 #include <sys/mman.h>

@@ -1,4 +1,4 @@
-#include "common/tensor/dtype.h"
+#include "refit/dtype.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

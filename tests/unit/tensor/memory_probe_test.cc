@@ -1,4 +1,4 @@
-#include "common/tensor/memory_probe.h"
+#include "refit/memory_probe.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

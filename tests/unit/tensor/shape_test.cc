@@ -1,4 +1,4 @@
-#include "common/tensor/shape.h"
+#include "refit/shape.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,0 +1,153 @@
+// `refit convert`: the adapter offline, from file to file.
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "client/cli/commands/tensor_file.h"
+#include "client/cli/commands/torch_work.h"
+#include "client/cli/options/options.h"
+#include "client/cli/run/exit_code.h"
+#include "client/cli/run/interrupt.h"
+#include "client/cli/run/stopwatch.h"
+#include "client/cli/terminal/format.h"
+#include "client/cli/terminal/json.h"
+#include "client/cli/terminal/status_lines.h"
+
+namespace refit::cli {
+namespace {
+
+struct ConvertFlags {
+  CommonOptions common;
+  std::string to;
+  std::string mode = "per-tensor";
+  OfflineConvertOptions options;
+  std::string in;
+  std::string out;
+};
+
+void Report(const ConvertFlags& flags, const std::string& out, const ConvertedFile& written, double seconds) {
+  std::FILE* const stream = ReportStream(out);
+  if (flags.common.json) {
+    PrintJson(
+        {{"out", flags.out}, {"tensors", written.tensors}, {"bytes", written.bytes}, {"seconds", {{"total", seconds}}}},
+        false, stream);
+  } else if (!flags.common.quiet) {
+    const std::string text = absl::StrCat("Wrote ", flags.out, ": ", FormatCount(written.tensors, "tensor"), ", ",
+                                          FormatBytes(written.bytes), " in ", FormatDuration(seconds), " (",
+                                          FormatRate(written.bytes, seconds), ")");
+    std::fprintf(stream, "%s\n", text.c_str());
+  }
+}
+
+// At once: a conversion has nothing to say farewell to, and what is written has no name yet.
+void EndInterrupted(const std::string& out) {
+  SayOnStderr(absl::StrCat("refit: convert: interrupted; ", out, " is not written"));
+  std::_Exit(kExitInterrupted);
+}
+
+absl::Status RunConvert(const ConvertFlags& flags) {
+  const absl::StatusOr<std::string> out = OutputPath(flags.out);
+  if (!out.ok()) return out.status();
+  const absl::Status torch = ContinueWithTorch();
+  if (!torch.ok()) return torch;
+  Interrupt interrupt;
+  interrupt.SetReaction([&] { EndInterrupted(flags.out); });
+  OfflineConvertOptions options = flags.options;
+  using Mode = OfflineConvertOptions::Mode;
+  options.mode = flags.to == "native"         ? Mode::kNative
+                 : flags.mode == "state-dict" ? Mode::kStateDict
+                                              : Mode::kPerTensor;
+  Stopwatch watch;
+  const absl::StatusOr<ConvertedFile> written = watch.Time([&] { return ConvertOffline(options, flags.in, *out); });
+  if (!written.ok()) return written.status();
+  if (!flags.common.quiet) NoteOfFiles(written->note);
+  WarnOfFile(written->warning);
+  Report(flags, *out, *written, watch.seconds());
+  return absl::OkStatus();
+}
+
+// However a conversion fails, the code is the same; what cannot be written is wrong usage.
+int ConvertExitCode(const absl::Status& status) {
+  return status.ok() ? kExitOk : IsUsageError(status) ? kExitUsage : kExitFailed;
+}
+
+void AddMeshOption(CLI::App* command, const std::string& name, int64_t& value, const std::string& help, int64_t least) {
+  command->add_option(name, value, help)
+      ->check(AtLeast(least))
+      ->type_name("N")
+      ->capture_default_str()
+      ->group("Expert parallel (--to native)");
+}
+
+// What CLI11 cannot say of options that depend on each other.
+void CheckUsage(const CLI::App& command, const ConvertFlags& flags) {
+  const bool per_tensor = flags.to == "hf" && flags.mode == "per-tensor";
+  if (!per_tensor && flags.options.adapter != OfflineConvertOptions().adapter) {
+    throw CLI::ValidationError("--adapter",
+                               absl::StrCat(flags.options.adapter, " is for --to hf --mode per-tensor; other ways are ",
+                                            OfflineConvertOptions().adapter, "'s alone"));
+  }
+  if (flags.to == "native") {
+    for (const char* option : {"--mode", "--exclude-key-regex"}) {
+      if (command.count(option) > 0) throw CLI::ValidationError(option, "only with --to hf");
+    }
+    return;
+  }
+  for (const char* option : {"--ep-rank", "--ep-size", "--ep-shard-rank", "--ep-shard-size"}) {
+    if (command.count(option) > 0) throw CLI::ValidationError(option, "only with --to native");
+  }
+}
+
+}  // namespace
+
+void AddConvertCommand(CLI::App& app, Invocation& invocation) {
+  const auto flags = std::make_shared<ConvertFlags>();
+  CLI::App* command = AddCommand(
+      app, invocation, "convert", "Convert a file offline, as the service does",
+      "To hf, --mode per-tensor: convert_single_tensor_to_hf on each tensor in file order, no cast.\n"
+      "To hf, --mode state-dict: to_hf. To native: from_hf, for one rank of an expert-parallel mesh.\n\n"
+      "Examples:\n"
+      "  refit convert --to hf native.safetensors hf.safetensors\n"
+      "  refit convert --to native --dtype BF16 --ep-rank 1 --ep-size 4 ckpt/ rank1.safetensors\n",
+      [flags] { return RunConvert(*flags); }, ConvertExitCode);
+  command->add_option("IN", flags->in, "Safetensors file or checkpoint folder")->required()->type_name("");
+  command
+      ->add_option("OUT", flags->out,
+                   "File to write; it appears once all is well. A device or pipe is written through; - is stdout")
+      ->required()
+      ->type_name("");
+  command->add_option("--to", flags->to, "Which layout to make")
+      ->required()
+      ->check(OneOf({"hf", "native"}))
+      ->type_name("hf|native");
+  command->add_option("--mode", flags->mode, "How to make hf, see below")
+      ->check(OneOf({"per-tensor", "state-dict"}))
+      ->type_name("per-tensor|state-dict")
+      ->capture_default_str();
+  AddAdapterOption(command, flags->options.adapter);
+  command->add_option("--experts", flags->options.config.n_routed_experts, "Routed experts of the model")
+      ->check(AtLeast(1))
+      ->type_name("N")
+      ->capture_default_str();
+  AddDTypeOption(
+      command, "--dtype", {DType::kF32, DType::kBF16, DType::kF16},
+      [flags](DType dtype) { flags->options.dtype = dtype; },
+      "The adapter's dtype: of the experts that native makes, of the scales that state-dict makes")
+      ->default_str("F32");
+  command
+      ->add_option("--exclude-key-regex", flags->options.exclude_key_regex,
+                   "Leave out tensors whose name (per-tensor: native, state-dict: HF) matches from its beginning, as "
+                   "Python's re.match")
+      ->type_name("RX");
+  ExpertMesh& mesh = flags->options.mesh;
+  AddMeshOption(command, "--ep-rank", mesh.ep_rank, "Which part of the experts", 0);
+  AddMeshOption(command, "--ep-size", mesh.ep_size, "Into how many parts the experts are split", 1);
+  AddMeshOption(command, "--ep-shard-rank", mesh.ep_shard_rank, "Which part of dimension 1", 0);
+  AddMeshOption(command, "--ep-shard-size", mesh.ep_shard_size, "Into how many parts dimension 1 is split", 1);
+  AddOutputOptions(command, flags->common);
+  command->parse_complete_callback([command, flags] { CheckUsage(*command, *flags); });
+}
+
+}  // namespace refit::cli

@@ -1,0 +1,260 @@
+// `refit pull`: a version, received and verified, and kept as a file if wanted.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "client/cli/commands/staging_sink.h"
+#include "client/cli/commands/tensor_file.h"
+#include "client/cli/commands/torch_work.h"
+#include "client/cli/options/native_options.h"
+#include "client/cli/options/options.h"
+#include "client/cli/options/shard_options.h"
+#include "client/cli/run/interrupt.h"
+#include "client/cli/run/timer.h"
+#include "client/cli/terminal/format.h"
+#include "client/cli/terminal/json.h"
+#include "client/cli/terminal/progress.h"
+#include "client/cli/terminal/table.h"
+#include "refit/subscriber.h"
+
+namespace refit::cli {
+namespace {
+
+struct PullFlags {
+  CommonOptions common;
+  NativeOptions native;
+  PartOptions part;
+  std::string version = "latest";
+  std::optional<uint64_t> epoch;
+  double wait_seconds = 0;
+  std::string out;
+  std::string filter;
+  std::string worker;
+};
+
+struct PullReport {
+  PullResult result;
+  PartOptions part;
+  std::string out;
+  bool verified = false;
+  double wire_seconds = 0;
+  double verify_seconds = 0;
+  double write_seconds = 0;
+  double total_seconds = 0;
+};
+
+double SecondsSince(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+// Whether the wait for `wanted` (nullopt: any committed version) ends with `version`. An aborted number may be pushed
+// again, and one that is retired will not come back: the pull then says so.
+bool IsAwaited(const v1::VersionSummary& version, std::optional<uint64_t> wanted, std::optional<uint64_t> epoch) {
+  if (epoch.has_value() && version.trainer_epoch() != *epoch) return false;
+  if (!wanted) return version.state() == v1::VERSION_STATE_COMMITTED;
+  return version.version() == *wanted && version.state() != v1::VERSION_STATE_ABORTED;
+}
+
+absl::Status WaitForVersion(const PullFlags& flags, Subscriber& subscriber, Interrupt& interrupt) {
+  const std::optional<uint64_t> wanted = ParseVersion(flags.version);
+  const Timer timer(std::chrono::duration<double>(flags.wait_seconds), [&] { subscriber.Cancel(); });
+  interrupt.SetReaction([&] { subscriber.Cancel(); });
+  WatchOptions watch;
+  watch.model = flags.common.model;
+  if (wanted.has_value()) watch.after = *wanted - 1;
+  watch.trainer_epoch = flags.epoch;
+  watch.worker = flags.worker;
+  const absl::Status status = subscriber.Watch(
+      watch, [&](const v1::VersionSummary& version) { return !IsAwaited(version, wanted, flags.epoch); });
+  interrupt.SetReaction(nullptr);
+  if (status.ok() || interrupt.raised() || !timer.expired()) return status;
+  return absl::DeadlineExceededError(absl::StrCat(
+      "model \"", flags.common.model,
+      "\": ", wanted ? absl::StrCat("version ", *wanted, " was not opened") : std::string("no version was committed"),
+      " within ", FormatDuration(flags.wait_seconds)));
+}
+
+absl::Status Wait(const PullFlags& flags, Interrupt& interrupt) {
+  ChannelOptions channel = flags.common.Channel(interrupt);
+  channel.connect_timeout =
+      std::max(channel.connect_timeout, std::chrono::milliseconds(static_cast<int64_t>(flags.wait_seconds * 1000)));
+  absl::StatusOr<std::unique_ptr<Subscriber>> subscriber = Subscriber::Connect(channel);
+  if (!subscriber.ok()) return subscriber.status();
+  return WaitForVersion(flags, **subscriber, interrupt);
+}
+
+absl::StatusOr<std::unique_ptr<Verifier>> VerifierFor(const NativeOptions& native, const std::vector<LayoutRule>& rules,
+                                                      bool quiet) {
+  if (!native.given()) return nullptr;
+  absl::StatusOr<std::shared_ptr<const NativeSource>> source = native.Open();
+  if (!source.ok()) return source.status();
+  if (!quiet) NoteOfFiles((*source)->note());
+  return MakeVerifier(
+      {*std::move(source), native.adapter, native.dtype, native.exclude_key_regex, native.keep_dtype_regex, rules});
+}
+
+absl::Status Pull(const PullFlags& flags, std::vector<LayoutRule> rules, StagingSink& sink, Interrupt& interrupt,
+                  PullReport& report) {
+  absl::StatusOr<std::unique_ptr<Subscriber>> subscriber = Subscriber::Connect(flags.common.Channel(interrupt));
+  if (!subscriber.ok()) return subscriber.status();
+  PullOptions options;
+  options.model = flags.common.model;
+  options.version = ParseVersion(flags.version);
+  options.trainer_epoch = flags.epoch;
+  options.filter = flags.filter;
+  options.worker = flags.worker;
+  options.rules = std::move(rules);
+  interrupt.SetReaction([&] { (*subscriber)->Cancel(); });
+  absl::StatusOr<PullResult> result = (*subscriber)->Pull(options, sink);
+  interrupt.SetReaction(nullptr);
+  if (!result.ok()) return result.status();
+  report.result = *std::move(result);
+  report.wire_seconds =
+      std::max(0.0, std::chrono::duration<double>(report.result.elapsed).count() - sink.stalled_seconds());
+  return absl::OkStatus();
+}
+
+void PrintReport(const PullReport& report) {
+  Table table({{"phase"}, {"bytes", Align::kRight}, {"seconds", Align::kRight}, {"rate", Align::kRight}});
+  const auto row = [&](const char* phase, double seconds) {
+    table.AddRow({phase, FormatBytes(report.result.bytes), absl::StrFormat("%.3f", seconds),
+                  FormatRate(report.result.bytes, seconds)});
+  };
+  row("wire", report.wire_seconds);
+  if (report.verified) row("verify", report.verify_seconds);
+  if (!report.out.empty()) row("write", report.write_seconds);
+  row("total", report.total_seconds);
+  std::FILE* const stream = ReportStream(report.out);
+  table.Print(stream);
+  const v1::VersionSummary& version = report.result.version;
+  std::string text = absl::StrCat("Pulled version ", version.version(), " of model \"", version.model(), "\": ");
+  if (report.result.tensors != version.tensors()) absl::StrAppend(&text, report.result.tensors, " of ");
+  absl::StrAppend(&text, FormatCount(version.tensors(), "tensor"), ", ");
+  if (report.part.given()) absl::StrAppend(&text, report.part.ToString(), ", ");
+  absl::StrAppend(&text, FormatBytes(report.result.bytes), " in ", FormatDuration(report.total_seconds),
+                  ", digests match");
+  if (report.verified) absl::StrAppend(&text, ", bit for bit as LibTorch converts the native tensors");
+  if (!report.out.empty()) absl::StrAppend(&text, ", written to ", report.out);
+  std::fprintf(stream, "%s\n", text.c_str());
+}
+
+nlohmann::ordered_json ReportJson(const PullReport& report) {
+  nlohmann::ordered_json json = {{"version", ToJson(report.result.version)},
+                                 {"tensors", report.result.tensors},
+                                 {"bytes", report.result.bytes},
+                                 {"verified", report.verified},
+                                 {"seconds",
+                                  {{"wire", report.wire_seconds},
+                                   {"waited", std::chrono::duration<double>(report.result.waited).count()},
+                                   {"verify", report.verify_seconds},
+                                   {"write", report.write_seconds},
+                                   {"total", report.total_seconds}}}};
+  if (!report.out.empty()) json["out"] = report.out;
+  if (report.part.ep_size > 0) {
+    json["ep_rank"] = report.part.ep_rank;
+    json["ep_size"] = report.part.ep_size;
+  }
+  if (report.part.tp_size > 0) {
+    json["tp_rank"] = report.part.tp_rank;
+    json["tp_size"] = report.part.tp_size;
+  }
+  return json;
+}
+
+absl::Status PullAndReport(const PullFlags& flags, Interrupt& interrupt) {
+  absl::StatusOr<std::string> out = flags.out.empty() ? std::string() : OutputPath(flags.out);
+  if (!out.ok()) return out.status();
+  absl::StatusOr<std::vector<LayoutRule>> rules = flags.part.Rules();
+  if (!rules.ok()) return rules.status();
+  absl::StatusOr<std::unique_ptr<Verifier>> verifier = VerifierFor(flags.native, *rules, flags.common.quiet);
+  if (!verifier.ok()) return verifier.status();
+  if (flags.wait_seconds > 0) {
+    const absl::Status status = Wait(flags, interrupt);
+    if (!status.ok()) return status;
+  }
+  const auto begin = std::chrono::steady_clock::now();
+  PullReport report;
+  report.out = *out;
+  report.part = flags.part;
+  report.verified = *verifier != nullptr;
+  TransferProgress progress(ChooseProgressStyle(flags.common),
+                            flags.worker.empty() ? "pull" : absl::StrCat("pull ", flags.worker));
+  StagingSink sink(progress, *std::move(out), *std::move(verifier), flags.filter.empty());
+  absl::Status status = Pull(flags, *std::move(rules), sink, interrupt, report);
+  if (status.ok()) status = sink.Finish();
+  if (status.ok()) status = sink.Commit();
+  if (!status.ok()) return status;
+  progress.Finish();
+  report.verify_seconds = sink.verify_seconds();
+  report.write_seconds = sink.write_seconds();
+  report.total_seconds = SecondsSince(begin);
+  if (flags.common.json) {
+    PrintJson(ReportJson(report), false, ReportStream(report.out));
+  } else if (!flags.common.quiet) {
+    PrintReport(report);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunPull(const PullFlags& flags) {
+  const absl::Status torch = flags.native.given() ? ContinueWithTorch() : absl::OkStatus();
+  if (!torch.ok()) return torch;
+  Interrupt interrupt;
+  return interrupt.Explain(PullAndReport(flags, interrupt),
+                           flags.out.empty() ? "nothing is kept" : absl::StrCat(flags.out, " is not written"));
+}
+
+}  // namespace
+
+void AddPullCommand(CLI::App& app, Invocation& invocation) {
+  const auto flags = std::make_shared<PullFlags>();
+  CLI::App* command = AddCommand(
+      app, invocation, "pull", "Pull a version as a worker does, verified",
+      "Digests are always checked. Without --out and --verify nothing is kept: a rehearsal of a worker's pull. "
+      "A version that is still being pushed streams while it is converted; the pull ends with its commit. "
+      "With --ep-rank or --tp-rank only a worker's own part of the tensors comes; a file of it says in its metadata "
+      "(\"refit.shards\") which that is.\n\n"
+      "Examples:\n"
+      "  refit pull --version latest --out hf.safetensors\n"
+      "  refit pull --version 8 --wait 60 --worker w0  # as soon as version 8 is opened\n"
+      "  refit pull --verify-synthetic gemma4_26b_a4b --layers 2 --seed 7\n"
+      "  refit pull --filter 'layers\\.0\\.' --out layer0.safetensors\n"
+      "  refit pull --ep-rank 3 --ep-size 8 --out experts3.safetensors\n"
+      "  refit pull --tp-rank 0 --tp-size 2 --tp-rules gemma4_tp_rules.txt\n",
+      [flags] { return RunPull(*flags); });
+  command->add_option("-v,--version", flags->version, "Number of the version, or latest: the newest committed one")
+      ->check(VersionOrLatest())
+      ->type_name("N|latest")
+      ->capture_default_str();
+  command->add_option("--epoch", flags->epoch, "Only of this run of the trainer (default: the newest that has it)")
+      ->check(AtLeast(0))
+      ->type_name("N");
+  command
+      ->add_option("--wait", flags->wait_seconds,
+                   "Wait so long for the service, and for the version to be opened (latest: for a committed one)")
+      ->check(Seconds())
+      ->type_name("SECONDS");
+  command
+      ->add_option(
+          "-o,--out", flags->out,
+          "Write the tensors to this file; it appears once all is well. A device or pipe is written through; - is "
+          "stdout, and the report goes to stderr")
+      ->type_name("F.safetensors|-");
+  command->add_option("--filter", flags->filter, "Only tensors in whose name this RE2 pattern is found")
+      ->type_name("RX");
+  command->add_option("--worker", flags->worker, "Name of this worker, shown in status (default: its address)")
+      ->type_name("NAME");
+  AddPartOptions(command, flags->part);
+  AddNativeOptions(command, flags->native, "--verify", "--verify-synthetic");
+  AddModelOption(command, flags->common);
+  AddServerOptions(command, flags->common);
+  command->parse_complete_callback([flags] { CheckPartOptions(flags->part); });
+}
+
+}  // namespace refit::cli

@@ -1,0 +1,78 @@
+// Where `refit pull` puts tensors: staged one by one, then written and verified behind the wire's back.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "client/cli/commands/verify.h"
+#include "client/cli/run/stopwatch.h"
+#include "client/cli/terminal/progress.h"
+#include "common/safetensors/safetensors.h"
+#include "refit/buffer.h"
+#include "refit/subscriber.h"
+
+namespace refit::cli {
+
+// Received tensors go through the steps in order on a second thread, and their memory is then used again. The wire
+// waits once kStagedBytes are on their way through the steps.
+class StagingSink : public TensorSink {
+ public:
+  // Both may be left out: `out_path` empty, `verifier` null. `whole`: every tensor of the version is expected.
+  StagingSink(TransferProgress& progress, std::string out_path, std::unique_ptr<Verifier> verifier, bool whole);
+  ~StagingSink() override;
+
+  absl::Status Begin(const v1::VersionSummary& version, const std::vector<TensorPart>& tensors) override;
+  absl::StatusOr<absl::Span<std::byte>> Place(size_t index) override;
+  absl::Status Done(size_t index) override;
+  void Progress(uint64_t bytes) override { progress_.Add(bytes); }
+
+  // Waits until every tensor is through. After a good pull; what it says counts more than what the pull said.
+  absl::Status Finish();
+  // Makes the file, if there is one, appear under its name, and says on stderr what its file system could not do. After
+  // Finish.
+  absl::Status Commit();
+
+  // Time that the steps took, and that the wire waited for them. After Finish.
+  double write_seconds() const { return write_watch_.seconds(); }
+  double verify_seconds() const { return verify_watch_.seconds(); }
+  double stalled_seconds() const { return stall_watch_.seconds(); }
+  uint64_t manifest_bytes() const { return manifest_bytes_; }
+
+ private:
+  struct Staged {
+    size_t index = 0;
+    std::shared_ptr<Buffer> memory;
+    absl::Span<std::byte> bytes;
+  };
+  void Work();
+  absl::Status Process(const Staged& staged);
+
+  TransferProgress& progress_;
+  const std::string out_path_;
+  const std::unique_ptr<Verifier> verifier_;
+  const bool whole_;
+  std::unique_ptr<SafetensorsWriter> writer_;
+  std::vector<TensorPart> tensors_;
+  uint64_t manifest_bytes_ = 0;
+  BufferPool pool_;
+  Staged receiving_;
+  Stopwatch write_watch_;
+  Stopwatch verify_watch_;
+  Stopwatch stall_watch_;
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Staged> queue_;  // guarded by mutex_, as all below
+  uint64_t staged_bytes_ = 0;
+  bool closed_ = false;
+  absl::Status status_;
+  std::thread thread_;
+};
+
+}  // namespace refit::cli

@@ -1,0 +1,39 @@
+// Options that say where native tensors come from and how they are converted: what `push` sends, and what
+// `pull --verify` compares with.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "client/native/native_source.h"
+#include "refit/dtype.h"
+
+namespace refit::cli {
+
+struct NativeOptions {
+  std::string path;       // a safetensors file or a checkpoint folder
+  std::string synthetic;  // or a model to synthesise
+  int layers = -1;
+  uint64_t seed = 1;
+  std::optional<DType> synthetic_dtype;
+
+  std::string adapter = "gemma4_moe";
+  std::optional<DType> dtype;
+  std::string exclude_key_regex;
+  std::string keep_dtype_regex;
+
+  bool given() const { return !path.empty() || !synthetic.empty(); }
+  absl::StatusOr<std::shared_ptr<const NativeSource>> Open() const;
+  // INVALID_ARGUMENT for an exclude_key_regex that is none.
+  absl::StatusOr<CheckpointOptions> ReadingOptions() const;
+};
+
+// `path_option` and `synthetic_option` are the names under which a command has them; they exclude each other.
+void AddNativeOptions(CLI::App* command, NativeOptions& options, const std::string& path_option,
+                      const std::string& synthetic_option);
+
+}  // namespace refit::cli

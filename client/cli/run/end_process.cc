@@ -1,0 +1,19 @@
+#include "client/cli/run/end_process.h"
+
+#include <cstdio>
+#include <cstdlib>
+
+// What coverage and the leak checker do at exit; absent from other builds.
+extern "C" void __gcov_dump() __attribute__((weak));
+extern "C" void __lsan_do_leak_check() __attribute__((weak));
+
+namespace refit::cli {
+
+void EndProcess(int code) {
+  (void)std::fflush(nullptr);
+  if (__gcov_dump != nullptr) __gcov_dump();
+  if (__lsan_do_leak_check != nullptr) __lsan_do_leak_check();
+  std::_Exit(code);
+}
+
+}  // namespace refit::cli

@@ -1,0 +1,125 @@
+// The worker's half of the pull protocol: takes the messages of one pull in turn, checks each, and moves tensors to a
+// sink. Knows no connection.
+#pragma once
+
+#include <grpcpp/support/byte_buffer.h>
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "client/worker/lease.h"
+#include "common/net/shared_segment.h"
+#include "common/net/version_key.h"
+#include "common/wire/chunk_codec.h"
+#include "common/wire/digest.h"
+#include "refit/box.h"
+#include "refit/subscriber.h"
+#include "refit/v1/pull.pb.h"
+
+namespace refit {
+
+class PullReceiver {
+ public:
+  // `context` begins the messages of errors: "pull of default/3 from 127.0.0.1:50051".
+  PullReceiver(const PullOptions& options, std::string context, TensorSink& sink);
+
+  // Before each stream: the first one, and those that resume it. `lease` goes with all memory of the service that the
+  // sink adopts.
+  void BeginStream(std::shared_ptr<const Lease> lease);
+  // What the next stream is to be asked for: the version, and where to begin; nullopt: all from the beginning.
+  struct Place {
+    VersionKey version;
+    v1::Cursor cursor;
+  };
+  std::optional<Place> place() const;
+  // The last message was a damaged chunk, which may come again.
+  bool chunk_was_damaged() const { return chunk_was_damaged_; }
+  // The last message was of memory that cannot be mapped; over the connection it may come.
+  bool could_not_map() const { return could_not_map_; }
+
+  // INTERNAL for a message that breaks the protocol, DATA_LOSS for a digest that does not match, or what the sink said.
+  absl::Status OnMessage(const grpc::ByteBuffer& message);
+
+  // To be called when the stream has ended with OK; INTERNAL unless the version was committed.
+  absl::Status OnEnd() const;
+
+  // Once committed: not 0 if the service waits for its memory to be given back, and the stream does not end before.
+  uint64_t lease() const { return lease_number_; }
+
+  // Version, tensors and bytes.
+  PullResult result() const;
+
+ private:
+  enum class Phase { kHeader, kManifest, kChunks, kCommitted };
+
+  // Copies a chunk's payload to `dst` and returns its digest.
+  using Copy = std::function<uint64_t(std::byte* dst)>;
+
+  absl::Status OnResponse(const v1::PullResponse& response);
+  absl::Status OnHeader(const v1::VersionSummary& header);
+  absl::Status OnHeaderAgain(const v1::VersionSummary& header);
+  absl::Status OnManifest(const v1::ManifestPart& part);
+  absl::Status OnManifestEntry(const v1::ManifestEntry& entry);
+  absl::StatusOr<TensorPart> PartOf(const v1::ManifestEntry& entry) const;
+  absl::Status CheckAskedFor(const TensorPart& part) const;
+  absl::Status CheckManifest() const;
+  absl::Status OnManifestEnd();
+  absl::Status OnChunk(const ChunkView& chunk);
+  absl::Status OnBatch(absl::Span<const ChunkView> batch);
+  absl::Status OnChunk(const ChunkHeader& chunk, uint64_t payload_bytes, const Copy& copy);
+  absl::Status OnSharedChunk(const v1::SharedChunk& shared);
+  absl::Status Map(const v1::SharedChunk& shared);
+  absl::Status MapAnother(const v1::SharedSegment& announced);
+  absl::Status BeginSharedTensor(uint64_t begin);
+  absl::Status AddChunk(const ChunkHeader& chunk, uint64_t payload_bytes, const Copy& copy);
+  absl::Status OnCommitted(const v1::PullCommitted& committed);
+
+  absl::Status CheckChunk(const ChunkHeader& chunk, uint64_t payload_bytes) const;
+  absl::Status BeginTensor();
+  absl::Status EndTensor(uint64_t expected_digest);
+
+  bool SelectsAllTensors() const;
+  bool AsksForParts() const;
+  bool SelectsAll() const;  // whole tensors, all of them
+  absl::Status Breach(absl::string_view what) const;
+  absl::Status Mismatch(absl::string_view what, uint64_t expected, uint64_t got) const;
+
+  const PullOptions& options_;
+  const std::string context_;
+  TensorSink& sink_;
+  std::shared_ptr<const Lease> lease_;
+  const std::unordered_map<std::string, Box> boxes_;  // asked for, by name
+
+  Phase phase_ = Phase::kHeader;
+  bool resumes_ = false;  // the header comes once more
+  bool chunk_was_damaged_ = false;
+  bool could_not_map_ = false;
+  v1::VersionSummary version_;
+  std::vector<TensorPart> parts_;
+  uint64_t manifest_bytes_ = 0;
+
+  // The place of the next chunk.
+  size_t tensor_ = 0;
+  uint64_t offset_ = 0;
+  absl::Span<std::byte> memory_;                  // of tensor_, once its first chunk has come
+  std::optional<TensorDigester> digester_;        // likewise
+  std::shared_ptr<const MappedSegment> segment_;  // that the last shared chunk was in
+  // All of this stream, so that each is mapped once; oldest first.
+  std::deque<std::shared_ptr<const MappedSegment>> segments_;
+  uint64_t lease_number_ = 0;
+  std::vector<uint64_t> skipped_;
+  ManifestDigester manifest_digester_;
+  uint64_t received_bytes_ = 0;
+};
+
+}  // namespace refit

@@ -1,0 +1,29 @@
+// Rules that cut tensors into parts: how a mesh of trainer ranks holds them, and what a worker of a parallel group
+// needs of them. common/adapters/layout_rules.h applies them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "refit/box.h"
+
+namespace refit {
+
+// Part `part` of `parts` of one dimension of every tensor that the rule applies to.
+struct LayoutRule {
+  // Which tensors: all, those that hold experts (dimension 0 counts experts; see PlannedOutput), or all others.
+  enum class Scope { kAny, kExperts, kOrdinary };
+
+  Scope scope = Scope::kAny;
+  // RE2, found anywhere in the name. Empty: every tensor of the scope that has the dimension.
+  std::string pattern;
+  uint32_t dimension = 0;
+  uint64_t part = 0;
+  uint64_t parts = 1;
+  Split split = Split::kBalanced;
+
+  // "experts, dimension 0, part 1 of 8", for messages.
+  std::string ToString() const;
+};
+
+}  // namespace refit

@@ -1,0 +1,28 @@
+#include "refit/tuning.h"
+
+#include <malloc.h>
+
+#include <limits>
+
+#include "absl/synchronization/mutex.h"
+
+namespace refit {
+
+void IgnoreLockCycles() {
+  // Debian's abseil looks for them at every lock, gRPC's included, which costs more than the locks.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+}
+
+void TuneForBulkData() {
+  IgnoreLockCycles();
+#ifdef __GLIBC__
+  // gRPC receives into fresh 64 KiB blocks. Trimmed away after each message, every page of them would be faulted in
+  // again, which costs several times the copy.
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TOP_PAD, 64 << 20);
+  mallopt(M_ARENA_MAX, 2);
+#endif
+}
+
+}  // namespace refit
