@@ -2,7 +2,9 @@
 #
 #   find_package(refit REQUIRED)                    refit::client and what it stands on; no LibTorch, no prometheus-cpp
 #   find_package(refit REQUIRED COMPONENTS server)  also refit::server
-#   find_package(refit REQUIRED COMPONENTS torch)   also the targets that face LibTorch
+#   find_package(refit REQUIRED COMPONENTS torch)   also refit::torch, what faces LibTorch
+#
+# refit.pc and refit-server.pc say the same to pkg-config.
 include(CMakePackageConfigHelpers)
 
 # Sets `out` to every target in `directory` and below.
@@ -59,7 +61,7 @@ install(TARGETS ${refit_core_libraries} EXPORT refitTargets ARCHIVE DESTINATION 
 install(EXPORT refitTargets NAMESPACE refit:: DESTINATION ${refit_package_dir})
 if(REFIT_WITH_TORCH)
   set_target_properties(refit_libtorch PROPERTIES EXPORT_NAME libtorch)
-  install(TARGETS refit_libtorch ${refit_torch_libraries} EXPORT refitTorchTargets
+  install(TARGETS refit_libtorch refit_torch ${refit_torch_libraries} EXPORT refitTorchTargets
     ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
   install(EXPORT refitTorchTargets NAMESPACE refit:: DESTINATION ${refit_package_dir})
 endif()
@@ -69,7 +71,7 @@ foreach(area common client server)
 endforeach()
 install(DIRECTORY ${PROJECT_BINARY_DIR}/include/refit DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(DIRECTORY ${PROJECT_BINARY_DIR}/proto/refit DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
-  FILES_MATCHING PATTERN "*.pb.h")
+  FILES_MATCHING PATTERN "*.pb.h" PATTERN "*.grpc.pb.h" EXCLUDE)
 install(DIRECTORY proto/refit DESTINATION ${CMAKE_INSTALL_DATADIR}/refit/proto FILES_MATCHING PATTERN "*.proto")
 
 configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/refitConfig.cmake.in ${PROJECT_BINARY_DIR}/refitConfig.cmake
@@ -77,3 +79,7 @@ configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/refitConfig.cmake.in ${P
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/refitConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/refitConfig.cmake ${PROJECT_BINARY_DIR}/refitConfigVersion.cmake
   DESTINATION ${refit_package_dir})
+
+include(RefitPkgConfig)
+refit_pkg_config(refit refit_client "Pushes and pulls model weights over gRPC: the client library")
+refit_pkg_config(refit-server refit_server "Serves model weights over gRPC from within a trainer: the embeddable service")

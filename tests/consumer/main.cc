@@ -1,8 +1,8 @@
-// Ten lines against the installed library: connecting to where nobody listens is an explained error.
+// Ten lines against the library: connecting to where nobody listens is an explained error.
+#include <refit/refit.h>
+
 #include <chrono>
 #include <iostream>
-
-#include "refit/subscriber.h"
 
 int main() {
   refit::ChannelOptions options;
