@@ -1,5 +1,7 @@
 #include "client/python/bindings/convert.h"
 
+#include <pybind11/stl.h>
+
 #include <map>
 
 #include "absl/strings/str_cat.h"
@@ -28,19 +30,18 @@ std::string Get(const py::dict& options, const char* name) {
 
 }  // namespace
 
-py::dict ToDict(const v1::VersionSummary& version) {
+py::dict ToDict(const VersionSummary& version) {
   py::dict result;
-  result["model"] = version.model();
-  result["version"] = version.version();
-  result["state"] = std::string(StateName(version.state()));
-  result["tensors"] = version.tensors();
-  result["bytes"] = version.bytes();
-  result["adapter"] = version.adapter();
-  result["manifest_digest"] =
-      version.has_manifest_digest() ? py::object(py::int_(version.manifest_digest())) : py::none();
-  result["installs_held"] = version.installs_held();
-  result["spooled"] = version.spooled();
-  result["trainer_epoch"] = version.trainer_epoch();
+  result["model"] = version.model;
+  result["version"] = version.version;
+  result["state"] = StateName(static_cast<v1::VersionState>(version.state));
+  result["tensors"] = version.tensors;
+  result["bytes"] = version.bytes;
+  result["adapter"] = version.adapter;
+  result["manifest_digest"] = py::cast(version.manifest_digest);
+  result["installs_held"] = version.installs_held;
+  result["spooled"] = version.spooled;
+  result["trainer_epoch"] = version.trainer_epoch;
   return result;
 }
 
