@@ -18,6 +18,7 @@
 #include "client/trainer/shared_ring.h"
 #include "common/net/address.h"
 #include "common/net/byte_buffer.h"
+#include "common/net/channel.h"
 #include "common/net/messages.h"
 #include "common/net/raw_call.h"
 #include "common/net/shared_segment.h"

@@ -18,6 +18,7 @@
 #include "common/limits/within_memory.h"
 #include "common/net/address.h"
 #include "common/net/byte_buffer.h"
+#include "common/net/channel.h"
 #include "common/net/messages.h"
 #include "common/net/raw_reader.h"
 #include "common/net/shared_segment.h"
