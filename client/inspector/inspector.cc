@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/calls/active_calls.h"
 #include "client/calls/unary_call.h"
+#include "common/net/channel.h"
 #include "refit/v1/inspect.grpc.pb.h"
 
 namespace refit {
