@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Where the cycles go in a push and in a pull over TCP, in percent by kind. Needs perf (Debian: linux-perf) and a built
-release preset; prints the two tables of ARCHITECTURE.md."""
+release preset; prints the table of common/net/BULK_DATA.md."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def main(kind: str, folder: str, url: str, pause: str) -> None:
     from vllm.distributed.weight_transfer import HTTPVLLMWeightSyncClient, ModuleSource, WeightTransferTrainerFactory
 
     from refit.integrations.vllm import register
-    from refit.integrations.vllm_trainer import RefitTrainerInitInfo
+    from refit.integrations.vllm.trainer import RefitTrainerInitInfo
 
     register()
     family = Family(kind, pathlib.Path(folder) / "trainer")

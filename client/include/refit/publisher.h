@@ -15,8 +15,8 @@
 #include "refit/box.h"
 #include "refit/channel_options.h"
 #include "refit/fork_guard.h"
-#include "refit/tensor_spec.h"
 #include "refit/publish_options.h"
+#include "refit/tensor_spec.h"
 #include "refit/v1/types.pb.h"
 
 namespace refit {

@@ -1,4 +1,4 @@
-"""refit.integrations.agreement: ranks in processes of their own, with gloo."""
+"""refit.integrations.shared.agreement: ranks in processes of their own, with gloo."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from integrations_support import torch
 from processes import start
 
-from refit.integrations.agreement import Agreement
+from refit.integrations.shared.agreement import Agreement
 
 if not torch.distributed.is_available():
     pytest.skip("this torch is built without torch.distributed", allow_module_level=True)
@@ -21,7 +21,7 @@ DEADLINE = 2.0
 # after a colon, the subject. Prints [kind, message, seconds] of each step.
 PROGRAM = """
 import datetime, json, torch.distributed as dist
-from refit.integrations.agreement import Agreement
+from refit.integrations.shared.agreement import Agreement
 rank, world = int(sys.argv[1]), int(sys.argv[2])
 dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{sys.argv[3]}", rank=rank, world_size=world)
 made = [(dist.new_group(ranks, backend="gloo"), ranks) for ranks in json.loads(sys.argv[4])]

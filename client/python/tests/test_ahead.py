@@ -1,4 +1,4 @@
-"""refit.integrations.ahead: versions pulled beside an engine that says itself when one is installed."""
+"""refit.integrations.shared.ahead: versions pulled beside an engine that says itself when one is installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from integrations_support import publish, torch
 
 import refit
-from refit.integrations.ahead import Ahead
+from refit.integrations.shared.ahead import Ahead
 
 
 def tensors(version: int) -> Any:

@@ -281,7 +281,7 @@ def test_two_refits_at_once_never_end_with_the_older_one(service):
 
 
 def test_nothing_goes_on_above_the_largest_epoch(service):
-    from refit.integrations.runs import begin_run
+    from refit.integrations.shared.runs import begin_run
 
     assert begin_run(service.address, 5, model="default") == (1, 5)
     publish(service.address, 9, trainer_epoch=2**64 - 1)

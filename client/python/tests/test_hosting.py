@@ -7,13 +7,13 @@ import sys
 import pytest
 
 import refit
-from refit.integrations.hosting import Hosting
+from refit.integrations.shared.hosting import Hosting
 
 # argv: what it listens on, and advertise. Prints the address, or the error; then whether the service answers there.
 TELL = """
 import sys
 import refit
-from refit.integrations.hosting import Hosting
+from refit.integrations.shared.hosting import Hosting
 hosting = Hosting({"listen": sys.argv[1], "allow_plaintext": True, "memory": "64MiB"}, advertise=sys.argv[2])
 try:
     address = hosting.start()

@@ -13,7 +13,7 @@ from stand_ins import assert_fits
 from stand_ins.nemo_rl import CheckpointEngine, Refit
 
 import refit
-from refit.integrations.hosting import Hosting
+from refit.integrations.shared.hosting import Hosting
 from refit.integrations.nemo_rl import RefitCheckpointEngine
 
 BACKEND = "refit.integrations.nemo_rl:RefitCheckpointEngine"
@@ -346,7 +346,7 @@ def test_rollout_workers_take_nothing_of_a_former_run(service: Any) -> None:
     asyncio.run(send(former, [weights(1).items()]))
     with pytest.raises(refit.DeadlineExceeded):
         asyncio.run(receive(present.rollouts[0]))
-    present.rollouts[0]._next_version -= 1
+    present.rollouts[0]._exchange.next_version -= 1
     assert all_same(round_trip(present, [weights(2).items()])[0], weights(2))
     with pytest.raises(refit.FailedPrecondition, match="has taken over"):
         asyncio.run(send(former, [weights(3).items()]))

@@ -21,8 +21,8 @@ from processes import start
 from sglang_model import StackedModel, checkpoint
 
 import refit
-from refit.integrations import sglang_worker
 from refit.integrations.sglang import DESCRIPTOR, LOADER, descriptor, load, register, update_request
+from refit.integrations.sglang.engine import answered
 
 
 class Model:
@@ -262,17 +262,17 @@ def test_a_failure_is_an_answer_of_sglangs_worker_and_not_its_end(service: Any) 
 
     publish(service.address, 1, weights())
     model = Model()
-    done, words = sglang_worker.answered(update, model, descriptor(service.address, 7), load_format=LOADER)
+    done, words = answered(update, model, descriptor(service.address, 7), load_format=LOADER)
     assert not done and "7" in words and model.loaded == {}
     good = descriptor(service.address, 1)
-    assert sglang_worker.answered(update, model, good, load_format=LOADER) == (True, "Success")
+    assert answered(update, model, good, load_format=LOADER) == (True, "Success")
 
     def others(*_: Any, **__: Any) -> Any:
         raise KeyError("w")
 
-    assert sglang_worker.answered(others, load_format=LOADER) == (False, "KeyError: 'w'")
+    assert answered(others, load_format=LOADER) == (False, "KeyError: 'w'")
     with pytest.raises(KeyError):  # another loader's business
-        sglang_worker.answered(others, load_format="theirs")
+        answered(others, load_format="theirs")
 
 
 RANK = """

@@ -17,7 +17,7 @@ from refit.integrations import vllm as plug
 
 BASE = "vllm.distributed.weight_transfer.base"
 FACTORY = "vllm.distributed.weight_transfer.factory"
-FRESH = ["refit.integrations.vllm_worker", "refit.integrations.vllm_trainer"]
+FRESH = ["refit.integrations.vllm.worker", "refit.integrations.vllm.trainer", "refit.integrations.vllm_trainer"]
 STAND_INS = ["vllm_0_16", "vllm_0_22", "vllm_0_28", "vllm_0_33"]
 
 
@@ -251,6 +251,20 @@ def test_a_torn_model_refuses_to_run_until_it_is_whole(worker: Worker, service: 
     assert all_same(worker.model.values(), weights(2)) and worker.model() == "an answer"
 
 
+def test_a_torn_model_runs_again_once_it_has_the_former_version(worker: Worker, service: Any) -> None:
+    _skip_where_the_worker_loads(worker)
+    publish(service.address, 1, weights(1))
+    update(worker, 1)
+    publish(service.address, 2, weights(2))
+    worker.model.fails_to_fill = 2
+    with pytest.raises(refit.FailedPrecondition, match="torn"):
+        update(worker, 2)
+    worker.model.fails_to_fill = 1
+    with pytest.raises(refit.FailedPrecondition, match="version 1 is in use again"):
+        update(worker, 2)
+    assert all_same(worker.model.values(), weights(1)) and worker.model() == "an answer"
+
+
 def _skip_where_the_worker_loads(worker: Worker) -> None:
     if worker._owns_reload:
         pytest.skip("up to vLLM 0.22 the worker itself loads")
@@ -374,7 +388,7 @@ def trainer(vllm: Vllm, client: Client, module: Any, rank: int = 0, **settings: 
     if not vllm.has_trainer():
         pytest.skip("this vLLM has no trainer's half")
     plug.register()
-    from refit.integrations.vllm_trainer import RefitTrainerInitInfo
+    from refit.integrations.vllm.trainer import RefitTrainerInitInfo
 
     info = RefitTrainerInitInfo(rank=rank, **settings)
     return vllm.factory.WeightTransferTrainerFactory.trainer_init(
@@ -385,6 +399,13 @@ def trainer(vllm: Vllm, client: Client, module: Any, rank: int = 0, **settings: 
 def trained(seed: int) -> torch.nn.Module:
     torch.manual_seed(seed)
     return torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Linear(7, 3)).to(torch.bfloat16)
+
+
+def test_programs_that_have_the_former_name_of_the_trainers_half_go_on(vllm: Vllm) -> None:
+    if not vllm.has_trainer():
+        pytest.skip("this vLLM has no trainer's half")
+    former, present = (importlib.import_module(name) for name in (FRESH[2], FRESH[1]))
+    assert former.RefitTrainerInitInfo is present.RefitTrainerInitInfo
 
 
 def test_a_trainer_updates_every_worker(vllm: Vllm) -> None:

@@ -11,7 +11,7 @@ import pytest
 import refit
 import refit.aio
 from refit import staging
-from refit.integrations.sending import WeightSender
+from refit.integrations.shared.sending import WeightSender
 
 torch = pytest.importorskip("torch")
 

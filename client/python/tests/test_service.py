@@ -11,7 +11,7 @@ import pytest
 import refit
 from conftest import f32
 from refit import _refit
-from refit.integrations.hosting import Hosting
+from refit.integrations.shared.hosting import Hosting
 
 # A program's own business: it ends by signals, and has a supervisor. --grace is Service.close(grace).
 PROGRAM = {"--help", "--version", "--port-file", "--grace", "--self-check"}

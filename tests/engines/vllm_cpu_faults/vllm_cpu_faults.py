@@ -82,6 +82,6 @@ def _reload_modules() -> Any:
 
 
 def _engine() -> Any:
-    from refit.integrations.vllm_worker import RefitWeightTransferEngine
+    from refit.integrations.vllm.worker import RefitWeightTransferEngine
 
     return RefitWeightTransferEngine

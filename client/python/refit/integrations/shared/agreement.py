@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, Dict, List, Optional, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from refit.errors import DeadlineExceeded, FailedPrecondition, RefitError
+from refit.integrations.shared.failures import told
 
 Problems = Dict[int, str]  # what went wrong, by rank
 
@@ -20,6 +23,18 @@ _SILENT = "no answer"
 UNTOUCHED = "the engine's weights are untouched; send the update again"
 _POLL_SECONDS = 0.01
 _LONGEST_WORDS = 2000
+
+
+@dataclass
+class Vote:
+    """Of one rank, in all_or_none().
+
+    Attributes:
+        subject, deadline: as settle()'s.
+    """
+
+    subject: str = ""
+    deadline: Optional[float] = None
 
 
 class Agreement:
@@ -38,6 +53,17 @@ class Agreement:
         """
         self._rounds = [_Rounds(ranks) for ranks in map(_ranks_of, groups) if len(ranks) > 1]
         self._deadline = deadline
+
+    @contextmanager
+    def all_or_none(self, *, deadline: Optional[float] = None, way_out: str = UNTOUCHED) -> Iterator[Vote]:
+        """What fails in the block on any rank fails on all, as settle() has it. The block may fill in the vote."""
+        vote = Vote(deadline=deadline)
+        failure: Optional[BaseException] = None
+        try:
+            yield vote
+        except BaseException as error:
+            failure = error
+        self.settle(failure, vote.subject, deadline=vote.deadline, way_out=way_out)
 
     def settle(
         self,
@@ -65,7 +91,7 @@ class Agreement:
         problems: Problems = {}
         for index, rounds in enumerate(self._rounds):
             if failure is not None:
-                problems[rounds.rank] = _words(failure)
+                problems[rounds.rank] = told(failure)[:_LONGEST_WORDS]
             until = begin + seconds * (index + 1) / len(self._rounds)
             problems = rounds.settle(problems, subject, until)
         if failure is not None:
@@ -162,8 +188,3 @@ def _error(problems: Problems, seconds: float, way_out: str) -> RefitError:
     told = "; ".join(f"rank {rank}: {words}" for rank, words in sorted(problems.items()))
     kind = DeadlineExceeded if _SILENT in problems.values() else FailedPrecondition
     return kind(f"not all ranks of the engine can load it within {seconds:g} s: {told}; {way_out}")
-
-
-def _words(failure: BaseException) -> str:
-    words = str(failure) if isinstance(failure, RefitError) else f"{type(failure).__name__}: {failure}"
-    return words[:_LONGEST_WORDS]

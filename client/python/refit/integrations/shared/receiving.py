@@ -7,12 +7,12 @@ from typing import Any, AsyncIterator, List, Mapping, Optional, Tuple
 
 from refit import aio
 from refit.errors import Aborted, DeadlineExceeded
-from refit.integrations.contents import Contents
-from refit.integrations.sending import Pair, buckets
+from refit.integrations.shared.contents import Contents
+from refit.integrations.shared.sending import Pair, buckets
 
 
 class WeightReceiver:
-    """Pulls versions, one at a time, and gives each only once all of it is there, verified, and like those before it."""
+    """Pulls versions, one at a time. Gives each only once all of it is there, verified, and like those before it."""
 
     def __init__(
         self,

@@ -1,10 +1,4 @@
-"""vLLM: the weight transfer backend ``refit``, and a worker extension for every version.
-
-The package's entry point in ``vllm.general_plugins`` calls register() in each vLLM process, so that
-``--weight-transfer-config '{"backend": "refit"}'`` works: workers from vLLM 0.22 on, which is the first to take other
-backends than its own, trainers from 0.28 on. For older versions there is ``--worker-extension-cls
-refit.integrations.vllm.RefitWorkerExtension``. See docs/vllm.md.
-"""
+"""What vLLM adds to its workers: methods that load versions, for every version of vLLM."""
 
 from __future__ import annotations
 
@@ -13,32 +7,13 @@ from contextlib import contextmanager
 from typing import Any, Dict, Iterator, Optional
 
 from refit.errors import FailedPrecondition
-from refit.integrations import vllm_ranks
-from refit.integrations.ahead import Ahead
-from refit.version_number import version_number
-from refit.integrations.vllm_install import Installer, agreement_of
+from refit.integrations.shared.ahead import Ahead
+from refit.integrations.vllm.install import Installer, agreement_of
+from refit.integrations.vllm.ranks import is_last
 from refit.pulled_version import PulledVersion
-
-BACKEND = "refit"
+from refit.version_number import version_number
 
 _log = logging.getLogger("vllm.refit")
-
-
-def register() -> None:
-    """Names the backend to vLLM's factories, as far as there are any. May be called again; harmless without vLLM."""
-    try:
-        from vllm.distributed.weight_transfer import factory
-    except ImportError:
-        return
-    _register(factory, "WeightTransferEngineFactory", "vllm_worker", "RefitWeightTransferEngine")
-    _register(factory, "WeightTransferTrainerFactory", "vllm_trainer", "RefitTrainerWeightTransferEngine")
-
-
-def _register(factories: Any, factory_name: str, module: str, engine: str) -> None:
-    factory = getattr(factories, factory_name, None)
-    if factory is None or BACKEND in getattr(factory, "_registry", ()):
-        return
-    factory.register_engine(BACKEND, f"refit.integrations.{module}", engine)
 
 
 class RefitWorkerExtension:
@@ -84,7 +59,7 @@ class RefitWorkerExtension:
         Returns:
             The version; None on ranks that leave it to the last one to tell of a failure.
         Raises:
-            RefitError: as vllm_install.Installer.install(). Where there are several ranks, on the last one.
+            RefitError: as install.Installer.install(). Where there are several ranks, on the last one.
         """
         version = version_number(version)
         updates = self._refit_state()
@@ -92,7 +67,7 @@ class RefitWorkerExtension:
         try:
             installed = updates.installer().install(take, updates.pull, deadline=deadline, allow_partial=allow_partial)
         except Exception as error:
-            if vllm_ranks.is_last():
+            if is_last():
                 raise
             _log.warning("refit: the update failed, as the last rank tells: %s", error)
             return None

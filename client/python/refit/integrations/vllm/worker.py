@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterable, Optional
 
 from refit.errors import FailedPrecondition, InvalidArgument
-from refit.integrations import vllm_ranks
-from refit.integrations.agreement import Agreement
-from refit.integrations.ahead import Ahead
+from refit.integrations.shared.agreement import Agreement
+from refit.integrations.shared.ahead import Ahead
+from refit.integrations.vllm.install import Installer, agreement_of
+from refit.integrations.vllm.ranks import is_last
 from refit.version_number import version_number
-from refit.integrations.vllm_install import Installer, agreement_of
 
 try:
     from vllm.distributed.weight_transfer.base import (
@@ -84,8 +84,8 @@ class RefitUpdateInfo(WeightTransferUpdateInfo):
 
 class RefitWeightTransferEngine(WeightTransferEngine[RefitInitInfo, RefitUpdateInfo]):
     """Each version is pulled beside the engine, all of it and verified. An update checks it against the model, on all
-    ranks, and only then loads it, whole, before it returns: there is nothing for finish_weight_update() to do, and no step of
-    the engine ever meets a model that is half loaded.
+    ranks, and only then loads it, whole, before it returns: there is nothing for finish_weight_update() to do, and no
+    step of the engine ever meets a model that is half loaded.
 
     Constructed as the installed vLLM does it: (config, parallel_config), and a model, or a vllm_config, in newer
     versions. For vLLM up to 0.22 see receive_weights().
@@ -106,7 +106,7 @@ class RefitWeightTransferEngine(WeightTransferEngine[RefitInitInfo, RefitUpdateI
             info: RefitInitInfo = super().parse_init_info(init_dict)
             return info
         except Exception:
-            if vllm_ranks.is_last():
+            if is_last():
                 raise
             return None
 
@@ -127,7 +127,7 @@ class RefitWeightTransferEngine(WeightTransferEngine[RefitInitInfo, RefitUpdateI
             self._agreement.settle(failure, deadline=_CONNECT_SKEW, way_out="call it again")
         except Exception as error:
             self.shutdown()
-            if vllm_ranks.is_last():
+            if is_last():
                 raise
             _log.warning("refit: no connection, as the last rank tells: %s", error)
 
@@ -163,7 +163,7 @@ class RefitWeightTransferEngine(WeightTransferEngine[RefitInitInfo, RefitUpdateI
                     self._agreement.settle(error, deadline=self._deadline)  # the other ranks wait for word of this one
                 raise
         except Exception as error:
-            if vllm_ranks.is_last() or not _end_update(sys._getframe(1).f_locals.get("self")):
+            if is_last() or not _end_update(sys._getframe(1).f_locals.get("self")):
                 raise
             _log.warning("refit: the update failed, as the last rank tells: %s", error)
 

@@ -15,7 +15,7 @@ Pair = Tuple[str, Any]
 _INDEX = "model.safetensors.index.json"
 
 
-def shells(model_config: Any) -> Optional[Dict[str, Any]]:
+def checkpoint_shells(model_config: Any) -> Optional[Dict[str, Any]]:
     """Tensors on meta, by name, as the headers of the checkpoint's safetensors files have them. None: there are no such
     files on this host."""
     folder = _folder(model_config)
@@ -28,7 +28,7 @@ def shells(model_config: Any) -> Optional[Dict[str, Any]]:
     return found
 
 
-def weights(vllm_config: Any, model_config: Any, model: Any) -> Iterable[Pair]:
+def checkpoint_weights(vllm_config: Any, model_config: Any, model: Any) -> Iterable[Pair]:
     """All (name, tensor) pairs again, read with vLLM's own loader for the format.
 
     Raises:

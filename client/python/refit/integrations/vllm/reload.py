@@ -19,7 +19,7 @@ _HELD = -(2**62)
 
 
 class Slot(NamedTuple):
-    """A place in the model that a loader filled: a parameter or buffer, or the part of it that further arguments name."""
+    """A place in the model that a loader filled: a parameter or buffer, or the part of one that its arguments name."""
 
     layer: str
     parameter: str
@@ -80,7 +80,7 @@ class Reload:
         Args:
             expected: what should be filled. Without: every parameter, and all of each linear layer, but for attention
                 (its scales have defaults) and for parameters that are tied to one that came. Buffers are not trained,
-                and                 sources of parameters alone lack them: a layer that gets nothing keeps them.
+                and sources of parameters alone lack them: a layer that gets nothing keeps them.
             in_touched_layers: only in layers that got something: vLLM fills a layer anew, so that the rest of it would
                 have no values at all.
         """

@@ -56,8 +56,8 @@ class Control:
             self._call("resume", "resume_generation", {})
 
     def reset_caches(self) -> None:
-        """Prefix, multimodal and encoder caches: values that the old weights gave. A cache that the server does not have
-        is passed over; a client that can tell nobody is warned of."""
+        """Prefix, multimodal and encoder caches: values that the old weights gave. A cache that the server does not
+        have is passed over. A client that cannot reach the server is a warning in the log."""
         for name, arguments in _CACHES.items():
             try:
                 self._call(name, name, arguments)

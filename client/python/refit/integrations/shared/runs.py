@@ -24,7 +24,7 @@ def begin_run(
         epoch, number = publisher.last_run()
     if _LARGEST in (epoch, number):
         raise FailedPrecondition(
-            f"model {model!r} at {address} has had trainer_epoch {epoch} and version {number}: nothing can go on above that; "
-            "take another model name"
+            f"model {model!r} at {address} has had trainer_epoch {epoch} and version {number}: nothing can go on above "
+            "that; take another model name"
         )
     return epoch + 1, max(first_version, number + 1)

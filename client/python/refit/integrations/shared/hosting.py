@@ -40,11 +40,16 @@ class Hosting:
         self._advertise = _as_host(advertise)
         self._service: Optional[Service] = None
 
+    @property
+    def keeps_versions(self) -> bool:
+        """On disk: the service has those of former runs when it starts."""
+        return "spool" in self._options
+
     def reserve(self) -> str:
         """Where others will reach the service, once start() was called: "host:port", or a socket's path.
 
         Raises:
-            InvalidArgument: if it listens everywhere, and which address others reach is not to be seen: say `advertise`.
+            InvalidArgument: it listens everywhere, and no address can be told by which others reach it: `advertise` it.
         """
         if not self._listen:
             self._listen = _with_port(self._options.get("listen", "127.0.0.1:0"))
@@ -126,8 +131,8 @@ def _own_host(listen_host: str) -> str:
         return _as_host(str(found[0]))
     has = "none of its own" if not found else "several: " + ", ".join(sorted(map(str, found)))
     raise InvalidArgument(
-        f"the service listens on {listen_host}, but by which address others reach this host is not to be seen: there is "
-        f"no default route, and of addresses beyond loopback it has {has}. Say which with advertise, such as "
+        f"the service listens on {listen_host}, but by which address others reach this host is not to be seen: there "
+        f"is no default route, and of addresses beyond loopback it has {has}. Say which with advertise, such as "
         'advertise="trainer-0.example"'
     )
 

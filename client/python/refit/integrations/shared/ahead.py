@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple
 
 from refit.calls import Calls
 from refit.errors import Aborted, DeadlineExceeded, FailedPrecondition, RefitError
+from refit.integrations.shared.failures import told
 from refit.publisher import Publisher
 from refit.pulled_version import PulledVersion
 from refit.subscriber import Subscriber
@@ -244,7 +245,7 @@ class _Follower:
             if error is None:
                 self._installed = key
             if self._held is not None and _key(self._held) == key:
-                self._end_hold(_told(error))
+                self._end_hold(_without_its_frames(error))
                 return True
             return error is not None or key > self._last
 
@@ -310,8 +311,10 @@ def _is(version: PulledVersion, number: int, trainer_epoch: Optional[int]) -> bo
     return version.number == number and trainer_epoch in (None, version.info.trainer_epoch)
 
 
-def _told(error: Optional[BaseException]) -> Optional[RefitError]:
+def _without_its_frames(error: Optional[BaseException]) -> Optional[RefitError]:
     """The same words for the service, without what the engine's exception keeps alive."""
-    if error is None or not isinstance(error, RefitError):
-        return None if error is None else FailedPrecondition(f"{type(error).__name__}: {error}")
-    return type(error)(error.message, error.tensor, error.version)
+    if error is None:
+        return None
+    if isinstance(error, RefitError):
+        return type(error)(error.message, error.tensor, error.version)
+    return FailedPrecondition(told(error))

@@ -62,8 +62,8 @@ class Contents:
 
     def _wrong(self, version: PulledVersion, name: str, reason: str, way_out: str = "") -> InvalidArgument:
         return InvalidArgument(
-            f"version {version.number}, tensor {name}: {reason}, compared with version {self._by_version}, the first that "
-            f"was loaded{way_out}",
+            f"version {version.number}, tensor {name}: {reason}, compared with version {self._by_version}, the first "
+            f"that was loaded{way_out}",
             tensor=name,
             version=version.number,
         )

@@ -23,9 +23,9 @@ _FOR_OTHER_RANKS = 10.0
 
 
 class WeightSender:
-    """Pushes versions of the same tensors. The first one is copied to host memory as a whole, since a version is declared
-    before it is pushed, unless `declare` says what will come; those that follow are streamed, `bucket_size` bytes of copies
-    at a time.
+    """Pushes versions of the same tensors. The first one is copied to host memory as a whole, since a version is
+    declared before it is pushed, unless `declare` says what will come; those that follow are streamed, `bucket_size`
+    bytes of copies at a time.
 
     The generator runs in the caller's thread, whose CUDA device and stream its collectives may need; only the network
     is left to another. Each tensor is copied before the generator is resumed (a CUDA tensor: in the current stream), so
@@ -47,8 +47,8 @@ class WeightSender:
         """
         Args:
             bucket_size: bytes on the way at a time; a larger tensor goes alone.
-            declare: all tensors by name, as tensors (also on meta) or (dtype, shape), for a trainer without memory for a
-                copy of all of them.
+            declare: all tensors by name, as tensors (also on meta) or (dtype, shape), for a trainer without memory for
+                a copy of all of them.
             allow_partial: a version may have other tensors than the one before; each is copied to host memory as a
                 whole then.
             sharded: True: every rank pushes what it holds, as of DTensors; False: rank 0 pushes all, and the others

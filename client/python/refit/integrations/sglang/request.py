@@ -1,8 +1,4 @@
-"""SGLang: a custom weight loader, which pulls a version in every tensor-parallel worker.
-
-Start the server with ``--custom-weight-loader refit.integrations.sglang.load``; then post update_request() to
-``/update_weights_from_tensor``, or give descriptor() to ``Engine.update_weights_from_tensor``. See docs/sglang.md.
-"""
+"""What SGLang is told of a version, and passes on to its workers."""
 
 from __future__ import annotations
 
@@ -12,20 +8,14 @@ import pickle
 from typing import Any, Dict, List, Sequence, Tuple
 
 from refit.errors import InvalidArgument
-from refit.integrations import sglang_worker
+from refit.integrations.sglang.update import Update
 from refit.version_number import version_number
-from refit.integrations.sglang_worker import LOADER, Update
 
 Pair = Tuple[str, Any]
 
+LOADER = "refit.integrations.sglang.load"
 # The only tensor that the loader takes: bytes, a JSON object.
 DESCRIPTOR = "refit.descriptor"
-
-
-def register() -> None:
-    """Has SGLang's workers answer with what went wrong, instead of ending. SGLang calls this itself, as a plugin
-    (``sglang.srt.plugins``), where the package is installed."""
-    sglang_worker.register()
 
 
 def descriptor(address: str, version: int, **options: Any) -> List[Pair]:
@@ -36,7 +26,7 @@ def descriptor(address: str, version: int, **options: Any) -> List[Pair]:
         address: of the service, as the workers reach it.
         version: a number: workers that asked for the latest could get different ones.
         options: of Subscriber and its pull(), such as model, token_file, trainer_epoch, filter, as JSON knows them, and
-            of sglang_worker.Update: allow_partial, agree_within. Where the trainer has an epoch, give it: the workers
+            of update.Update: allow_partial, agree_within. Where the trainer has an epoch, give it: the workers
             then take nothing that a former run has left.
     Raises:
         InvalidArgument: for another version, or an option that is not JSON.
@@ -69,21 +59,12 @@ def update_request(address: str, version: int, *, tensor_parallel: int, **option
     }
 
 
-def load(model: Any, named_tensors: Sequence[Pair]) -> None:
-    """In each tensor-parallel worker: pulls the version that a descriptor stands for, all of it and verified, and gives
-    it to ``model.load_weights`` once all workers have it.
+def read(named_tensors: Sequence[Pair]) -> Update:
+    """What a descriptor stands for.
 
     Raises:
-        InvalidArgument: `named_tensors` is no descriptor, or the version is not like those before it, naming the
-            tensor.
-        RefitError: as Subscriber.pull().
-        FailedPrecondition, DeadlineExceeded: another worker failed, or the load did; the message says how the model was
-            left, and `torn` whether it holds parts of two versions. In all other cases it is as it was.
+        InvalidArgument: it is none.
     """
-    sglang_worker.update(model, lambda: _read(named_tensors))
-
-
-def _read(named_tensors: Sequence[Pair]) -> Update:
     pairs = list(named_tensors)
     names = [name for name, _ in pairs]
     if names != [DESCRIPTOR]:

@@ -1,0 +1,1 @@
+"""What the plugs share, a file each. It knows none of them."""
