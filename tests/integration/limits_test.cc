@@ -10,6 +10,7 @@
 
 #include "absl/time/clock.h"
 #include "common/net/byte_buffer.h"
+#include "common/net/channel.h"
 #include "common/net/raw_call.h"
 #include "common/net/status.h"
 #include "common/wire/digest.h"

@@ -20,6 +20,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "common/net/byte_buffer.h"
+#include "common/net/channel.h"
 #include "common/net/raw_call.h"
 #include "common/net/raw_reader.h"
 #include "refit/v1/pull.pb.h"

@@ -18,6 +18,7 @@
 #include "common/certificates/certificate_authority.h"
 #include "common/certificates/certificate_folder.h"
 #include "common/net/byte_buffer.h"
+#include "common/net/channel.h"
 #include "common/net/raw_reader.h"
 #include "refit/inspector.h"
 #include "refit/publisher.h"

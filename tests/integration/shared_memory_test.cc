@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/net/channel.h"
 #include "common/net/shared_segment.h"
 #include "refit/inspector.h"
 #include "refit/publisher.h"

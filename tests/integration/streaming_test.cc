@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/net/byte_buffer.h"
+#include "common/net/channel.h"
 #include "common/net/messages.h"
 #include "common/net/raw_call.h"
 #include "common/wire/digest.h"
