@@ -49,16 +49,21 @@ if grep -q "^REFIT_WITH_TORCH:BOOL=ON" "$build/CMakeCache.txt"; then
 fi
 echo "$count headers"
 
-# Their objects only: linking would compile the library anew.
+# As a part of another build. The consumer's object only: linking would compile the library anew.
+compile_within() { # HOW SOURCE, with the extra configure arguments
+  configure "$1" -DCONSUMER_TAKES="$1" -DREFIT_SOURCE="$2" -G Ninja "${@:3}" || show "$scratch/$1.log"
+  ninja -C "$scratch/$1" CMakeFiles/consumer.dir/main.cc.o
+  local others
+  others=$(ninja -C "$scratch/$1" -t commands CMakeFiles/consumer.dir/main.cc.o | tail -n 1 |
+    grep -oE -- '-I[^ ]+' | grep -v '/include$' || true)
+  [[ -z $others ]] || fail "more than public headers is on the include path: $others"
+  if grep -q "^CMAKE_BUILD_TYPE:.*=.\+" "$scratch/$1/CMakeCache.txt"; then fail "refit chose the project's build type"; fi
+}
 echo "== add_subdirectory"
-configure subdirectory -DCONSUMER_TAKES=subdirectory -DREFIT_SOURCE="$sources" -G Ninja "$@" ||
-  show "$scratch/subdirectory.log"
-ninja -C "$scratch/subdirectory" CMakeFiles/consumer.dir/main.cc.o
+compile_within subdirectory "$sources" "$@"
 echo "== FetchContent"
 git -C "$sources" archive --output="$scratch/refit.tar" HEAD
-configure fetched -DCONSUMER_TAKES=fetched -DREFIT_SOURCE="$scratch/refit.tar" -G Ninja "$@" || show "$scratch/fetched.log"
-ninja -C "$scratch/fetched" CMakeFiles/consumer.dir/main.cc.o
-grep -q -- '-I[^ ]*/\(common\|client\)/include' "$scratch/fetched/build.ninja"
+compile_within fetched "$scratch/refit.tar" "$@"
 
 echo "== what is missing is said"
 # What is a wheel's is not in a prefix.
