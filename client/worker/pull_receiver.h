@@ -5,25 +5,22 @@
 #include <grpcpp/support/byte_buffer.h>
 
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "client/worker/lease.h"
-#include "common/net/shared_segment.h"
+#include "client/worker/mapped_segments.h"
+#include "client/worker/pull_errors.h"
+#include "client/worker/received_manifest.h"
 #include "common/net/version_key.h"
 #include "common/wire/chunk_codec.h"
 #include "common/wire/digest.h"
-#include "refit/box.h"
-#include "refit/subscriber.h"
+#include "refit/pull.h"
 #include "refit/v1/pull.pb.h"
 
 namespace refit {
@@ -69,53 +66,40 @@ class PullReceiver {
   absl::Status OnHeader(const v1::VersionSummary& header);
   absl::Status OnHeaderAgain(const v1::VersionSummary& header);
   absl::Status OnManifest(const v1::ManifestPart& part);
-  absl::Status OnManifestEntry(const v1::ManifestEntry& entry);
-  absl::StatusOr<TensorPart> PartOf(const v1::ManifestEntry& entry) const;
-  absl::Status CheckAskedFor(const TensorPart& part) const;
-  absl::Status CheckManifest() const;
-  absl::Status OnManifestEnd();
   absl::Status OnChunk(const ChunkView& chunk);
   absl::Status OnBatch(absl::Span<const ChunkView> batch);
   absl::Status OnChunk(const ChunkHeader& chunk, uint64_t payload_bytes, const Copy& copy);
   absl::Status OnSharedChunk(const v1::SharedChunk& shared);
-  absl::Status Map(const v1::SharedChunk& shared);
-  absl::Status MapAnother(const v1::SharedSegment& announced);
-  absl::Status BeginSharedTensor(uint64_t begin);
-  absl::Status AddChunk(const ChunkHeader& chunk, uint64_t payload_bytes, const Copy& copy);
+  absl::Status EnterSegment(const v1::SharedChunk& shared);
   absl::Status OnCommitted(const v1::PullCommitted& committed);
 
   absl::Status CheckChunk(const ChunkHeader& chunk, uint64_t payload_bytes) const;
   absl::Status BeginTensor();
+  absl::Status BeginSharedTensor(uint64_t begin);
+  absl::Status AddChunk(const ChunkHeader& chunk, uint64_t payload_bytes, const Copy& copy);
   absl::Status EndTensor(uint64_t expected_digest);
 
-  bool SelectsAllTensors() const;
-  bool AsksForParts() const;
-  bool SelectsAll() const;  // whole tensors, all of them
-  absl::Status Breach(absl::string_view what) const;
-  absl::Status Mismatch(absl::string_view what, uint64_t expected, uint64_t got) const;
+  const std::vector<TensorPart>& parts() const { return manifest_.parts(); }
 
   const PullOptions& options_;
-  const std::string context_;
+  const PullErrors errors_;
   TensorSink& sink_;
   std::shared_ptr<const Lease> lease_;
-  const std::unordered_map<std::string, Box> boxes_;  // asked for, by name
 
   Phase phase_ = Phase::kHeader;
   bool resumes_ = false;  // the header comes once more
   bool chunk_was_damaged_ = false;
   bool could_not_map_ = false;
-  v1::VersionSummary version_;
-  std::vector<TensorPart> parts_;
-  uint64_t manifest_bytes_ = 0;
+  VersionSummary version_;
+  ReceivedManifest manifest_;
+  MappedSegments segments_;
 
   // The place of the next chunk.
   size_t tensor_ = 0;
   uint64_t offset_ = 0;
-  absl::Span<std::byte> memory_;                  // of tensor_, once its first chunk has come
-  std::optional<TensorDigester> digester_;        // likewise
-  std::shared_ptr<const MappedSegment> segment_;  // that the last shared chunk was in
-  // All of this stream, so that each is mapped once; oldest first.
-  std::deque<std::shared_ptr<const MappedSegment>> segments_;
+  absl::Span<std::byte> memory_;            // of tensor_, once its first chunk has come
+  std::optional<TensorDigester> digester_;  // likewise
+
   uint64_t lease_number_ = 0;
   std::vector<uint64_t> skipped_;
   ManifestDigester manifest_digester_;

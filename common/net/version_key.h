@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "refit/v1/types.pb.h"
+#include "refit/version_summary.h"
 
 namespace refit {
 
@@ -24,6 +25,7 @@ struct VersionKey {
 };
 
 inline VersionKey KeyOf(const v1::VersionSummary& version) { return {version.trainer_epoch(), version.version()}; }
+inline VersionKey KeyOf(const VersionSummary& version) { return {version.trainer_epoch, version.version}; }
 
 // "version 3", or, where epochs are in use, "version 3 of epoch 7".
 inline std::string Describe(const VersionKey& key) {

@@ -129,7 +129,7 @@ int RunWorker(const std::string& address, const std::string& log_path, const std
   options.on_error = [](const absl::Status& status) { std::fprintf(stderr, "%s\n", status.ToString().c_str()); };
   options.install = [&](StagedVersion& staged) {
     const absl::Status status = Model().Check(staged);
-    log.Write(status.ok() ? "install" : "bad", staged.version.version());
+    log.Write(status.ok() ? "install" : "bad", staged.version.version);
     return status;
   };
   Forker forker(log);

@@ -29,7 +29,7 @@ class ResumeTest : public ::testing::Test {
   void ExpectWhole(const PulledVersion& pulled) {
     ASSERT_EQ(pulled.tensors.size(), model_.specs().size());
     for (size_t i = 0; i < pulled.tensors.size(); ++i) {
-      const std::vector<std::byte> expected = model_.Bytes(pulled.result.version.version(), i);
+      const std::vector<std::byte> expected = model_.Bytes(pulled.result.version.version, i);
       EXPECT_TRUE(absl::MakeConstSpan(expected) == pulled.tensors[i].data->span()) << "tensor " << i;
     }
   }

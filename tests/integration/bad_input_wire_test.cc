@@ -209,7 +209,7 @@ class Service : public ::testing::Test {
     options.model = "m";
     auto pulled = (*subscriber)->Pull(options);
     ASSERT_OK(pulled);
-    EXPECT_EQ(pulled->result.version.version(), kCommitted);
+    EXPECT_EQ(pulled->result.version.version, kCommitted);
     ASSERT_EQ(pulled->tensors.size(), 1u);
     EXPECT_EQ(Info().memory_reserved_bytes(), reserved_);
     grpc::ClientContext context;

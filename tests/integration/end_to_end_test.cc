@@ -155,8 +155,8 @@ TEST_P(EndToEnd, TwoWorkersPullEachVersionBitForBit) {
       workers.emplace_back([&] {
         auto pulled = PullVersion(*server_);
         ASSERT_OK(pulled);
-        EXPECT_EQ(pulled->result.version.version(), version);
-        EXPECT_EQ(pulled->result.version.manifest_digest(), committed->manifest_digest());
+        EXPECT_EQ(pulled->result.version.version, version);
+        EXPECT_EQ(pulled->result.version.manifest_digest, committed->manifest_digest());
         ExpectEqual(*pulled, expected);
       });
     }
@@ -181,8 +181,8 @@ INSTANTIATE_TEST_SUITE_P(ChunkBytes, EndToEnd, ::testing::Values(4096, 64 * 71, 
 // Tells when the first tensor is done.
 class SignallingSink : public TensorSink {
  public:
-  absl::Status Begin(const v1::VersionSummary& version, const std::vector<TensorPart>& tensors) override {
-    state_at_begin = version.state();
+  absl::Status Begin(const VersionSummary& version, const std::vector<TensorPart>& tensors) override {
+    state_at_begin = version.state;
     parts = tensors;
     return absl::OkStatus();
   }
@@ -195,7 +195,7 @@ class SignallingSink : public TensorSink {
     ++done;
     return absl::OkStatus();
   }
-  v1::VersionState state_at_begin = v1::VERSION_STATE_UNSPECIFIED;
+  VersionState state_at_begin = VersionState::kUnknown;
   std::vector<TensorPart> parts;
   std::vector<std::byte> memory;
   absl::Notification first_done;
@@ -221,8 +221,8 @@ TEST(Pipelining, AWorkerReceivesWhileTheTrainerStillPushes) {
   ASSERT_OK(trainer->push->Commit());
   worker.join();
   ASSERT_OK(result);
-  EXPECT_EQ(sink.state_at_begin, v1::VERSION_STATE_OPEN);
-  EXPECT_EQ(result->version.state(), v1::VERSION_STATE_COMMITTED);
+  EXPECT_EQ(sink.state_at_begin, VersionState::kOpen);
+  EXPECT_EQ(result->version.state, VersionState::kCommitted);
   EXPECT_EQ(sink.done, 165u);
 }
 
@@ -348,7 +348,7 @@ TEST(Transaction, APullWhoseVersionIsRetiredMeanwhileIsWholeAllTheSame) {
   class Slow final : public TensorSink {
    public:
     explicit Slow(std::function<void()> meanwhile) : meanwhile_(std::move(meanwhile)) {}
-    absl::Status Begin(const v1::VersionSummary&, const std::vector<TensorPart>&) override { return absl::OkStatus(); }
+    absl::Status Begin(const VersionSummary&, const std::vector<TensorPart>&) override { return absl::OkStatus(); }
     absl::StatusOr<absl::Span<std::byte>> Place(size_t) override {
       meanwhile_();
       return absl::MakeSpan(bytes);
@@ -365,8 +365,8 @@ TEST(Transaction, APullWhoseVersionIsRetiredMeanwhileIsWholeAllTheSame) {
   ASSERT_OK(subscriber);
   const auto pulled = (*subscriber)->Pull({.version = 1}, sink);
   ASSERT_OK(pulled);
-  EXPECT_EQ(pulled->version.version(), 1u);
-  EXPECT_EQ(pulled->version.state(), v1::VERSION_STATE_COMMITTED);
+  EXPECT_EQ(pulled->version.version, 1u);
+  EXPECT_EQ(pulled->version.state, VersionState::kCommitted);
   EXPECT_EQ(sink.bytes, std::vector<std::byte>(kBytes, std::byte{1}));
 }
 
@@ -465,23 +465,23 @@ TEST(Watching, SeesEachVersionComeAndGo) {
   auto subscriber = Subscriber::Connect(To(*server));
   ASSERT_OK(subscriber);
   absl::Notification watching;
-  std::vector<std::pair<uint64_t, v1::VersionState>> events;
+  std::vector<std::pair<uint64_t, VersionState>> events;
   std::thread watcher([&] {
     EXPECT_OK((*subscriber)
                   ->Watch(
                       {},
-                      [&](const v1::VersionSummary& version) {
-                        events.emplace_back(version.version(), version.state());
+                      [&](const VersionSummary& version) {
+                        events.emplace_back(version.version, version.state);
                         if (events.size() == 1) watching.Notify();
-                        return !(version.version() == 1 && version.state() == v1::VERSION_STATE_RETIRED);
+                        return !(version.version == 1 && version.state == VersionState::kRetired);
                       },
                       std::chrono::seconds(30)));
   });
   EXPECT_TRUE(watching.WaitForNotificationWithTimeout(absl::Seconds(30)));
   ASSERT_OK(PushVersion(*server, Publish(2), *source));
   watcher.join();
-  EXPECT_EQ(events.front(), std::make_pair(uint64_t{1}, v1::VERSION_STATE_COMMITTED));
-  EXPECT_EQ(events.back(), std::make_pair(uint64_t{1}, v1::VERSION_STATE_RETIRED));
+  EXPECT_EQ(events.front(), std::make_pair(uint64_t{1}, VersionState::kCommitted));
+  EXPECT_EQ(events.back(), std::make_pair(uint64_t{1}, VersionState::kRetired));
   // One that only watched is no worker once it has gone.
   auto inspector = Inspector::Connect(To(*server));
   ASSERT_OK(inspector);

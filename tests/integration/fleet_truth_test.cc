@@ -12,6 +12,7 @@
 
 #include "refit/inspector.h"
 #include "refit/publisher.h"
+#include "refit/subscriber.h"
 #include "refit/worker.h"
 #include "tests/support/eventually.h"
 #include "tests/support/fleet.h"
@@ -41,7 +42,7 @@ class Engine {
     options.install = [this](StagedVersion& staged) -> absl::Status {
       const std::lock_guard lock(mutex_);
       if (refuses_) return absl::InternalError("the engine is busy");
-      installed_.push_back(staged.version.version());
+      installed_.push_back(staged.version.version);
       return absl::OkStatus();
     };
     options.on_error = [this](const absl::Status& status) {
@@ -137,11 +138,10 @@ class FleetTruth : public ::testing::Test {
   // As somebody else's worker would, which knows of no lives, digests and runs.
   absl::StatusOr<v1::ReportWorkerResponse> ReportAsStranger(uint64_t version, const std::string& name = "stranger") {
     auto subscriber = Subscriber::Connect(WireTo(server_->address()));
-    v1::ReportWorkerRequest report;
-    report.set_model("default");
-    report.set_worker(name);
-    report.set_version(version);
-    report.set_phase(v1::WORKER_PHASE_INSTALLED);
+    WorkerReport report;
+    report.worker = name;
+    report.version = version;
+    report.phase = WorkerPhase::kInstalled;
     const auto foreign = (*subscriber)->Report(report);
     if (!foreign.ok()) return foreign.status();
     v1::ReportWorkerResponse response;
@@ -264,7 +264,7 @@ TEST_F(FleetTruth, WhoStaysInAnOlderRunIsNamedWithIt) {
   // And back over the border, where nothing but the word of the worker's owner leads.
   const auto back = engine.worker().RollBack();
   ASSERT_OK(back);
-  EXPECT_EQ(back->version(), 50u);
+  EXPECT_EQ(back->version, 50u);
   EXPECT_EQ(back->trainer_epoch(), 1u);
   EXPECT_FALSE(Await(1, 1, kShort).ok());
   engine.Follow();
@@ -280,14 +280,14 @@ TEST_F(FleetTruth, ANumberIsLookedForInTheNewestRunFirst) {
   auto subscriber = Subscriber::Connect(WireTo(server_->address()));
   PullOptions options;
   options.version = 1;
-  EXPECT_EQ((*subscriber)->Pull(options)->result.version.trainer_epoch(), 2u);
+  EXPECT_EQ((*subscriber)->Pull(options)->result.version.trainer_epoch, 2u);
   options.version = 2;
-  EXPECT_EQ((*subscriber)->Pull(options)->result.version.trainer_epoch(), 1u);
+  EXPECT_EQ((*subscriber)->Pull(options)->result.version.trainer_epoch, 1u);
   options.trainer_epoch = 2;
   EXPECT_THAT((*subscriber)->Pull(options), StatusIs(StatusCode::kNotFound, HasSubstr("of trainer epoch 2")));
   options.version.reset();
   options.trainer_epoch = 1;
-  EXPECT_EQ((*subscriber)->Pull(options)->result.version.version(), 2u);
+  EXPECT_EQ((*subscriber)->Pull(options)->result.version.version, 2u);
 }
 
 // The service, or the trainer, was started anew without a word of it.

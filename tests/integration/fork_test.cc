@@ -103,7 +103,7 @@ TEST_P(Fork, AClientsChildIsRefusedAndTheParentGoesOn) {
   EXPECT_OK(worker->Refit());
   EXPECT_OK(inspector->ServerInfo());
   pulled.tensors.clear();
-  EXPECT_EQ((*subscriber->Pull({})).result.version.version(), 2);
+  EXPECT_EQ((*subscriber->Pull({})).result.version.version, 2);
 }
 
 TEST(ForkOfAService, TheChildLeavesItAlone) {
@@ -198,7 +198,7 @@ TEST(ForkOfAWorker, WhileAnotherThreadFollows) {
   std::atomic<uint64_t> installed{0};
   WorkerOptions options;
   options.install = [&](StagedVersion& staged) {
-    installed = staged.version.version();
+    installed = staged.version.version;
     return absl::OkStatus();
   };
   auto worker = *Worker::Create(channel, options);

@@ -393,7 +393,7 @@ TEST_F(SecurityTest, WhatIsPushedOverMutualTlsIsPulledBitForBit) {
     ASSERT_OK(subscriber);
     auto pulled = (*subscriber)->Pull({});
     ASSERT_OK(pulled);
-    EXPECT_EQ(pulled->result.version.version(), version);
+    EXPECT_EQ(pulled->result.version.version, version);
     ASSERT_EQ(pulled->tensors.size(), specs.size());
     for (size_t i = 0; i < specs.size(); ++i) {
       const PulledTensor& tensor = pulled->tensors[i];

@@ -229,9 +229,9 @@ TEST_F(ShardedPush, ReplicasTravelOnce) {
   for (const absl::Status& status : CommitBoth(ranks)) ASSERT_OK(status);
   auto pulled = Pull(1);
   ASSERT_OK(pulled);
-  EXPECT_EQ(pulled->result.version.received_bytes(), Experts().ByteSize() + Norm().ByteSize());
-  EXPECT_EQ(pulled->result.version.world(), 2u);
-  EXPECT_EQ(pulled->result.version.committed_ranks(), 2u);
+  EXPECT_EQ(pulled->result.version.received_bytes, Experts().ByteSize() + Norm().ByteSize());
+  EXPECT_EQ(pulled->result.version.world, 2u);
+  EXPECT_EQ(pulled->result.version.committed_ranks, 2u);
 }
 
 TEST_F(ShardedPush, ACommitWithoutAllBytesIsRefusedAndTellsTheOthers) {

@@ -186,7 +186,7 @@ TEST_F(SpoolProcess, KilledAtRandomMoments) {
     if (newest > 0) {
       auto pulled = Pull(service, Transport::kAuto);
       ASSERT_OK(pulled);
-      EXPECT_EQ(pulled->result.version.version(), newest);
+      EXPECT_EQ(pulled->result.version.version, newest);
       ExpectIs(*pulled, newest);
     }
     for (const auto& entry : std::filesystem::directory_iterator(folder_.Path("spool"))) {

@@ -101,7 +101,7 @@ class TwoTrainers : public ::testing::Test {
   void ExpectServed(uint64_t version, uint64_t value) const {
     auto pulled = Pull();
     ASSERT_OK(pulled);
-    EXPECT_EQ(pulled->result.version.version(), version);
+    EXPECT_EQ(pulled->result.version.version, version);
     for (const PulledTensor& tensor : pulled->tensors) {
       const Bytes expected = Fill(value);
       EXPECT_TRUE(std::equal(expected.begin(), expected.end(), tensor.data->data())) << tensor.part.ToString();

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "refit/inspector.h"
+#include "refit/subscriber.h"
 #include "tests/support/fleet.h"
 
 namespace refit {
@@ -67,7 +68,7 @@ class Engine {
     EXPECT_OK(model_.Check(staged));
     if (refuses_) return absl::InternalError("the engine is busy");
     const std::lock_guard lock(mutex_);
-    installed_.push_back(staged.version.version());
+    installed_.push_back(staged.version.version);
     skipped_ = staged.skipped;
     return absl::OkStatus();
   }
@@ -245,15 +246,14 @@ TEST_F(WorkerTest, AwaitChecksWhatItIsAsked) {
 TEST_F(WorkerTest, ReportsAreChecked) {
   auto subscriber = Subscriber::Connect(WireTo(server_->address()));
   ASSERT_OK(subscriber);
-  v1::ReportWorkerRequest report;
-  report.set_model("default");
+  WorkerReport report;
   EXPECT_THAT((*subscriber)->Report(report), StatusIs(absl::StatusCode::kInvalidArgument));
-  report.set_worker("w0");
-  report.set_version(1);
+  report.worker = "w0";
+  report.version = 1;
   EXPECT_THAT((*subscriber)->Report(report), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("phase 0")));
-  report.set_phase(static_cast<v1::WorkerPhase>(99));
+  report.phase = static_cast<WorkerPhase>(99);
   EXPECT_THAT((*subscriber)->Report(report), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("phase 99")));
-  report.set_phase(v1::WORKER_PHASE_INSTALLED);
+  report.phase = WorkerPhase::kInstalled;
   EXPECT_OK((*subscriber)->Report(report));
 }
 
@@ -267,7 +267,7 @@ TEST_F(WorkerTest, ABusyWorkerLearnsWhatItSkips) {
   Push(4);
   const auto newest = engine.worker().Refit();
   ASSERT_OK(newest);
-  EXPECT_EQ(newest->version(), 4u);
+  EXPECT_EQ(newest->version, 4u);
   EXPECT_THAT(engine.skipped(), ElementsAre(2, 3));
   ASSERT_OK(engine.worker().Refit());  // nothing new: nothing is pulled
   EXPECT_THAT(engine.installed(), ElementsAre(1, 4));
@@ -283,7 +283,7 @@ TEST_F(WorkerTest, GoesBackInOneCallAndStaysThere) {
   ASSERT_OK(engine.worker().WaitForVersion(2, seconds(20)));
   const auto back = engine.worker().RollBack();
   ASSERT_OK(back);
-  EXPECT_EQ(back->version(), 1u);
+  EXPECT_EQ(back->version, 1u);
   EXPECT_EQ(engine.worker().installed(), 1u);
   Push(3);
   ASSERT_OK(engine.worker().WaitForVersion(3, seconds(20)));

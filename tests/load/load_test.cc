@@ -146,7 +146,7 @@ void Publish(const std::string& address, uint64_t next, Course& course) {
 absl::StatusOr<uint64_t> PullOne(Subscriber& subscriber, uint64_t least, Course& course) {
   const auto pulled = subscriber.Pull(PullOptions());
   if (!pulled.ok()) return pulled.status();
-  const uint64_t version = pulled->result.version.version();
+  const uint64_t version = pulled->result.version.version;
   if (version < least) return absl::InternalError(absl::StrCat("version ", version, " after ", least));
   if (pulled->tensors.size() != Specs().size()) return absl::InternalError("tensors are missing");
   for (size_t i = 0; i < pulled->tensors.size(); ++i) {

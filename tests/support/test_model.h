@@ -61,10 +61,10 @@ class TestModel {
   absl::Status Check(const StagedVersion& staged) const {
     if (staged.tensors.size() != specs_.size()) return absl::InternalError("not all tensors");
     for (size_t i = 0; i < specs_.size(); ++i) {
-      const std::vector<std::byte> expected = Bytes(staged.version.version(), i);
+      const std::vector<std::byte> expected = Bytes(staged.version.version, i);
       const absl::Span<const std::byte> got = staged.tensors[i].bytes;
       if (staged.tensors[i].part.tensor != specs_[i] || got != absl::MakeConstSpan(expected)) {
-        return absl::InternalError(absl::StrCat("tensor ", i, " is not that of version ", staged.version.version()));
+        return absl::InternalError(absl::StrCat("tensor ", i, " is not that of version ", staged.version.version));
       }
     }
     return absl::OkStatus();

@@ -2,6 +2,7 @@ refit_test(native_source_test SOURCES client/native_source_test.cc DEPS refit::n
 refit_test(shard_source_test SOURCES client/shard_source_test.cc DEPS refit::native_source LABELS unit)
 refit_test(publisher_test SOURCES client/publisher_test.cc DEPS refit::client LABELS unit)
 refit_test(subscriber_test SOURCES client/subscriber_test.cc DEPS refit::client LABELS unit)
+refit_test(installed_versions_test SOURCES client/installed_versions_test.cc DEPS refit::client LABELS unit)
 refit_test(mesh_test SOURCES client/mesh_test.cc DEPS refit::client LABELS unit)
 refit_test(inspector_test SOURCES client/inspector_test.cc DEPS refit::client LABELS unit)
 if(REFIT_WITH_TORCH)

@@ -18,6 +18,7 @@
 #include "client/cli/terminal/format.h"
 #include "client/cli/terminal/json.h"
 #include "client/cli/terminal/status_lines.h"
+#include "common/net/version_summary.h"
 #include "common/safetensors/output_file.h"
 #include "refit/worker.h"
 
@@ -87,14 +88,14 @@ class FileEngine {
     for (const StagedVersion::Tensor& tensor : staged.tensors) bytes += tensor.part.ByteSize();
     if (flags_.common.json) {
       out_.Say(
-          CompactJson({{"version", ToJson(staged.version)},
+          CompactJson({{"version", ToJson(ToProto(staged.version))},
                        {"tensors", staged.tensors.size()},
                        {"bytes", bytes},
                        {"skipped", staged.skipped},
                        {"seconds", {{"stage", InSeconds(staged.stage_time)}, {"install", InSeconds(install_time)}}}}));
     } else if (!flags_.common.quiet) {
       const double seconds = InSeconds(staged.stage_time);
-      std::string line = absl::StrCat("Installed version ", staged.version.version(), ": ",
+      std::string line = absl::StrCat("Installed version ", staged.version.version, ": ",
                                       FormatCount(staged.tensors.size(), "tensor"), ", ", FormatBytes(bytes),
                                       ", staged in ", FormatDuration(seconds), " (", FormatRate(bytes, seconds), ")");
       if (!flags_.out.empty()) absl::StrAppend(&line, ", written in ", FormatDuration(InSeconds(install_time)));

@@ -1,14 +1,13 @@
 // `refit pull`: a version, received and verified, and kept as a file if wanted.
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
+#include "client/cli/commands/pull_report.h"
 #include "client/cli/commands/staging_sink.h"
 #include "client/cli/commands/tensor_file.h"
 #include "client/cli/commands/torch_work.h"
@@ -20,7 +19,6 @@
 #include "client/cli/terminal/format.h"
 #include "client/cli/terminal/json.h"
 #include "client/cli/terminal/progress.h"
-#include "client/cli/terminal/table.h"
 #include "refit/subscriber.h"
 
 namespace refit::cli {
@@ -38,27 +36,16 @@ struct PullFlags {
   std::string worker;
 };
 
-struct PullReport {
-  PullResult result;
-  PartOptions part;
-  std::string out;
-  bool verified = false;
-  double wire_seconds = 0;
-  double verify_seconds = 0;
-  double write_seconds = 0;
-  double total_seconds = 0;
-};
-
 double SecondsSince(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
 // Whether the wait for `wanted` (nullopt: any committed version) ends with `version`. An aborted number may be pushed
 // again, and one that is retired will not come back: the pull then says so.
-bool IsAwaited(const v1::VersionSummary& version, std::optional<uint64_t> wanted, std::optional<uint64_t> epoch) {
-  if (epoch.has_value() && version.trainer_epoch() != *epoch) return false;
-  if (!wanted) return version.state() == v1::VERSION_STATE_COMMITTED;
-  return version.version() == *wanted && version.state() != v1::VERSION_STATE_ABORTED;
+bool IsAwaited(const VersionSummary& version, std::optional<uint64_t> wanted, std::optional<uint64_t> epoch) {
+  if (epoch.has_value() && version.trainer_epoch != *epoch) return false;
+  if (!wanted) return version.state == VersionState::kCommitted;
+  return version.version == *wanted && version.state != VersionState::kAborted;
 }
 
 absl::Status WaitForVersion(const PullFlags& flags, Subscriber& subscriber, Interrupt& interrupt) {
@@ -70,8 +57,8 @@ absl::Status WaitForVersion(const PullFlags& flags, Subscriber& subscriber, Inte
   if (wanted.has_value()) watch.after = *wanted - 1;
   watch.trainer_epoch = flags.epoch;
   watch.worker = flags.worker;
-  const absl::Status status = subscriber.Watch(
-      watch, [&](const v1::VersionSummary& version) { return !IsAwaited(version, wanted, flags.epoch); });
+  const absl::Status status =
+      subscriber.Watch(watch, [&](const VersionSummary& version) { return !IsAwaited(version, wanted, flags.epoch); });
   interrupt.SetReaction(nullptr);
   if (status.ok() || interrupt.raised() || !timer.expired()) return status;
   return absl::DeadlineExceededError(absl::StrCat(
@@ -120,53 +107,6 @@ absl::Status Pull(const PullFlags& flags, std::vector<LayoutRule> rules, Staging
   return absl::OkStatus();
 }
 
-void PrintReport(const PullReport& report) {
-  Table table({{"phase"}, {"bytes", Align::kRight}, {"seconds", Align::kRight}, {"rate", Align::kRight}});
-  const auto row = [&](const char* phase, double seconds) {
-    table.AddRow({phase, FormatBytes(report.result.bytes), absl::StrFormat("%.3f", seconds),
-                  FormatRate(report.result.bytes, seconds)});
-  };
-  row("wire", report.wire_seconds);
-  if (report.verified) row("verify", report.verify_seconds);
-  if (!report.out.empty()) row("write", report.write_seconds);
-  row("total", report.total_seconds);
-  std::FILE* const stream = ReportStream(report.out);
-  table.Print(stream);
-  const v1::VersionSummary& version = report.result.version;
-  std::string text = absl::StrCat("Pulled version ", version.version(), " of model \"", version.model(), "\": ");
-  if (report.result.tensors != version.tensors()) absl::StrAppend(&text, report.result.tensors, " of ");
-  absl::StrAppend(&text, FormatCount(version.tensors(), "tensor"), ", ");
-  if (report.part.given()) absl::StrAppend(&text, report.part.ToString(), ", ");
-  absl::StrAppend(&text, FormatBytes(report.result.bytes), " in ", FormatDuration(report.total_seconds),
-                  ", digests match");
-  if (report.verified) absl::StrAppend(&text, ", bit for bit as LibTorch converts the native tensors");
-  if (!report.out.empty()) absl::StrAppend(&text, ", written to ", report.out);
-  std::fprintf(stream, "%s\n", text.c_str());
-}
-
-nlohmann::ordered_json ReportJson(const PullReport& report) {
-  nlohmann::ordered_json json = {{"version", ToJson(report.result.version)},
-                                 {"tensors", report.result.tensors},
-                                 {"bytes", report.result.bytes},
-                                 {"verified", report.verified},
-                                 {"seconds",
-                                  {{"wire", report.wire_seconds},
-                                   {"waited", std::chrono::duration<double>(report.result.waited).count()},
-                                   {"verify", report.verify_seconds},
-                                   {"write", report.write_seconds},
-                                   {"total", report.total_seconds}}}};
-  if (!report.out.empty()) json["out"] = report.out;
-  if (report.part.ep_size > 0) {
-    json["ep_rank"] = report.part.ep_rank;
-    json["ep_size"] = report.part.ep_size;
-  }
-  if (report.part.tp_size > 0) {
-    json["tp_rank"] = report.part.tp_rank;
-    json["tp_size"] = report.part.tp_size;
-  }
-  return json;
-}
-
 absl::Status PullAndReport(const PullFlags& flags, Interrupt& interrupt) {
   absl::StatusOr<std::string> out = flags.out.empty() ? std::string() : OutputPath(flags.out);
   if (!out.ok()) return out.status();
@@ -195,9 +135,9 @@ absl::Status PullAndReport(const PullFlags& flags, Interrupt& interrupt) {
   report.write_seconds = sink.write_seconds();
   report.total_seconds = SecondsSince(begin);
   if (flags.common.json) {
-    PrintJson(ReportJson(report), false, ReportStream(report.out));
+    PrintJson(ToJson(report), false, ReportStream(report.out));
   } else if (!flags.common.quiet) {
-    PrintReport(report);
+    Print(report);
   }
   return absl::OkStatus();
 }

@@ -37,11 +37,11 @@ StagingSink::~StagingSink() {
   if (thread_.joinable()) thread_.join();
 }
 
-absl::Status StagingSink::Begin(const v1::VersionSummary& version, const std::vector<TensorPart>& tensors) {
+absl::Status StagingSink::Begin(const VersionSummary& version, const std::vector<TensorPart>& tensors) {
   tensors_ = tensors;
   for (const TensorPart& tensor : tensors) manifest_bytes_ += tensor.ByteSize();
   progress_.Start(manifest_bytes_,
-                  absl::StrCat("version ", version.version(), ", ", FormatCount(tensors.size(), "tensor"), ", ",
+                  absl::StrCat("version ", version.version, ", ", FormatCount(tensors.size(), "tensor"), ", ",
                                FormatBytes(manifest_bytes_)));
   if (verifier_ != nullptr) {
     const absl::Status status = verifier_->CheckManifest(tensors, whole_);

@@ -15,7 +15,7 @@
 #include "client/cli/terminal/progress.h"
 #include "common/safetensors/safetensors.h"
 #include "refit/buffer.h"
-#include "refit/subscriber.h"
+#include "refit/pull.h"
 
 namespace refit::cli {
 
@@ -27,7 +27,7 @@ class StagingSink : public TensorSink {
   StagingSink(TransferProgress& progress, std::string out_path, std::unique_ptr<Verifier> verifier, bool whole);
   ~StagingSink() override;
 
-  absl::Status Begin(const v1::VersionSummary& version, const std::vector<TensorPart>& tensors) override;
+  absl::Status Begin(const VersionSummary& version, const std::vector<TensorPart>& tensors) override;
   absl::StatusOr<absl::Span<std::byte>> Place(size_t index) override;
   absl::Status Done(size_t index) override;
   void Progress(uint64_t bytes) override { progress_.Add(bytes); }

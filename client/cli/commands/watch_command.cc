@@ -15,6 +15,7 @@
 #include "client/cli/terminal/json.h"
 #include "client/cli/terminal/progress.h"
 #include "client/cli/terminal/status_lines.h"
+#include "common/net/version_summary.h"
 #include "common/terminal/terminal.h"
 #include "refit/inspector.h"
 #include "refit/subscriber.h"
@@ -90,10 +91,10 @@ class Watch {
     const Timer timer(TimeLeft(), stop);
     interrupt_.SetReaction(stop);
     const absl::Status status =
-        (*subscriber)->Watch({.model = flags_.common.model}, [&](const v1::VersionSummary& version) {
-          Print(version);
+        (*subscriber)->Watch({.model = flags_.common.model}, [&](const VersionSummary& version) {
+          Print(ToProto(version));
           if (out_.reader_gone()) over_ = true;
-          return !over_ && (version.version() != flags_.until || version.state() == v1::VERSION_STATE_OPEN);
+          return !over_ && (version.version != flags_.until || version.state == VersionState::kOpen);
         });
     interrupt_.SetReaction(nullptr);
     return timer.expired() && !status.ok() ? TimeUp() : status;

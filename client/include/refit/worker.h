@@ -2,11 +2,9 @@
 #pragma once
 
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -14,17 +12,17 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "client/worker/backoff.h"
-#include "common/net/version_key.h"
 #include "refit/buffer.h"
+#include "refit/channel_options.h"
 #include "refit/fork_guard.h"
-#include "refit/subscriber.h"
+#include "refit/pull.h"
+#include "refit/version_summary.h"
 
 namespace refit {
 
 // A version that came whole: every chunk, every tensor and the manifest match their digests, and it is committed.
 struct StagedVersion {
-  v1::VersionSummary version;
+  VersionSummary version;
   struct Tensor {
     TensorPart part;
     absl::Span<std::byte> bytes;  // row-major; yours to read, and to move elsewhere
@@ -71,13 +69,22 @@ struct WorkerOptions {
   std::chrono::milliseconds longest_pause{5000};
 };
 
-// One life of a worker: the service counts it as connected until it is destroyed, whatever it does meanwhile, and tells
+// One life of a worker. The service counts it as connected until it is destroyed, whatever it does meanwhile, and tells
 // it from others of its name. Within a run of the trainer it goes forward only; it follows a larger trainer_epoch to
-// whatever number. Thread-safe; one refit goes on at a time, others wait for it. In a child of a fork
-// FAILED_PRECONDITION, and nothing is installed; the parent's worker goes on.
+// whatever number.
+//
+// Order of calls: Create, then Follow in a thread of yours, or Refit when it suits you, or both. Stop ends it for good.
+// Threads: thread-safe; one refit goes on at a time, others wait for it. Before it is destroyed every call must have
+// returned: Stop sees to that.
+// Ownership: it owns its connection, and the memory that it stages in; what `install` moved out of a StagedVersion may
+// outlive it. What the functions of WorkerOptions refer to must outlive the worker.
+// Units: bytes; times as their types say.
+// Errors of every call, besides its own:
+//   CANCELLED            Stop was called (Follow returns OK then)
+//   FAILED_PRECONDITION  this is a child of a fork: nothing is installed there, and the parent's worker goes on
 class Worker {
  public:
-  // Connects. Errors as refit::Connect; INVALID_ARGUMENT for options that contradict each other.
+  // Connects. INVALID_ARGUMENT for options that contradict each other; otherwise errors as Subscriber::Connect.
   static absl::StatusOr<std::unique_ptr<Worker>> Create(const ChannelOptions& channel, WorkerOptions options);
   ~Worker();
 
@@ -85,24 +92,24 @@ class Worker {
   // that was busy goes to the newest one, and learns which it skipped. Survives the service's restarts. A version that
   // holds installs (PublishOptions::hold_installs) is staged, and installed once the trainer releases it, unless a
   // newer one comes before. One whose install failed is not tried again. Or until `done`, asked after each install,
-  // says so.
+  // says so. What goes wrong is told to WorkerOptions::on_error, and Follow goes on.
   absl::Status Follow(const std::function<bool()>& done = nullptr);
 
-  // Stages and installs the newest committed version, or this one (of this run of the trainer), now; it must not hold
-  // installs. What is installed already is not pulled again. FAILED_PRECONDITION if it is older than the one in use
-  // (see RollBack), or that is of another run (see accept_new_run). Otherwise errors as Subscriber::Pull, and what
-  // `install` says.
-  absl::StatusOr<v1::VersionSummary> Refit(std::optional<uint64_t> version = std::nullopt,
-                                           std::optional<uint64_t> trainer_epoch = std::nullopt);
+  // Stages and installs the newest committed version, or this one (of this run of the trainer), now. What is installed
+  // already is not pulled again. Returns the version in use then. FAILED_PRECONDITION if the version holds installs, is
+  // older than the one in use (see RollBack), leaps too far (see max_version_step), or if the one in use is of another
+  // run (see accept_new_run). Otherwise errors as Subscriber::Pull, and what `install` says.
+  absl::StatusOr<VersionSummary> Refit(std::optional<uint64_t> version = std::nullopt,
+                                       std::optional<uint64_t> trainer_epoch = std::nullopt);
 
   // Installs the version that was in use before the present one, of an earlier run too, while the service retains it;
   // Follow then waits for one that is newer than both. FAILED_PRECONDITION if there was none, or if the service has
-  // another under its number.
-  absl::StatusOr<v1::VersionSummary> RollBack();
+  // another under its number. Otherwise errors as Refit.
+  absl::StatusOr<VersionSummary> RollBack();
 
   // Until a version of this number or a later one is in use, of this run of the trainer, or else of the newest that the
   // worker has heard of. DEADLINE_EXCEEDED, naming the one in use, if it does not come: a service that goes silent, or
-  // keeps serving what is old, is noticed. CANCELLED after Stop.
+  // keeps serving what is old, is noticed.
   absl::Status WaitForVersion(uint64_t version, std::chrono::milliseconds timeout,
                               std::optional<uint64_t> trainer_epoch = std::nullopt) const;
 
@@ -112,82 +119,17 @@ class Worker {
   bool of_other_run() const;
   // A whole version is in use.
   bool ready() const { return installed().has_value(); }
+  // The version in use was begun to be written over: see in_place.
   bool torn() const;
-  const std::string& name() const { return options_.pull.worker; }
+  const std::string& name() const;
 
-  // Ends Follow, and every call under way, with the old version in use. For good.
+  // Ends Follow, and every call under way, with the old version in use. For good. From any thread.
   void Stop();
 
  private:
-  Worker(std::unique_ptr<Subscriber> subscriber, WorkerOptions options);
-  class Stage;
-  absl::Status CheckNotForked() const;
-
-  // What a refit may install: Follow goes forward only, and may wait for a release; a call may go where it is told.
-  enum class Way { kFollow, kForward, kBack };
-
-  // What to pull: the newest committed version without a number.
-  struct Wanted {
-    std::optional<uint64_t> number;
-    std::optional<uint64_t> epoch;
-  };
-  static Wanted Exactly(const v1::VersionSummary& version) { return {version.version(), version.trainer_epoch()}; }
-
-  bool IsInstalled(const v1::VersionSummary& version) const;
-  absl::Status FollowStream(Backoff& backoff, const std::function<bool()>& done);
-  void Heard(const v1::VersionSummary& version);
-  bool IsDue(const v1::VersionSummary& version) const;
-  absl::Status RefitFollowing(VersionWatch& watch, v1::VersionSummary version);
-  static absl::StatusOr<v1::VersionSummary> AwaitRelease(VersionWatch& watch, const VersionKey& version);
-  absl::StatusOr<StagedVersion> StageFollowing(const Wanted& wanted);
-  absl::Status InstallFollowing(StagedVersion& staged);
-  bool IsOfThisVersion(const absl::Status& status) const;
-  absl::StatusOr<v1::VersionSummary> RefitNow(const Wanted& wanted, Way way);
-  // With refit_mutex_ held, as Install.
-  absl::StatusOr<StagedVersion> StageVersion(const Wanted& wanted, Way way);
-  absl::Status Install(StagedVersion& staged);
-  absl::Status CheckMayInstall(const v1::VersionSummary& version, Way way) const;
-  absl::Status CheckBack(const v1::VersionSummary& version) const;
-  absl::Status Failed(const v1::VersionSummary& version, const absl::Status& status);
-  void SetTorn(const v1::VersionSummary& version);
-  void SetInstalled(const v1::VersionSummary& version);
-
-  // To a service that may have been restarted, and knows nothing of this worker.
-  // Tells it all if it does; false if there was no need.
-  bool BePresent();
-  void ReportAgain();
-  // Whether the service never had that version.
-  bool Report(const v1::VersionSummary& version, v1::WorkerPhase phase, const absl::Status& status = absl::OkStatus(),
-              std::chrono::nanoseconds stage = {}, std::chrono::nanoseconds install = {});
-  void SetOtherRun(bool other_run);
-  // With mutex_ held: what is in use, or was begun to be written over it, is of another run, and is to be left for it.
-  bool LeavesItsRun() const { return other_run_ && options_.accept_new_run; }
-  // With mutex_ held: in use, or torn; 0 of 0 before the first.
-  VersionKey Present() const;
-  absl::Status OtherRun(const v1::VersionSummary& offered) const;
-  void LookAtOtherRun(const v1::VersionSummary& offered);
-  void Tell(const absl::Status& status) const;
-
-  const std::unique_ptr<Subscriber> subscriber_;
-  const WorkerOptions options_;
-  // As changed_ below: other threads' waits for it never end in a child of a fork.
-  const OwnedByProcess<StopFlag> stop_ = MakeOwnedByProcess<StopFlag>();
-  std::mutex refit_mutex_;  // held while a version is staged, and while one is installed
-  BufferPool pool_;
-
-  mutable std::mutex mutex_;
-  const OwnedByProcess<std::condition_variable> changed_ = MakeOwnedByProcess<std::condition_variable>();
-  // Guarded by mutex_.
-  std::optional<v1::VersionSummary> installed_;
-  std::optional<v1::VersionSummary> previous_;
-  std::optional<v1::VersionSummary> torn_;  // the version that is being written over the one in use
-  VersionKey highest_;                      // ever installed, or tried in vain: Follow goes only beyond
-  uint64_t newest_epoch_ = 0;               // that was heard of
-  bool other_run_ = false;                  // the service never had what is in use
-  bool told_other_run_ = false;
-
-  std::mutex presence_mutex_;
-  std::unique_ptr<WorkerPresence> presence_;  // guarded by presence_mutex_
+  class Impl;
+  explicit Worker(OwnedByProcess<Impl> impl);
+  OwnedByProcess<Impl> impl_;
 };
 
 }  // namespace refit

@@ -23,6 +23,8 @@ inline std::chrono::milliseconds Milliseconds(double seconds) {
   return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
 }
 
+inline double Seconds(std::chrono::nanoseconds duration) { return std::chrono::duration<double>(duration).count(); }
+
 // INVALID_ARGUMENT for a name that is none.
 std::optional<DType> OptionalDType(const std::optional<std::string>& name);
 

@@ -5,8 +5,11 @@
 #include "client/python/bindings/cancel_flag.h"
 #include "client/python/bindings/convert.h"
 #include "client/python/bindings/ending.h"
+#include "client/python/bindings/layout_rule.h"
 #include "client/python/bindings/service.h"
 #include "client/python/bindings/status_error.h"
+#include "client/python/bindings/subscriber.h"
+#include "client/python/bindings/targets.h"
 #include "client/python/bindings/tensor.h"
 #include "client/python/bindings/trainer.h"
 #include "client/python/bindings/worker.h"
@@ -30,6 +33,9 @@ PYBIND11_MODULE(_refit, module) {
       .def("cancel", &refit::python::CancelFlag::Cancel);
   refit::python::BindTensor(module);
   refit::python::BindTrainer(module);
+  refit::python::BindLayoutRule(module);
+  refit::python::BindTargets(module);
+  refit::python::BindSubscriber(module);
   refit::python::BindWorker(module);
   refit::python::BindService(module);
   refit::python::BindAdapters(module);

@@ -1,4 +1,4 @@
-// The worker's side: refit/subscriber.h and refit/worker.h for Python.
+// A worker that follows: refit/worker.h for Python.
 #pragma once
 
 #include <pybind11/pybind11.h>

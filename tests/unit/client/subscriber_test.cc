@@ -144,8 +144,8 @@ grpc::ByteBuffer Raw(const std::string& bytes) {
 // Remembers what it was told; fails where told to.
 class RecordingSink final : public TensorSink {
  public:
-  absl::Status Begin(const v1::VersionSummary& version, const std::vector<TensorPart>& parts) override {
-    log += "begin " + std::to_string(version.version()) + " " + std::to_string(parts.size()) + ";";
+  absl::Status Begin(const VersionSummary& version, const std::vector<TensorPart>& parts) override {
+    log += "begin " + std::to_string(version.version) + " " + std::to_string(parts.size()) + ";";
     for (const TensorPart& part : parts) data.emplace_back(part.ByteSize() + extra_bytes);
     return on_begin;
   }
@@ -196,8 +196,8 @@ class SubscriberTest : public ::testing::Test {
     }
     EXPECT_EQ(pulled->result.bytes, bytes);
     EXPECT_EQ(pulled->result.tensors, selected.size());
-    EXPECT_EQ(pulled->result.version.version(), 3u);
-    EXPECT_EQ(pulled->result.version.state(), v1::VERSION_STATE_COMMITTED);
+    EXPECT_EQ(pulled->result.version.version, 3u);
+    EXPECT_EQ(pulled->result.version.state, VersionState::kCommitted);
   }
 
   const TestVersion version_;
@@ -742,9 +742,9 @@ TEST_F(WatchTest, UntilTheCallerHasSeenEnough) {
   service_.Say(script);
   std::vector<uint64_t> seen;
   const absl::Status status = subscriber_->Watch(
-      {.model = "m", .after = 3, .trainer_epoch = 7, .worker = "w", .life = 9}, [&](const v1::VersionSummary& version) {
-        seen.push_back(version.version());
-        return version.version() < 5;
+      {.model = "m", .after = 3, .trainer_epoch = 7, .worker = "w", .life = 9}, [&](const VersionSummary& version) {
+        seen.push_back(version.version);
+        return version.version < 5;
       });
   EXPECT_TRUE(status.ok()) << status;
   EXPECT_EQ(seen, (std::vector<uint64_t>{4, 5}));

@@ -147,7 +147,7 @@ TEST_F(TorchClientTest, TensorsComeBackEqual) {
   auto pulled = PullTensors(*subscriber_);
   ASSERT_TRUE(pulled.ok()) << pulled.status();
   subscriber_.reset();  // the tensors own their memory
-  EXPECT_EQ(pulled->result.version.version(), 1u);
+  EXPECT_EQ(pulled->result.version.version, 1u);
   ASSERT_EQ(pulled->tensors.size(), tensors.size());
   for (size_t i = 0; i < tensors.size(); ++i) {
     const auto& [name, tensor] = pulled->tensors[i];

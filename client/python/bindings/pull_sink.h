@@ -1,0 +1,63 @@
+// Where a pull of Python's puts tensors, and how it tells of its progress.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "client/python/bindings/targets.h"
+#include "client/python/bindings/tensor.h"
+#include "common/tensor/slab.h"
+#include "refit/buffer.h"
+#include "refit/pull.h"
+
+namespace refit::python {
+
+// Tells Python how far a pull is, now and then.
+class ProgressReport {
+ public:
+  // `callback`, which may be None, must live longer.
+  explicit ProgressReport(pybind11::handle callback) : callback_(callback) {}
+
+  // CANCELLED if the callback raised.
+  absl::Status Tell(uint64_t bytes, uint64_t total, bool last = false);
+
+ private:
+  const pybind11::handle callback_;
+  std::chrono::steady_clock::time_point told_;
+};
+
+// Into the caller's memory where there is some, else into the pool's, or the service's. All that it is given must
+// outlive it.
+class PullSink final : public TensorSink {
+ public:
+  PullSink(BufferPool& pool, const Targets& targets, bool may_map, ProgressReport& progress)
+      : pool_(pool), targets_(targets), may_map_(may_map && targets.empty()), progress_(progress) {}
+
+  absl::Status Begin(const VersionSummary& version, const std::vector<TensorPart>& tensors) override;
+  absl::StatusOr<absl::Span<std::byte>> Place(size_t index) override;
+  bool Adopt(size_t index, std::shared_ptr<Buffer> mapped) override;
+  absl::Status Done(size_t index) override;
+
+  std::vector<Tensor>& tensors() { return tensors_; }
+  bool wrote_targets() const { return wrote_targets_; }
+
+ private:
+  BufferPool& pool_;
+  Slabs slabs_;
+  const Targets& targets_;
+  const bool may_map_;
+  ProgressReport& progress_;
+  std::vector<Tensor> tensors_;
+  uint64_t total_ = 0;
+  uint64_t done_ = 0;
+  bool wrote_targets_ = false;
+};
+
+}  // namespace refit::python

@@ -1,0 +1,81 @@
+#include "client/worker/follower.h"
+
+#include <utility>
+
+#include "client/worker/no_timeout.h"
+
+namespace refit {
+
+Follower::Follower(Subscriber& subscriber, const WorkerOptions& options, InstalledVersions& versions,
+                   Reporter& reporter, Refitter& refitter)
+    : options_(options),
+      versions_(versions),
+      reporter_(reporter),
+      refitter_(refitter),
+      watch_(subscriber.StartWatch({.model = options.pull.model, .worker = options.pull.worker})) {}
+
+absl::Status Follower::Run(Backoff& backoff, const std::function<bool()>& done) {
+  if (!reporter_.BePresent()) reporter_.ReportAgain();
+  while (true) {
+    absl::StatusOr<VersionSummary> version = watch_->Next(kNoTimeout);
+    if (!version.ok()) return version.status();
+    versions_.Hear(*version);
+    if (!versions_.IsDue(*version)) {
+      LookAtOtherRun(*version);
+      continue;
+    }
+    if (absl::Status status = Refit(*std::move(version)); !status.ok()) return status;
+    backoff.Reset();
+    if (done && done()) return absl::OkStatus();
+  }
+}
+
+absl::Status Follower::Refit(VersionSummary version) {
+  absl::StatusOr<StagedVersion> staged = StagedVersion{};
+  while (true) {
+    // Written over the version in use, it cannot wait for its release later.
+    if (options_.in_place && version.installs_held) {
+      absl::StatusOr<VersionSummary> next = AwaitRelease(KeyOf(version));
+      if (!next.ok()) return next.status();
+      version = *std::move(next);
+      continue;
+    }
+    const bool newest = version.state == VersionState::kCommitted && !options_.in_place;
+    staged = refitter_.StageFollowing(newest ? Wanted() : Wanted::Exactly(version));
+    if (!staged.ok()) return IsOfThisVersion(staged.status()) ? absl::OkStatus() : staged.status();
+    if (!staged->version.installs_held || options_.in_place) break;
+    absl::StatusOr<VersionSummary> next = AwaitRelease(KeyOf(staged->version));
+    if (!next.ok()) return next.status();
+    if (KeyOf(*next) == KeyOf(staged->version)) break;
+    version = *std::move(next);
+  }
+  return refitter_.InstallFollowing(*staged);
+}
+
+// The version once it is released, or a newer one that was committed meanwhile.
+absl::StatusOr<VersionSummary> Follower::AwaitRelease(const VersionKey& version) {
+  while (true) {
+    absl::StatusOr<VersionSummary> event = watch_->Next(kNoTimeout);
+    if (!event.ok()) return event.status();
+    const bool released = KeyOf(*event) == version && !event->installs_held;
+    const bool superseded = version < KeyOf(*event) && event->state == VersionState::kCommitted;
+    if (released || superseded) return event;
+  }
+}
+
+// The service offers what would not be taken, which is told once. Or it has got the one in use after all.
+void Follower::LookAtOtherRun(const VersionSummary& offered) {
+  if (versions_.IsBackAtService(offered)) reporter_.ReportAgain();
+  if (absl::Status status = versions_.ComplainOfOtherRun(offered); !status.ok()) reporter_.Tell(status);
+}
+
+// A version that was aborted, or is not to be had any more, is no reason to begin anew: others come.
+bool Follower::IsOfThisVersion(const absl::Status& status) const {
+  if (versions_.torn().has_value()) return false;
+  if (absl::IsAborted(status)) return true;
+  if (!absl::IsFailedPrecondition(status) && !absl::IsNotFound(status)) return false;
+  reporter_.Tell(status);
+  return true;
+}
+
+}  // namespace refit

@@ -1,0 +1,10 @@
+#pragma once
+
+#include <chrono>
+
+namespace refit {
+
+// Longer than any process lives, short enough for any clock.
+inline constexpr std::chrono::milliseconds kNoTimeout = std::chrono::hours(24 * 365);
+
+}  // namespace refit

@@ -1,0 +1,59 @@
+// One pull, over as many streams as it takes.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "client/worker/backoff.h"
+#include "client/worker/pull_receiver.h"
+#include "client/worker/subscriber_connection.h"
+#include "client/worker/subscriber_stream.h"
+#include "refit/pull.h"
+#include "refit/v1/pull.pb.h"
+
+namespace refit {
+
+// The first stream, and those that resume it where it was cut. Options and sink must outlive it.
+class PullRun {
+ public:
+  PullRun(std::shared_ptr<SubscriberConnection> connection, const PullOptions& options, TensorSink& sink);
+
+  // Once.
+  absl::StatusOr<PullResult> Run();
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  // `cut`: the stream did not come to its end, for no fault of what the service sent.
+  struct StreamEnd {
+    absl::Status status;
+    bool cut = false;
+  };
+
+  StreamEnd RunStream();
+  v1::PullRequest NextRequest(bool shared_memory) const;
+  StreamEnd Receive(SubscriberStream& stream);
+  StreamEnd End(SubscriberStream& stream);
+  bool GoesOnUnmapped(const StreamEnd& end);
+  bool MayResume(const StreamEnd& end, bool gained, Clock::time_point last_gain);
+  absl::Status Failure(const absl::Status& status) const;
+  absl::string_view WithoutContext(const absl::Status& status) const;
+
+  const std::shared_ptr<SubscriberConnection> connection_;
+  const PullOptions& options_;
+  const std::string context_;
+  PullReceiver receiver_;
+  Backoff backoff_;
+  std::chrono::nanoseconds waited_{0};
+  absl::Status cut_;        // the first since something came
+  std::string not_mapped_;  // why; nothing is mapped any more then
+  uint64_t resumed_ = 0;
+  int damaged_ = 0;
+};
+
+}  // namespace refit

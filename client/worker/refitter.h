@@ -1,0 +1,60 @@
+// Stages a version, and installs it.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <mutex>
+#include <optional>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "client/calls/stop_flag.h"
+#include "client/worker/installed_versions.h"
+#include "client/worker/reporter.h"
+#include "refit/buffer.h"
+#include "refit/subscriber.h"
+#include "refit/version_summary.h"
+#include "refit/worker.h"
+
+namespace refit {
+
+// Which version to pull: the newest committed one without a number.
+struct Wanted {
+  static Wanted Exactly(const VersionSummary& version) { return {version.version, version.trainer_epoch}; }
+
+  std::optional<uint64_t> number;
+  std::optional<uint64_t> trainer_epoch;
+};
+
+// Thread-safe: one staging or install goes on at a time, others wait for it. All that it is given must outlive it.
+class Refitter {
+ public:
+  Refitter(Subscriber& subscriber, const WorkerOptions& options, InstalledVersions& versions, Reporter& reporter,
+           const StopFlag& stop)
+      : subscriber_(subscriber), options_(options), versions_(versions), reporter_(reporter), stop_(stop) {}
+
+  // Stages and installs; the version in use then. What is in use already is not pulled again.
+  absl::StatusOr<VersionSummary> Refit(const Wanted& wanted, Way way);
+
+  // Follow's two steps, between which the version may wait for its release. An install that fails is told, and is no
+  // error, as long as the old version is still in use; the version is not due again.
+  absl::StatusOr<StagedVersion> StageFollowing(const Wanted& wanted);
+  absl::Status InstallFollowing(StagedVersion& staged);
+
+ private:
+  // All below with mutex_ held.
+  absl::StatusOr<StagedVersion> Stage(const Wanted& wanted, Way way);
+  absl::Status Install(StagedVersion& staged);
+  absl::Status Failed(const VersionSummary& version, const absl::Status& status);
+
+  Subscriber& subscriber_;
+  const WorkerOptions& options_;
+  InstalledVersions& versions_;
+  Reporter& reporter_;
+  const StopFlag& stop_;
+
+  std::mutex mutex_;
+  BufferPool pool_{std::numeric_limits<int64_t>::max()};
+};
+
+}  // namespace refit

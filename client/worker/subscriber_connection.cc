@@ -1,0 +1,36 @@
+#include "client/worker/subscriber_connection.h"
+
+#include <chrono>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "client/calls/unary_call.h"
+#include "common/net/address.h"
+#include "common/net/shared_segment.h"
+#include "refit/v1/inspect.grpc.pb.h"
+
+namespace refit {
+namespace {
+
+constexpr std::chrono::seconds kInfoTimeout{10};
+
+}  // namespace
+
+absl::Status SubscriberConnection::CheckNotForked() const {
+  return guard.Check(absl::StrCat("subscriber to ", address));
+}
+
+absl::Status SubscriberConnection::TryToShare() const {
+  if (transport == Transport::kWire || (transport == Transport::kAuto && !IsLocal(address))) {
+    return absl::UnavailableError("not asked for");
+  }
+  const std::unique_ptr<v1::InspectService::Stub> stub = v1::InspectService::NewStub(channel);
+  const absl::StatusOr<v1::GetServerInfoResponse> info =
+      CallUnary(*stub, &v1::InspectService::Stub::GetServerInfo, v1::GetServerInfoRequest(), kInfoTimeout,
+                "asked for its memory", calls);
+  if (!info.ok()) return info.status();
+  if (!info->has_shared_memory()) return absl::UnavailableError("the service shares no memory");
+  return MappedSegment::Open(info->shared_memory()).status();
+}
+
+}  // namespace refit

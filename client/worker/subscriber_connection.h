@@ -1,0 +1,37 @@
+// A subscriber's connection, which everything that was begun on it holds on to.
+#pragma once
+
+#include <grpcpp/channel.h>
+
+#include <atomic>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "client/calls/active_calls.h"
+#include "refit/buffer.h"
+#include "refit/channel_options.h"
+#include "refit/fork_guard.h"
+
+namespace refit {
+
+// Made with MakeOwnedByProcess. Thread-safe once it is connected.
+struct SubscriberConnection {
+  const ForkGuard guard;
+  std::string address;
+  Transport transport = Transport::kAuto;
+  std::shared_ptr<grpc::Channel> channel;
+  BufferPool pool{std::numeric_limits<int64_t>::max()};
+  // Of a worker that shows its presence; others are told by their names.
+  std::atomic<uint64_t> life{0};
+  const std::shared_ptr<ActiveCalls> calls = std::make_shared<ActiveCalls>();
+
+  // FAILED_PRECONDITION in a child of a fork.
+  absl::Status CheckNotForked() const;
+  // Whether this process can map the service's memory: OK, or why not.
+  absl::Status TryToShare() const;
+};
+
+}  // namespace refit
