@@ -15,6 +15,8 @@
 #include <string>
 
 #include "absl/strings/numbers.h"
+#include "client/calls/stop_flag.h"
+#include "client/worker/backoff.h"
 #include "refit/fork_guard.h"
 #include "refit/publisher.h"
 #include "refit/tuning.h"

@@ -265,7 +265,7 @@ TEST_F(FleetTruth, WhoStaysInAnOlderRunIsNamedWithIt) {
   const auto back = engine.worker().RollBack();
   ASSERT_OK(back);
   EXPECT_EQ(back->version, 50u);
-  EXPECT_EQ(back->trainer_epoch(), 1u);
+  EXPECT_EQ(back->trainer_epoch, 1u);
   EXPECT_FALSE(Await(1, 1, kShort).ok());
   engine.Follow();
   Push(2, 2);

@@ -17,6 +17,7 @@
 #include "absl/strings/str_split.h"
 #include "common/net/channel.h"
 #include "refit/inspector.h"
+#include "refit/subscriber.h"
 #include "refit/v1/pull.grpc.pb.h"
 #include "tests/integration/subprocess.h"
 #include "tests/support/files.h"
