@@ -118,13 +118,9 @@ class RefitWeightTransferEngine(WeightTransferEngine[RefitInitInfo, RefitUpdateI
             self._agreement = agreement_of(self.parallel_config)
         if init_info is None:
             return
-        failure: Optional[Exception] = None
         try:
-            self._connect(init_info)
-        except Exception as error:
-            failure = error
-        try:
-            self._agreement.settle(failure, deadline=_CONNECT_SKEW, way_out="call it again")
+            with self._agreement.all_or_none(deadline=_CONNECT_SKEW, way_out="call it again"):
+                self._connect(init_info)
         except Exception as error:
             self.shutdown()
             if is_last():
