@@ -1,4 +1,4 @@
-"""Versions pulled beside an engine that goes on, for plugs whose engine says itself when one is installed."""
+"""Versions pulled beside a running engine. For plugs whose engine decides itself when a version is installed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from refit.integrations.shared.follower import Follower, Key, key_of
 from refit.pulled_version import PulledVersion
 from refit.subscriber import Subscriber
 
-# The engine waits for this pull: a service that is gone should be told soon. What is pulled ahead may take longer.
+# The engine stands still during such a pull: a service that is gone is reported soon. Pulls ahead may take longer.
 _RESUME_WITHIN = 1.0
 _CONNECT_WITHIN = 3.0
 
@@ -60,7 +60,7 @@ class Ahead:
 
     @contextmanager
     def take(self, number: int, trainer_epoch: Optional[int], deadline: float) -> Iterator[PulledVersion]:
-        """The version, to be installed in the block: the service hears that it was, or of what the block raised.
+        """The version, to be installed in the block. The service hears that it was installed, or what the block raised.
 
         Args:
             deadline: seconds until it must be there. What is pulled ahead goes on after that.
@@ -78,13 +78,13 @@ class Ahead:
             raise
         self._installed = key_of(version)
         if follower is not None and not follower.settle(version, None):
-            follower.close()  # what it has told the service of is not in use any more
+            follower.close()  # it has reported another version as installed
             self._follower = None
             self._present_follower()
 
     def pull(self, number: int, trainer_epoch: Optional[int]) -> PulledVersion:
-        """The version, now. As Subscriber.pull(). Over a connection of its own: one that has failed waits longer and
-        longer before it looks whether the service is back."""
+        """The version, now. As Subscriber.pull(). Over a new connection: one that has failed tries again at longer and
+        longer intervals only."""
         with self._connect() as subscriber:
             return subscriber.pull(
                 number, trainer_epoch=trainer_epoch, idle_timeout=self._timeout, resume_within=_RESUME_WITHIN
@@ -97,7 +97,7 @@ class Ahead:
         self._follower = None
 
     def _present_follower(self) -> Optional[Follower]:
-        """A new one where the last has nothing true to tell any more."""
+        """A new one if the last was closed."""
         if self._follower is None and self.is_ahead:
             try:
                 self._follower = self._make_follower(self._installed)
@@ -108,7 +108,7 @@ class Ahead:
     def _get(
         self, follower: Optional[Follower], number: int, trainer_epoch: Optional[int], deadline: float
     ) -> PulledVersion:
-        """From the follower if it has it first, else pulled now."""
+        """From the follower or from a pull that begins now, whichever has it first."""
         if follower is None:
             return self._get_now(number, trainer_epoch, deadline, Arrival(number))
         arrival = Arrival(number)

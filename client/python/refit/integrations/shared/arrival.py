@@ -1,4 +1,4 @@
-"""A version that may come from several sides: whichever has it first."""
+"""A version that may come from several pulls: the first one counts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from refit.pulled_version import PulledVersion
 
 
 class Arrival:
-    """Of one version, from whoever has it first."""
+    """Of one version. The first result counts, a version or an error."""
 
     def __init__(self, number: int):
         self._number = number

@@ -1,4 +1,4 @@
-"""A worker of the service's fleet that stages versions, and installs each when its engine says so."""
+"""A worker of the service's fleet that stages versions and holds each until its engine has installed it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,14 @@ _WORKERS_OWN = ("worker", "idle_timeout")
 
 
 class Follower:
-    """A refit.Worker whose installs wait until the engine has done them."""
+    """A refit.Worker whose installs wait until the engine has done them.
+
+    Its install() runs in a thread of its own and waits there, with the version held. The engine's thread takes that
+    version and says with settle() how it went.
+    """
 
     def __init__(self, address: str, options: Mapping[str, Any], installed: Optional[Key]):
-        """`installed` is in use already, however it came."""
+        """`installed`: the version that the engine has already."""
         self._changed = threading.Condition()
         # Guarded by _changed.
         self._held: Optional[PulledVersion] = None
@@ -37,7 +41,7 @@ class Follower:
         self._awaited: Optional[Callable[[PulledVersion], None]] = None
         self._closed = threading.Event()
         self._worker = Worker(address, install=self._hold, accept_new_run=True, **options)
-        # Not a subscriber: whoever watches counts as one of the fleet.
+        # Not a Subscriber: while that watches, the service counts it as another worker.
         self._publisher = Publisher(address, **{name: options[name] for name in options if name not in _WORKERS_OWN})
         self._calls = Calls()
         self._thread = threading.Thread(
@@ -69,7 +73,8 @@ class Follower:
                 self._awaited = None
 
     def settle(self, version: PulledVersion, error: Optional[BaseException]) -> bool:
-        """The engine has installed this version, or failed to. False if the service will not hear that it is in use."""
+        """The engine has installed this version, or failed to. False if the service will not be told that it is in
+        use."""
         key = key_of(version)
         with self._changed:
             if error is None:
@@ -123,7 +128,7 @@ class Follower:
         self._changed.notify_all()
 
     def _make_room(self) -> None:
-        """What is held gives way to a newer version, also to one that is only being pushed."""
+        """Drops the held version if there is a newer one, also if that is only being pushed."""
         try:
             newest = self._publisher.last_run()
         except RefitError:  # the service is gone; the worker asks for it too
@@ -142,7 +147,7 @@ def _is(version: PulledVersion, number: int, trainer_epoch: Optional[int]) -> bo
 
 
 def _without_its_frames(error: Optional[BaseException]) -> Optional[RefitError]:
-    """The same words for the service, without what the engine's exception keeps alive."""
+    """The error in the same words, for the service. The traceback of the engine's would keep its tensors alive."""
     if error is None:
         return None
     if isinstance(error, RefitError):
