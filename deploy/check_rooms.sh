@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 order='
 common/limits common/process common/certificates common/terminal
 common/tensor
-common/wire common/safetensors
+common/wire common/delta common/safetensors
 common/adapters
 common/net
 server/process
