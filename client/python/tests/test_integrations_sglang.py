@@ -186,6 +186,19 @@ def test_a_first_version_that_fails_half_way_is_torn(service: Any) -> None:
     assert model.values() == {2.0}
 
 
+def test_a_load_that_fails_before_it_takes_a_tensor_names_none(service: Any, monkeypatch: Any) -> None:
+    def fails(*_: Any) -> None:
+        raise RuntimeError("not now")
+
+    monkeypatch.setattr(StackedModel, "load_weights", fails)
+    publish(service.address, 1, checkpoint(1))
+    with pytest.raises(
+        refit.FailedPrecondition, match="version 1: load_weights raised RuntimeError: not now"
+    ) as raised:
+        load(StackedModel(), descriptor(service.address, 1))
+    assert raised.value.tensor is None and raised.value.torn
+
+
 def test_parameters_that_a_first_version_leaves_are_told_where_the_model_says(service: Any) -> None:
     model = StackedModel(says=True)
     publish(service.address, 1, changed(1, lambda w: w.pop("layers.1.norm")))
