@@ -9,7 +9,7 @@ order='
 common/include
 common/limits common/process common/certificates common/terminal
 common/tensor
-common/wire common/safetensors
+common/wire common/delta common/safetensors
 common/adapters
 common/net
 server/include

@@ -66,7 +66,7 @@ fi
 first_lane() {
   local failed=0
   if ((${#vllm[@]})); then run qwen3 "$qwen3" "${vllm[@]}" || failed=1; fi
-  if has plug; then run plug installed client/python/tests/test_integrations_vllm.py || failed=1; fi
+  if has plug; then run plug installed client/python/tests/test_integrations_vllm*.py || failed=1; fi
   return "$failed"
 }
 second_lane() {

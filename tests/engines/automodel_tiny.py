@@ -8,31 +8,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Dict
 
+import gemma4_tiny
+
 VOCABULARY = 96
 
 TEXT = dict(
+    gemma4_tiny.TEXT,
     vocab_size=VOCABULARY,
     hidden_size=32,
     intermediate_size=48,
     num_hidden_layers=3,
     layer_types=["sliding_attention", "sliding_attention", "full_attention"],
-    num_attention_heads=4,
-    num_key_value_heads=2,
     head_dim=8,
     global_head_dim=16,
-    num_global_key_value_heads=2,
-    attention_k_eq_v=True,
     sliding_window=8,
-    hidden_size_per_layer_input=0,
-    enable_moe_block=True,
     num_experts=6,
     top_k_experts=2,
     moe_intermediate_size=20,
     max_position_embeddings=64,
-    final_logit_softcapping=30.0,
-    pad_token_id=0,
-    eos_token_id=1,
-    bos_token_id=2,
 )
 
 VISION = dict(

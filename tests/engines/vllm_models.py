@@ -9,6 +9,8 @@ import random
 import shutil
 from typing import Any, Dict, List, Sequence
 
+import gemma4_tiny
+
 VOCABULARY = 512
 KINDS = ("qwen3", "gemma4_moe")
 
@@ -156,32 +158,22 @@ def _qwen3() -> Any:
 def _gemma4_moe() -> Any:
     from transformers.models.gemma4 import Gemma4ForCausalLM, Gemma4TextConfig
 
-    return Gemma4ForCausalLM(
-        Gemma4TextConfig(
-            vocab_size=VOCABULARY,
-            hidden_size=128,
-            intermediate_size=128,
-            num_hidden_layers=6,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=32,
-            global_head_dim=64,
-            num_global_key_value_heads=2,
-            attention_k_eq_v=True,
-            sliding_window=64,
-            hidden_size_per_layer_input=0,
-            vocab_size_per_layer_input=VOCABULARY,
-            enable_moe_block=True,
-            num_experts=8,
-            top_k_experts=4,
-            moe_intermediate_size=64,
-            max_position_embeddings=1024,
-            final_logit_softcapping=30.0,
-            pad_token_id=0,
-            eos_token_id=1,
-            bos_token_id=2,
-        )
+    config = Gemma4TextConfig(
+        **gemma4_tiny.TEXT,
+        vocab_size=VOCABULARY,
+        hidden_size=128,
+        intermediate_size=128,
+        num_hidden_layers=6,
+        head_dim=32,
+        global_head_dim=64,
+        sliding_window=64,
+        vocab_size_per_layer_input=VOCABULARY,
+        num_experts=8,
+        top_k_experts=4,
+        moe_intermediate_size=64,
+        max_position_embeddings=1024,
     )
+    return Gemma4ForCausalLM(config)
 
 
 def _save(model: Any, path: pathlib.Path) -> None:

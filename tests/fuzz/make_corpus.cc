@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/delta/delta_encoder.h"
 #include "common/net/messages.h"
 #include "common/wire/chunk_codec.h"
 #include "common/wire/digest.h"
@@ -75,6 +76,30 @@ Seeds Safetensors() {
       {"index", Byte(2) + R"({"metadata":{"total_size":2},"weight_map":{"a":"a.safetensors","b":"b.safetensors"}})"},
       {"index_outside", Byte(2) + R"({"weight_map":{"a":"../a.safetensors"}})"},
       {"shards", Byte(3) + shards}};
+}
+
+// Payloads of deltas for elements of each size, and two ranges to encode; see delta_fuzz.cc.
+Seeds Delta() {
+  Seeds seeds;
+  for (int log_size = 0; log_size < 4; ++log_size) {
+    const size_t element_size = size_t{1} << log_size;
+    for (const size_t distance : {size_t{1}, size_t{9}, size_t{70}}) {
+      constexpr size_t kElements = 256;
+      std::vector<std::byte> base(kElements * element_size);
+      std::vector<std::byte> now = base;
+      for (size_t i = 0; i < kElements; i += distance + i % 3) {
+        now[i * element_size + i % element_size] = static_cast<std::byte>(i % 5 + 1);
+      }
+      const auto delta = DeltaEncoder().Encode(base, now, element_size, {.changed = 1});
+      const std::string name = std::to_string(element_size) + "_" + std::to_string(distance);
+      seeds.emplace_back(name,
+                         Byte(log_size) + Byte(0) + Byte(0) + Byte(1) +
+                             std::string(reinterpret_cast<const char*>(delta->payload.data()), delta->payload.size()));
+    }
+    seeds.emplace_back("ranges_" + std::to_string(element_size),
+                       Byte(log_size) + Byte(1) + Byte(40) + Pattern(40 * element_size) + Pattern(30 * element_size));
+  }
+  return seeds;
 }
 
 Seeds PythonRegex() {
@@ -337,10 +362,10 @@ int main(int argc, char** argv) {
   }
   const std::filesystem::path folder = argv[1];
   const std::vector<std::pair<std::string, refit::Seeds>> targets = {
-      {"adapters", refit::Adapters()},           {"box", refit::Numbers(3)},
-      {"chunk_codec", refit::ChunkCodec()},      {"python_regex", refit::PythonRegex()},
-      {"safetensors", refit::Safetensors()},     {"service", refit::Service()},
-      {"shared_segment", refit::SharedSegment()}};
+      {"adapters", refit::Adapters()},        {"box", refit::Numbers(3)},
+      {"chunk_codec", refit::ChunkCodec()},   {"delta", refit::Delta()},
+      {"python_regex", refit::PythonRegex()}, {"safetensors", refit::Safetensors()},
+      {"service", refit::Service()},          {"shared_segment", refit::SharedSegment()}};
   for (const auto& [target, seeds] : targets) {
     if (!refit::Write(folder / target, seeds)) {
       std::cerr << "cannot write to " << folder << "\n";

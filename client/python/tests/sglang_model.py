@@ -1,5 +1,4 @@
-"""A model as SGLang's: it stacks the checkpoint's q, k and v into one parameter, and passes over names that it does
-not know."""
+"""Models that load weights as SGLang's do."""
 
 from __future__ import annotations
 
@@ -10,7 +9,19 @@ from integrations_support import torch
 _STACKED = {"q_proj": 0, "k_proj": 1, "v_proj": 2}
 
 
+class PlainModel:
+    """Keeps what it is given, under the names that it came by."""
+
+    def __init__(self) -> None:
+        self.loaded: Dict[str, Any] = {}
+
+    def load_weights(self, named_tensors: Any) -> None:
+        self.loaded.update(named_tensors)
+
+
 class StackedModel(torch.nn.Module):
+    """Stacks the checkpoint's q, k and v into one parameter, and passes over names that it does not know."""
+
     def __init__(self, layers: int = 2, says: bool = False):
         """
         Args:

@@ -107,23 +107,19 @@ def test_a_refit_that_fails_is_drained_and_leaves_nothing(service: Any) -> None:
     assert all_same(round_trip(refit_, [weights(3).items()])[0], weights(3))
 
 
-def test_a_generator_that_raises_aborts_the_version(service: Any) -> None:
-    refit_ = Refit(BACKEND, 1 << 20, policies=1, rollouts=1, address=service.address)
-
-    def broken() -> Any:
-        yield from weights().items()
-        raise RuntimeError("a collective failed")
-
-    with pytest.raises(RuntimeError, match="a collective failed"):
-        asyncio.run(refit_.policies[0].send_weights(broken()))
-    with pytest.raises(refit.NotFound):
-        refit.Subscriber(service.address).pull()
-
-
 def broken(first: int = 0) -> Any:
     """A generator that raises after so many tensors."""
     yield from list(weights().items())[:first]
     raise RuntimeError("a collective failed")
+
+
+def test_a_generator_that_raises_aborts_the_version(service: Any) -> None:
+    refit_ = Refit(BACKEND, 1 << 20, policies=1, rollouts=1, address=service.address)
+
+    with pytest.raises(RuntimeError, match="a collective failed"):
+        asyncio.run(refit_.policies[0].send_weights(broken(len(weights()))))
+    with pytest.raises(refit.NotFound):
+        refit.Subscriber(service.address).pull()
 
 
 async def send_and_receive(refit_: Refit, tensors: Any) -> List[Any]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 from typing import Iterator, Set, Tuple
 
 import pytest
+from processes import environment
 
 import refit
 
@@ -36,6 +39,16 @@ def test_plugs_know_what_they_share_and_not_each_other() -> None:
         if importing not in (imported, "vllm_trainer"):
             rooms.add((importing, imported))
     assert rooms == {(plug, "shared") for plug in ("nemo_rl", "sglang", "verl", "vllm")}
+
+
+@pytest.mark.parametrize("plug", ["nemo_rl", "sglang", "torch", "vllm"])
+def test_importing_a_plug_imports_no_framework(plug: str) -> None:
+    frameworks = ["torch", "vllm", "sglang", "ray", "transformers", "huggingface_hub"]
+    code = f"import sys, {PREFIX}{plug}; print(*[name for name in {frameworks} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", code], env=environment(), check=True, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.split() == []
 
 
 @pytest.mark.parametrize(

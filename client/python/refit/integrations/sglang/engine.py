@@ -23,8 +23,8 @@ def groups() -> List[Any]:
 
 
 def forget_embeddings() -> None:
-    """Images that the old vision tower has encoded: SGLang's flush_cache leaves them, and they are found by the image
-    alone."""
+    """Forgets images that the old vision tower has encoded: SGLang's flush_cache leaves them, and looks them up by the
+    image alone."""
     for name in ("sglang.srt.managers.mm_schedule", "sglang.srt.managers.mm_utils"):  # of newer versions, of older ones
         cache = getattr(sys.modules.get(name), "embedding_cache", None)
         if cache is not None:

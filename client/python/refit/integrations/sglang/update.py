@@ -64,7 +64,8 @@ class Update:
 
 
 def pulled(wanted: Update) -> PulledVersion:
-    """In time: of a version that is pushed slowly the service has word all the while."""
+    """The version, within `pull_within` seconds. The pull's own patience would not do: while a version is pushed
+    slowly, the service sends word all the time."""
     calls = Calls()
     timer = threading.Timer(wanted.pull_within, calls.cancel)
     timer.daemon = True

@@ -108,7 +108,7 @@ def _load(model: Any, version: PulledVersion, is_partial: bool) -> None:
         loaded = model.load_weights(iter(given))
     except Exception as error:
         raise FailedPrecondition(
-            f"version {version.number}, tensor {given.name}: load_weights raised {told(error)}",
+            f"version {version.number}{given.at}: load_weights raised {told(error)}",
             tensor=given.name,
             version=version.number,
         ) from error

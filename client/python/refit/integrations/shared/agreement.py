@@ -1,8 +1,8 @@
 """All ranks of an engine take a version, or none does. For the plugs of engines whose workers pull one by one.
 
-Votes go through the store of torch.distributed's default group, not through a collective of the engine's: a collective
-that a rank never joins would stay in the engine's own queue, and meet its next one. The store also decides: where one
-rank gives up while another is late, both hear the same.
+Votes go through the store of torch.distributed's default group. A collective would not do: one that a rank never joins
+would stay in the engine's queue, and would be matched with the engine's next one. The store also decides, so a rank
+that gives up and a rank that is late get the same answer.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ class Vote:
 class Agreement:
     """One per engine on each of its ranks; it may be made anew between two updates. Not thread-safe.
 
-    The store is in the process of rank 0: while that one is stopped, all wait for it.
+    The store is in the process of rank 0: while that process is stopped, all ranks wait for it.
     """
 
     def __init__(self, groups: Sequence[Any], deadline: float):
         """
         Args:
-            groups: process groups of torch.distributed that this rank is in, asked one after another: those for tensor
-                and pipeline parallelism, so that word of any rank reaches all; better one that has all ranks, where
-                there is one. With None, groups of one rank, or without any, nothing is sent.
+            groups: process groups of torch.distributed that this rank is in. They vote one after another, so that with
+                those for tensor and pipeline parallelism every rank hears of every other. One group of all ranks is
+                better, where there is one. None and groups of one rank are passed over.
             deadline: seconds that one settle() takes at most, whatever the others do.
         """
         self._rounds = [_Rounds(ranks) for ranks in map(_ranks_of, groups) if len(ranks) > 1]
@@ -101,8 +101,8 @@ class Agreement:
 
 
 class _Rounds:
-    """Votes of the same ranks, again and again. One round's keys in the store: a vote for each rank, and the decision.
-    A further key tells which round is open, for a rank that has missed one."""
+    """Votes of the same ranks, one round after another. A round has these keys in the store: a vote of each rank, and
+    the decision. A further key says which round is open, for a rank that has missed one."""
 
     def __init__(self, ranks: Sequence[int]):
         import torch.distributed as dist
@@ -114,7 +114,7 @@ class _Rounds:
         self._next = 0
 
     def settle(self, problems: Problems, subject: str, until: float) -> Problems:
-        """What is wrong on any of the ranks; alike on all that hear of it. {}: all go on."""
+        """What is wrong on any of the ranks; the same on all ranks that get an answer. {}: all go on."""
         number = max(self._next, int(self._read(self._open_key) or 0))
         self._next = number + 1
         vote = {"problems": problems, "subject": subject}
@@ -139,12 +139,12 @@ class _Rounds:
             time.sleep(_POLL_SECONDS)
 
     def _decide(self, number: int, problems: Problems) -> Problems:
-        """The first rank's that comes to decide."""
+        """The decision of the first rank that makes one; the others take it over."""
         decided = self._store.compare_set(self._decision_key(number), "", json.dumps(problems))
         return {int(rank): words for rank, words in json.loads(decided).items()}
 
     def _forget(self, number: int) -> None:
-        """All have voted in the round after: nobody reads of this one any more."""
+        """Once all ranks have voted in the round after, none reads this one's keys any more."""
         for key in (self._vote_key(number, self.rank), self._decision_key(number)):
             self._store.delete_key(key)
 

@@ -1,7 +1,7 @@
 """What an engine's versions have in them. The first one that was loaded says which tensors all later ones must have.
 
-Engines themselves take what comes: a version without some of a model's tensors leaves the former version's in their
-place, and a mixture is served.
+Engines themselves do not check it. If a version lacks some of a model's tensors, those of the former version stay in
+use, and the engine serves a mixture.
 """
 
 from __future__ import annotations

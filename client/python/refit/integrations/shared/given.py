@@ -23,3 +23,8 @@ class Given:
         for tensor in self._version.tensors:
             self.name, self.kind = tensor.name, f"{tensor.dtype} {list(tensor.shape)}"
             yield tensor.name, tensor.torch()
+
+    @property
+    def at(self) -> str:
+        """Of that tensor, for a message; empty if none was given."""
+        return "" if self.name is None else f", tensor {self.name}"

@@ -14,9 +14,9 @@ from refit.service import Service, serve
 
 _Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
-# By what a service listens on everywhere: the families in which it is reached, the likelier one first.
+# Hosts that mean all interfaces, with the families by which such a service is reached, the likelier one first.
 _FAMILIES = {"0.0.0.0": (socket.AF_INET,), "[::]": (socket.AF_INET, socket.AF_INET6)}
-# Reserved for documentation: nobody's, so that only a default route leads there.
+# Addresses that are reserved for documentation. Nobody has them, so only a default route leads there.
 _ELSEWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8:ffff::1"}
 _SIOCGIFADDR = 0x8915
 
@@ -116,10 +116,10 @@ def _as_host(text: str) -> str:
 
 
 def _own_host(listen_host: str) -> str:
-    """By which others reach this host, where the service listens on `listen_host`, "0.0.0.0" or "[::]".
+    """The host by which others reach a service that listens on `listen_host`, "0.0.0.0" or "[::]".
 
     Raises:
-        InvalidArgument: if that is not to be seen.
+        InvalidArgument: there is none, or more than one to choose from.
     """
     families = _FAMILIES[listen_host]
     for family in families:

@@ -40,7 +40,8 @@ class WeightReceiver:
         self._waiting: Optional[Tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]] = None
 
     async def announced(self, address: str, first: int, trainer_epoch: Optional[int] = None) -> int:
-        """The number of the version whose push has begun, or that was given up: `first`, or what came in its place.
+        """Waits until the push of a version has begun, or was given up. Its number: `first`, or that of the version
+        that came in its place.
 
         Args:
             trainer_epoch: only of this run of the trainer: what a former one has left under that number is not taken.

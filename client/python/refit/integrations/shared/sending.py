@@ -16,9 +16,9 @@ from refit.version import Tensors, part_of
 Pair = Tuple[str, Any]
 Parts = List[Tuple[str, Any]]
 
-# What a version declares that is only opened to be aborted.
+# Declared by a version that is opened only to abort it.
 _NOTHING = {"refit.nothing": ("U8", (1,))}
-# Seconds that a rank which has failed waits for the others to open theirs, so as to end it.
+# How long a rank that has failed waits for another rank to open the version, so that it can abort it; seconds.
 _FOR_OTHER_RANKS = 10.0
 
 
@@ -126,8 +126,8 @@ class WeightSender:
             self._declared = declared
 
     async def _give_up(self, address: str, number: int, trainer_epoch: int, reason: str) -> None:
-        """Those who wait for the version hear that it will not come: it is aborted, and opened for that if no other
-        rank opens it."""
+        """Aborts the version, so that those who wait for it hear that it will not come. If no other rank opens it, it
+        is opened for that."""
         until = time.monotonic() + (_FOR_OTHER_RANKS if self._is_sharded else 0.0)
         try:
             async with aio.Publisher(address, **self._publisher_options) as publisher:
@@ -201,7 +201,7 @@ def _gathered(pairs: Iterable[Pair]) -> Tuple[Parts, List[Pair]]:
 
 
 def _kept(pairs: Iterable[Pair], begin: Optional[Begin] = None) -> Iterator[Tuple[str, Lease]]:
-    """Of each tensor what this rank holds, in host memory that the generator has no hand in."""
+    """Of each tensor what this rank holds, in host memory that the generator cannot change."""
     locals_of = ((name, intake.local(name, tensor)) for name, tensor in pairs)
     return ((name, lease.kept(name)) for name, lease in on_host(locals_of, begin))
 

@@ -57,7 +57,7 @@ class RefitWorkerExtension:
             allow_partial: it may lack tensors of the model, whose former values then stay.
             options: Subscriber's, such as model or token_file.
         Returns:
-            The version; None on ranks that leave it to the last one to tell of a failure.
+            The version; None on a rank that has failed and leaves it to the last rank to raise.
         Raises:
             RefitError: as install.Installer.install(). Where there are several ranks, on the last one.
         """

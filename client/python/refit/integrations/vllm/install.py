@@ -167,7 +167,7 @@ class Installer:
             reload.prepare(given)
         except Exception as error:
             raise InvalidArgument(
-                f"version {version.number}, tensor {given.name}: the model does not take it: {type(error).__name__}: "
+                f"version {version.number}{given.at}: the model does not take it: {type(error).__name__}: "
                 f"{str(error) or 'its shape or dtype does not fit'}; it came as {given.kind}; nothing was loaded",
                 tensor=given.name,
                 version=version.number,

@@ -9,8 +9,8 @@ from typing import Any, List, Tuple
 def groups(parallel_config: Any) -> List[Any]:
     """torch.distributed's groups, on the CPU, that reach all of them; none without vLLM's.
 
-    Replicas of a data-parallel server are engines of their own: they step together, and one that waited for another
-    here could wait for ever.
+    Replicas of a data-parallel server are engines of their own. They step together, so one that waited here for
+    another could wait for ever.
     """
     state = _parallel_state()
     if state is None:

@@ -14,7 +14,7 @@ from typing import Any, Callable, ContextManager, Iterable, Iterator, List, Name
 
 Pair = Tuple[str, Any]
 
-# Below all that a layer may count to, so that vLLM does not take it for complete.
+# A layer's count begins here while it is held: so far below zero that vLLM never takes the layer for complete.
 _HELD = -(2**62)
 
 
@@ -32,8 +32,8 @@ class Slot(NamedTuple):
 
 
 class Reload:
-    """One load, in two steps: prepare(), and then commit() or abandon(). In between the model has no weights of its
-    own, and must not run. For one thread."""
+    """One load, in two steps: prepare(), and then commit() or abandon(). In between the model has no weights and must
+    not run. For one thread."""
 
     def __init__(self, model: Any, model_config: Any, device: Any = None):
         """

@@ -101,7 +101,7 @@ class RefitWeightTransferEngine(WeightTransferEngine[RefitInitInfo, RefitUpdateI
     _has_voted = False
 
     def parse_init_info(self, init_dict: Dict[str, Any]) -> Optional[RefitInitInfo]:
-        """None where it is wrong, and the last rank tells so; see update_weights()."""
+        """None if it is wrong and the last rank is to raise; see update_weights()."""
         try:
             info: RefitInitInfo = super().parse_init_info(init_dict)
             return info
@@ -118,13 +118,9 @@ class RefitWeightTransferEngine(WeightTransferEngine[RefitInitInfo, RefitUpdateI
             self._agreement = agreement_of(self.parallel_config)
         if init_info is None:
             return
-        failure: Optional[Exception] = None
         try:
-            self._connect(init_info)
-        except Exception as error:
-            failure = error
-        try:
-            self._agreement.settle(failure, deadline=_CONNECT_SKEW, way_out="call it again")
+            with self._agreement.all_or_none(deadline=_CONNECT_SKEW, way_out="call it again"):
+                self._connect(init_info)
         except Exception as error:
             self.shutdown()
             if is_last():
@@ -144,15 +140,15 @@ class RefitWeightTransferEngine(WeightTransferEngine[RefitInitInfo, RefitUpdateI
         self._installer().learn()
 
     def start_weight_update(self) -> None:
-        """Nothing: the engine goes on until the version is there."""
+        """Does nothing: the engine goes on until the version is there."""
 
     def update_weights(self, update_info: Dict[str, Any]) -> None:
-        """What vLLM's worker calls. Either all ranks load the version or none.
+        """vLLM's worker calls this. Either all ranks load the version or none does.
 
         Raises:
             refit.RefitError: as receive_weights(); where there are several ranks, on the last one only. vLLM's executor
-                (0.32) leaves unread what ranks answer behind the first that failed, and would take it for the answer
-                to its next call.
+                (0.32) reads no further than the first rank that failed, and would take the other ranks' answers for
+                those to its next call.
         """
         self._has_voted = False
         try:
@@ -187,7 +183,7 @@ class RefitWeightTransferEngine(WeightTransferEngine[RefitInitInfo, RefitUpdateI
         )
 
     def finish_weight_update(self) -> None:
-        """Nothing: an update is whole when it returns."""
+        """Does nothing: an update is whole when update_weights() returns."""
 
     def shutdown(self) -> None:
         if self._ahead is not None:
