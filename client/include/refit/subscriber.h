@@ -25,7 +25,7 @@ struct SubscriberConnection;
 // Ownership: what a pull returns, and watches and presences, may outlive the subscriber. It owns the pool that pulls
 // without a sink get their memory from.
 // Units: bytes; times as their types say.
-// Errors of every call, besides its own:
+// Errors of every call, besides those that it names:
 //   UNAVAILABLE          the service is not there, or the connection broke
 //   CANCELLED            Cancel was called
 //   FAILED_PRECONDITION  this is a child of a fork. The parent's connection stays, and what was pulled before keeps its
@@ -34,7 +34,7 @@ struct SubscriberConnection;
 class Subscriber {
  public:
   // Connects. UNAVAILABLE, naming address and reason, if it does not within ChannelOptions::connect_timeout;
-  // INVALID_ARGUMENT for an address or security options that are none.
+  // INVALID_ARGUMENT for an address or files that cannot be used.
   static absl::StatusOr<std::unique_ptr<Subscriber>> Connect(const ChannelOptions& options);
   ~Subscriber();
 

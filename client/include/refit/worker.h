@@ -79,7 +79,7 @@ struct WorkerOptions {
 // Ownership: it owns its connection, and the memory that it stages in; what `install` moved out of a StagedVersion may
 // outlive it. What the functions of WorkerOptions refer to must outlive the worker.
 // Units: bytes; times as their types say.
-// Errors of every call, besides its own:
+// Errors of every call, besides those that it names:
 //   CANCELLED            Stop was called (Follow returns OK then)
 //   FAILED_PRECONDITION  this is a child of a fork: nothing is installed there, and the parent's worker goes on
 class Worker {
