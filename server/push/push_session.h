@@ -8,14 +8,13 @@
 #include <string>
 #include <vector>
 
-#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/shared_segment.h"
-#include "common/wire/digest.h"
 #include "refit/box.h"
 #include "refit/v1/push.pb.h"
+#include "server/push/chunk_receiver.h"
 #include "server/push/push_context.h"
 #include "server/push/version_builder.h"
 
@@ -42,9 +41,9 @@ class PushSession {
   bool is_open() const { return builder_ != nullptr && !finished_ && !abandoned_; }
 
   // The last message waits for workers to take what was pushed before it, of a streamed version.
-  bool lacks_memory() const { return lacks_memory_since_.has_value(); }
-  // Registers `wake` for when there may be memory; false if there may be already. See TensorMemory::Wait.
-  bool WaitForMemory(std::function<void()> wake) { return context_.store.memory().Wait(releases_, std::move(wake)); }
+  bool lacks_memory() const { return chunks_.has_value() && chunks_->lacks_memory(); }
+  // Registers `wake` for when there may be memory; false if there may be already. Only while lacks_memory().
+  bool WaitForMemory(std::function<void()> wake) { return chunks_->WaitForMemory(std::move(wake)); }
 
   // The trainer waits for us, not we for it: this rank has said its part, and others are to declare or to commit; or
   // there is no memory.
@@ -56,8 +55,8 @@ class PushSession {
   // DEADLINE_EXCEEDED, saying for whom, if the trainer waits for longer than those may take.
   absl::Status CheckPatience() const;
 
-  // Payload bytes that the trainer may have under way.
-  uint64_t window_bytes() const { return window_bytes_; }
+  // Payload bytes that the trainer may have under way. Only while lacks_memory().
+  uint64_t window_bytes() const { return chunks_->window_bytes(); }
 
   // Committed or aborted as the trainer asked: nothing more may come.
   bool finished() const { return finished_; }
@@ -73,9 +72,9 @@ class PushSession {
 
   absl::Status Explain(const absl::Status& status) const;
   absl::StatusOr<Answer> Dispatch(const ReceivedMessage& message);
-  // Checks a chunk, and has it written if there is memory for it.
-  absl::StatusOr<Answer> HandleChunk(const ChunkHeader& header, uint64_t payload_bytes,
-                                     absl::FunctionRef<absl::Status()> write);
+  absl::Status CheckTakesChunks() const;
+  absl::StatusOr<Answer> HandleBatch(absl::Span<const ChunkView> batch);
+  absl::StatusOr<Answer> HandleSharedChunk(const v1::SharedChunk& shared);
   absl::Status CheckRanksPatience() const;
   absl::StatusOr<Answer> Open(const v1::OpenVersion& open);
   // All goes over the connection if it cannot be mapped.
@@ -85,20 +84,6 @@ class PushSession {
   v1::PushResponse OpenedMessage() const;
   v1::PushResponse CommittedMessage(v1::VersionSummary summary) const;
   absl::StatusOr<Answer> Abort(const v1::AbortPush& abort);
-  // A chunk on the fast path: its payload lies in `message`.
-  absl::Status WriteChunk(const DecodedChunk& chunk, const ReceivedMessage& message);
-  // A short one, or one that generic protobuf code encoded in its own way.
-  absl::Status WriteChunk(const ChunkView& chunk);
-  // Tells the trainer, now and then, how much has been handled.
-  Answer OnHandled(uint64_t payload_bytes);
-  absl::StatusOr<Answer> HandleBatch(absl::Span<const ChunkView> batch);
-  // A chunk whose payload lies in the trainer's memory.
-  absl::StatusOr<Answer> HandleSharedChunk(const v1::SharedChunk& shared);
-  absl::Status CheckChunk(const ChunkHeader& header, uint64_t payload_bytes) const;
-  absl::Status AppendVerified(const ChunkHeader& header, uint64_t got_digest, absl::Span<const std::byte> payload);
-  // A chunk that tells the digest of a shard which another rank sends.
-  bool IsDigestAlone(const ChunkHeader& header) const;
-  absl::Status CheckTensorDigest(const ChunkHeader& header, absl::Span<const std::byte> payload);
 
   PushContext& context_;
   const std::string peer_;
@@ -107,15 +92,9 @@ class PushSession {
   std::vector<TensorPart> declared_;              // until the last `declare`
   Clock::time_point declared_at_;
   std::unique_ptr<VersionBuilder> builder_;
-  std::vector<std::optional<TensorDigester>> digesters_;  // of shards under way
-  uint64_t window_bytes_ = 0;
-  uint64_t handled_bytes_ = 0;  // of payload
-  uint64_t acknowledged_bytes_ = 0;
-  size_t batch_next_ = 0;  // of a batch that waits for memory, the first chunk that was not handled
-  uint64_t releases_ = 0;  // of the store's memory, before it was asked last
-  std::optional<Clock::time_point> lacks_memory_since_;
-  bool opened_ = false;      // the trainer was told so
-  bool committing_ = false;  // the trainer has asked for it
+  std::optional<ChunkReceiver> chunks_;  // once there is a builder
+  bool opened_ = false;                  // the trainer was told so
+  bool committing_ = false;              // the trainer has asked for it
   bool finished_ = false;
   bool abandoned_ = false;
 };

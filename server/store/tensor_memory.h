@@ -7,9 +7,11 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "common/tensor/slab.h"
 #include "refit/buffer.h"
 
 namespace refit {
@@ -33,6 +35,10 @@ class TensorMemory {
   // Calls `wake` once, when a buffer comes back, from a thread that may hold any locks: it must do no more than post.
   // False, and never calls, if one has come back since releases() was `seen`.
   bool Wait(uint64_t seen, std::function<void()> wake);
+
+  // Has memory for tensors that lie so idle in the pool, and touched. Gives up once `stop` says so, or if there is
+  // none.
+  void Prefault(const SlabPlan& plan, absl::FunctionRef<bool()> stop);
 
   // Frees idle memory down to `bytes`.
   void TrimIdleTo(uint64_t bytes) { pool_.TrimTo(bytes); }

@@ -23,6 +23,7 @@
 #include "server/store/chunk_progress.h"
 #include "server/store/tensor_memory.h"
 #include "server/store/tensor_table.h"
+#include "server/store/version_lifecycle.h"
 #include "server/store/version_times.h"
 #include "server/store/waiters.h"
 
@@ -184,8 +185,7 @@ class Version : public std::enable_shared_from_this<Version> {
   using Wakes = std::vector<Waiters::Wake>;
   Wakes TakeReadyLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool IsOver(const Awaited& awaited) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status DataStatus() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status CheckKept(size_t tensor) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckReadable(size_t tensor) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   using Dropped = TensorTable::Dropped;
   void DropDataLocked(Dropped& dropped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DropPassed(Dropped& dropped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -201,15 +201,11 @@ class Version : public std::enable_shared_from_this<Version> {
   VersionTimes times_;  // guarded by mutex_, but for what is thread-safe
 
   mutable absl::Mutex mutex_;
-  v1::VersionState state_ ABSL_GUARDED_BY(mutex_) = v1::VERSION_STATE_OPEN;
-  std::string abort_reason_ ABSL_GUARDED_BY(mutex_);
-  bool installs_held_ ABSL_GUARDED_BY(mutex_) = false;
-  bool fenced_ ABSL_GUARDED_BY(mutex_) = false;
+  VersionLifecycle lifecycle_ ABSL_GUARDED_BY(mutex_);
   bool spooled_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<v1::VersionSummary> restored_ ABSL_GUARDED_BY(mutex_);  // as it was when it was stored
   TensorTable tensors_ ABSL_GUARDED_BY(mutex_);
-  Slabs slabs_ ABSL_GUARDED_BY(mutex_);  // that they lie in, unless the version is streamed
-  bool holds_data_ ABSL_GUARDED_BY(mutex_) = true;
+  Slabs slabs_ ABSL_GUARDED_BY(mutex_);                // that they lie in, unless the version is streamed
   std::list<size_t> readers_ ABSL_GUARDED_BY(mutex_);  // the first tensor that each still lacks
   size_t kept_from_ ABSL_GUARDED_BY(mutex_) = 0;       // tensors before it were streamed, and given up
   uint64_t manifest_digest_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -22,6 +23,8 @@
 #include "server/process/work_queue.h"
 #include "server/store/tensor_memory.h"
 #include "server/store/version.h"
+#include "server/store/version_lookup.h"
+#include "server/store/version_observers.h"
 
 namespace refit {
 
@@ -71,11 +74,13 @@ class VersionStore {
 
   // Calls `on_change` after each change of state of a version of the model, with no lock held, from the thread that
   // made the change.
-  using Observer = std::function<void(const std::shared_ptr<Version>&)>;
-  uint64_t Observe(std::string model, Observer on_change) ABSL_LOCKS_EXCLUDED(mutex_);
+  using Observer = VersionObservers::Observer;
+  uint64_t Observe(std::string model, Observer on_change) {
+    return observers_.Add(std::move(model), std::move(on_change));
+  }
   // Of every model.
-  uint64_t ObserveAll(Observer on_change) ABSL_LOCKS_EXCLUDED(mutex_);
-  void StopObserving(uint64_t id) ABSL_LOCKS_EXCLUDED(mutex_);
+  uint64_t ObserveAll(Observer on_change) { return observers_.Add(std::nullopt, std::move(on_change)); }
+  void StopObserving(uint64_t id) { observers_.Remove(id); }
 
   // What outlives the versions of a model.
   struct ModelRecord {
@@ -106,7 +111,6 @@ class VersionStore {
   const StoreOptions& options() const { return options_; }
 
  private:
-  using Versions = std::map<VersionKey, std::shared_ptr<Version>>;
   using Changes = std::vector<std::shared_ptr<Version>>;
 
   absl::StatusOr<std::shared_ptr<Version>> OpenLocked(VersionIdentity identity, uint32_t rank, VersionPlan plan,
@@ -127,7 +131,6 @@ class VersionStore {
   uint64_t ReservedLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RetireBeyond(uint32_t retained, Versions& versions, Changes& changes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetOld(Versions& versions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Tell(const Changes& changes) ABSL_LOCKS_EXCLUDED(mutex_);
   // Has memory for a version like this one idle in the pool, touched; stops once more versions than `opened` were
   // opened.
   void PrefaultForNext(const Version& version, uint64_t opened) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -139,10 +142,8 @@ class VersionStore {
   std::map<std::string, Versions> models_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, ModelRecord> records_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, Outcomes> outcomes_ ABSL_GUARDED_BY(mutex_);
-  uint64_t next_observer_ ABSL_GUARDED_BY(mutex_) = 1;
-  // With the model that each looks at; nullopt: all.
-  std::map<uint64_t, std::pair<std::optional<std::string>, Observer>> observers_ ABSL_GUARDED_BY(mutex_);
 
+  VersionObservers observers_;
   std::atomic<uint64_t> opened_{0};            // how many versions were
   const std::unique_ptr<WorkQueue> prefault_;  // null without it; last: its thread ends first
 };
