@@ -32,7 +32,7 @@ class ChunkReceiver {
                 std::string label);
 
   // Each may answer with how much was handled. If lacks_memory() afterwards, the message was not handled, or, of a
-  // batch, not all of it: it is to be given again. Errors: INVALID_ARGUMENT for a chunk that does not fit its shard,
+  // batch, not all of it: the caller gives it again. Errors: INVALID_ARGUMENT for a chunk that does not fit its shard,
   // DATA_LOSS for wrong digests, and the builder's.
   using Answer = std::optional<v1::PushResponse>;
   // The usual way: the payload lies in `message`.
@@ -49,13 +49,13 @@ class ChunkReceiver {
   // Payload bytes that the trainer may have under way.
   uint64_t window_bytes() const { return window_bytes_; }
 
-  // The last message waits for workers to take what was pushed before it, of a streamed version.
+  // Of a streamed version: the last message waits until workers have taken what was pushed before it.
   bool lacks_memory() const { return lacks_memory_since_.has_value(); }
-  // Registers `wake` for when there may be memory; false if there may be already. See TensorMemory::Wait.
+  // Calls `wake` when there may be memory. False, and never calls, if there may be already. See TensorMemory::Wait.
   bool WaitForMemory(std::function<void()> wake) { return context_.store.memory().Wait(releases_, std::move(wake)); }
   // DEADLINE_EXCEEDED if there was none for longer than workers may take.
   absl::Status CheckPatience() const;
-  // The service itself did not run for so long: nobody is to blame for that.
+  // The service did not run for `time`: workers are not late because of that.
   void Overslept(std::chrono::steady_clock::duration time);
 
  private:

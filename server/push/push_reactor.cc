@@ -26,10 +26,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Reads run ahead of the conversion by at most so many messages: then the trainer feels back-pressure through HTTP/2
-// flow control.
+// Messages that wait for the conversion. Beyond that nothing is read, and HTTP/2 flow control holds the trainer back.
 constexpr size_t kMaxQueuedMessages = 2;
-// An alarm that is so late says that the process did not run.
+// If an alarm rings so late, the process did not run.
 constexpr std::chrono::seconds kOverslept{1};
 
 // Between gRPC's reactor calls and the session: reads go through a strand of the conversion threads, so that gRPC's own
@@ -116,7 +115,7 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
     HandleInbox();
   }
 
-  // Until it is empty, or the first message has to wait for memory.
+  // Until the inbox is empty, or its first message has to wait for memory.
   void HandleInbox() {
     while (!inbox_.empty()) {
       Handle(inbox_.front());
@@ -143,8 +142,8 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
     FollowVersion();
   }
 
-  // False if there may be memory already. Meanwhile all that the trainer may have under way is read: it then waits for
-  // us to acknowledge it, and hears that it has to, rather than for HTTP/2 flow control.
+  // False if there may be memory already. Meanwhile the stream reads all that the trainer may have under way. The
+  // trainer then waits for an acknowledgement, and can be told why, rather than for HTTP/2 flow control.
   bool SleepUntilMemory() {
     ReadOn([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { read_ahead_bytes_ = session_.window_bytes(); });
     return session_.WaitForMemory([weak = weak_from_this()] {
@@ -153,7 +152,7 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
     });
   }
 
-  // One message less is waiting.
+  // One message was handled.
   void Handled(uint64_t bytes) {
     ReadOn([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       last_message_ = Clock::now();
@@ -163,7 +162,7 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
     });
   }
 
-  // After `change`, which may allow it.
+  // Makes `change`, and reads on if that allows it.
   void ReadOn(absl::FunctionRef<void()> change) {
     bool read_on = false;
     {
@@ -179,7 +178,7 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
     return queued_ < kMaxQueuedMessages || queued_bytes_ < read_ahead_bytes_;
   }
 
-  // On the strand: says what is to be said because of other ranks, and asks to be woken when there is more.
+  // On the strand: tells the trainer how other ranks have gone on, and asks to be woken when they go on again.
   void FollowVersion() {
     while (!following_ && !ended() && session_.is_open()) {
       const absl::StatusOr<PushSession::Answer> answer = session_.Poll();
@@ -215,7 +214,7 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
         absl::StrCat(session_.Label(), ": the stream ended before commit or abort; the version is aborted")));
   }
 
-  // The stream is over, for a reason that matters only if the push had not come to its end.
+  // The stream is over. `status` matters only if the push has not finished.
   void Fail(const absl::Status& status) {
     if (ended()) return;
     session_.Abandon(std::string(status.message()));
@@ -271,7 +270,7 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
     }
   }
 
-  // Rings every few seconds, and when the stream has been silent for too long.
+  // The alarm rings every few seconds, and once the stream has been silent for too long.
   void ArmAlarm() {
     absl::MutexLock lock(&mutex_);
     const Clock::duration until_idle = last_message_ + context_.admission.limits.push_idle_timeout - Clock::now();
@@ -300,8 +299,8 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
     ArmAlarm();
   }
 
-  // A service that was stopped (SIGSTOP, `docker pause`, a frozen machine) and goes on has heard nobody meanwhile; what
-  // they said still lies in its sockets.
+  // After a stop (SIGSTOP, `docker pause`, a frozen machine) the service has read nothing for a while. What came
+  // meanwhile is still in its sockets, so the trainer was not silent.
   void ForgiveOversleeping() {
     absl::MutexLock lock(&mutex_);
     const Clock::duration late = Clock::now() - rings_at_;

@@ -105,9 +105,7 @@ absl::StatusOr<PushSession::Answer> PushSession::Open(const v1::OpenVersion& ope
     absl::StatusOr<DType> dtype = DTypeFromWire(open.dtype());
     if (!dtype.ok()) return dtype.status();
     options.dtype = *dtype;
-    ConvertOptions convert;
-    convert.dtype = *dtype;
-    if (absl::Status status = Validate(convert); !status.ok()) return status;
+    if (absl::Status status = CheckCastTarget(*dtype); !status.ok()) return status;
   }
   options.model = open.model();
   options.version = open.version();

@@ -1,4 +1,4 @@
-// The memory that versions' tensors lie in: one pool within one budget, and who waits for a place in it.
+// The memory that versions' tensors lie in: one pool within one budget, and what waits for room in it.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +11,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "common/tensor/buffer_pool.h"
 #include "common/tensor/slab.h"
-#include "refit/buffer.h"
 
 namespace refit {
 
@@ -32,12 +32,12 @@ class TensorMemory {
   // How often a buffer has come back. To be read before TryGet, and given to Wait if that had none.
   uint64_t releases() const;
 
-  // Calls `wake` once, when a buffer comes back, from a thread that may hold any locks: it must do no more than post.
+  // Calls `wake` once, when a buffer comes back, from a thread that may hold any locks: `wake` may only post work.
   // False, and never calls, if one has come back since releases() was `seen`.
   bool Wait(uint64_t seen, std::function<void()> wake);
 
-  // Has memory for tensors that lie so idle in the pool, and touched. Gives up once `stop` says so, or if there is
-  // none.
+  // Gets memory for tensors that lie as `plan` has them, touches it, and leaves it idle in the pool. Ends early once
+  // `stop` says so, or if there is none.
   void Prefault(const SlabPlan& plan, absl::FunctionRef<bool()> stop);
 
   // Frees idle memory down to `bytes`.

@@ -146,7 +146,7 @@ absl::StatusOr<std::optional<Version::Chunk>> Version::GetChunk(size_t tensor, u
   if (absl::Status status = CheckReadable(tensor); !status.ok()) return status;
   const std::optional<uint64_t> chunk_digest = tensors_.chunk_digest(tensor, chunk);
   if (!chunk_digest.has_value()) return std::nullopt;
-  // The last chunk carries the digest of all, and shards may end before others that come first.
+  // The last chunk carries the tensor's digest. It may be whole before the others: shards come in any order.
   const bool ends = chunk + 1 == chunk_count(tensor);
   if (ends && !tensors_.digest(tensor).has_value()) return std::nullopt;
   Chunk result;
@@ -259,7 +259,7 @@ void Version::Publish(size_t tensor, const ChunkCounts& written) {
     whole = tensors_.Take(tensor, written);
   }
   if (whole.empty()) return;
-  // Digest outside the lock: all ranks' bytes are in these chunks, and nobody writes there any more.
+  // Digest outside the lock: these chunks have the bytes of all ranks, and are not written any more.
   absl::InlinedVector<uint64_t, 1> digests;
   for (const uint64_t chunk : whole)
     digests.push_back(DigestBytes(ChunkBytes(spec(tensor), *data, chunk, chunk_bytes_)));

@@ -1,4 +1,4 @@
-// Which of a model's versions is meant, and which must stay.
+// Finds versions of one model.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@
 
 namespace refit {
 
-// Of one model.
+// The versions of one model.
 using Versions = std::map<VersionKey, std::shared_ptr<Version>>;
 
 // The newest version that the selector means; unset, it means the newest committed one. NOT_FOUND otherwise, saying

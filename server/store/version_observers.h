@@ -1,4 +1,4 @@
-// Who is told of what becomes of versions.
+// Callbacks that hear of changes of versions' states.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ class VersionObservers {
  public:
   using Observer = std::function<void(const std::shared_ptr<Version>&)>;
 
-  // Of one model, or of all without one. Returns its number, which is never 0.
+  // `model`: nullopt for all. Returns the observer's number, which is never 0.
   uint64_t Add(std::optional<std::string> model, Observer on_change) ABSL_LOCKS_EXCLUDED(mutex_);
   // After it returned, the observer may still be running but is not called any more.
   void Remove(uint64_t number) ABSL_LOCKS_EXCLUDED(mutex_);

@@ -39,7 +39,7 @@ uint64_t DefaultMemoryBudget() {
 
 VersionStore::VersionStore(StoreOptions options)
     : options_(WithBudget(std::move(options))),
-      // What is streamed is given up as soon as it was sent, and so not shared.
+      // Streamed tensors are given up as soon as they are sent, so their memory is not shared.
       memory_(std::make_shared<TensorMemory>(
           options_.memory_budget_bytes,
           options_.shared_memory && options_.retain_versions > 0 ? Backing::kShared : Backing::kPrivate,
@@ -156,7 +156,7 @@ uint64_t VersionStore::ReservedLocked() const {
 absl::Status VersionStore::MakeRoom(const std::string& label, uint64_t bytes, Changes& changes) {
   uint64_t reserved = ReservedLocked();
   auto fits = [&] { return bytes <= options_.memory_budget_bytes && reserved <= options_.memory_budget_bytes - bytes; };
-  // First what is retired and only kept for slow readers, then committed versions older than their model's newest.
+  // First retired versions, which are kept only for slow readers; then committed ones older than their model's newest.
   for (const v1::VersionState expendable : {v1::VERSION_STATE_RETIRED, v1::VERSION_STATE_COMMITTED}) {
     for (auto& [model, versions] : models_) {
       const std::set<std::shared_ptr<Version>> stay = MustStay(versions);

@@ -1,4 +1,4 @@
-// All versions of all models: who may open, what is kept, who is told.
+// All versions of all models: which may be opened, which are kept, and who hears of them.
 #pragma once
 
 #include <atomic>
@@ -28,18 +28,18 @@
 
 namespace refit {
 
-// Rules: one version of a model is open at a time; numbers of committed versions grow within a trainer epoch, and may
-// start anew with a larger one (a lineage); the newest committed version of a model is never given up for memory.
+// Rules: one version of a model is open at a time. Numbers of committed versions grow within a trainer epoch; a larger
+// epoch (a new lineage) may start anew. The newest committed version of a model is never given up for memory.
 // Thread-safe.
 class VersionStore {
  public:
   explicit VersionStore(StoreOptions options);
 
-  // Opens a version for one of the identity's ranks and reserves memory for all of it, retiring older ones where that
-  // is needed (or, to stream it, all older ones); or, if another rank has opened it and this one is still missing,
-  // gives that one. The caller is to make the rank join. ALREADY_EXISTS: the number is open (and this rank has joined)
-  // or was committed. FAILED_PRECONDITION: it lies below a committed one of its epoch, another version of the model is
-  // open, or a larger trainer epoch was seen; a larger one than before aborts the model's open version.
+  // Opens a version for one of its ranks and reserves memory for all of it. Retires older versions where that is
+  // needed, and all of them if the version is streamed. If another rank has opened it and this one is still missing,
+  // returns that version. The caller then makes the rank join. ALREADY_EXISTS: the number is open (and this rank has
+  // joined) or was committed. FAILED_PRECONDITION: it lies below a committed one of its epoch, another version of the
+  // model is open, or a larger trainer epoch was seen; a larger one than before aborts the model's open version.
   // RESOURCE_EXHAUSTED: the budget has no room, or too many models or open versions. INVALID_ARGUMENT: an empty or
   // overlong model name, number 0, another world than the open version's. ABORTED: the version was aborted while this
   // rank was on its way to it; told once, and then the number is free again.
