@@ -46,7 +46,7 @@ class NewFile final : public OutputFile {
   absl::Status Link();
   // Shares and object stores may report only now that they did not store bytes.
   absl::Status Close();
-  // The new name lasts only once its folder is flushed; but it is there.
+  // The new name outlasts a crash of the machine only once its folder is flushed.
   void FlushFolder();
   void WarnOfFlush(int error);
 

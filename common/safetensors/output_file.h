@@ -1,4 +1,4 @@
-// Files that are written. For this project's own use.
+// Bytes on their way to a file, a device or a pipe. For this project's own use.
 #pragma once
 
 #include <cstddef>
@@ -12,9 +12,9 @@
 
 namespace refit {
 
-// Bytes on their way to a target. A file appears under its name only by Commit; before that it has none, or, where the
-// file system has no nameless files, a temporary one, which the destructor removes. What is no file is written as it
-// comes: that is never removed or replaced. Thread-safe.
+// A file gets its name only by Commit. Before that it has none, or, where the file system has no nameless files, a
+// temporary one, which the destructor removes. A device or a pipe is written as the bytes come, and is never removed or
+// replaced. Thread-safe.
 class OutputFile {
  public:
   // `permissions` as for open(2). Errors as of ResolveOutput. Also removes files that killed writers left in the
@@ -28,7 +28,7 @@ class OutputFile {
   virtual absl::Status WriteAt(uint64_t position, absl::Span<const std::byte> bytes) = 0;
   // Once; an error means that there is no new file.
   virtual absl::Status Commit() = 0;
-  // What is good to know of a file that is there: the file system could not flush it. Empty if nothing is.
+  // After Commit: says so if the file system could not flush the file, which is there. Empty otherwise.
   const std::string& warning() const { return warning_; }
 
  protected:
