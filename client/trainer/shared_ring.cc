@@ -4,6 +4,7 @@
 
 #include "absl/memory/memory.h"
 #include "common/net/shared_segment.h"
+#include "common/tensor/buffer_pool.h"
 
 namespace refit {
 

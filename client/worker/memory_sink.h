@@ -7,8 +7,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/net/status.h"
+#include "common/tensor/buffer_pool.h"
 #include "common/tensor/slab.h"
-#include "refit/buffer.h"
 #include "refit/pull.h"
 
 namespace refit {

@@ -11,7 +11,7 @@
 #include "client/calls/stop_flag.h"
 #include "client/worker/installed_versions.h"
 #include "client/worker/reporter.h"
-#include "refit/buffer.h"
+#include "common/tensor/buffer_pool.h"
 #include "refit/subscriber.h"
 #include "refit/version_summary.h"
 #include "refit/worker.h"

@@ -11,7 +11,7 @@
 
 #include "absl/status/status.h"
 #include "client/calls/active_calls.h"
-#include "refit/buffer.h"
+#include "common/tensor/buffer_pool.h"
 #include "refit/channel_options.h"
 #include "refit/fork_guard.h"
 

@@ -74,10 +74,14 @@ std::vector<std::string> AdapterNames() {
   return names;
 }
 
-absl::Status Validate(const ConvertOptions& options) {
-  if (!options.dtype.has_value() || IsCastable(*options.dtype)) return absl::OkStatus();
+absl::Status CheckCastTarget(DType dtype) {
+  if (IsCastable(dtype)) return absl::OkStatus();
   return absl::InvalidArgumentError(
-      absl::StrCat("tensors cannot be cast to ", Name(*options.dtype), "; expected F64, F32, F16 or BF16"));
+      absl::StrCat("tensors cannot be cast to ", Name(dtype), "; expected F64, F32, F16 or BF16"));
+}
+
+absl::Status Validate(const ConvertOptions& options) {
+  return options.dtype.has_value() ? CheckCastTarget(*options.dtype) : absl::OkStatus();
 }
 
 absl::StatusOr<VersionPlan> PlanVersion(const Adapter& adapter, std::vector<TensorSpec> native,

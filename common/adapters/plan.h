@@ -55,7 +55,10 @@ struct ConvertOptions {
   }
 };
 
-// INVALID_ARGUMENT unless options.dtype is one that tensors are cast to.
+// INVALID_ARGUMENT unless `dtype` is one that tensors are cast to.
+absl::Status CheckCastTarget(DType dtype);
+
+// The same of options.dtype, if there is one.
 absl::Status Validate(const ConvertOptions& options);
 
 // A model family's conversion. Stateless and thread-safe.

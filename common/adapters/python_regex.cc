@@ -168,25 +168,24 @@ class Translator {
     }
   }
 
-  absl::Status Escape() {
-    if (position_ + 1 == pattern_.size()) return Invalid("a trailing backslash");
-    const char c = pattern_[position_ + 1];
+  // \d, \D, \s, \S, \w and \W; false for another letter.
+  bool ClassEscape(char c) {
     switch (c) {
       case 'd':
         Class(kDigit);
-        return absl::OkStatus();
+        return true;
       case 'D':
         Class(kNotDigit);
-        return absl::OkStatus();
+        return true;
       case 's':
         Class(kSpace);
-        return absl::OkStatus();
+        return true;
       case 'S':
         Class(kNotSpace);
-        return absl::OkStatus();
+        return true;
       case 'w':
         Class(kWord);
-        return absl::OkStatus();
+        return true;
       case 'W':
         // Outside of a bracket the negation is exact, unassigned code points included.
         if (in_class_) {
@@ -194,7 +193,17 @@ class Translator {
         } else {
           Replace(2, absl::StrCat("[^", kWord, "]"));
         }
-        return absl::OkStatus();
+        return true;
+      default:
+        return false;
+    }
+  }
+
+  absl::Status Escape() {
+    if (position_ + 1 == pattern_.size()) return Invalid("a trailing backslash");
+    const char c = pattern_[position_ + 1];
+    if (ClassEscape(c)) return absl::OkStatus();
+    switch (c) {
       case 'b':
         if (in_class_) {
           Replace(2, R"(\x08)");

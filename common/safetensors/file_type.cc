@@ -5,7 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
+#include "common/tensor/dtype_names.h"
 #include "refit/dtype.h"
 
 namespace refit {
@@ -23,9 +23,7 @@ absl::StatusOr<DType> ParseFileName(absl::string_view name) {
   for (const DType dtype : kAllDTypes) {
     if (FileName(dtype) == name) return dtype;
   }
-  const auto append_name = [](std::string* out, DType dtype) { absl::StrAppend(out, FileName(dtype)); };
-  return absl::InvalidArgumentError(absl::StrCat("unknown dtype \"", Printable(name), "\"; known are ",
-                                                 absl::StrJoin(kAllDTypes, ", ", append_name)));
+  return UnknownDType(name, FileName);
 }
 
 // The last dimension in units of `to` bits, where it was in units of `from`.

@@ -44,6 +44,18 @@ FileDescriptor::~FileDescriptor() {
   if (fd_ >= 0) close(fd_);
 }
 
+absl::Status WriteAllAt(const FileDescriptor& file, uint64_t position, absl::Span<const std::byte> bytes,
+                        absl::string_view action, absl::string_view path) {
+  while (!bytes.empty()) {
+    const ssize_t written = pwrite(file.get(), bytes.data(), bytes.size(), static_cast<off_t>(position));
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return FileError(errno, action, path);
+    bytes.remove_prefix(static_cast<size_t>(written));
+    position += static_cast<uint64_t>(written);
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path) {
   // Without O_NONBLOCK, opening a named pipe would wait for its other end.
   const FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));

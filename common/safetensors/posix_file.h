@@ -2,12 +2,14 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 
 namespace refit {
 
@@ -30,6 +32,10 @@ class FileDescriptor {
  private:
   int fd_ = -1;
 };
+
+// Writes all of `bytes` to their place. Errors as FileError.
+absl::Status WriteAllAt(const FileDescriptor& file, uint64_t position, absl::Span<const std::byte> bytes,
+                        absl::string_view action, absl::string_view path);
 
 // A regular file, mapped read-only; in memory where its file system does not map files.
 class MappedFile {

@@ -111,6 +111,7 @@ class Checkpoint {
     Box box;
   };
   class Opener;
+  class ShardsOpener;
 
   Checkpoint() = default;
   std::vector<std::shared_ptr<const SafetensorsFile>> files_;

@@ -11,6 +11,7 @@
 #include "common/safetensors/file_type.h"
 #include "common/safetensors/output_file.h"
 #include "common/safetensors/safetensors.h"
+#include "common/safetensors/temporary_file.h"
 
 namespace refit {
 namespace {

@@ -1,6 +1,5 @@
 #include "common/safetensors/shard_metadata.h"
 
-#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -8,7 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "common/safetensors/strict_json.h"
+#include "common/safetensors/tensor_fields_reader.h"
 
 namespace refit {
 namespace {
@@ -17,71 +16,33 @@ absl::Status InFile(const std::string& path, absl::string_view message) {
   return absl::InvalidArgumentError(absl::StrCat(Printable(path), ": metadata ", kShardsKey, ": ", message));
 }
 
-class ShardsReader final : public StrictJsonReader {
+class ShardsReader final : public TensorFieldsReader {
  public:
   std::vector<ShardEntry> entries;
 
-  bool start_object(size_t) override {
-    if (place_ != Place::kStart && place_ != Place::kTop) return Unexpected("an object");
-    place_ = place_ == Place::kStart ? Place::kTop : Place::kTensor;
-    return true;
-  }
-
-  bool key(string_t& key) override { return place_ == Place::kTop ? StartTensor(key) : StartField(key); }
-
   bool string(string_t& value) override {
-    if (place_ != Place::kTensor || field_ != Field::kDType) return StrictJsonReader::string(value);
+    if (place() != Place::kTensor || field_ != Field::kDType) return StrictJsonReader::string(value);
     const absl::StatusOr<DType> dtype = ParseDType(value);
     if (!dtype.ok()) return FailTensor(dtype.status().message());
     entry_.dtype = *dtype;
     return true;
   }
 
-  bool start_array(size_t) override {
-    if (place_ != Place::kTensor || field_ == Field::kDType) return Unexpected("an array");
-    place_ = Place::kArray;
-    return true;
-  }
-
-  bool number_unsigned(number_unsigned_t value) override {
-    if (place_ != Place::kArray || value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
-      return StrictJsonReader::number_unsigned(value);
-    }
-    Shape& numbers = field_ == Field::kShape ? entry_.shape : *entry_.offsets;
-    if (numbers.size() == kMaxRank) {
-      return FailTensor(absl::StrCat(FieldName(), ": expected at most ", kMaxRank, " numbers, got more"));
-    }
-    numbers.push_back(static_cast<int64_t>(value));
-    return true;
-  }
-
-  bool end_array() override {
-    place_ = Place::kTensor;
-    return true;
-  }
-
-  bool end_object() override {
-    const bool ok = place_ != Place::kTensor || AddTensor();
-    place_ = Place::kTop;
-    return ok;
-  }
-
  private:
-  enum class Place { kStart, kTop, kTensor, kArray };
   enum class Field { kShape, kOffsets, kDType };
 
   const char* FieldName() const {
     return field_ == Field::kShape ? "shape" : field_ == Field::kOffsets ? "offsets" : "dtype";
   }
 
-  bool StartTensor(const std::string& name) {
+  bool StartTensor() override {
     entry_ = {};
-    entry_.name = name;
+    entry_.name = tensor();
     has_shape_ = false;
-    return names_.insert(name).second || FailTensor("is there twice");
+    return names_.insert(tensor()).second;
   }
 
-  bool StartField(const std::string& key) {
+  bool StartField(const std::string& key) override {
     bool again = false;
     if (key == "shape") {
       field_ = Field::kShape;
@@ -99,14 +60,23 @@ class ShardsReader final : public StrictJsonReader {
     return !again || FailTensor(absl::StrCat(FieldName(), " is there twice"));
   }
 
-  bool AddTensor() {
+  Shape* Numbers() override {
+    if (field_ == Field::kDType) return nullptr;
+    return field_ == Field::kShape ? &entry_.shape : &*entry_.offsets;
+  }
+
+  std::string TooMany() const override {
+    return absl::StrCat(FieldName(), ": expected at most ", kMaxRank, " numbers, got more");
+  }
+
+  bool EndTensor() override {
     if (!has_shape_) return FailTensor("shape is missing");
     entries.push_back(std::move(entry_));
     return true;
   }
 
   bool Unexpected(absl::string_view came) override {
-    switch (place_) {
+    switch (place()) {
       case Place::kStart:
         return Fail(absl::StrCat("expected an object, got ", came));
       case Place::kTop:
@@ -121,11 +91,6 @@ class ShardsReader final : public StrictJsonReader {
     return FailTensor(absl::StrCat(FieldName(), ": expected whole numbers from 0 to 2^63-1, got ", came));
   }
 
-  bool FailTensor(absl::string_view message) {
-    return Fail(absl::StrCat("tensor ", Quoted(entry_.name), ": ", message));
-  }
-
-  Place place_ = Place::kStart;
   Field field_ = Field::kShape;
   ShardEntry entry_;
   bool has_shape_ = false;

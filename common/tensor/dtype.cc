@@ -6,6 +6,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/tensor/dtype_names.h"
 #include "refit/tensor_spec.h"
 
 namespace refit {
@@ -61,13 +62,17 @@ absl::string_view Name(DType dtype) { return Info(dtype).name; }
 
 bool IsCastable(DType dtype) { return Info(dtype).castable; }
 
+absl::Status UnknownDType(absl::string_view got, absl::string_view (*name_of)(DType)) {
+  const auto append_name = [name_of](std::string* out, DType dtype) { absl::StrAppend(out, name_of(dtype)); };
+  return absl::InvalidArgumentError(
+      absl::StrCat("unknown dtype \"", Printable(got), "\"; known are ", absl::StrJoin(kAllDTypes, ", ", append_name)));
+}
+
 absl::StatusOr<DType> ParseDType(absl::string_view name) {
   for (DType dtype : kAllDTypes) {
     if (absl::EqualsIgnoreCase(name, Name(dtype))) return dtype;
   }
-  const auto append_name = [](std::string* out, DType dtype) { absl::StrAppend(out, Name(dtype)); };
-  return absl::InvalidArgumentError(absl::StrCat("unknown dtype \"", Printable(name), "\"; known are ",
-                                                 absl::StrJoin(kAllDTypes, ", ", append_name)));
+  return UnknownDType(name, Name);
 }
 
 absl::StatusOr<DType> DTypeFromWire(int value) {

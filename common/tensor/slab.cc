@@ -3,13 +3,14 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/tensor/memory_block.h"
+
 namespace refit {
 namespace {
 
 constexpr uint64_t kLine = 64;
 constexpr uint64_t kPage = 4096;
 constexpr uint64_t kOnPages = 64 << 10;  // from here on a tensor begins on a page
-constexpr uint64_t kHugePage = 2 << 20;
 constexpr uint64_t kLeastCapacity = uint64_t{64} << 20;
 
 // Beyond it no memory is to be had anyway.
@@ -51,7 +52,7 @@ SlabPlan::SlabPlan(absl::Span<const uint64_t> sizes) : places_(sizes.size()) {
 
 uint64_t SlabPlan::capacity() const {
   uint64_t capacity = 0;
-  for (const uint64_t bytes : slab_bytes_) capacity += BufferPool::CapacityOf(bytes);
+  for (const uint64_t bytes : slab_bytes_) capacity += MemoryBlock::CapacityFor(bytes);
   return capacity;
 }
 

@@ -1,4 +1,4 @@
-// Calls that end before they begin.
+// Streaming calls that end before they begin.
 #pragma once
 
 #include <grpcpp/support/server_callback.h>
@@ -28,12 +28,6 @@ class RefusedCall final : public Reactor {
  private:
   std::unique_ptr<RefusedCall> self_;
 };
-
-inline grpc::ServerUnaryReactor* Refuse(grpc::CallbackServerContext* context, const absl::Status& status) {
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(ToGrpc(status));
-  return reactor;
-}
 
 // Of calls that the service's end has cut short.
 inline absl::Status ShuttingDown() { return absl::UnavailableError("the service is shutting down"); }

@@ -10,7 +10,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "refit/buffer.h"
+#include "common/tensor/buffer_pool.h"
 
 namespace refit {
 

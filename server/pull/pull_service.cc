@@ -4,8 +4,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/net/states.h"
-#include "common/net/status.h"
 #include "server/access/refused_call.h"
+#include "server/access/unary_call.h"
 #include "server/pull/manifest_reactor.h"
 #include "server/pull/pull_reactor.h"
 #include "server/pull/watch_reactor.h"
@@ -38,32 +38,27 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* PullService::Pull(grpc::CallbackServ
 grpc::ServerUnaryReactor* PullService::EndLease(grpc::CallbackServerContext* context,
                                                 const v1::EndLeaseRequest* request,
                                                 v1::EndLeaseResponse* /*response*/) {
-  if (absl::Status status = context_.admission.Authorize(*context, Role::kWorker); !status.ok())
-    return Refuse(context, status);
-  const bool ended = context_.leases.End(request->lease());
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(ended ? grpc::Status::OK
-                        : ToGrpc(absl::NotFoundError(absl::StrCat("there is no lease ", request->lease()))));
-  return reactor;
+  return AnswerCall(context_.admission, context, Role::kWorker, [&] {
+    if (context_.leases.End(request->lease())) return absl::OkStatus();
+    return absl::NotFoundError(absl::StrCat("there is no lease ", request->lease()));
+  });
 }
 
 grpc::ServerUnaryReactor* PullService::ReportWorker(grpc::CallbackServerContext* context,
                                                     const v1::ReportWorkerRequest* request,
                                                     v1::ReportWorkerResponse* response) {
-  if (absl::Status status = context_.admission.Authorize(*context, Role::kWorker); !status.ok())
-    return Refuse(context, status);
-  absl::Status status = context_.workers.CheckRoom({request->model(), Printable(request->worker()), request->life()});
-  if (status.ok()) {
-    const absl::StatusOr<bool> foreign =
-        context_.workers.Report(*request, context->peer(), VersionOf(*request, context_.store));
-    status = foreign.status();
-    response->set_foreign(foreign.value_or(false));
-    LogReport(*request, *response);
-  }
-  context_.admission.counters.limits.Add(status);
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(ToGrpc(status));
-  return reactor;
+  return AnswerCall(context_.admission, context, Role::kWorker, [&] {
+    absl::Status status = context_.workers.CheckRoom({request->model(), Printable(request->worker()), request->life()});
+    if (status.ok()) {
+      const absl::StatusOr<bool> foreign =
+          context_.workers.Report(*request, context->peer(), VersionOf(*request, context_.store));
+      status = foreign.status();
+      response->set_foreign(foreign.value_or(false));
+      LogReport(*request, *response);
+    }
+    context_.admission.counters.limits.Add(status);
+    return status;
+  });
 }
 
 void PullService::LogReport(const v1::ReportWorkerRequest& report, const v1::ReportWorkerResponse& answer) {

@@ -4,7 +4,7 @@
 #include <atomic>
 #include <cstdint>
 
-#include "refit/buffer.h"
+#include "common/tensor/buffer_pool.h"
 #include "server/access/admission.h"
 #include "server/fleet/worker_registry.h"
 #include "server/process/work_queue.h"

@@ -20,17 +20,10 @@ namespace refit {
 namespace {
 
 constexpr size_t kMaxRanksNamed = 16;
-// More than two: a window holds two chunks or more, and a trainer with half of it free can always send one.
-constexpr uint64_t kAcknowledgementsPerWindow = 4;
 
 absl::Status OutOfOrder(absl::string_view what) {
   return absl::FailedPreconditionError(absl::StrCat(
       "messages out of order: ", what, "; expected open, declare (until last), chunks, then commit or abort"));
-}
-
-absl::Status DigestMismatch(const std::string& what, uint64_t expected, uint64_t got) {
-  return absl::DataLossError(
-      absl::StrFormat("%s: the sender's digest is %016x, the bytes that came give %016x", what, expected, got));
 }
 
 }  // namespace
@@ -69,8 +62,8 @@ absl::StatusOr<PushSession::Answer> PushSession::Dispatch(const ReceivedMessage&
   absl::StatusOr<std::optional<DecodedChunk>> chunk = message.DecodeChunk();
   if (!chunk.ok()) return chunk.status();
   if (chunk->has_value()) {
-    const DecodedChunk& decoded = **chunk;
-    return HandleChunk(decoded.header, decoded.payload_bytes, [&] { return WriteChunk(decoded, message); });
+    if (absl::Status status = CheckTakesChunks(); !status.ok()) return status;
+    return chunks_->Handle(**chunk, message);
   }
   if (const auto batch = message.DecodeBatch(); batch.has_value()) return HandleBatch(*batch);
   google::protobuf::Arena arena;  // a declaration has very many small parts
@@ -78,8 +71,8 @@ absl::StatusOr<PushSession::Answer> PushSession::Dispatch(const ReceivedMessage&
   if (absl::Status status = Parse(message.buffer(), request); !status.ok()) return status;
   switch (request.request_case()) {
     case v1::PushRequest::kChunk:
-      return HandleChunk(HeaderOf(request.chunk()), request.chunk().payload().size(),
-                         [&] { return WriteChunk(ViewOf(request.chunk())); });
+      if (absl::Status status = CheckTakesChunks(); !status.ok()) return status;
+      return chunks_->Handle(ViewOf(request.chunk()));
     case v1::PushRequest::kSharedChunk:
       return HandleSharedChunk(request.shared_chunk());
     case v1::PushRequest::kChunks:
@@ -112,9 +105,7 @@ absl::StatusOr<PushSession::Answer> PushSession::Open(const v1::OpenVersion& ope
     absl::StatusOr<DType> dtype = DTypeFromWire(open.dtype());
     if (!dtype.ok()) return dtype.status();
     options.dtype = *dtype;
-    ConvertOptions convert;
-    convert.dtype = *dtype;
-    if (absl::Status status = Validate(convert); !status.ok()) return status;
+    if (absl::Status status = CheckCastTarget(*dtype); !status.ok()) return status;
   }
   options.model = open.model();
   options.version = open.version();
@@ -180,12 +171,8 @@ absl::StatusOr<PushSession::Answer> PushSession::Declare(const v1::DeclareTensor
     return is_named ? builder.status() : Annotate(builder.status(), Label());
   }
   builder_ = *std::move(builder);
+  chunks_.emplace(context_, *builder_, segment_, Label());
   declared_at_ = Clock::now();
-  window_bytes_ =
-      std::max(context_.admission.limits.push_window_bytes / options_->world, 2 * context_.store.options().chunk_bytes);
-  // What lies in the trainer's memory must be acknowledged before that is full.
-  if (segment_ != nullptr) window_bytes_ = std::min<uint64_t>(window_bytes_, segment_->span().size());
-  digesters_.resize(builder_->shards().size());
   const v1::VersionSummary summary = builder_->version()->Summary();
   context_.admission.log.Info("version opened", {{"model", options_->model},
                                                  {"version", absl::StrCat(options_->version)},
@@ -206,6 +193,7 @@ absl::StatusOr<PushSession::Answer> PushSession::Poll() {
   if (!opened_) {
     if (!builder_->version()->assembly().is_complete()) return std::nullopt;
     opened_ = true;
+    chunks_->AllowDigestsAlone();
     return OpenedMessage();
   }
   if (summary.state() == v1::VERSION_STATE_OPEN) return std::nullopt;
@@ -218,22 +206,12 @@ uint64_t PushSession::Wait(std::function<void()> wake) {
   return opened_ ? version.WaitForEnd(std::move(wake)) : version.WaitForRanks(std::move(wake));
 }
 
-PushSession::Answer PushSession::OnHandled(uint64_t payload_bytes) {
-  handled_bytes_ += payload_bytes;
-  context_.admission.counters.received_bytes += payload_bytes;
-  if (handled_bytes_ - acknowledged_bytes_ < window_bytes_ / kAcknowledgementsPerWindow) return std::nullopt;
-  acknowledged_bytes_ = handled_bytes_;
-  v1::PushResponse response;
-  response.mutable_received()->set_bytes(handled_bytes_);
-  return response;
-}
-
 v1::PushResponse PushSession::OpenedMessage() const {
   v1::PushResponse response;
   v1::VersionOpened& opened = *response.mutable_opened();
   *opened.mutable_summary() = builder_->version()->Summary();
   opened.set_max_chunk_bytes(context_.store.options().chunk_bytes);
-  opened.set_window_bytes(window_bytes_);
+  opened.set_window_bytes(chunks_->window_bytes());
   opened.set_shared_memory(segment_ != nullptr);
   opened.set_keeps_dtypes(!options_->keep_dtype_regex.empty());
   for (size_t i = 0; i < builder_->shards().size(); ++i) {
@@ -267,19 +245,11 @@ v1::PushResponse PushSession::WaitingMessage() const {
 
 void PushSession::Overslept(Clock::duration time) {
   declared_at_ += time;
-  if (lacks_memory()) *lacks_memory_since_ += time;
+  if (chunks_.has_value()) chunks_->Overslept(time);
 }
 
 absl::Status PushSession::CheckPatience() const {
-  if (!lacks_memory()) return CheckRanksPatience();
-  const absl::Duration patience = absl::FromChrono(context_.admission.limits.worker_timeout);
-  if (Clock::now() - *lacks_memory_since_ < context_.admission.limits.worker_timeout) return absl::OkStatus();
-  return absl::DeadlineExceededError(absl::StrCat(
-      Label(), ": the memory is full, and workers took nothing for ", absl::FormatDuration(patience),
-      ", which is the limit (--worker-timeout); a streamed version needs ", context_.store.options().stream_to,
-      " of them that pull it while it is pushed, and memory for all tensors between the ones that ranks push and that "
-      "workers take. If workers may be busy for so long, ",
-      HowToRaise("worker_timeout")));
+  return lacks_memory() ? chunks_->CheckPatience() : CheckRanksPatience();
 }
 
 absl::Status PushSession::CheckRanksPatience() const {
@@ -294,126 +264,20 @@ absl::Status PushSession::CheckRanksPatience() const {
       "; the limit is --rank-timeout. If they may come so late, ", HowToRaise("rank_timeout")));
 }
 
-absl::Status PushSession::CheckChunk(const ChunkHeader& header, uint64_t payload_bytes) const {
+absl::Status PushSession::CheckTakesChunks() const {
   if (builder_ == nullptr) return OutOfOrder("a chunk before the last declare");
-  if (committing_) return OutOfOrder("a chunk after commit");
-  const std::vector<TensorPart>& shards = builder_->shards();
-  if (header.tensor >= shards.size()) {
-    return absl::InvalidArgumentError(absl::StrCat(Label(), ": a chunk for tensor number ", header.tensor, ", but ",
-                                                   shards.size(), " tensors were declared"));
-  }
-  const TensorPart& spec = shards[header.tensor];
-  if (header.encoding != v1::CHUNK_ENCODING_RAW) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("tensor ", spec.ToString(), ": chunk encoding ", header.encoding, " is not known; expected RAW"));
-  }
-  if (header.decoded_bytes != 0 && header.decoded_bytes != payload_bytes) {
-    return absl::InvalidArgumentError(absl::StrCat("tensor ", spec.ToString(), ": a RAW chunk of ", payload_bytes,
-                                                   " bytes says that it decodes to ", header.decoded_bytes));
-  }
-  if (const uint64_t most = context_.store.options().chunk_bytes; payload_bytes > most) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("tensor ", spec.ToString(), ": a chunk of ", payload_bytes, " bytes; expected at most ", most));
-  }
-  if (payload_bytes == 0 && spec.ByteSize() != 0 && !IsDigestAlone(header)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("tensor ", spec.ToString(), ": an empty chunk at offset ", header.offset));
-  }
-  return absl::OkStatus();
-}
-
-absl::StatusOr<PushSession::Answer> PushSession::HandleChunk(const ChunkHeader& header, uint64_t payload_bytes,
-                                                             absl::FunctionRef<absl::Status()> write) {
-  if (absl::Status status = CheckChunk(header, payload_bytes); !status.ok()) return status;
-  if (builder_->version()->is_streamed()) releases_ = context_.store.memory().releases();
-  const absl::StatusOr<bool> has_room = builder_->HasRoom(header.tensor);
-  if (!has_room.ok()) return has_room.status();
-  if (!*has_room) {
-    if (!lacks_memory()) lacks_memory_since_ = Clock::now();
-    return std::nullopt;
-  }
-  lacks_memory_since_.reset();
-  if (absl::Status status = write(); !status.ok()) return status;
-  return OnHandled(payload_bytes);
+  return committing_ ? OutOfOrder("a chunk after commit") : absl::OkStatus();
 }
 
 absl::StatusOr<PushSession::Answer> PushSession::HandleBatch(absl::Span<const ChunkView> batch) {
-  Answer last;
-  for (; batch_next_ < batch.size(); ++batch_next_) {
-    const ChunkView& chunk = batch[batch_next_];
-    absl::StatusOr<Answer> answer = HandleChunk(chunk.header, chunk.payload.size(), [&] { return WriteChunk(chunk); });
-    if (!answer.ok()) return answer;
-    if (answer->has_value()) last = *std::move(answer);
-    if (lacks_memory()) return last;  // and goes on here
-  }
-  batch_next_ = 0;
-  return last;
+  if (absl::Status status = CheckTakesChunks(); !status.ok()) return status;
+  return chunks_->HandleBatch(batch);
 }
 
 absl::StatusOr<PushSession::Answer> PushSession::HandleSharedChunk(const v1::SharedChunk& shared) {
+  if (absl::Status status = CheckTakesChunks(); !status.ok()) return status;
   if (segment_ == nullptr) return OutOfOrder("a chunk in shared memory that the service has not mapped");
-  const uint64_t size = segment_->span().size();
-  if (shared.begin() > size || shared.bytes() > size - shared.begin() || !shared.chunk().payload().empty()) {
-    return absl::InvalidArgumentError(absl::StrCat(Label(), ": a chunk of ", shared.bytes(), " bytes at ",
-                                                   shared.begin(), " of shared memory that has ", size,
-                                                   shared.chunk().payload().empty() ? "" : ", with a payload besides"));
-  }
-  const ChunkHeader header = HeaderOf(shared.chunk());
-  return HandleChunk(header, shared.bytes(), [&] {
-    const absl::Span<const std::byte> payload = segment_->span().subspan(shared.begin(), shared.bytes());
-    return AppendVerified(header, DigestBytes(payload), payload);
-  });
-}
-
-absl::Status PushSession::WriteChunk(const DecodedChunk& chunk, const ReceivedMessage& message) {
-  // Borrowed for this chunk alone: the same block serves the next one, of any stream, while it is still in the cache.
-  const absl::StatusOr<std::shared_ptr<Buffer>> scratch = context_.scratch.Get(context_.store.options().chunk_bytes);
-  if (!scratch.ok()) return scratch.status();
-  const uint64_t digest = message.CopyAndDigest(chunk.payload_offset, (*scratch)->data());
-  return AppendVerified(chunk.header, digest, absl::MakeConstSpan((*scratch)->data(), chunk.payload_bytes));
-}
-
-absl::Status PushSession::WriteChunk(const ChunkView& chunk) {
-  return AppendVerified(chunk.header, DigestBytes(chunk.payload), chunk.payload);
-}
-
-absl::Status PushSession::AppendVerified(const ChunkHeader& header, uint64_t got_digest,
-                                         absl::Span<const std::byte> payload) {
-  const TensorPart& spec = builder_->shards()[header.tensor];
-  if (got_digest != header.digest) {
-    return DigestMismatch(absl::StrCat("tensor ", spec.ToString(), ", chunk at offset ", header.offset), header.digest,
-                          got_digest);
-  }
-  if (payload.empty() && IsDigestAlone(header)) return builder_->Finish(header.tensor, *header.tensor_digest);
-  if (absl::Status status = builder_->Append(header.tensor, header.offset, payload); !status.ok()) return status;
-  return CheckTensorDigest(header, payload);
-}
-
-absl::Status PushSession::CheckTensorDigest(const ChunkHeader& header, absl::Span<const std::byte> payload) {
-  const TensorPart& spec = builder_->shards()[header.tensor];
-  const bool ends = header.offset + payload.size() == spec.ByteSize();
-  std::optional<TensorDigester>& digester = digesters_[header.tensor];
-  if (!digester.has_value()) digester.emplace(context_.store.options().chunk_bytes);
-  digester->UpdateChunk(payload, header.digest, ends);
-  if (!ends) {
-    if (!header.tensor_digest.has_value()) return absl::OkStatus();
-    return absl::InvalidArgumentError(absl::StrCat("tensor ", spec.ToString(), ": the chunk at offset ", header.offset,
-                                                   " carries the tensor digest, but does not end the tensor"));
-  }
-  const uint64_t got = digester->Finish();
-  digester.reset();
-  if (!header.tensor_digest.has_value()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("tensor ", spec.ToString(), ": its last chunk carries no tensor digest"));
-  }
-  if (*header.tensor_digest != got)
-    return DigestMismatch(absl::StrCat("tensor ", spec.ToString()), *header.tensor_digest, got);
-  return builder_->Finish(header.tensor, got);
-}
-
-bool PushSession::IsDigestAlone(const ChunkHeader& header) const {
-  return opened_ && header.offset == 0 && header.tensor_digest.has_value() && builder_->received(header.tensor) == 0 &&
-         builder_->is_digest_only(header.tensor);
+  return chunks_->HandleShared(shared);
 }
 
 absl::Status PushSession::Commit() {

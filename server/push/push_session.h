@@ -1,4 +1,4 @@
-// What a push stream does, message by message; knows nothing of reactors.
+// The protocol of one push, message by message. Knows nothing of reactors.
 #pragma once
 
 #include <chrono>
@@ -8,58 +8,57 @@
 #include <string>
 #include <vector>
 
-#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/shared_segment.h"
-#include "common/wire/digest.h"
 #include "refit/box.h"
 #include "refit/v1/push.pb.h"
+#include "server/push/chunk_receiver.h"
 #include "server/push/push_context.h"
 #include "server/push/version_builder.h"
 
 namespace refit {
 
-// One stream's protocol: open, declare, chunks, commit or abort. Not thread-safe; one message at a time.
+// Open, declare, chunks, then commit or abort. Not thread-safe: takes one message at a time.
 class PushSession {
  public:
   PushSession(PushContext& context, std::string peer) : context_(context), peer_(std::move(peer)) {}
   // Aborts the version unless it was committed.
   ~PushSession();
 
-  // Handles a message; the answer, if there is one, is to be sent. A status that is not OK ends the stream, and the
-  // version has been aborted unless it was committed before. If lacks_memory() afterwards, the message was not handled,
-  // and is to be given again.
+  // Handles a message. The caller sends the answer, if there is one. An error ends the stream; the version is aborted
+  // then, unless it was committed before. If lacks_memory() afterwards, the message was not handled: the caller gives
+  // it again.
   using Answer = std::optional<v1::PushResponse>;
   absl::StatusOr<Answer> Handle(const ReceivedMessage& message);
 
-  // What is to be said because other ranks have gone on: that the version is open, or committed. ABORTED once it is
-  // that.
+  // What the trainer is to hear because other ranks have gone on: that the version is open, or committed. ABORTED if
+  // it was aborted.
   absl::StatusOr<Answer> Poll();
-  // Registers `wake` for when Poll would have something to say; 0 if it has already. Only while is_open().
+  // Calls `wake` when Poll has something to say. Returns 0, and never calls, if it has already. Only while is_open().
   uint64_t Wait(std::function<void()> wake);
   bool is_open() const { return builder_ != nullptr && !finished_ && !abandoned_; }
 
-  // The last message waits for workers to take what was pushed before it, of a streamed version.
-  bool lacks_memory() const { return lacks_memory_since_.has_value(); }
-  // Registers `wake` for when there may be memory; false if there may be already. See TensorMemory::Wait.
-  bool WaitForMemory(std::function<void()> wake) { return context_.store.memory().Wait(releases_, std::move(wake)); }
+  // Of a streamed version: the last message waits until workers have taken what was pushed before it.
+  bool lacks_memory() const { return chunks_.has_value() && chunks_->lacks_memory(); }
+  // Calls `wake` when there may be memory. False, and never calls, if there may be already. Only while lacks_memory().
+  bool WaitForMemory(std::function<void()> wake) { return chunks_->WaitForMemory(std::move(wake)); }
 
-  // The trainer waits for us, not we for it: this rank has said its part, and others are to declare or to commit; or
-  // there is no memory.
+  // The trainer waits for the service, not the service for it: other ranks have not declared or committed yet, or there
+  // is no memory.
   bool keeps_trainer_waiting() const { return is_open() && (!opened_ || committing_ || lacks_memory()); }
   bool committing() const { return committing_; }
   v1::PushResponse WaitingMessage() const;
-  // The service itself did not run for so long: nobody is to blame for that.
+  // The service did not run for `time`: no rank and no worker is late because of that.
   void Overslept(std::chrono::steady_clock::duration time);
-  // DEADLINE_EXCEEDED, saying for whom, if the trainer waits for longer than those may take.
+  // DEADLINE_EXCEEDED, naming whom the trainer waits for, if they take longer than they may.
   absl::Status CheckPatience() const;
 
-  // Payload bytes that the trainer may have under way.
-  uint64_t window_bytes() const { return window_bytes_; }
+  // Payload bytes that the trainer may have under way. Only while lacks_memory().
+  uint64_t window_bytes() const { return chunks_->window_bytes(); }
 
-  // Committed or aborted as the trainer asked: nothing more may come.
+  // Committed or aborted, as the trainer asked. No more messages may come.
   bool finished() const { return finished_; }
 
   // The stream ended, was cut, or fell silent: aborts what is open.
@@ -73,32 +72,18 @@ class PushSession {
 
   absl::Status Explain(const absl::Status& status) const;
   absl::StatusOr<Answer> Dispatch(const ReceivedMessage& message);
-  // Checks a chunk, and has it written if there is memory for it.
-  absl::StatusOr<Answer> HandleChunk(const ChunkHeader& header, uint64_t payload_bytes,
-                                     absl::FunctionRef<absl::Status()> write);
+  absl::Status CheckTakesChunks() const;
+  absl::StatusOr<Answer> HandleBatch(absl::Span<const ChunkView> batch);
+  absl::StatusOr<Answer> HandleSharedChunk(const v1::SharedChunk& shared);
   absl::Status CheckRanksPatience() const;
   absl::StatusOr<Answer> Open(const v1::OpenVersion& open);
-  // All goes over the connection if it cannot be mapped.
+  // If the trainer's memory cannot be mapped, all bytes go over the connection.
   void MapSegment(const v1::SharedSegment& announced);
   absl::StatusOr<Answer> Declare(const v1::DeclareTensors& declare);
   absl::Status Commit();
   v1::PushResponse OpenedMessage() const;
   v1::PushResponse CommittedMessage(v1::VersionSummary summary) const;
   absl::StatusOr<Answer> Abort(const v1::AbortPush& abort);
-  // A chunk on the fast path: its payload lies in `message`.
-  absl::Status WriteChunk(const DecodedChunk& chunk, const ReceivedMessage& message);
-  // A short one, or one that generic protobuf code encoded in its own way.
-  absl::Status WriteChunk(const ChunkView& chunk);
-  // Tells the trainer, now and then, how much has been handled.
-  Answer OnHandled(uint64_t payload_bytes);
-  absl::StatusOr<Answer> HandleBatch(absl::Span<const ChunkView> batch);
-  // A chunk whose payload lies in the trainer's memory.
-  absl::StatusOr<Answer> HandleSharedChunk(const v1::SharedChunk& shared);
-  absl::Status CheckChunk(const ChunkHeader& header, uint64_t payload_bytes) const;
-  absl::Status AppendVerified(const ChunkHeader& header, uint64_t got_digest, absl::Span<const std::byte> payload);
-  // A chunk that tells the digest of a shard which another rank sends.
-  bool IsDigestAlone(const ChunkHeader& header) const;
-  absl::Status CheckTensorDigest(const ChunkHeader& header, absl::Span<const std::byte> payload);
 
   PushContext& context_;
   const std::string peer_;
@@ -107,15 +92,9 @@ class PushSession {
   std::vector<TensorPart> declared_;              // until the last `declare`
   Clock::time_point declared_at_;
   std::unique_ptr<VersionBuilder> builder_;
-  std::vector<std::optional<TensorDigester>> digesters_;  // of shards under way
-  uint64_t window_bytes_ = 0;
-  uint64_t handled_bytes_ = 0;  // of payload
-  uint64_t acknowledged_bytes_ = 0;
-  size_t batch_next_ = 0;  // of a batch that waits for memory, the first chunk that was not handled
-  uint64_t releases_ = 0;  // of the store's memory, before it was asked last
-  std::optional<Clock::time_point> lacks_memory_since_;
-  bool opened_ = false;      // the trainer was told so
-  bool committing_ = false;  // the trainer has asked for it
+  std::optional<ChunkReceiver> chunks_;  // once there is a builder
+  bool opened_ = false;                  // the trainer was told so
+  bool committing_ = false;              // the trainer has asked for it
   bool finished_ = false;
   bool abandoned_ = false;
 };

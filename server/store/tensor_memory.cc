@@ -22,6 +22,20 @@ bool TensorMemory::Wait(uint64_t seen, std::function<void()> wake) {
   return true;
 }
 
+void TensorMemory::Prefault(const SlabPlan& plan, absl::FunctionRef<bool()> stop) {
+  constexpr size_t kStep = 8 << 20;           // between two looks at `stop`
+  std::vector<std::shared_ptr<Buffer>> idle;  // once let go of
+  for (size_t slab = 0; slab < plan.slabs(); ++slab) {
+    absl::StatusOr<std::shared_ptr<Buffer>> data = Get(plan.slab_bytes(slab));
+    if (!data.ok()) return;
+    for (uint64_t at = 0; at < plan.slab_bytes(slab); at += kStep) {
+      if (stop()) return;
+      (*data)->Prefault(at, kStep);
+    }
+    idle.push_back(*std::move(data));
+  }
+}
+
 void TensorMemory::Waiters::OnRelease() {
   std::vector<std::function<void()>> woken;
   {

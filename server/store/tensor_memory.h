@@ -1,4 +1,4 @@
-// The memory that versions' tensors lie in: one pool within one budget, and who waits for a place in it.
+// The memory that versions' tensors lie in: one pool within one budget, and what waits for room in it.
 #pragma once
 
 #include <cstdint>
@@ -7,10 +7,12 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "refit/buffer.h"
+#include "common/tensor/buffer_pool.h"
+#include "common/tensor/slab.h"
 
 namespace refit {
 
@@ -30,9 +32,13 @@ class TensorMemory {
   // How often a buffer has come back. To be read before TryGet, and given to Wait if that had none.
   uint64_t releases() const;
 
-  // Calls `wake` once, when a buffer comes back, from a thread that may hold any locks: it must do no more than post.
+  // Calls `wake` once, when a buffer comes back, from a thread that may hold any locks: `wake` may only post work.
   // False, and never calls, if one has come back since releases() was `seen`.
   bool Wait(uint64_t seen, std::function<void()> wake);
+
+  // Gets memory for tensors that lie as `plan` has them, touches it, and leaves it idle in the pool. Ends early once
+  // `stop` says so, or if there is none.
+  void Prefault(const SlabPlan& plan, absl::FunctionRef<bool()> stop);
 
   // Frees idle memory down to `bytes`.
   void TrimIdleTo(uint64_t bytes) { pool_.TrimTo(bytes); }

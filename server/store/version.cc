@@ -26,9 +26,9 @@ Version::Version(VersionIdentity identity, VersionPlan plan, uint64_t chunk_byte
       chunk_bytes_(chunk_bytes),
       memory_(std::move(memory)),
       assembly_(plan_.native, identity_.world),
+      lifecycle_(Label(), identity_.hold_installs),
       tensors_(plan_, chunk_bytes_) {
   absl::MutexLock lock(&mutex_);
-  installs_held_ = identity_.hold_installs;
   bytes_ = tensors_.bytes();
   if (memory_ != nullptr && !is_streamed()) slabs_ = Slabs(PlanSlabs(plan_));
   for (size_t i = 0; i < plan_.native.size(); ++i) {
@@ -69,32 +69,31 @@ std::string Version::Label() const { return absl::StrCat(identity_.model, "/", i
 
 v1::VersionState Version::state() const {
   absl::MutexLock lock(&mutex_);
-  return state_;
+  return lifecycle_.state();
 }
 
 v1::VersionSummary Version::Summary() const {
   absl::MutexLock lock(&mutex_);
   v1::VersionSummary summary = restored_.value_or(v1::VersionSummary());
-  summary.set_state(state_);
+  summary.set_state(lifecycle_.state());
   summary.set_spooled(spooled_);
   summary.set_mapped(restored_.has_value());
-  summary.set_installs_held(installs_held_);  // does not outlive the process that was to be told of the release
+  summary.set_installs_held(
+      lifecycle_.installs_held());  // does not outlive the process that was to be told of the release
   if (restored_.has_value()) return summary;
   summary.set_model(identity_.model);
   summary.set_version(identity_.number);
   summary.set_tensors(size());
   summary.set_bytes(bytes_);
   summary.set_chunk_bytes(chunk_bytes_);
-  if (WasCommitted(state_)) {
-    summary.set_manifest_digest(manifest_digest_);
-  }
+  if (WasCommitted(lifecycle_.state())) summary.set_manifest_digest(manifest_digest_);
   summary.set_adapter(identity_.adapter);
   summary.set_converted_bytes(tensors_.ready_bytes());
   summary.set_received_bytes(received_bytes_);
   summary.set_declared_bytes(declared_bytes_);
   summary.set_declared_tensors(plan_.native.size());
   times_.Fill(summary);
-  summary.set_abort_reason(abort_reason_);
+  summary.set_abort_reason(lifecycle_.abort_reason());
   summary.set_world(identity_.world);
   summary.set_joined_ranks(assembly_.joined());
   summary.set_committed_ranks(assembly_.committed());
@@ -104,7 +103,7 @@ v1::VersionSummary Version::Summary() const {
 
 bool Version::is_fenced() const {
   absl::MutexLock lock(&mutex_);
-  return fenced_;
+  return lifecycle_.is_fenced();
 }
 
 bool Version::is_spooled() const {
@@ -124,32 +123,18 @@ std::optional<uint64_t> Version::tensor_digest(size_t tensor) const {
 
 absl::Status Version::CheckPullable() const {
   absl::MutexLock lock(&mutex_);
-  if (state_ == v1::VERSION_STATE_OPEN || state_ == v1::VERSION_STATE_COMMITTED) return absl::OkStatus();
-  const bool aborted = state_ == v1::VERSION_STATE_ABORTED;
-  return absl::FailedPreconditionError(absl::StrCat("version ", Label(), " is ", aborted ? "aborted" : "retired",
-                                                    " and can no longer be pulled", aborted ? ": " : "",
-                                                    abort_reason_));
-}
-
-absl::Status Version::DataStatus() const {
-  if (state_ == v1::VERSION_STATE_ABORTED) {
-    return absl::AbortedError(absl::StrCat("version ", Label(), " was aborted: ", abort_reason_));
-  }
-  if (!holds_data_) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("version ", Label(), " is retired and its memory was given to a newer one; pull a newer version"));
-  }
-  return absl::OkStatus();
+  return lifecycle_.CheckPullable();
 }
 
 uint64_t Version::reserved_bytes() const {
   absl::MutexLock lock(&mutex_);
-  if (!holds_data_ || restored_.has_value()) return 0;
+  if (!lifecycle_.holds_data() || restored_.has_value()) return 0;
   if (!is_streamed()) return bytes_;
   return tensors_.held_bytes();
 }
 
-absl::Status Version::CheckKept(size_t tensor) const {
+absl::Status Version::CheckReadable(size_t tensor) const {
+  if (absl::Status status = lifecycle_.CheckHoldsData(); !status.ok()) return status;
   if (tensor >= kept_from_) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrCat("version ", Label(), " is streamed to ", identity_.stream_to,
                                                     identity_.stream_to == 1 ? " worker" : " workers", ", and its ",
@@ -158,11 +143,10 @@ absl::Status Version::CheckKept(size_t tensor) const {
 
 absl::StatusOr<std::optional<Version::Chunk>> Version::GetChunk(size_t tensor, uint64_t chunk) const {
   absl::MutexLock lock(&mutex_);
-  if (absl::Status status = DataStatus(); !status.ok()) return status;
-  if (absl::Status status = CheckKept(tensor); !status.ok()) return status;
+  if (absl::Status status = CheckReadable(tensor); !status.ok()) return status;
   const std::optional<uint64_t> chunk_digest = tensors_.chunk_digest(tensor, chunk);
   if (!chunk_digest.has_value()) return std::nullopt;
-  // The last chunk carries the digest of all, and shards may end before others that come first.
+  // The last chunk carries the tensor's digest. It may be whole before the others: shards come in any order.
   const bool ends = chunk + 1 == chunk_count(tensor);
   if (ends && !tensors_.digest(tensor).has_value()) return std::nullopt;
   Chunk result;
@@ -175,8 +159,7 @@ absl::StatusOr<std::optional<Version::Chunk>> Version::GetChunk(size_t tensor, u
 
 absl::StatusOr<std::optional<Version::Bytes>> Version::GetBytes(size_t tensor, uint64_t begin, uint64_t end) const {
   absl::MutexLock lock(&mutex_);
-  if (absl::Status status = DataStatus(); !status.ok()) return status;
-  if (absl::Status status = CheckKept(tensor); !status.ok()) return status;
+  if (absl::Status status = CheckReadable(tensor); !status.ok()) return status;
   const uint64_t end_chunk = begin == end ? 0 : (end - 1) / chunk_bytes_ + 1;
   if (!tensors_.AreReady(tensor, begin / chunk_bytes_, end_chunk)) return std::nullopt;
   const std::shared_ptr<Buffer>& data = tensors_.data(tensor);
@@ -186,8 +169,7 @@ absl::StatusOr<std::optional<Version::Bytes>> Version::GetBytes(size_t tensor, u
 
 absl::StatusOr<std::shared_ptr<const Buffer>> Version::GetTensor(size_t tensor) const {
   absl::MutexLock lock(&mutex_);
-  if (absl::Status status = DataStatus(); !status.ok()) return status;
-  if (absl::Status status = CheckKept(tensor); !status.ok()) return status;
+  if (absl::Status status = CheckReadable(tensor); !status.ok()) return status;
   if (!tensors_.digest(tensor).has_value()) {
     return absl::UnavailableError(absl::StrCat("tensor ", spec(tensor).name, " of version ", Label(), ": ",
                                                tensors_.ready_chunks(tensor), " of ", chunk_count(tensor),
@@ -197,7 +179,7 @@ absl::StatusOr<std::shared_ptr<const Buffer>> Version::GetTensor(size_t tensor) 
 }
 
 bool Version::IsOver(const Awaited& awaited) const {
-  if (state_ != v1::VERSION_STATE_OPEN) return true;
+  if (!lifecycle_.is_open()) return true;
   switch (awaited.what) {
     case Awaited::What::kChunks:
       return tensors_.AreReady(awaited.tensor, awaited.first_chunk, awaited.end_chunk);
@@ -251,7 +233,7 @@ Version::Wakes Version::TakeReadyLocked() {
 
 absl::StatusOr<std::shared_ptr<Buffer>> Version::DataFor(size_t tensor, bool within) {
   absl::MutexLock lock(&mutex_);
-  if (absl::Status status = DataStatus(); !status.ok()) return status;
+  if (absl::Status status = lifecycle_.CheckHoldsData(); !status.ok()) return status;
   if (tensors_.data(tensor) == nullptr) {
     const auto get = [this](size_t size) { return memory_->Get(size); };
     absl::StatusOr<std::shared_ptr<Buffer>> data = within          ? memory_->TryGet(spec(tensor).ByteSize())
@@ -277,7 +259,7 @@ void Version::Publish(size_t tensor, const ChunkCounts& written) {
     whole = tensors_.Take(tensor, written);
   }
   if (whole.empty()) return;
-  // Digest outside the lock: all ranks' bytes are in these chunks, and nobody writes there any more.
+  // Digest outside the lock: these chunks have the bytes of all ranks, and are not written any more.
   absl::InlinedVector<uint64_t, 1> digests;
   for (const uint64_t chunk : whole)
     digests.push_back(DigestBytes(ChunkBytes(spec(tensor), *data, chunk, chunk_bytes_)));
@@ -314,16 +296,13 @@ absl::Status Version::SetCommitted() {
 }
 
 absl::Status Version::SetCommittedLocked() {
-  if (state_ == v1::VERSION_STATE_ABORTED) return DataStatus();
-  if (state_ != v1::VERSION_STATE_OPEN) {
-    return absl::FailedPreconditionError(absl::StrCat("version ", Label(), " is committed already"));
-  }
+  if (absl::Status status = lifecycle_.CheckOpen(); !status.ok()) return status;
   if (tensors_.incomplete() != 0) {
     return absl::InternalError(
         absl::StrCat("version ", Label(), " has ", tensors_.incomplete(), " tensors that are not converted"));
   }
   manifest_digest_ = tensors_.ManifestDigest();
-  state_ = v1::VERSION_STATE_COMMITTED;
+  lifecycle_.Commit();
   times_.Closed();
   return absl::OkStatus();
 }
@@ -331,10 +310,8 @@ absl::Status Version::SetCommittedLocked() {
 bool Version::SetAborted(std::string reason, bool fenced) {
   Dropped dropped;
   absl::MutexLock lock(&mutex_);
-  if (state_ != v1::VERSION_STATE_OPEN) return false;
-  state_ = v1::VERSION_STATE_ABORTED;
-  abort_reason_ = std::move(reason);
-  fenced_ = fenced;
+  if (!lifecycle_.is_open()) return false;
+  lifecycle_.Abort(std::move(reason), fenced);
   times_.Closed();
   DropDataLocked(dropped);
   return true;
@@ -342,19 +319,13 @@ bool Version::SetAborted(std::string reason, bool fenced) {
 
 absl::Status Version::SetReleased() {
   absl::MutexLock lock(&mutex_);
-  if (state_ == v1::VERSION_STATE_ABORTED || state_ == v1::VERSION_STATE_RETIRED) {
-    return absl::FailedPreconditionError(absl::StrCat("version ", Label(), " is ",
-                                                      state_ == v1::VERSION_STATE_ABORTED ? "aborted" : "retired",
-                                                      ": there is nothing to install"));
-  }
-  installs_held_ = false;
-  return absl::OkStatus();
+  return lifecycle_.ReleaseInstalls();
 }
 
 void Version::SetRetired() {
   Dropped dropped;
   absl::MutexLock lock(&mutex_);
-  state_ = v1::VERSION_STATE_RETIRED;
+  lifecycle_.Retire();
   if (readers_.empty()) DropDataLocked(dropped);
 }
 
@@ -365,15 +336,14 @@ void Version::DropData() {
 }
 
 void Version::DropDataLocked(Dropped& dropped) {
-  if (!holds_data_) return;
-  holds_data_ = false;
+  if (!lifecycle_.DropData()) return;
   tensors_.DropAll(dropped);
   slabs_ = {};
 }
 
 bool Version::HoldsData() const {
   absl::MutexLock lock(&mutex_);
-  return holds_data_;
+  return lifecycle_.holds_data();
 }
 
 void Version::DropPassed(Dropped& dropped) {
@@ -409,7 +379,7 @@ Version::Reader::~Reader() {
   absl::MutexLock lock(&version_->mutex_);
   version_->readers_.erase(position_);
   version_->DropPassed(dropped);
-  if (version_->readers_.empty() && version_->state_ == v1::VERSION_STATE_RETIRED) version_->DropDataLocked(dropped);
+  if (version_->readers_.empty() && version_->lifecycle_.is_retired()) version_->DropDataLocked(dropped);
 }
 
 }  // namespace refit

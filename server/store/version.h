@@ -1,4 +1,4 @@
-// One version: its manifest, its bytes, and how far both are.
+// One version: what it is, its tensors, its state, and who reads it.
 #pragma once
 
 #include <atomic>
@@ -23,6 +23,7 @@
 #include "server/store/chunk_progress.h"
 #include "server/store/tensor_memory.h"
 #include "server/store/tensor_table.h"
+#include "server/store/version_lifecycle.h"
 #include "server/store/version_times.h"
 #include "server/store/waiters.h"
 
@@ -35,17 +36,17 @@ struct VersionIdentity {
   std::string adapter;
   std::string publisher;
   uint32_t world = 1;  // ranks that push it together
-  // Not 0: the version is streamed. Tensors get memory when their bytes come, and give it up once so many workers have
-  // them and no worker that pulls still lacks them.
+  // Not 0: the version is streamed. A tensor gets memory when its bytes come. It gives the memory up once so many
+  // workers have it, and no worker that pulls still needs it.
   uint32_t stream_to = 0;
   // Workers may stage it and not install it, until the trainer releases it.
   bool hold_installs = false;
-  // Of the trainer's runs, which one; see OpenVersion.trainer_epoch.
+  // Which of the trainer's runs it comes from; see OpenVersion.trainer_epoch.
   uint64_t trainer_epoch = 0;
 };
 
-// The tensors of a version that was committed in an earlier life of the service: their bytes, of somebody else's
-// memory, and the digests of their chunks.
+// A tensor of a version that was committed before the service was restarted: its bytes, in memory that is not the
+// version's, and the digests of its chunks.
 struct StoredTensor {
   std::shared_ptr<const Buffer> data;
   std::vector<uint64_t> chunk_digests;
@@ -58,8 +59,8 @@ class Version : public std::enable_shared_from_this<Version> {
  public:
   Version(VersionIdentity identity, VersionPlan plan, uint64_t chunk_bytes, std::shared_ptr<TensorMemory> memory);
 
-  // Committed and spooled, as `summary` tells. One tensor a plan's output; the plan has no native tensors. DATA_LOSS,
-  // naming both, if the manifest's digest is another than the summary's.
+  // A version that is committed and spooled, as `summary` says. `tensors` has one for each of the plan's outputs; the
+  // plan has no native tensors. DATA_LOSS, naming both digests, if the manifest's is not the summary's.
   static absl::StatusOr<std::shared_ptr<Version>> Restore(VersionIdentity identity, VersionPlan plan,
                                                           const v1::VersionSummary& summary,
                                                           std::vector<StoredTensor> tensors);
@@ -70,7 +71,7 @@ class Version : public std::enable_shared_from_this<Version> {
   VersionKey key() const { return {identity_.trainer_epoch, identity_.number}; }
   const VersionPlan& plan() const { return plan_; }
   uint64_t chunk_bytes() const { return chunk_bytes_; }
-  // Where its tensors lie; of no slabs if it is streamed or restored, since each tensor then has memory of its own.
+  // Where its tensors lie. Has no slabs if the version is streamed or restored: each tensor then has its own memory.
   SlabPlan slab_plan() const ABSL_LOCKS_EXCLUDED(mutex_);
   // The manifest has size() tensors; spec(i) and chunk_count(i) are known from the beginning.
   size_t size() const { return plan_.outputs.size(); }
@@ -79,7 +80,7 @@ class Version : public std::enable_shared_from_this<Version> {
   // Sum of all tensors, in bytes.
   uint64_t bytes() const { return bytes_; }
   bool is_streamed() const { return identity_.stream_to > 0; }
-  // Of the memory budget: all of it, or, of a streamed version, what has memory now.
+  // What it takes of the memory budget: all its bytes, or, if it is streamed, those that have memory now.
   uint64_t reserved_bytes() const;
   // The ranks that push it, and their shards.
   Assembly& assembly() { return assembly_; }
@@ -119,25 +120,24 @@ class Version : public std::enable_shared_from_this<Version> {
   // The whole tensor's memory. UNAVAILABLE until it is converted whole; otherwise errors as GetChunk.
   absl::StatusOr<std::shared_ptr<const Buffer>> GetTensor(size_t tensor) const;
 
-  // Each calls `wake` once, from some other thread and with no lock held, when what it waits for is so or the version's
-  // state has changed. Returns 0, and never calls, when that is so already.
+  // Each calls `wake` once, from another thread and with no lock held, when what it waits for is there or the version's
+  // state has changed. Returns 0, and never calls, if that is so already.
   //
-  // For GetChunk to have this chunk, or GetBytes these bytes.
+  // Until GetChunk has this chunk, or GetBytes these bytes.
   uint64_t WaitForChunk(size_t tensor, uint64_t chunk, std::function<void()> wake);
   uint64_t WaitForBytes(size_t tensor, uint64_t begin, uint64_t end, std::function<void()> wake);
-  // For all ranks to have joined.
+  // Until all ranks have joined.
   uint64_t WaitForRanks(std::function<void()> wake);
-  // For the state alone.
+  // Until the state changes.
   uint64_t WaitForEnd(std::function<void()> wake);
   // After it returned, `wake` may still be running but is not called any more.
   void CancelWait(uint64_t id);
 
-  // For who builds it, VersionBuilder.
+  // For VersionBuilder.
   //
   // A rank declares its shards; see Assembly.
   absl::StatusOr<bool> Join(uint32_t rank, std::vector<Box> boxes);
-  // The memory of an output, allocated at its first use. Null if it is to be `within` the budget, and that has no room
-  // now.
+  // The memory of an output, allocated at its first use. `within`: null if the budget has no room for it now.
   absl::StatusOr<std::shared_ptr<Buffer>> DataFor(size_t tensor, bool within = false);
   // To count what is written to an output.
   ChunkCounts NoChunks(size_t tensor) const;
@@ -146,15 +146,15 @@ class Version : public std::enable_shared_from_this<Version> {
   // Native bytes came, and have been converted since `begin`.
   void AddConverted(uint64_t bytes, VersionTimes::Clock::time_point begin);
 
-  // Held by whoever pulls the version: a retired version keeps its data for its readers as long as the memory is not
-  // needed, a streamed one what they still lack.
+  // Each pull holds one. A retired version keeps its data for its readers as long as the memory is not needed
+  // elsewhere. A streamed version keeps what its readers still need.
   class Reader {
    public:
     explicit Reader(std::shared_ptr<Version> version);
     ~Reader();
     Reader(Reader&& other) noexcept = default;
     Reader& operator=(Reader&&) = delete;
-    // Begins at `tensor`; what lies before it was had in an earlier pull.
+    // Begins at `tensor`: an earlier pull brought the tensors before it.
     void StartAt(size_t tensor);
     // Has all tensors before `tensor`, or does not want them.
     void Pass(size_t tensor);
@@ -184,8 +184,7 @@ class Version : public std::enable_shared_from_this<Version> {
   using Wakes = std::vector<Waiters::Wake>;
   Wakes TakeReadyLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool IsOver(const Awaited& awaited) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status DataStatus() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status CheckKept(size_t tensor) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckReadable(size_t tensor) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   using Dropped = TensorTable::Dropped;
   void DropDataLocked(Dropped& dropped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DropPassed(Dropped& dropped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -201,15 +200,11 @@ class Version : public std::enable_shared_from_this<Version> {
   VersionTimes times_;  // guarded by mutex_, but for what is thread-safe
 
   mutable absl::Mutex mutex_;
-  v1::VersionState state_ ABSL_GUARDED_BY(mutex_) = v1::VERSION_STATE_OPEN;
-  std::string abort_reason_ ABSL_GUARDED_BY(mutex_);
-  bool installs_held_ ABSL_GUARDED_BY(mutex_) = false;
-  bool fenced_ ABSL_GUARDED_BY(mutex_) = false;
+  VersionLifecycle lifecycle_ ABSL_GUARDED_BY(mutex_);
   bool spooled_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<v1::VersionSummary> restored_ ABSL_GUARDED_BY(mutex_);  // as it was when it was stored
   TensorTable tensors_ ABSL_GUARDED_BY(mutex_);
-  Slabs slabs_ ABSL_GUARDED_BY(mutex_);  // that they lie in, unless the version is streamed
-  bool holds_data_ ABSL_GUARDED_BY(mutex_) = true;
+  Slabs slabs_ ABSL_GUARDED_BY(mutex_);                // that they lie in, unless the version is streamed
   std::list<size_t> readers_ ABSL_GUARDED_BY(mutex_);  // the first tensor that each still lacks
   size_t kept_from_ ABSL_GUARDED_BY(mutex_) = 0;       // tensors before it were streamed, and given up
   uint64_t manifest_digest_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -6,31 +6,13 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "common/limits/host_limits.h"
-#include "common/net/states.h"
 #include "server/access/limit_reached.h"
 
 namespace refit {
 namespace {
 
 constexpr size_t kMaxModelNameBytes = 256;
-
-bool IsLive(const Version& version, bool committed_only) {
-  const v1::VersionState state = version.state();
-  return state == v1::VERSION_STATE_COMMITTED || (state == v1::VERSION_STATE_OPEN && !committed_only);
-}
-
-// That must not be given up: the newest committed version, and the newest that has bytes.
-std::set<std::shared_ptr<Version>> MustStay(const std::map<VersionKey, std::shared_ptr<Version>>& versions) {
-  std::set<std::shared_ptr<Version>> stay;
-  for (auto it = versions.rbegin(); it != versions.rend(); ++it) {
-    if (!IsLive(*it->second, /*committed_only=*/true)) continue;
-    stay.insert(it->second);
-    if (it->second->bytes() > 0) break;
-  }
-  return stay;
-}
 
 // Sum of the HF tensors' bytes; the largest number there is if it is beyond that.
 uint64_t TotalBytes(const VersionPlan& plan) {
@@ -47,16 +29,6 @@ StoreOptions WithBudget(StoreOptions options) {
   return options;
 }
 
-std::string DescribeKnown(const std::map<VersionKey, std::shared_ptr<Version>>& versions) {
-  constexpr size_t kShown = 10;
-  std::vector<std::string> shown;
-  for (auto it = versions.rbegin(); it != versions.rend() && shown.size() < kShown; ++it) {
-    shown.push_back(absl::StrCat(it->first.number));
-  }
-  if (shown.empty()) return "it has none";
-  return absl::StrCat("it has ", absl::StrJoin(shown, ", "), versions.size() > kShown ? ", ..." : "");
-}
-
 }  // namespace
 
 uint64_t DefaultMemoryBudget() {
@@ -67,7 +39,7 @@ uint64_t DefaultMemoryBudget() {
 
 VersionStore::VersionStore(StoreOptions options)
     : options_(WithBudget(std::move(options))),
-      // What is streamed is given up as soon as it was sent, and so not shared.
+      // Streamed tensors are given up as soon as they are sent, so their memory is not shared.
       memory_(std::make_shared<TensorMemory>(
           options_.memory_budget_bytes,
           options_.shared_memory && options_.retain_versions > 0 ? Backing::kShared : Backing::kPrivate,
@@ -184,7 +156,7 @@ uint64_t VersionStore::ReservedLocked() const {
 absl::Status VersionStore::MakeRoom(const std::string& label, uint64_t bytes, Changes& changes) {
   uint64_t reserved = ReservedLocked();
   auto fits = [&] { return bytes <= options_.memory_budget_bytes && reserved <= options_.memory_budget_bytes - bytes; };
-  // First what is retired and only kept for slow readers, then committed versions older than their model's newest.
+  // First retired versions, which are kept only for slow readers; then committed ones older than their model's newest.
   for (const v1::VersionState expendable : {v1::VERSION_STATE_RETIRED, v1::VERSION_STATE_COMMITTED}) {
     for (auto& [model, versions] : models_) {
       const std::set<std::shared_ptr<Version>> stay = MustStay(versions);
@@ -229,7 +201,7 @@ absl::StatusOr<std::shared_ptr<Version>> VersionStore::Open(VersionIdentity iden
     version = OpenLocked(std::move(identity), rank, std::move(plan), changes);
   }
   for (const std::shared_ptr<Version>& changed : changes) changed->WakeReady();
-  Tell(changes);
+  observers_.Tell(changes);
   if (version.ok()) ++opened_;
   return version;
 }
@@ -268,7 +240,7 @@ absl::Status VersionStore::Commit(Version& version) {
     ForgetOld(versions);
   }
   version.WakeReady();
-  Tell(changes);
+  observers_.Tell(changes);
   if (prefault_ != nullptr) {
     prefault_->Submit([this, committed = version.shared_from_this(), opened = opened_.load()] {
       PrefaultForNext(*committed, opened);
@@ -278,20 +250,9 @@ absl::Status VersionStore::Commit(Version& version) {
 }
 
 void VersionStore::PrefaultForNext(const Version& version, uint64_t opened) {
-  constexpr size_t kStep = 8 << 20;  // between two looks at what has been opened
   if (version.state() != v1::VERSION_STATE_COMMITTED || !version.HoldsData()) return;
   if (reserved_bytes() + version.bytes() > options_.memory_budget_bytes) return;
-  std::vector<std::shared_ptr<Buffer>> idle;  // once let go of
-  const SlabPlan plan = version.slab_plan();
-  for (size_t slab = 0; slab < plan.slabs(); ++slab) {
-    absl::StatusOr<std::shared_ptr<Buffer>> data = memory_->Get(plan.slab_bytes(slab));
-    if (!data.ok()) return;
-    for (uint64_t at = 0; at < plan.slab_bytes(slab); at += kStep) {
-      if (opened_ != opened) return;
-      (*data)->Prefault(at, kStep);
-    }
-    idle.push_back(*std::move(data));
-  }
+  memory_->Prefault(version.slab_plan(), [&] { return opened_ != opened; });
 }
 
 bool VersionStore::Abort(Version& version, std::string reason) {
@@ -302,26 +263,14 @@ bool VersionStore::Abort(Version& version, std::string reason) {
     ForgetOld(models_[version.model()]);
   }
   version.WakeReady();
-  Tell({version.shared_from_this()});
+  observers_.Tell({version.shared_from_this()});
   return true;
 }
 
 absl::Status VersionStore::ReleaseInstalls(Version& version) {
   if (absl::Status status = version.SetReleased(); !status.ok()) return status;
-  Tell({version.shared_from_this()});
+  observers_.Tell({version.shared_from_this()});
   return absl::OkStatus();
-}
-
-std::vector<uint64_t> VersionStore::CommittedBetween(const std::string& model, VersionKey after,
-                                                     VersionKey before) const {
-  absl::MutexLock lock(&mutex_);
-  std::vector<uint64_t> numbers;
-  const auto found = models_.find(model);
-  if (found == models_.end()) return numbers;
-  for (auto it = found->second.upper_bound(after); it != found->second.end() && it->first < before; ++it) {
-    if (WasCommitted(it->second->state())) numbers.push_back(it->first.number);
-  }
-  return numbers;
 }
 
 void VersionStore::RetireBeyond(uint32_t retained, Versions& versions, Changes& changes) {
@@ -357,21 +306,14 @@ absl::StatusOr<std::shared_ptr<Version>> VersionStore::Find(const std::string& m
     return absl::NotFoundError(
         absl::StrCat("no version of a model named '", Printable(model), "' was ever pushed here"));
   }
-  const Versions& versions = found->second;
-  const std::string of_epoch =
-      selector.has_trainer_epoch() ? absl::StrCat(" of trainer epoch ", selector.trainer_epoch()) : "";
-  const bool is_number = selector.selector_case() == v1::VersionSelector::kNumber;
-  const bool committed_only = selector.selector_case() != v1::VersionSelector::kLatest || !selector.latest();
-  for (auto it = versions.rbegin(); it != versions.rend(); ++it) {
-    const auto& [key, version] = *it;
-    if (selector.has_trainer_epoch() && key.epoch != selector.trainer_epoch()) continue;
-    if (is_number ? key.number == selector.number() : IsLive(*version, committed_only)) return version;
-  }
-  const std::string wanted = is_number        ? absl::StrCat("version ", selector.number())
-                             : committed_only ? "committed version"
-                                              : "live version";
-  return absl::NotFoundError(
-      absl::StrCat("model '", Printable(model), "' has no ", wanted, of_epoch, "; ", DescribeKnown(versions)));
+  return FindVersion(found->second, model, selector);
+}
+
+std::vector<uint64_t> VersionStore::CommittedBetween(const std::string& model, VersionKey after,
+                                                     VersionKey before) const {
+  absl::MutexLock lock(&mutex_);
+  const auto found = models_.find(model);
+  return found == models_.end() ? std::vector<uint64_t>() : refit::CommittedBetween(found->second, after, before);
 }
 
 std::shared_ptr<Version> VersionStore::FindKey(const std::string& model, const VersionKey& key) const {
@@ -404,23 +346,6 @@ std::vector<std::shared_ptr<Version>> VersionStore::List(const std::string& mode
   return list;
 }
 
-uint64_t VersionStore::Observe(std::string model, Observer on_change) {
-  absl::MutexLock lock(&mutex_);
-  observers_.emplace(next_observer_, std::make_pair(std::move(model), std::move(on_change)));
-  return next_observer_++;
-}
-
-uint64_t VersionStore::ObserveAll(Observer on_change) {
-  absl::MutexLock lock(&mutex_);
-  observers_.emplace(next_observer_, std::make_pair(std::nullopt, std::move(on_change)));
-  return next_observer_++;
-}
-
-void VersionStore::StopObserving(uint64_t id) {
-  absl::MutexLock lock(&mutex_);
-  observers_.erase(id);
-}
-
 std::map<std::string, VersionStore::ModelRecord> VersionStore::Records() const {
   absl::MutexLock lock(&mutex_);
   return records_;
@@ -445,19 +370,6 @@ void VersionStore::RestoreVersion(std::shared_ptr<Version> version) {
 uint64_t VersionStore::reserved_bytes() const {
   absl::MutexLock lock(&mutex_);
   return ReservedLocked();
-}
-
-void VersionStore::Tell(const Changes& changes) {
-  std::vector<std::pair<std::optional<std::string>, Observer>> observers;
-  {
-    absl::MutexLock lock(&mutex_);
-    for (const auto& [id, observer] : observers_) observers.push_back(observer);
-  }
-  for (const std::shared_ptr<Version>& version : changes) {
-    for (const auto& [model, on_change] : observers) {
-      if (!model.has_value() || *model == version->model()) on_change(version);
-    }
-  }
 }
 
 }  // namespace refit

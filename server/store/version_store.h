@@ -1,4 +1,4 @@
-// All versions of all models: who may open, what is kept, who is told.
+// All versions of all models: which may be opened, which are kept, and who hears of them.
 #pragma once
 
 #include <atomic>
@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -22,21 +23,23 @@
 #include "server/process/work_queue.h"
 #include "server/store/tensor_memory.h"
 #include "server/store/version.h"
+#include "server/store/version_lookup.h"
+#include "server/store/version_observers.h"
 
 namespace refit {
 
-// Rules: one version of a model is open at a time; numbers of committed versions grow within a trainer epoch, and may
-// start anew with a larger one (a lineage); the newest committed version of a model is never given up for memory.
+// Rules: one version of a model is open at a time. Numbers of committed versions grow within a trainer epoch; a larger
+// epoch (a new lineage) may start anew. The newest committed version of a model is never given up for memory.
 // Thread-safe.
 class VersionStore {
  public:
   explicit VersionStore(StoreOptions options);
 
-  // Opens a version for one of the identity's ranks and reserves memory for all of it, retiring older ones where that
-  // is needed (or, to stream it, all older ones); or, if another rank has opened it and this one is still missing,
-  // gives that one. The caller is to make the rank join. ALREADY_EXISTS: the number is open (and this rank has joined)
-  // or was committed. FAILED_PRECONDITION: it lies below a committed one of its epoch, another version of the model is
-  // open, or a larger trainer epoch was seen; a larger one than before aborts the model's open version.
+  // Opens a version for one of its ranks and reserves memory for all of it. Retires older versions where that is
+  // needed, and all of them if the version is streamed. If another rank has opened it and this one is still missing,
+  // returns that version. The caller then makes the rank join. ALREADY_EXISTS: the number is open (and this rank has
+  // joined) or was committed. FAILED_PRECONDITION: it lies below a committed one of its epoch, another version of the
+  // model is open, or a larger trainer epoch was seen; a larger one than before aborts the model's open version.
   // RESOURCE_EXHAUSTED: the budget has no room, or too many models or open versions. INVALID_ARGUMENT: an empty or
   // overlong model name, number 0, another world than the open version's. ABORTED: the version was aborted while this
   // rank was on its way to it; told once, and then the number is free again.
@@ -71,11 +74,13 @@ class VersionStore {
 
   // Calls `on_change` after each change of state of a version of the model, with no lock held, from the thread that
   // made the change.
-  using Observer = std::function<void(const std::shared_ptr<Version>&)>;
-  uint64_t Observe(std::string model, Observer on_change) ABSL_LOCKS_EXCLUDED(mutex_);
+  using Observer = VersionObservers::Observer;
+  uint64_t Observe(std::string model, Observer on_change) {
+    return observers_.Add(std::move(model), std::move(on_change));
+  }
   // Of every model.
-  uint64_t ObserveAll(Observer on_change) ABSL_LOCKS_EXCLUDED(mutex_);
-  void StopObserving(uint64_t id) ABSL_LOCKS_EXCLUDED(mutex_);
+  uint64_t ObserveAll(Observer on_change) { return observers_.Add(std::nullopt, std::move(on_change)); }
+  void StopObserving(uint64_t id) { observers_.Remove(id); }
 
   // What outlives the versions of a model.
   struct ModelRecord {
@@ -106,7 +111,6 @@ class VersionStore {
   const StoreOptions& options() const { return options_; }
 
  private:
-  using Versions = std::map<VersionKey, std::shared_ptr<Version>>;
   using Changes = std::vector<std::shared_ptr<Version>>;
 
   absl::StatusOr<std::shared_ptr<Version>> OpenLocked(VersionIdentity identity, uint32_t rank, VersionPlan plan,
@@ -127,7 +131,6 @@ class VersionStore {
   uint64_t ReservedLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RetireBeyond(uint32_t retained, Versions& versions, Changes& changes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetOld(Versions& versions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Tell(const Changes& changes) ABSL_LOCKS_EXCLUDED(mutex_);
   // Has memory for a version like this one idle in the pool, touched; stops once more versions than `opened` were
   // opened.
   void PrefaultForNext(const Version& version, uint64_t opened) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -139,10 +142,8 @@ class VersionStore {
   std::map<std::string, Versions> models_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, ModelRecord> records_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, Outcomes> outcomes_ ABSL_GUARDED_BY(mutex_);
-  uint64_t next_observer_ ABSL_GUARDED_BY(mutex_) = 1;
-  // With the model that each looks at; nullopt: all.
-  std::map<uint64_t, std::pair<std::optional<std::string>, Observer>> observers_ ABSL_GUARDED_BY(mutex_);
 
+  VersionObservers observers_;
   std::atomic<uint64_t> opened_{0};            // how many versions were
   const std::unique_ptr<WorkQueue> prefault_;  // null without it; last: its thread ends first
 };

@@ -17,7 +17,7 @@
 #include "common/tensor/statistics.h"
 #include "refit/version.h"
 #include "server/access/limit_checks.h"
-#include "server/access/refused_call.h"
+#include "server/access/unary_call.h"
 #include "server/process/process_info.h"
 #include "server/pull/selection.h"
 
@@ -97,93 +97,87 @@ absl::Status FillTensor(Observed& observed, const v1::DescribeTensorRequest& req
   return absl::OkStatus();
 }
 
+void FillServerInfo(const Observed& observed, v1::GetServerInfoResponse& response) {
+  response.set_software_version(SoftwareVersion());
+  response.add_libraries(absl::StrCat("gRPC ", grpc::Version()));
+  response.add_libraries(absl::StrCat("protobuf ", google::protobuf::internal::VersionString(GOOGLE_PROTOBUF_VERSION)));
+  for (std::string& name : AdapterNames()) response.add_adapters(std::move(name));
+  response.set_started_at_ns(observed.started_at_ns);
+  response.set_uptime_seconds(
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - observed.started_at).count());
+  const StoreOptions& store = observed.store.options();
+  response.set_memory_budget_bytes(store.memory_budget_bytes);
+  response.set_memory_reserved_bytes(observed.store.reserved_bytes());
+  response.set_memory_pooled_bytes(observed.store.memory().idle_bytes());
+  response.set_resident_bytes(ResidentBytes());
+  response.set_retain_versions(store.retain_versions);
+  response.set_chunk_bytes(store.chunk_bytes);
+  response.set_max_message_bytes(observed.admission.limits.max_message_bytes);
+  response.set_max_tensors_per_version(observed.admission.limits.max_tensors_per_version);
+  response.set_max_name_bytes(observed.admission.limits.max_name_bytes);
+  response.set_convert_threads(observed.convert.threads());
+  response.set_open_pushes(observed.pushes.open);
+  response.set_active_pulls(observed.pulls.open);
+  response.set_packed_bytes(observed.pulls.parts.packed().packed_bytes());
+  response.set_shared_packed_bytes(observed.pulls.parts.packed().shared_bytes());
+  if (observed.pulls.shared_sample != nullptr)
+    *response.mutable_shared_memory() = Announce(*observed.pulls.shared_sample);
+  if (observed.spool != nullptr) *response.mutable_spool() = observed.spool->Info();
+}
+
 }  // namespace
 
 grpc::ServerUnaryReactor* InspectService::GetServerInfo(grpc::CallbackServerContext* context,
                                                         const v1::GetServerInfoRequest* /*request*/,
                                                         v1::GetServerInfoResponse* response) {
-  if (absl::Status status = observed_.admission.Authorize(*context, Role::kViewer); !status.ok())
-    return Refuse(context, status);
-  response->set_software_version(SoftwareVersion());
-  response->add_libraries(absl::StrCat("gRPC ", grpc::Version()));
-  response->add_libraries(
-      absl::StrCat("protobuf ", google::protobuf::internal::VersionString(GOOGLE_PROTOBUF_VERSION)));
-  for (std::string& name : AdapterNames()) response->add_adapters(std::move(name));
-  response->set_started_at_ns(observed_.started_at_ns);
-  response->set_uptime_seconds(
-      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - observed_.started_at)
-          .count());
-  const StoreOptions& store = observed_.store.options();
-  response->set_memory_budget_bytes(store.memory_budget_bytes);
-  response->set_memory_reserved_bytes(observed_.store.reserved_bytes());
-  response->set_memory_pooled_bytes(observed_.store.memory().idle_bytes());
-  response->set_resident_bytes(ResidentBytes());
-  response->set_retain_versions(store.retain_versions);
-  response->set_chunk_bytes(store.chunk_bytes);
-  response->set_max_message_bytes(observed_.admission.limits.max_message_bytes);
-  response->set_max_tensors_per_version(observed_.admission.limits.max_tensors_per_version);
-  response->set_max_name_bytes(observed_.admission.limits.max_name_bytes);
-  response->set_convert_threads(observed_.convert.threads());
-  response->set_open_pushes(observed_.pushes.open);
-  response->set_active_pulls(observed_.pulls.open);
-  response->set_packed_bytes(observed_.pulls.parts.packed().packed_bytes());
-  response->set_shared_packed_bytes(observed_.pulls.parts.packed().shared_bytes());
-  if (observed_.pulls.shared_sample != nullptr)
-    *response->mutable_shared_memory() = Announce(*observed_.pulls.shared_sample);
-  if (observed_.spool != nullptr) *response->mutable_spool() = observed_.spool->Info();
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(grpc::Status::OK);
-  return reactor;
+  return AnswerCall(observed_.admission, context, Role::kViewer, [&] {
+    FillServerInfo(observed_, *response);
+    return absl::OkStatus();
+  });
 }
 
 grpc::ServerUnaryReactor* InspectService::ListVersions(grpc::CallbackServerContext* context,
                                                        const v1::ListVersionsRequest* request,
                                                        v1::ListVersionsResponse* response) {
-  if (absl::Status status = observed_.admission.Authorize(*context, Role::kViewer); !status.ok())
-    return Refuse(context, status);
-  for (const std::shared_ptr<Version>& version : observed_.store.List(request->model())) {
-    *response->add_versions() = version->Summary();
-  }
-  for (const auto& [model, record] : observed_.store.Records()) {
-    if (!request->model().empty() && model != request->model()) continue;
-    v1::Lineage& lineage = *response->add_lineages();
-    lineage.set_model(model);
-    lineage.set_trainer_epoch(record.trainer_epoch);
-    lineage.set_newest_committed(record.newest_committed);
-  }
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(grpc::Status::OK);
-  return reactor;
+  return AnswerCall(observed_.admission, context, Role::kViewer, [&] {
+    for (const std::shared_ptr<Version>& version : observed_.store.List(request->model())) {
+      *response->add_versions() = version->Summary();
+    }
+    for (const auto& [model, record] : observed_.store.Records()) {
+      if (!request->model().empty() && model != request->model()) continue;
+      v1::Lineage& lineage = *response->add_lineages();
+      lineage.set_model(model);
+      lineage.set_trainer_epoch(record.trainer_epoch);
+      lineage.set_newest_committed(record.newest_committed);
+    }
+    return absl::OkStatus();
+  });
 }
 
 grpc::ServerUnaryReactor* InspectService::ListWorkers(grpc::CallbackServerContext* context,
                                                       const v1::ListWorkersRequest* request,
                                                       v1::ListWorkersResponse* response) {
-  if (absl::Status status = observed_.admission.Authorize(*context, Role::kViewer); !status.ok())
-    return Refuse(context, status);
-  for (v1::Worker& worker : observed_.workers.List(request->model())) *response->add_workers() = std::move(worker);
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(grpc::Status::OK);
-  return reactor;
+  return AnswerCall(observed_.admission, context, Role::kViewer, [&] {
+    for (v1::Worker& worker : observed_.workers.List(request->model())) *response->add_workers() = std::move(worker);
+    return absl::OkStatus();
+  });
 }
 
 grpc::ServerUnaryReactor* InspectService::DescribeVersion(grpc::CallbackServerContext* context,
                                                           const v1::DescribeVersionRequest* request,
                                                           v1::DescribeVersionResponse* response) {
-  if (absl::Status status = observed_.admission.Authorize(*context, Role::kViewer); !status.ok())
-    return Refuse(context, status);
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const absl::Status status = FillPage(observed_, *request, *response);
-  observed_.admission.counters.limits.Add(status);
-  reactor->Finish(ToGrpc(status));
-  return reactor;
+  return AnswerCall(observed_.admission, context, Role::kViewer, [&] {
+    const absl::Status status = FillPage(observed_, *request, *response);
+    observed_.admission.counters.limits.Add(status);
+    return status;
+  });
 }
 
 grpc::ServerUnaryReactor* InspectService::DescribeTensor(grpc::CallbackServerContext* context,
                                                          const v1::DescribeTensorRequest* request,
                                                          v1::DescribeTensorResponse* response) {
   if (absl::Status status = observed_.admission.Authorize(*context, Role::kViewer); !status.ok())
-    return Refuse(context, status);
+    return EndCall(context, status);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   // Statistics read the whole tensor: not on gRPC's threads.
   observed_.convert.Submit(

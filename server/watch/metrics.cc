@@ -120,6 +120,11 @@ void AddModels(const Observed& observed, const std::vector<v1::VersionSummary>& 
   }
 }
 
+Labels With(Labels labels, const char* name, const std::string& value) {
+  labels.push_back({name, value});
+  return labels;
+}
+
 // A restored version's was measured by the service that committed it; an older one noted the times only.
 uint64_t ElapsedNs(const v1::VersionSummary& version) {
   if (version.elapsed_ns() != 0 || version.closed_at_ns() == 0) return version.elapsed_ns();
@@ -141,19 +146,14 @@ void AddVersions(const std::vector<v1::VersionSummary>& versions, MetricFamilies
   for (const v1::VersionSummary& version : versions) {
     Labels labels = {{"model", version.model()}, {"version", absl::StrCat(version.version())}};
     if (version.trainer_epoch() != 0) labels.push_back({"epoch", absl::StrCat(version.trainer_epoch())});
-    const auto with = [&](const char* name, const std::string& value) {
-      Labels more = labels;
-      more.push_back({name, value});
-      return more;
-    };
-    in_state.Add(1, with("state", StateName(version.state())));
+    in_state.Add(1, With(labels, "state", StateName(version.state())));
     bytes.Add(Number(version.bytes()), labels);
     converted.Add(Number(version.converted_bytes()), labels);
     received.Add(Number(version.received_bytes()), labels);
     declared.Add(Number(version.declared_bytes()), labels);
-    phases.Add(Seconds(version.open_ns()), with("phase", "open"));
-    phases.Add(Seconds(version.receive_ns()), with("phase", "receive"));
-    phases.Add(Seconds(version.convert_ns()), with("phase", "convert"));
+    phases.Add(Seconds(version.open_ns()), With(labels, "phase", "open"));
+    phases.Add(Seconds(version.receive_ns()), With(labels, "phase", "receive"));
+    phases.Add(Seconds(version.convert_ns()), With(labels, "phase", "convert"));
     push.Add(Seconds(ElapsedNs(version)), labels);
     spooled.Add(version.spooled() ? 1 : 0, labels);
   }
@@ -161,17 +161,13 @@ void AddVersions(const std::vector<v1::VersionSummary>& versions, MetricFamilies
 
 // Of the present or last pull.
 void AddPull(const v1::Worker& worker, const Labels& labels, const MetricFamilies::Family& phases) {
-  const auto with = [&](const char* phase) {
-    Labels more = labels;
-    more.push_back({"phase", phase});
-    return more;
-  };
   if (worker.started_at_ns() != 0) {
-    phases.Add(Seconds(worker.waited_ns()), with("wait"));
-    phases.Add(Seconds(worker.pull_ns() - std::min(worker.pull_ns(), worker.waited_ns())), with("wire"));
+    phases.Add(Seconds(worker.waited_ns()), With(labels, "phase", "wait"));
+    phases.Add(Seconds(worker.pull_ns() - std::min(worker.pull_ns(), worker.waited_ns())),
+               With(labels, "phase", "wire"));
   }
-  if (worker.stage_ns() != 0) phases.Add(Seconds(worker.stage_ns()), with("stage"));
-  if (worker.install_ns() != 0) phases.Add(Seconds(worker.install_ns()), with("install"));
+  if (worker.stage_ns() != 0) phases.Add(Seconds(worker.stage_ns()), With(labels, "phase", "stage"));
+  if (worker.install_ns() != 0) phases.Add(Seconds(worker.install_ns()), With(labels, "phase", "install"));
 }
 
 void AddWorkers(const Observed& observed, MetricFamilies& out) {
@@ -195,7 +191,7 @@ void AddWorkers(const Observed& observed, MetricFamilies& out) {
   const auto failed = out.Counter("refit_worker_pulls_failed_total", "Those that ended before the version was whole.");
   for (const v1::Worker& worker : observed.workers.List("")) {
     const Labels labels = {{"model", worker.model()}, {"worker", ShownName(worker)}};
-    in_state.Add(1, {labels[0], labels[1], {"state", StateName(worker.state())}});
+    in_state.Add(1, With(labels, "state", StateName(worker.state())));
     connected.Add(worker.connected() ? 1 : 0, labels);
     if (worker.version() != 0) version.Add(Number(worker.version()), labels);
     if (worker.has_staged_version()) staged.Add(Number(worker.staged_version()), labels);

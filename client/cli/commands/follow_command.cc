@@ -19,7 +19,7 @@
 #include "client/cli/terminal/json.h"
 #include "client/cli/terminal/status_lines.h"
 #include "common/net/version_summary.h"
-#include "common/safetensors/output_file.h"
+#include "common/safetensors/output_target.h"
 #include "refit/worker.h"
 
 namespace refit::cli {

@@ -26,7 +26,7 @@
 #include "client/cli/terminal/table.h"
 #include "client/native/shard_source.h"
 #include "common/net/status.h"
-#include "refit/buffer.h"
+#include "common/tensor/buffer_pool.h"
 #include "refit/memory_probe.h"
 #include "refit/publisher.h"
 

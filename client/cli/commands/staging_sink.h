@@ -14,7 +14,7 @@
 #include "client/cli/run/stopwatch.h"
 #include "client/cli/terminal/progress.h"
 #include "common/safetensors/safetensors.h"
-#include "refit/buffer.h"
+#include "common/tensor/buffer_pool.h"
 #include "refit/pull.h"
 
 namespace refit::cli {

@@ -9,7 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/cli/run/exit_code.h"
 #include "client/cli/terminal/status_lines.h"
-#include "common/safetensors/output_file.h"
+#include "common/safetensors/output_target.h"
 #include "common/safetensors/shard_metadata.h"
 
 namespace refit::cli {

@@ -13,8 +13,8 @@
 #include "absl/types/span.h"
 #include "client/python/bindings/targets.h"
 #include "client/python/bindings/tensor.h"
+#include "common/tensor/buffer_pool.h"
 #include "common/tensor/slab.h"
-#include "refit/buffer.h"
 #include "refit/pull.h"
 
 namespace refit::python {

@@ -15,6 +15,7 @@
 #include "client/python/bindings/pull_sink.h"
 #include "client/python/bindings/status_error.h"
 #include "client/python/bindings/targets.h"
+#include "common/tensor/buffer_pool.h"
 #include "refit/subscriber.h"
 
 namespace refit::python {

@@ -1,10 +1,9 @@
-// Memory for tensors: aligned, pooled, counted against a budget.
+// Memory for tensors.
 #pragma once
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 
 #include "absl/status/statusor.h"
@@ -66,45 +65,6 @@ class Buffer {
   size_t size_;
   SharedPlace shared_;
   mutable std::atomic<bool> reusable_{true};
-};
-
-// Keeps freed buffers warm (their pages stay mapped: a first touch costs more than the copy itself) for the next
-// version, whose tensors have the same sizes. Thread-safe. Buffers may outlive the pool.
-class BufferPool {
- public:
-  // Which free block serves a request: one of its own capacity only, so that no memory is lent for less than it is; or,
-  // failing that, also the smallest one of up to four times that, for a user with few buffers at a time.
-  enum class Fit { kExact, kLoose };
-
-  // Keeps at most `max_idle_bytes` of free memory. `on_release` is called after each buffer that came back, from the
-  // thread that let go of it, which may hold any locks. `on_unshared` is told, once, when memory is private in place of
-  // kShared, and why; from the thread that asked for it.
-  explicit BufferPool(uint64_t max_idle_bytes, Fit fit = Fit::kExact, std::function<void()> on_release = nullptr,
-                      Backing backing = Backing::kPrivate,
-                      std::function<void(const absl::Status&)> on_unshared = nullptr);
-  ~BufferPool();
-
-  // A buffer of exactly `size` usable bytes, in a free block that fits if there is one.
-  absl::StatusOr<std::shared_ptr<Buffer>> Get(size_t size);
-
-  // The same, as long as no more than `max_bytes` are handed out then, and with idle memory freed so that both together
-  // are no more either. Null otherwise.
-  absl::StatusOr<std::shared_ptr<Buffer>> GetWithin(size_t size, uint64_t max_bytes);
-
-  // Frees idle memory down to `bytes`.
-  void TrimTo(uint64_t bytes);
-
-  // What a buffer of `size` counts as: whole lines, or whole huge pages.
-  static size_t CapacityOf(size_t size);
-
-  // Bytes handed out, and bytes that wait for reuse; both count capacities.
-  uint64_t used_bytes() const;
-  uint64_t idle_bytes() const;
-
- private:
-  class State;
-  absl::StatusOr<std::shared_ptr<Buffer>> Take(size_t size, uint64_t max_bytes);
-  std::shared_ptr<State> state_;
 };
 
 }  // namespace refit

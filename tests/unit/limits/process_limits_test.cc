@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "common/tensor/buffer_pool.h"
 #include "refit/buffer.h"
 #include "tests/support/low_limit.h"
 #include "tests/support/sanitized.h"

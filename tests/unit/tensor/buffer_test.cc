@@ -9,6 +9,8 @@
 #include <thread>
 #include <vector>
 
+#include "common/tensor/buffer_pool.h"
+
 namespace refit {
 namespace {
 

@@ -7,6 +7,7 @@
 #include <random>
 #include <vector>
 
+#include "common/tensor/buffer_pool.h"
 #include "tests/support/status_matchers.h"
 
 namespace refit {

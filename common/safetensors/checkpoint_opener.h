@@ -1,0 +1,42 @@
+// How a checkpoint comes of the files at a path. Private to common/safetensors.
+#pragma once
+
+#include <filesystem>
+#include <set>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "common/safetensors/safetensors.h"
+
+namespace refit {
+
+// Fills a checkpoint that nobody else sees yet: from a file, from what an index names, or from all ranks' shards.
+class Checkpoint::Opener {
+ public:
+  Opener(Checkpoint& checkpoint, const CheckpointOptions& options) : checkpoint_(checkpoint), options_(options) {}
+
+  absl::Status Open(const std::string& path);
+
+ private:
+  absl::Status OpenFile(const std::string& path);
+  absl::Status OpenIndexed(const std::filesystem::path& folder);
+  // The tensors of a file that the index names.
+  absl::Status AddIndexed(const std::string& path, const std::set<std::string>& named);
+  // A tensor of the last file.
+  void AddWhole(size_t index);
+
+  Checkpoint& checkpoint_;
+  const CheckpointOptions& options_;
+  size_t unnamed_ = 0;  // tensors that the index does not name
+};
+
+inline bool Matches(const NameFilter& filter, absl::string_view name) { return filter && filter(name); }
+
+// INVALID_ARGUMENT, naming the file.
+absl::Status InFile(const SafetensorsFile& file, absl::string_view message);
+
+// Of a path.
+std::string FileNameOf(absl::string_view path);
+
+}  // namespace refit

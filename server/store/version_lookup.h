@@ -1,0 +1,32 @@
+// Finds versions of one model.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/net/version_key.h"
+#include "refit/v1/pull.pb.h"
+#include "server/store/version.h"
+
+namespace refit {
+
+// The versions of one model.
+using Versions = std::map<VersionKey, std::shared_ptr<Version>>;
+
+// The newest version that the selector means; unset, it means the newest committed one. NOT_FOUND otherwise, saying
+// what there is.
+absl::StatusOr<std::shared_ptr<Version>> FindVersion(const Versions& versions, const std::string& model,
+                                                     const v1::VersionSelector& selector);
+
+// Numbers of those that were committed, between the two; in their order.
+std::vector<uint64_t> CommittedBetween(const Versions& versions, VersionKey after, VersionKey before);
+
+// Those that must not be given up: the newest committed version, and the newest that has bytes.
+std::set<std::shared_ptr<Version>> MustStay(const Versions& versions);
+
+}  // namespace refit
