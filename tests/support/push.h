@@ -10,7 +10,7 @@
 namespace refit {
 
 // Pushes these tensors as they are, each with the bytes that `values` makes for it.
-inline absl::StatusOr<v1::VersionSummary> PushIdentity(
+inline absl::StatusOr<VersionSummary> PushIdentity(
     const ChannelOptions& channel, uint64_t version, const std::vector<TensorSpec>& specs,
     const std::function<std::vector<std::byte>(size_t index)>& values) {
   auto publisher = Publisher::Connect(channel);
