@@ -420,6 +420,58 @@ TEST(InProcess, ATrainerThatEmbedsTheServicePublishesWithoutANetworkHop) {
   ExpectEqual(*pulled, Expected(*source));
 }
 
+TEST(InProcess, APushIsUsedAndMisusedAsOverTheWire) {
+  auto server = StartServer();
+  auto publisher = Publisher::Connect(To(*server));
+  ASSERT_OK(publisher);
+  const std::vector<TensorSpec> specs = {{"a", DType::kU8, {4}}, {"b", DType::kF32, {2}}};
+  const std::vector<std::byte> eight(8);
+  const absl::Span<const std::byte> bytes = eight;
+  PublishOptions options;
+  options.adapter = "identity";
+  const auto open = [&](bool in_process) {
+    ++options.version;
+    auto push = in_process ? server->OpenVersion(options, specs) : (*publisher)->Open(options, specs);
+    EXPECT_OK(push);
+    return *std::move(push);
+  };
+  for (const bool in_process : {true, false}) {
+    auto push = open(in_process);
+    EXPECT_EQ(push->summary().version, options.version);
+    EXPECT_EQ(push->summary().state, VersionState::kOpen);
+    EXPECT_EQ(push->summary().tensors, 2u);
+    EXPECT_EQ(push->shards(), WholeParts(specs));
+    EXPECT_FALSE(push->digest_only(0) || push->unneeded(0) || push->unneeded(99));
+    EXPECT_EQ(*push->IndexOf("b"), 1u);
+    EXPECT_THAT(push->IndexOf("c"), StatusIs(absl::StatusCode::kNotFound, HasSubstr("tensor c was not declared")));
+    EXPECT_THAT(push->Push("c", bytes), StatusIs(absl::StatusCode::kNotFound));
+    EXPECT_THAT(push->Push("a", bytes),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("expected 4 bytes, got 8")));
+    EXPECT_THAT(push->Append(2, bytes), StatusIs(absl::StatusCode::kOutOfRange, HasSubstr("there is no tensor 2")));
+    EXPECT_THAT(push->Append(0, bytes), StatusIs(absl::StatusCode::kOutOfRange));
+    EXPECT_THAT(push->Append(1, bytes.first(3)), StatusIs(absl::StatusCode::kInvalidArgument));
+    EXPECT_OK(push->Append(0, bytes.first(3)));
+    EXPECT_OK(push->Append(0, bytes.first(1)));  // goes on where the last one ended
+    EXPECT_THAT(push->Append(0, bytes.first(1)), StatusIs(absl::StatusCode::kOutOfRange));
+    EXPECT_THAT(push->Commit(), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("tensor b F32 [2]")));
+    EXPECT_OK(push->Push("b", bytes));
+    const auto committed = push->Commit();
+    ASSERT_OK(committed);
+    EXPECT_EQ(committed->state, VersionState::kCommitted);
+    EXPECT_TRUE(committed->manifest_digest.has_value());
+    const auto is_over = StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("is committed"));
+    EXPECT_THAT(push->Append(0, {}), is_over);
+    EXPECT_THAT(push->Commit(), is_over);
+    EXPECT_THAT(push->Abort("late"), is_over);
+
+    push = open(in_process);
+    EXPECT_OK(push->Abort("changed my mind"));
+    EXPECT_OK(push->Abort("again"));
+    EXPECT_THAT(push->Append(0, bytes.first(1)),
+                StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("was aborted: changed my mind")));
+  }
+}
+
 TEST(InProcess, SeveralThreadsMakeOfLargeTensorsWhatOneMakes) {
   const std::string moe = "model.language_model.layers.0.moe.experts.";
   const std::vector<TensorSpec> native = {{moe + "gate_and_up_projs", DType::kF32, {5, 700, 1100}},
