@@ -25,11 +25,11 @@ namespace refit {
 // After a fork: FAILED_PRECONDITION in the child; the parent's push goes on.
 //
 // Errors, besides those that a call names. Over the wire the first error from the service ends the push, and every
-// later call returns it again. ABORTED: another rank gave up or died, or somebody aborted the version. FAILED_PRECONDITION: a newer
-// trainer_epoch has taken over, or the push is committed or aborted already. UNAVAILABLE: the connection was cut.
-// DEADLINE_EXCEEDED: no answer within PublishOptions::timeout, or ranks or workers took longer than the service waits.
-// CANCELLED: Publisher::Cancel. DATA_LOSS: bytes came damaged, or two ranks hold different bytes of the same box.
-// RESOURCE_EXHAUSTED: the service has no memory for it.
+// later call returns it again. ABORTED: another rank gave up or died, or somebody aborted the version.
+// FAILED_PRECONDITION: a newer trainer_epoch has taken over, or the push is committed or aborted already. UNAVAILABLE:
+// the connection was cut. DEADLINE_EXCEEDED: no answer within PublishOptions::timeout, or ranks or workers took longer
+// than the service waits. CANCELLED: Publisher::Cancel. DATA_LOSS: bytes came damaged, or two ranks hold different
+// bytes of the same box. RESOURCE_EXHAUSTED: the service has no memory for it.
 class VersionPush {
  public:
   virtual ~VersionPush() = default;
