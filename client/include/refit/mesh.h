@@ -31,8 +31,8 @@ struct Mesh {
 absl::StatusOr<std::vector<LayoutRule>> RulesOfRank(const Mesh& mesh, uint32_t rank);
 
 // The shards of native tensors that these rules give, for Publisher::OpenShards; which of them hold experts is what the
-// adapter says. NOT_FOUND for an adapter that there is not, or a rule that applies to no tensor; INVALID_ARGUMENT, naming
-// the tensor, for one that the adapter cannot convert, or that a rule does not fit.
+// adapter says. NOT_FOUND for an adapter that there is not, or a rule that applies to no tensor; INVALID_ARGUMENT,
+// naming the tensor, for one that the adapter cannot convert, or that a rule does not fit.
 absl::StatusOr<std::vector<TensorPart>> ShardsOf(absl::Span<const LayoutRule> rules, const std::string& adapter,
                                                  std::vector<TensorSpec> native);
 
