@@ -225,7 +225,7 @@ void AddLimits(ServerOptions& options, Table& table) {
   table.Add("--max-dimensions", "N", "Most dimensions of a tensor [16]",
             Count(options.limits.max_dimensions, 1, kMaxRank));
   table.Add("--max-regex-bytes", "N", "Longest regular expression in a request [4096]",
-            Count(options.limits.max_regex_bytes, 1, PythonRegex::kMaxPatternBytes));
+            Count(options.limits.max_regex_bytes, 1, kMaxRegexBytes));
   table.Add("--max-rules", "N", "Most layout rules in a request [1024]", Count(options.limits.max_rules));
   table.Add("--max-streams-per-peer", "N",
             "Most streams (pushes, pulls, watches, manifests) that one host has open, or that Unix sockets have [4096]",

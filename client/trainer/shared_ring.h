@@ -19,6 +19,7 @@ class SharedRing {
   // UNAVAILABLE or RESOURCE_EXHAUSTED, saying why, if there is no memory that can be shared.
   static absl::StatusOr<std::unique_ptr<SharedRing>> Create(uint64_t bytes);
 
+  uint64_t bytes() const { return memory_->size(); }
   // How the service may open it.
   const v1::SharedSegment& announcement() const { return announcement_; }
 

@@ -100,7 +100,7 @@ absl::StatusOr<PushSession::Answer> PushSession::Open(const v1::OpenVersion& ope
     return absl::InvalidArgumentError(
         absl::StrCat("layout ", open.layout(), " is not supported; expected LAYOUT_WHOLE"));
   }
-  BuildOptions options;
+  PublishOptions options;
   if (open.dtype() != v1::DTYPE_UNSPECIFIED) {
     absl::StatusOr<DType> dtype = DTypeFromWire(open.dtype());
     if (!dtype.ok()) return dtype.status();
@@ -126,8 +126,6 @@ absl::StatusOr<PushSession::Answer> PushSession::Open(const v1::OpenVersion& ope
                                                     " may push one together, which is the limit (--max-ranks)"));
   }
   options.hold_installs = open.hold_installs();
-  options.max_tensors = context_.admission.limits.max_tensors_per_version;
-  options.max_name_bytes = context_.admission.limits.max_name_bytes;
   options_ = std::move(options);
   if (open.has_segment()) MapSegment(open.segment());
   return std::nullopt;
@@ -148,16 +146,16 @@ void PushSession::MapSegment(const v1::SharedSegment& announced) {
 absl::StatusOr<PushSession::Answer> PushSession::Declare(const v1::DeclareTensors& declare) {
   if (!options_.has_value()) return OutOfOrder("declare before open");
   if (builder_ != nullptr) return OutOfOrder("declare after the last declare");
-  if (declared_.size() + declare.tensors_size() > options_->max_tensors) {
+  if (declared_.size() + declare.tensors_size() > context_.admission.limits.max_tensors_per_version) {
     return LimitReached("--max-tensors",
-                        absl::StrCat(Label(), ": more than ", options_->max_tensors,
+                        absl::StrCat(Label(), ": more than ", context_.admission.limits.max_tensors_per_version,
                                      " native tensors were declared, which is the limit (--max-tensors)"));
   }
   for (const v1::DeclaredTensor& tensor : declare.tensors()) {
     if (absl::Status status = CheckTensor(tensor.tensor(), context_.admission.limits); !status.ok()) {
       return Annotate(status, Label());
     }
-    absl::StatusOr<TensorSpec> spec = FromProto(tensor.tensor(), options_->max_name_bytes);
+    absl::StatusOr<TensorSpec> spec = FromProto(tensor.tensor(), context_.admission.limits.max_name_bytes);
     if (!spec.ok()) return Annotate(spec.status(), Label());
     Box box = tensor.has_box() ? FromProto(tensor.box()) : WholeBox(spec->shape);
     declared_.push_back({*std::move(spec), std::move(box)});
@@ -165,7 +163,7 @@ absl::StatusOr<PushSession::Answer> PushSession::Declare(const v1::DeclareTensor
   if (!declare.last()) return std::nullopt;
 
   absl::StatusOr<std::unique_ptr<VersionBuilder>> builder =
-      VersionBuilder::Open(context_.store, *options_, std::move(declared_));
+      VersionBuilder::Open(context_.store, *options_, std::move(declared_), context_.admission.limits);
   if (!builder.ok()) {
     const bool is_named = absl::StartsWith(builder.status().message(), Label());
     return is_named ? builder.status() : Annotate(builder.status(), Label());

@@ -87,7 +87,7 @@ class PushSession {
 
   PushContext& context_;
   const std::string peer_;
-  std::optional<BuildOptions> options_;           // after `open`
+  std::optional<PublishOptions> options_;         // after `open`
   std::shared_ptr<const MappedSegment> segment_;  // the trainer's, if it offers one that can be mapped
   std::vector<TensorPart> declared_;              // until the last `declare`
   Clock::time_point declared_at_;

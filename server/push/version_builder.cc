@@ -53,7 +53,8 @@ absl::Status CheckKeepsSome(const VersionPlan& plan, const ConvertOptions& optio
       Printable(options.keep_dtype->pattern()), "'"));
 }
 
-absl::StatusOr<VersionPlan> Plan(const Adapter& adapter, const BuildOptions& options, std::vector<TensorSpec> native) {
+absl::StatusOr<VersionPlan> Plan(const Adapter& adapter, const PublishOptions& options, std::vector<TensorSpec> native,
+                                 const Limits& limits) {
   ConvertOptions convert;
   convert.dtype = options.dtype;
   absl::StatusOr<std::shared_ptr<const PythonRegex>> exclude = CompileIfAny(options.exclude_key_regex);
@@ -62,7 +63,7 @@ absl::StatusOr<VersionPlan> Plan(const Adapter& adapter, const BuildOptions& opt
   absl::StatusOr<std::shared_ptr<const PythonRegex>> keep_dtype = CompileIfAny(options.keep_dtype_regex);
   if (!keep_dtype.ok()) return keep_dtype.status();
   convert.keep_dtype = *std::move(keep_dtype);
-  absl::StatusOr<VersionPlan> plan = PlanVersion(adapter, std::move(native), convert, options.max_name_bytes);
+  absl::StatusOr<VersionPlan> plan = PlanVersion(adapter, std::move(native), convert, limits.max_name_bytes);
   if (!plan.ok()) return plan;
   if (absl::Status status = CheckNoExtraState(*plan); !status.ok()) return status;
   if (absl::Status status = CheckKeepsSome(*plan, convert); !status.ok()) return status;
@@ -70,7 +71,7 @@ absl::StatusOr<VersionPlan> Plan(const Adapter& adapter, const BuildOptions& opt
 }
 
 // Workers would install nothing, and be told that all went well.
-absl::Status CheckNotEmpty(const VersionPlan& plan, const BuildOptions& options) {
+absl::Status CheckNotEmpty(const VersionPlan& plan, const PublishOptions& options) {
   // What an adapter makes by itself, such as scales of ones, is nothing of the trainer's.
   const auto has_bytes = [&](const VersionPlan::Output& output) {
     return plan.native[output.native_index].ByteSize() > 0;
@@ -92,9 +93,9 @@ absl::Status CheckNotEmpty(const VersionPlan& plan, const BuildOptions& options)
                                                  "; allow_empty (refit push --allow-empty) if that is meant"));
 }
 
-absl::Status CheckOptions(const BuildOptions& options, size_t tensors) {
-  if (tensors > options.max_tensors) {
-    return LimitReached("--max-tensors", absl::StrCat("a version has at most ", options.max_tensors,
+absl::Status CheckOptions(const PublishOptions& options, size_t tensors, const Limits& limits) {
+  if (tensors > limits.max_tensors_per_version) {
+    return LimitReached("--max-tensors", absl::StrCat("a version has at most ", limits.max_tensors_per_version,
                                                       " native tensors (--max-tensors), got ", tensors));
   }
   if (options.rank < options.world) return absl::OkStatus();
@@ -144,20 +145,22 @@ uint64_t PieceBytes(const TensorPart& shard) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<VersionBuilder>> VersionBuilder::Open(VersionStore& store, const BuildOptions& options,
-                                                                     std::vector<TensorSpec> native) {
-  return WithinMemory("a version", [&] { return Open(store, options, WholeParts(std::move(native))); });
+absl::StatusOr<std::unique_ptr<VersionBuilder>> VersionBuilder::Open(VersionStore& store, const PublishOptions& options,
+                                                                     std::vector<TensorSpec> native,
+                                                                     const Limits& limits) {
+  return WithinMemory("a version", [&] { return Open(store, options, WholeParts(std::move(native)), limits); });
 }
 
-absl::StatusOr<std::unique_ptr<VersionBuilder>> VersionBuilder::Open(VersionStore& store, const BuildOptions& options,
-                                                                     std::vector<TensorPart> shards) {
-  if (absl::Status status = CheckOptions(options, shards.size()); !status.ok()) return status;
+absl::StatusOr<std::unique_ptr<VersionBuilder>> VersionBuilder::Open(VersionStore& store, const PublishOptions& options,
+                                                                     std::vector<TensorPart> shards,
+                                                                     const Limits& limits) {
+  if (absl::Status status = CheckOptions(options, shards.size(), limits); !status.ok()) return status;
   absl::StatusOr<std::shared_ptr<const Adapter>> adapter = FindAdapter(options.adapter);
   if (!adapter.ok()) return absl::InvalidArgumentError(adapter.status().message());
   std::vector<TensorSpec> native;
   native.reserve(shards.size());
   for (const TensorPart& shard : shards) native.push_back(shard.tensor);
-  absl::StatusOr<VersionPlan> plan = Plan(**adapter, options, std::move(native));
+  absl::StatusOr<VersionPlan> plan = Plan(**adapter, options, std::move(native), limits);
   if (!plan.ok()) return plan.status();
   if (absl::Status status = CheckNotEmpty(*plan, options); !status.ok()) return status;
   VersionIdentity identity{options.model, options.version, std::string((*adapter)->name()), options.publisher,
@@ -226,17 +229,6 @@ absl::Status VersionBuilder::PublishWithoutData() {
     version_->Publish(i, written);
   }
   return absl::OkStatus();
-}
-
-absl::StatusOr<size_t> VersionBuilder::IndexOf(absl::string_view name) {
-  if (index_of_.empty()) {
-    index_of_.reserve(shards_.size());
-    for (size_t i = 0; i < shards_.size(); ++i) index_of_.emplace(shards_[i].tensor.name, i);
-  }
-  const auto it = index_of_.find(name);
-  if (it != index_of_.end()) return it->second;
-  return absl::NotFoundError(
-      absl::StrCat("version ", version_->Label(), " has no declared native tensor named '", Printable(name), "'"));
 }
 
 bool VersionBuilder::is_digest_only(size_t index) const {

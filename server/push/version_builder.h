@@ -8,41 +8,19 @@
 #include <string>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "refit/box.h"
 #include "refit/fork_guard.h"
+#include "refit/limits.h"
+#include "refit/publish_options.h"
 #include "refit/tensor_spec.h"
 #include "server/process/work_queue.h"
 #include "server/store/version_store.h"
 
 namespace refit {
-
-struct BuildOptions {
-  std::string model = "default";
-  uint64_t version = 0;
-  std::string adapter = "gemma4_moe";
-  std::optional<DType> dtype;
-  std::string exclude_key_regex;
-  // Python re.match on native names; those that match are not cast to `dtype`. Empty: none.
-  std::string keep_dtype_regex;
-  std::string publisher;
-  // Which rank of how many that push the version together.
-  uint32_t rank = 0;
-  uint32_t world = 1;
-  // Workers stage the version, and install it only once VersionStore::ReleaseInstalls lets them.
-  bool hold_installs = false;
-  // Of the trainer's runs, which one; see OpenVersion.trainer_epoch.
-  uint64_t trainer_epoch = 0;
-  // A version without any bytes is meant, and not refused.
-  bool allow_empty = false;
-  // Limits on what is declared.
-  uint64_t max_tensors = 1'000'000;
-  size_t max_name_bytes = kMaxNameBytes;
-};
 
 // One rank's hand in an open version. Destroying it before the version is committed aborts the version. Not
 // thread-safe, but the builders of a version's ranks may work at the same time; the store must outlive it. In a child
@@ -54,10 +32,13 @@ class VersionBuilder {
   // VersionStore::Open; INVALID_ARGUMENT for a rank that is not below world, a box out of bounds, a declaration that
   // differs from the other ranks', or boxes that do not tile a tensor. The version is aborted then, unless the rank is
   // none of its own.
-  static absl::StatusOr<std::unique_ptr<VersionBuilder>> Open(VersionStore& store, const BuildOptions& options,
-                                                              std::vector<TensorPart> shards);
-  static absl::StatusOr<std::unique_ptr<VersionBuilder>> Open(VersionStore& store, const BuildOptions& options,
-                                                              std::vector<TensorSpec> native);
+  // RESOURCE_EXHAUSTED for a declaration beyond `limits`.
+  static absl::StatusOr<std::unique_ptr<VersionBuilder>> Open(VersionStore& store, const PublishOptions& options,
+                                                              std::vector<TensorPart> shards,
+                                                              const Limits& limits = Limits());
+  static absl::StatusOr<std::unique_ptr<VersionBuilder>> Open(VersionStore& store, const PublishOptions& options,
+                                                              std::vector<TensorSpec> native,
+                                                              const Limits& limits = Limits());
   ~VersionBuilder();
 
   // From now on the queue's threads help with what Append is given, if that is much. The queue must outlive the
@@ -70,8 +51,6 @@ class VersionBuilder {
   uint32_t rank() const { return rank_; }
   // Bytes of the shard that have come so far.
   uint64_t received(size_t index) const { return received_[index]; }
-  // Index of the native tensor of this name. NOT_FOUND if it was not declared.
-  absl::StatusOr<size_t> IndexOf(absl::string_view name);
 
   // Whether no output needs the shard's bytes, as when the tensor is excluded: they need not come.
   bool is_unneeded(size_t index) const { return version_->plan().outputs_of_native[index].empty(); }
@@ -126,8 +105,7 @@ class VersionBuilder {
   bool joined_ = false;
   std::vector<TensorPart> shards_;
   std::vector<uint64_t> received_;
-  mutable std::optional<std::vector<bool>> digest_only_;     // once the assembly is complete
-  absl::flat_hash_map<absl::string_view, size_t> index_of_;  // by name, once one is asked for
+  mutable std::optional<std::vector<bool>> digest_only_;  // once the assembly is complete
 };
 
 }  // namespace refit

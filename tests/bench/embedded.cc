@@ -23,7 +23,7 @@ namespace {
 
 struct Flags {
   ServerOptions server;
-  BuildOptions build;
+  PublishOptions publish;
   SyntheticOptions synthetic;
   size_t step = std::numeric_limits<size_t>::max();
 };
@@ -32,16 +32,16 @@ absl::Status PublishVersion(RefitServer& server, const Flags& flags, const Shard
                             const ShardValues& values) {
   std::vector<TensorSpec> native;
   for (const TensorPart& shard : source.shards()) native.push_back(shard.tensor);
-  absl::StatusOr<std::unique_ptr<VersionBuilder>> builder = server.OpenVersion(flags.build, std::move(native));
-  if (!builder.ok()) return builder.status();
+  const absl::StatusOr<std::unique_ptr<VersionPush>> push = server.OpenVersion(flags.publish, std::move(native));
+  if (!push.ok()) return push.status();
   for (size_t i = 0; i < values.size(); ++i) {
     if (values[i] == nullptr) continue;
     const absl::Span<const std::byte> bytes = values[i]->span();
     for (size_t at = 0; at < bytes.size(); at += std::min(flags.step, bytes.size())) {
-      if (absl::Status status = (*builder)->Append(i, at, bytes.subspan(at, flags.step)); !status.ok()) return status;
+      if (absl::Status status = (*push)->Append(i, bytes.subspan(at, flags.step)); !status.ok()) return status;
     }
   }
-  return (*builder)->Commit().status();
+  return (*push)->Commit().status();
 }
 
 absl::Status Run(Flags& flags) {
@@ -51,18 +51,18 @@ absl::Status Run(Flags& flags) {
   const absl::StatusOr<std::shared_ptr<const ShardSource>> source =
       ShardSource::Cut(*std::move(native), std::move(whole));
   if (!source.ok()) return source.status();
-  const absl::StatusOr<ShardValues> values = MakeShardValues(**source, flags.build.exclude_key_regex);
+  const absl::StatusOr<ShardValues> values = MakeShardValues(**source, flags.publish.exclude_key_regex);
   if (!values.ok()) return values.status();
   const absl::StatusOr<std::unique_ptr<RefitServer>> server = RefitServer::Start(flags.server);
   if (!server.ok()) return server.status();
   uint64_t bytes = 0;
   for (const std::shared_ptr<Buffer>& buffer : *values) bytes += buffer == nullptr ? 0 : buffer->size();
   std::cout << "ready " << bytes << " " << flags.server.convert_threads << std::endl;
-  while (std::cin >> flags.build.version) {
+  while (std::cin >> flags.publish.version) {
     const auto begin = std::chrono::steady_clock::now();
     if (absl::Status status = PublishVersion(**server, flags, **source, *values); !status.ok()) return status;
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    std::cout << absl::StrFormat("%d %.6f", flags.build.version, seconds) << std::endl;
+    std::cout << absl::StrFormat("%d %.6f", flags.publish.version, seconds) << std::endl;
   }
   return absl::OkStatus();
 }
@@ -78,7 +78,7 @@ int Main(int argc, char** argv) {
   app.add_option("--step", flags.step);
   app.add_option("--synthetic", flags.synthetic.model);
   app.add_option("--layers", flags.synthetic.layers);
-  app.add_option("--exclude-key-regex", flags.build.exclude_key_regex);
+  app.add_option("--exclude-key-regex", flags.publish.exclude_key_regex);
   CLI11_PARSE(app, argc, argv);
   const absl::Status status = Run(flags);
   if (!status.ok()) std::cerr << "bench-embedded: " << status.ToString() << "\n";

@@ -107,8 +107,8 @@ absl::StatusOr<Trainer> OpenVersion(const RefitServer& server, const NativeSourc
   return Trainer{*std::move(publisher), *std::move(push)};
 }
 
-absl::StatusOr<v1::VersionSummary> PushVersion(const RefitServer& server, const PublishOptions& options,
-                                               const NativeSource& source) {
+absl::StatusOr<VersionSummary> PushVersion(const RefitServer& server, const PublishOptions& options,
+                                           const NativeSource& source) {
   auto trainer = OpenVersion(server, source, options);
   if (!trainer.ok()) return trainer.status();
   if (absl::Status status = PushAll(*trainer->push, source); !status.ok()) return status;
@@ -147,8 +147,8 @@ TEST_P(EndToEnd, TwoWorkersPullEachVersionBitForBit) {
     const auto expected = Expected(*source);
     auto committed = PushVersion(*server_, Publish(version), *source);
     ASSERT_OK(committed);
-    EXPECT_EQ(committed->tensors(), 165u);
-    EXPECT_TRUE(committed->has_manifest_digest());
+    EXPECT_EQ(committed->tensors, 165u);
+    EXPECT_TRUE(committed->manifest_digest.has_value());
     std::vector<std::thread> workers;
     workers.reserve(2);
     for (int worker = 0; worker < 2; ++worker) {
@@ -156,7 +156,7 @@ TEST_P(EndToEnd, TwoWorkersPullEachVersionBitForBit) {
         auto pulled = PullVersion(*server_);
         ASSERT_OK(pulled);
         EXPECT_EQ(pulled->result.version.version, version);
-        EXPECT_EQ(pulled->result.version.manifest_digest, committed->manifest_digest());
+        EXPECT_EQ(pulled->result.version.manifest_digest, committed->manifest_digest);
         ExpectEqual(*pulled, expected);
       });
     }
@@ -297,7 +297,7 @@ TEST(Transaction, ATrainerThatVanishesAbortsItsVersionAndTheNextOneIsUnaffected)
     ASSERT_OK(PushAll(*trainer->push, *source, 0, 10));
   }
   // The number is free again as soon as the service has noticed; until then it says why not.
-  absl::StatusOr<v1::VersionSummary> committed;
+  absl::StatusOr<VersionSummary> committed;
   const absl::Time deadline = absl::Now() + absl::Seconds(30);
   do {
     committed = PushVersion(*server, Publish(1), *source);
@@ -409,15 +409,67 @@ TEST(Options, ExcludedTensorsAreNotPublished) {
 TEST(InProcess, ATrainerThatEmbedsTheServicePublishesWithoutANetworkHop) {
   auto server = StartServer();
   const auto source = Tiny();
-  BuildOptions options;
+  PublishOptions options;
   options.version = 1;
-  auto builder = server->OpenVersion(options, source->tensors());
-  ASSERT_OK(builder);
-  for (size_t i = 0; i < source->tensors().size(); ++i) ASSERT_OK((*builder)->Append(i, 0, ReadWhole(*source, i)));
-  ASSERT_OK((*builder)->Commit());
+  auto push = server->OpenVersion(options, source->tensors());
+  ASSERT_OK(push);
+  for (size_t i = 0; i < source->tensors().size(); ++i) ASSERT_OK((*push)->Append(i, ReadWhole(*source, i)));
+  ASSERT_OK((*push)->Commit());
   auto pulled = PullVersion(*server);
   ASSERT_OK(pulled);
   ExpectEqual(*pulled, Expected(*source));
+}
+
+TEST(InProcess, APushIsUsedAndMisusedAsOverTheWire) {
+  auto server = StartServer();
+  auto publisher = Publisher::Connect(To(*server));
+  ASSERT_OK(publisher);
+  const std::vector<TensorSpec> specs = {{"a", DType::kU8, {4}}, {"b", DType::kF32, {2}}};
+  const std::vector<std::byte> eight(8);
+  const absl::Span<const std::byte> bytes = eight;
+  PublishOptions options;
+  options.adapter = "identity";
+  const auto open = [&](bool in_process) {
+    ++options.version;
+    auto push = in_process ? server->OpenVersion(options, specs) : (*publisher)->Open(options, specs);
+    EXPECT_OK(push);
+    return *std::move(push);
+  };
+  for (const bool in_process : {true, false}) {
+    auto push = open(in_process);
+    EXPECT_EQ(push->summary().version, options.version);
+    EXPECT_EQ(push->summary().state, VersionState::kOpen);
+    EXPECT_EQ(push->summary().tensors, 2u);
+    EXPECT_EQ(push->shards(), WholeParts(specs));
+    EXPECT_FALSE(push->digest_only(0) || push->unneeded(0) || push->unneeded(99));
+    EXPECT_EQ(*push->IndexOf("b"), 1u);
+    EXPECT_THAT(push->IndexOf("c"), StatusIs(absl::StatusCode::kNotFound, HasSubstr("tensor c was not declared")));
+    EXPECT_THAT(push->Push("c", bytes), StatusIs(absl::StatusCode::kNotFound));
+    EXPECT_THAT(push->Push("a", bytes),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("expected 4 bytes, got 8")));
+    EXPECT_THAT(push->Append(2, bytes), StatusIs(absl::StatusCode::kOutOfRange, HasSubstr("there is no tensor 2")));
+    EXPECT_THAT(push->Append(0, bytes), StatusIs(absl::StatusCode::kOutOfRange));
+    EXPECT_THAT(push->Append(1, bytes.first(3)), StatusIs(absl::StatusCode::kInvalidArgument));
+    EXPECT_OK(push->Append(0, bytes.first(3)));
+    EXPECT_OK(push->Append(0, bytes.first(1)));  // goes on where the last one ended
+    EXPECT_THAT(push->Append(0, bytes.first(1)), StatusIs(absl::StatusCode::kOutOfRange));
+    EXPECT_THAT(push->Commit(), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("tensor b F32 [2]")));
+    EXPECT_OK(push->Push("b", bytes));
+    const auto committed = push->Commit();
+    ASSERT_OK(committed);
+    EXPECT_EQ(committed->state, VersionState::kCommitted);
+    EXPECT_TRUE(committed->manifest_digest.has_value());
+    const auto is_over = StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("is committed"));
+    EXPECT_THAT(push->Append(0, {}), is_over);
+    EXPECT_THAT(push->Commit(), is_over);
+    EXPECT_THAT(push->Abort("late"), is_over);
+
+    push = open(in_process);
+    EXPECT_OK(push->Abort("changed my mind"));
+    EXPECT_OK(push->Abort("again"));
+    EXPECT_THAT(push->Append(0, bytes.first(1)),
+                StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("was aborted: changed my mind")));
+  }
 }
 
 TEST(InProcess, SeveralThreadsMakeOfLargeTensorsWhatOneMakes) {
@@ -432,26 +484,26 @@ TEST(InProcess, SeveralThreadsMakeOfLargeTensorsWhatOneMakes) {
     values.emplace_back(spec.ByteSize());
     for (std::byte& byte : values.back()) byte = static_cast<std::byte>(random());
   }
-  BuildOptions options;
+  PublishOptions options;
   options.version = 1;
   options.dtype = DType::kBF16;
   const auto publish = [&](int threads, size_t step) {
     ServerOptions server_options;
     server_options.convert_threads = threads;
     const auto server = StartServer(server_options);
-    auto builder = server->OpenVersion(options, native);
-    EXPECT_OK(builder);
+    auto push = server->OpenVersion(options, native);
+    EXPECT_OK(push);
     for (size_t i = 0; i < native.size(); ++i) {
       const absl::Span<const std::byte> bytes(values[i]);
       for (size_t at = 0; at < bytes.size(); at += step) {
-        EXPECT_OK((*builder)->Append(i, at, bytes.subspan(at, step)));
+        EXPECT_OK((*push)->Append(i, bytes.subspan(at, step)));
       }
     }
-    auto committed = (*builder)->Commit();
+    auto committed = (*push)->Commit();
     EXPECT_OK(committed);
-    return committed->manifest_digest();
+    return committed->manifest_digest;
   };
-  const uint64_t alone = publish(1, 1 << 20);  // too little for others to help with
+  const std::optional<uint64_t> alone = publish(1, 1 << 20);  // too little for others to help with
   EXPECT_EQ(publish(4, std::numeric_limits<size_t>::max()), alone);
   EXPECT_EQ(publish(3, 9'000'000), alone);
 }

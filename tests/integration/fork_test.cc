@@ -108,22 +108,19 @@ TEST_P(Fork, AClientsChildIsRefusedAndTheParentGoesOn) {
 
 TEST(ForkOfAService, TheChildLeavesItAlone) {
   std::unique_ptr<RefitServer> server = StartService();
-  BuildOptions options;
-  options.version = 1;
-  options.adapter = "identity";
-  auto builder = *server->OpenVersion(options, Model().specs());
+  auto push = *server->OpenVersion(Model().Options(1), Model().specs());
   EXPECT_EQ(InChild([&] {
-              if (!Refused(builder->Append(0, 0, Model().Bytes(1, 0)))) return 1;
-              if (!Refused(builder->Commit().status())) return 2;
-              if (builder->Abort("no")) return 3;
-              builder.reset();
+              if (!Refused(push->Append(0, Model().Bytes(1, 0)))) return 1;
+              if (!Refused(push->Commit().status())) return 2;
+              if (!Refused(push->Abort("no"))) return 3;
+              push.reset();
               server->Shutdown(std::chrono::seconds(5));
               server.reset();
               return 0;
             }),
             0);
-  for (size_t i = 0; i < Model().specs().size(); ++i) ASSERT_OK(builder->Append(i, 0, Model().Bytes(1, i)));
-  ASSERT_OK(builder->Commit());
+  for (size_t i = 0; i < Model().specs().size(); ++i) ASSERT_OK(push->Append(i, Model().Bytes(1, i)));
+  ASSERT_OK(push->Commit());
   auto subscriber = Subscriber::Connect(WireTo(server->address()));
   ASSERT_OK(subscriber);
   EXPECT_OK((*subscriber)->Pull({}));

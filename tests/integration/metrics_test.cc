@@ -193,7 +193,7 @@ TEST_F(MetricsTest, ShowsAVersionWhileItIsPushedAndAfter) {
   EXPECT_THAT(phase("open"), Ge(0));
   EXPECT_THAT(phase("convert"), AllOf(Gt(0), Le(phase("receive"))));
   EXPECT_THAT(phase("open") + phase("receive"), Le(whole + 1e-6));
-  EXPECT_EQ(whole, static_cast<double>(committed->closed_at_ns() - committed->opened_at_ns()) / 1e9);
+  EXPECT_EQ(whole, static_cast<double>(committed->closed_at_ns - committed->opened_at_ns) / 1e9);
 }
 
 TEST_F(MetricsTest, CountsAbortsAndFences) {

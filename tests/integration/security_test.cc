@@ -98,13 +98,13 @@ std::unique_ptr<RefitServer> Start(ServerOptions options) {
   return server.ok() ? *std::move(server) : nullptr;
 }
 
-absl::StatusOr<v1::VersionSummary> PushBytes(const ChannelOptions& channel, uint64_t version,
-                                             const std::vector<TensorSpec>& specs,
-                                             const std::vector<std::vector<std::byte>>& values) {
+absl::StatusOr<VersionSummary> PushBytes(const ChannelOptions& channel, uint64_t version,
+                                         const std::vector<TensorSpec>& specs,
+                                         const std::vector<std::vector<std::byte>>& values) {
   return PushIdentity(channel, version, specs, [&](size_t i) { return values[i]; });
 }
 
-absl::StatusOr<v1::VersionSummary> PushSmall(const ChannelOptions& channel, uint64_t version) {
+absl::StatusOr<VersionSummary> PushSmall(const ChannelOptions& channel, uint64_t version) {
   return PushBytes(channel, version, {{"t", DType::kU8, {3}}}, {{std::byte{1}, std::byte{2}, std::byte{3}}});
 }
 

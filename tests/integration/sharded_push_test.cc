@@ -408,9 +408,9 @@ TEST_F(ShardedPush, WhatIsExcludedNeedNotBeSent) {
   ASSERT_OK(push.Push(kNorm, Bytes(Norm().ByteSize())));  // may be pushed all the same
   const auto committed = push.Commit();
   ASSERT_OK(committed);
-  EXPECT_EQ(committed->tensors(), 1u);
-  EXPECT_EQ(committed->declared_bytes(), Experts().ByteSize());
-  EXPECT_EQ(committed->received_bytes(), Experts().ByteSize());
+  EXPECT_EQ(committed->tensors, 1u);
+  EXPECT_EQ(committed->declared_bytes, Experts().ByteSize());
+  EXPECT_EQ(committed->received_bytes, Experts().ByteSize());
 }
 
 TEST_F(ShardedPush, WhatIsExcludedMayBeLeftOut) {

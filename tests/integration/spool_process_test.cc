@@ -44,7 +44,7 @@ Bytes Values(const TensorSpec& spec, uint64_t version) {
   return bytes;
 }
 
-absl::StatusOr<v1::VersionSummary> Push(const ServiceProcess& service, uint64_t version) {
+absl::StatusOr<VersionSummary> Push(const ServiceProcess& service, uint64_t version) {
   return PushIdentity(service.Channel(), version, kSpecs, [&](size_t i) { return Values(kSpecs[i], version); });
 }
 

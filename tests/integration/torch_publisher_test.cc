@@ -21,19 +21,19 @@ class TorchPublisher : public ::testing::Test {
     auto server = RefitServer::Start(options);
     ASSERT_OK(server);
     server_ = *std::move(server);
-    build_.version = 1;
+    options_.version = 1;
   }
 
   std::unique_ptr<RefitServer> server_;
-  BuildOptions build_;
+  PublishOptions options_;
 };
 
 TEST_F(TorchPublisher, AStateDictReachesAWorkerConverted) {
   const at::Tensor down = at::randn({4, 6, 8}).transpose(0, 1);  // [6, 4, 8], not contiguous
   const at::Tensor norm = at::randn({8});
-  auto committed = PublishStateDict(*server_, build_, {{kDown, down}, {"model.norm.weight", norm}});
+  auto committed = PublishStateDict(*server_, options_, {{kDown, down}, {"model.norm.weight", norm}});
   ASSERT_OK(committed);
-  EXPECT_EQ(committed->tensors(), 3u);
+  EXPECT_EQ(committed->tensors, 3u);
 
   ChannelOptions channel;
   channel.address = server_->address();
@@ -50,21 +50,23 @@ TEST_F(TorchPublisher, AStateDictReachesAWorkerConverted) {
 }
 
 TEST_F(TorchPublisher, WhatWasNotDeclaredIsRefused) {
-  auto builder = server_->OpenVersion(build_, {{"w", DType::kF32, {4}}});
-  ASSERT_OK(builder);
-  EXPECT_THAT(PublishTensor(**builder, "v", at::zeros({4})), StatusIs(absl::StatusCode::kNotFound, HasSubstr("'v'")));
-  EXPECT_THAT(PublishTensor(**builder, "w", at::zeros({5})),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("w F32 [4] was declared, got w F32 [5]")));
-  EXPECT_THAT(PublishTensor(**builder, "w", at::zeros({4}, at::kDouble)), StatusIs(absl::StatusCode::kInvalidArgument));
-  EXPECT_OK(PublishTensor(**builder, "w", at::zeros({4})));
-  EXPECT_OK((*builder)->Commit());
+  auto push = server_->OpenVersion(options_, {{"w", DType::kF32, {4}}});
+  ASSERT_OK(push);
+  EXPECT_THAT(PushTensor(**push, "v", at::zeros({4})),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("tensor v was not declared")));
+  EXPECT_THAT(PushTensor(**push, "w", at::zeros({5})),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("w F32 [5] was declared as w F32 [4]")));
+  EXPECT_THAT(PushTensor(**push, "w", at::zeros({4}, at::kDouble)), StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_OK(PushTensor(**push, "w", at::zeros({4})));
+  EXPECT_OK((*push)->Commit());
 }
 
 TEST_F(TorchPublisher, AnErrorPublishesNothing) {
-  EXPECT_THAT(PublishStateDict(*server_, build_, {{"w", at::zeros({4})}, {kDown, at::zeros({4})}}),
+  EXPECT_THAT(PublishStateDict(*server_, options_, {{"w", at::zeros({4})}, {kDown, at::zeros({4})}}),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(kDown)));
-  EXPECT_THAT(PublishStateDict(*server_, build_, {{"w", at::Tensor()}}), StatusIs(absl::StatusCode::kInvalidArgument));
-  EXPECT_OK(PublishStateDict(*server_, build_, {{"w", at::zeros({4})}}));
+  EXPECT_THAT(PublishStateDict(*server_, options_, {{"w", at::Tensor()}}),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_OK(PublishStateDict(*server_, options_, {{"w", at::zeros({4})}}));
 }
 
 TEST_F(TorchPublisher, MemoryThatIsNotThereIsNamed) {
@@ -72,7 +74,7 @@ TEST_F(TorchPublisher, MemoryThatIsNotThereIsNamed) {
   shrunk.storage().unsafeGetStorageImpl()->set_nbytes(8);
   const auto names_it = StatusIs(absl::StatusCode::kInvalidArgument,
                                  ::testing::AllOf(HasSubstr("tensor w F32 [64]"), HasSubstr("its storage has 8")));
-  EXPECT_THAT(PublishStateDict(*server_, build_, {{"v", at::ones({4})}, {"w", shrunk}}), names_it);
+  EXPECT_THAT(PublishStateDict(*server_, options_, {{"v", at::ones({4})}, {"w", shrunk}}), names_it);
 
   ChannelOptions channel;
   channel.address = server_->address();

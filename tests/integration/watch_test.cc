@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "common/net/channel.h"
-#include "common/wire/digest.h"
 #include "refit/server.h"
 #include "refit/v1/pull.grpc.pb.h"
 #include "server/push/version_builder.h"
@@ -22,16 +21,15 @@ constexpr int kRounds = 1000;
 constexpr char kModel[] = "m";
 
 absl::Status Commit(RefitServer& server, uint64_t version) {
-  BuildOptions options;
+  PublishOptions options;
   options.model = kModel;
   options.version = version;
   options.adapter = "identity";
-  auto builder = server.OpenVersion(options, {{"w", DType::kU8, {16}}});
-  if (!builder.ok()) return builder.status();
+  auto push = server.OpenVersion(options, {{"w", DType::kU8, {16}}});
+  if (!push.ok()) return push.status();
   const std::vector<std::byte> bytes(16);
-  if (absl::Status status = (*builder)->Append(0, 0, bytes); !status.ok()) return status;
-  if (absl::Status status = (*builder)->Finish(0, DigestBytes(bytes)); !status.ok()) return status;
-  return (*builder)->Commit().status();
+  if (absl::Status status = (*push)->Append(0, bytes); !status.ok()) return status;
+  return (*push)->Commit().status();
 }
 
 TEST(Watch, IsLetGoWhenItIsCutWithAnEventOnItsWay) {

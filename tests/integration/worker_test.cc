@@ -181,7 +181,7 @@ TEST_F(WorkerTest, AFleetSwitchesTogether) {
   EXPECT_EQ(b.worker().installed(), 1u);
   const auto released = publisher_->ReleaseInstalls("default", 2);
   ASSERT_OK(released);
-  EXPECT_FALSE(released->installs_held());
+  EXPECT_FALSE(released->installs_held);
   const auto both = Await(2, kInstalled, 2);
   ASSERT_OK(both);
   EXPECT_EQ(*both, 2u);

@@ -10,9 +10,9 @@
 namespace refit {
 
 // Pushes these tensors as they are, each with the bytes that `values` makes for it.
-inline absl::StatusOr<v1::VersionSummary> PushIdentity(
-    const ChannelOptions& channel, uint64_t version, const std::vector<TensorSpec>& specs,
-    const std::function<std::vector<std::byte>(size_t index)>& values) {
+inline absl::StatusOr<VersionSummary> PushIdentity(const ChannelOptions& channel, uint64_t version,
+                                                   const std::vector<TensorSpec>& specs,
+                                                   const std::function<std::vector<std::byte>(size_t index)>& values) {
   auto publisher = Publisher::Connect(channel);
   if (!publisher.ok()) return publisher.status();
   PublishOptions options;

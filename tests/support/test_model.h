@@ -44,7 +44,7 @@ class TestModel {
   }
 
   // Opens, pushes and commits a version.
-  absl::StatusOr<v1::VersionSummary> Push(Publisher& publisher, const PublishOptions& options) const {
+  absl::StatusOr<VersionSummary> Push(Publisher& publisher, const PublishOptions& options) const {
     auto push = publisher.Open(options, specs_);
     if (!push.ok()) return push.status();
     for (size_t i = 0; i < specs_.size(); ++i) {
@@ -53,7 +53,7 @@ class TestModel {
     }
     return (*push)->Commit();
   }
-  absl::StatusOr<v1::VersionSummary> Push(Publisher& publisher, uint64_t version) const {
+  absl::StatusOr<VersionSummary> Push(Publisher& publisher, uint64_t version) const {
     return Push(publisher, Options(version));
   }
 

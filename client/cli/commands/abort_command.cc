@@ -7,6 +7,7 @@
 #include "client/cli/run/run_connected.h"
 #include "client/cli/terminal/json.h"
 #include "client/cli/terminal/listing.h"
+#include "common/net/version_summary.h"
 #include "refit/publisher.h"
 
 namespace refit::cli {
@@ -19,12 +20,12 @@ struct AbortFlags {
 };
 
 absl::Status Abort(const AbortFlags& flags, Publisher& publisher) {
-  absl::StatusOr<v1::VersionSummary> version = publisher.Abort(flags.common.model, flags.version, flags.reason);
+  absl::StatusOr<VersionSummary> version = publisher.Abort(flags.common.model, flags.version, flags.reason);
   if (!version.ok()) return version.status();
   if (flags.common.json) {
-    PrintJson(ToJson(*version));
+    PrintJson(ToJson(ToProto(*version)));
   } else if (!flags.common.quiet) {
-    std::printf("%s\n", DescribeChange(*version).c_str());
+    std::printf("%s\n", DescribeChange(ToProto(*version)).c_str());
   }
   return absl::OkStatus();
 }

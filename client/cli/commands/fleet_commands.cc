@@ -12,6 +12,7 @@
 #include "client/cli/run/run_connected.h"
 #include "client/cli/terminal/format.h"
 #include "client/cli/terminal/json.h"
+#include "common/net/version_summary.h"
 #include "refit/publisher.h"
 
 namespace refit::cli {
@@ -60,10 +61,10 @@ struct ReleaseFlags {
 };
 
 absl::Status Release(const ReleaseFlags& flags, Publisher& publisher) {
-  const absl::StatusOr<v1::VersionSummary> version = publisher.ReleaseInstalls(flags.common.model, flags.version);
+  const absl::StatusOr<VersionSummary> version = publisher.ReleaseInstalls(flags.common.model, flags.version);
   if (!version.ok()) return version.status();
   if (flags.common.json) {
-    PrintJson(ToJson(*version));
+    PrintJson(ToJson(ToProto(*version)));
   } else if (!flags.common.quiet) {
     std::printf("Workers may install version %s\n", absl::StrCat(flags.version).c_str());
   }

@@ -24,12 +24,15 @@ struct Mesh {
   std::vector<LayoutRule> tp_rules;
 };
 
+// The functions below only compute: they may be called from any thread, in any order.
+
 // The rules that give rank's shards. INVALID_ARGUMENT, saying what does not fit, if a size is 0, tp_size * ep_size *
 // ep_shard_size or tp_size * fsdp_size does not divide world, or rank is not below world.
 absl::StatusOr<std::vector<LayoutRule>> RulesOfRank(const Mesh& mesh, uint32_t rank);
 
-// The shards of native tensors that these rules give; which of them hold experts is what the adapter says. Errors as
-// FindAdapter, Adapter::PlanTensor and LayoutRules.
+// The shards of native tensors that these rules give, for Publisher::OpenShards; which of them hold experts is what the
+// adapter says. NOT_FOUND for an adapter that there is not, or a rule that applies to no tensor; INVALID_ARGUMENT,
+// naming the tensor, for one that the adapter cannot convert, or that a rule does not fit.
 absl::StatusOr<std::vector<TensorPart>> ShardsOf(absl::Span<const LayoutRule> rules, const std::string& adapter,
                                                  std::vector<TensorSpec> native);
 

@@ -17,76 +17,50 @@
 #include "refit/fork_guard.h"
 #include "refit/publish_options.h"
 #include "refit/tensor_spec.h"
-#include "refit/v1/types.pb.h"
+#include "refit/version_push.h"
+#include "refit/version_summary.h"
 
 namespace refit {
 
-// One version under way. Legal order: Append / Push until every tensor is complete, then Commit or Abort. Destroying it
-// before Commit aborts the version. Not thread-safe. In a child of a fork FAILED_PRECONDITION; the parent's push goes
-// on.
-class VersionPush {
- public:
-  ~VersionPush();
-  VersionPush(const VersionPush&) = delete;
-  VersionPush& operator=(const VersionPush&) = delete;
-
-  // The version as opened: number of HF tensors, bytes, chunk size.
-  const v1::VersionSummary& summary() const;
-  // The shards declared, one a native tensor.
-  const std::vector<TensorPart>& shards() const;
-  // Whether another rank sends this shard's bytes: they are then digested here and not sent.
-  bool digest_only(size_t index) const;
-  // Whether no output needs this shard, as when its tensor is excluded: Append may be left out, and sends nothing.
-  bool unneeded(size_t index) const;
-
-  // The next bytes of shard `index` (into the declared list), row-major, at most the rest of it; whole elements. Copied
-  // before it returns unless `owner` is given: then the bytes are borrowed, must not change, and `owner` is kept until
-  // gRPC has let go of them. An empty shard needs no call. Less than 32 KiB may wait 2 ms for more. The bytes must be
-  // readable: memory of uncertain origin is MemoryProbe's to look at before. Errors: OUT_OF_RANGE for more bytes than
-  // the tensor has; INVALID_ARGUMENT for a null address; otherwise what the service says of the push (see push.proto),
-  // which then is over.
-  absl::Status Append(size_t index, absl::Span<const std::byte> bytes, std::shared_ptr<const void> owner = nullptr);
-
-  // The whole shard of the tensor of this name. NOT_FOUND if it was not declared; INVALID_ARGUMENT unless `bytes` is
-  // exactly its size.
-  absl::Status Push(absl::string_view name, absl::Span<const std::byte> bytes,
-                    std::shared_ptr<const void> owner = nullptr);
-
-  // Commits, once every rank does; the version is visible to workers as a whole, or not at all. FAILED_PRECONDITION,
-  // naming a tensor, if one is incomplete; ABORTED if another rank gave up or died.
-  absl::StatusOr<v1::VersionSummary> Commit();
-
-  // Gives the version up. Idempotent.
-  absl::Status Abort(absl::string_view reason);
-
- private:
-  friend class Publisher;
-  struct State;
-  explicit VersionPush(OwnedByProcess<State> state);
-  OwnedByProcess<State> state_;
-};
-
-// A connection to a service. Thread-safe. In a child of a fork FAILED_PRECONDITION; the parent's connection stays.
+// A trainer's connection to a service: opens versions, and asks what a trainer wants to know of them and of workers.
+//
+// Order of calls: any, from Connect until Cancel or the destructor. One publisher serves any number of versions, one
+// after the other or at a time.
+// Threads: thread-safe; each VersionPush that it opens is used from one thread at a time.
+// Ownership: a VersionPush may outlive the publisher.
+// After a fork: FAILED_PRECONDITION in the child; the parent's connection stays.
+//
+// Errors of every call: UNAVAILABLE if the service is gone or cannot be reached; DEADLINE_EXCEEDED if it does not
+// answer in time (60 s, unless a call has a timeout of its own); CANCELLED after Cancel; UNAUTHENTICATED or
+// PERMISSION_DENIED if the service wants a token or a role that this trainer lacks.
 class Publisher {
  public:
-  // Errors as refit::Connect.
+  // Connects, and waits until the service answers. INVALID_ARGUMENT for an address or files that cannot be used;
+  // UNAVAILABLE, naming address and reason, if there is no service within ChannelOptions::connect_timeout.
   static absl::StatusOr<std::unique_ptr<Publisher>> Connect(const ChannelOptions& options);
   ~Publisher();
 
-  // Opens a version of these native tensors, in state-dict order. Errors as PushService.Push of push.proto says.
+  // Opens a version of these native tensors, in state-dict order.
+  //
+  // INVALID_ARGUMENT: a name, shape, dtype, regex or adapter that cannot be used, a tensor that the adapter cannot
+  // convert, version 0, or a version that would hold nothing. ALREADY_EXISTS: the number is open or was committed.
+  // FAILED_PRECONDITION: it lies below one that was committed, another version of the model is open, or a newer
+  // trainer_epoch has taken over. RESOURCE_EXHAUSTED, naming the limit: the service has no room for it.
   absl::StatusOr<std::unique_ptr<VersionPush>> Open(const PublishOptions& options, std::vector<TensorSpec> native);
 
   // Opens a version of which this rank holds these shards, or joins it: returns once all ranks have. Every rank names
   // all native tensors in the same order, with an empty box where it holds nothing. Together the boxes must tile each
-  // tensor; several ranks may hold the same box. See refit/mesh.h for the shards that a mesh position implies.
+  // tensor; several ranks may hold the same box. See refit/mesh.h for the shards that a mesh position implies. Errors
+  // as Open, and: INVALID_ARGUMENT for boxes that do not tile a tensor, or a declaration that differs from other
+  // ranks'; DEADLINE_EXCEEDED if ranks do not come; ABORTED if one of them failed.
   absl::StatusOr<std::unique_ptr<VersionPush>> OpenShards(const PublishOptions& options,
                                                           std::vector<TensorPart> shards);
 
   // Aborts an open version from outside, whoever pushes it. NOT_FOUND; FAILED_PRECONDITION if it is not open.
-  absl::StatusOr<v1::VersionSummary> Abort(const std::string& model, uint64_t version, const std::string& reason);
+  absl::StatusOr<VersionSummary> Abort(const std::string& model, uint64_t version, const std::string& reason);
 
   // Lets workers install a version that holds installs. NOT_FOUND; FAILED_PRECONDITION if it is aborted or retired.
-  absl::StatusOr<v1::VersionSummary> ReleaseInstalls(const std::string& model, uint64_t version);
+  absl::StatusOr<VersionSummary> ReleaseInstalls(const std::string& model, uint64_t version);
 
   // What to wait for: that at least so many workers have staged (or installed) a version or a later one of the same
   // run, and, with `all`, every worker that is connected. Nobody else counts.

@@ -8,7 +8,6 @@
 #include <string>
 
 #include "common/net/channel.h"
-#include "common/net/version_summary.h"
 #include "refit/dtype.h"
 #include "refit/version_summary.h"
 
@@ -17,7 +16,6 @@ namespace refit::python {
 // A dict: model, version, state ("open"), tensors, bytes, adapter, manifest_digest (None before it is committed),
 // installs_held, spooled, trainer_epoch.
 pybind11::dict ToDict(const VersionSummary& version);
-inline pybind11::dict ToDict(const v1::VersionSummary& version) { return ToDict(FromProto(version)); }
 
 inline std::chrono::milliseconds Milliseconds(double seconds) {
   return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));

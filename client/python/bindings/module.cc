@@ -6,6 +6,7 @@
 #include "client/python/bindings/convert.h"
 #include "client/python/bindings/ending.h"
 #include "client/python/bindings/layout_rule.h"
+#include "client/python/bindings/publish_options.h"
 #include "client/python/bindings/service.h"
 #include "client/python/bindings/status_error.h"
 #include "client/python/bindings/subscriber.h"
@@ -32,6 +33,7 @@ PYBIND11_MODULE(_refit, module) {
       .def(py::init<>())
       .def("cancel", &refit::python::CancelFlag::Cancel);
   refit::python::BindTensor(module);
+  refit::python::BindPublishOptions(module);
   refit::python::BindTrainer(module);
   refit::python::BindLayoutRule(module);
   refit::python::BindTargets(module);

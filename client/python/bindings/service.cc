@@ -14,97 +14,23 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "client/python/bindings/check_renamed.h"
 #include "client/python/bindings/convert.h"
 #include "client/python/bindings/ending.h"
 #include "client/python/bindings/gil.h"
 #include "client/python/bindings/interruptible.h"
+#include "client/python/bindings/local_push.h"
 #include "client/python/bindings/status_error.h"
-#include "client/python/bindings/tensor.h"
 #include "common/net/status.h"
-#include "refit/memory_probe.h"
 #include "refit/server.h"
 #include "server/process/descriptor_limit.h"
 #include "server/process/limit_warnings.h"
-#include "server/push/version_builder.h"
 #include "server/settings.h"
 
 namespace refit::python {
 namespace {
 
 namespace py = pybind11;
-
-using Items = std::vector<std::pair<size_t, Lent>>;  // index of a tensor, and its bytes
-
-// What one thread converts until it looks whether it is still to go on.
-constexpr uint64_t kPieceBytes = uint64_t{64} << 20;
-
-// Work that asks `is_cancelled` now and then, and ends by itself.
-absl::Status Finish(absl::FunctionRef<absl::Status(const std::atomic<bool>& is_cancelled)> work) {
-  absl::Status status;
-  std::atomic<bool> is_cancelled{false};
-  RunInterruptible([&] { status = work(is_cancelled); }, [&] { is_cancelled = true; });
-  return status;
-}
-
-// As Check, for who gave arguments rather than flags.
-void CheckRenamed(const absl::Status& status) {
-  if (!status.ok()) Check(absl::Status(status.code(), WithArgumentNames(status.message())));
-}
-
-// A version under way, and the service that it needs.
-class LocalPush {
- public:
-  LocalPush(std::shared_ptr<RefitServer> server, std::shared_ptr<const std::atomic<bool>> is_closed,
-            std::unique_ptr<VersionBuilder> builder)
-      : server_(std::move(server)), is_closed_(std::move(is_closed)), builder_(std::move(builder)) {}
-
-  py::dict Summary() const { return ToDict(builder_->version()->Summary()); }
-  bool Unneeded(size_t index) const { return builder_->is_unneeded(index); }
-
-  // Whole tensors, in any order: converted before it returns, so that nobody reads them any more.
-  void Append(const Items& items, bool /*until_read*/) {
-    CheckRunning();
-    CheckRenamed(Finish([&](const std::atomic<bool>& is_cancelled) {
-      MemoryProbe probe;
-      for (const auto& [index, lent] : items) {
-        const absl::Span<const std::byte> bytes = lent.bytes();
-        if (absl::Status status = probe.CheckReadable(bytes); !status.ok()) {
-          return Annotate(status, absl::StrCat("tensor ", builder_->shards()[index].ToString()));
-        }
-        for (uint64_t begin = 0; begin < bytes.size(); begin += kPieceBytes) {
-          if (is_cancelled) return absl::CancelledError("interrupted");
-          absl::Status status = builder_->Append(index, begin, bytes.subspan(begin, kPieceBytes));
-          if (!status.ok()) return status;
-        }
-      }
-      return absl::OkStatus();
-    }));
-  }
-
-  py::dict Commit() {
-    CheckRunning();
-    absl::StatusOr<v1::VersionSummary> version;
-    CheckRenamed(Finish([&](const std::atomic<bool>& /*it is soon done*/) {
-      version = builder_->Commit();
-      return version.status();
-    }));
-    return ToDict(*version);
-  }
-
-  void Abort(const std::string& reason) { builder_->Abort(reason); }
-
- private:
-  // No worker could get what is committed now.
-  void CheckRunning() const {
-    if (!*is_closed_) return;
-    Check(absl::FailedPreconditionError(
-        absl::StrCat("version ", builder_->version()->Label(), ": the service at ", server_->address(), " is closed")));
-  }
-
-  const std::shared_ptr<RefitServer> server_;
-  const std::shared_ptr<const std::atomic<bool>> is_closed_;
-  const std::unique_ptr<VersionBuilder> builder_;
-};
 
 absl::Status Set(const std::vector<Setting>& settings, const std::string& argument, const std::string& value) {
   const auto is_meant = [&](const Setting& setting) { return setting.argument == argument; };
@@ -174,30 +100,11 @@ class Service {
   std::string metrics_address() const { return server_->metrics_address(); }
   std::vector<std::string> TakeWarnings() { return warnings_->Take(); }
 
-  std::unique_ptr<LocalPush> Open(const std::string& model, uint64_t version, const std::string& adapter,
-                                  const std::optional<std::string>& dtype, const std::string& exclude_key_regex,
-                                  const std::string& keep_dtype_regex, const std::string& publisher, bool hold_installs,
-                                  uint64_t trainer_epoch, bool allow_empty, const std::vector<TensorPart>& tensors) {
-    BuildOptions options;
-    options.model = model;
-    options.version = version;
-    options.adapter = adapter;
-    options.dtype = OptionalDType(dtype);
-    options.exclude_key_regex = exclude_key_regex;
-    options.keep_dtype_regex = keep_dtype_regex;
-    options.publisher = publisher;
-    options.hold_installs = hold_installs;
-    options.trainer_epoch = trainer_epoch;
-    options.allow_empty = allow_empty;
+  std::unique_ptr<LocalPush> Open(const PublishOptions& options, const std::vector<TensorPart>& tensors) {
     std::vector<TensorSpec> native;
     native.reserve(tensors.size());
     for (const TensorPart& tensor : tensors) native.push_back(tensor.tensor);
-    absl::StatusOr<std::unique_ptr<VersionBuilder>> builder;
-    CheckRenamed(Finish([&](const std::atomic<bool>& /*it is soon done*/) {
-      builder = server_->OpenVersion(options, std::move(native));
-      return builder.status();
-    }));
-    return std::make_unique<LocalPush>(server_, is_closed_, *std::move(builder));
+    return LocalPush::Open(server_, is_closed_, options, std::move(native));
   }
 
   void Shutdown(double grace) {
@@ -229,9 +136,7 @@ void BindService(py::module_& module) {
       .def("address", &Service::address)
       .def("metrics_address", &Service::metrics_address)
       .def("take_warnings", &Service::TakeWarnings)
-      .def("open", &Service::Open, py::kw_only(), py::arg("model"), py::arg("version"), py::arg("adapter"),
-           py::arg("dtype"), py::arg("exclude_key_regex"), py::arg("keep_dtype_regex") = "", py::arg("publisher"),
-           py::arg("hold_installs"), py::arg("trainer_epoch"), py::arg("allow_empty"), py::arg("tensors"))
+      .def("open", &Service::Open, py::arg("options"), py::arg("tensors"))
       .def("shutdown", &Service::Shutdown, py::arg("grace"));
 }
 

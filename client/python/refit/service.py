@@ -63,23 +63,21 @@ class Service(Unpicklable):
                 "with refit.Publisher(service.address).version(...), or keep a version (retain=1)"
             )
         number = version_number(number, least=1)
-        trainer_epoch = epoch_number(trainer_epoch)
-        cast_to = cast_name(dtype)
+        options = _refit.PublishOptions(
+            model=model,
+            version=number,
+            adapter=adapter,
+            dtype=cast_name(dtype),
+            exclude_key_regex=exclude_key_regex,
+            keep_dtype_regex=keep_dtype_regex,
+            publisher=publisher,
+            hold_installs=hold_installs,
+            trainer_epoch=epoch_number(trainer_epoch),
+            allow_empty=allow_empty,
+        )
 
         def open_push(parts: List["_refit.Part"]) -> Any:
-            return self._running().open(
-                model=model,
-                version=number,
-                adapter=adapter,
-                dtype=cast_to,
-                exclude_key_regex=exclude_key_regex,
-                keep_dtype_regex=keep_dtype_regex,
-                publisher=publisher,
-                hold_installs=hold_installs,
-                trainer_epoch=trainer_epoch,
-                allow_empty=allow_empty,
-                tensors=parts,
-            )
+            return self._running().open(options, parts)
 
         return Version(number, open_push, exclude_key_regex, declare)
 

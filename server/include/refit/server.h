@@ -9,33 +9,50 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "refit/fork_guard.h"
+#include "refit/publish_options.h"
 #include "refit/server_options.h"
-#include "server/push/version_builder.h"
+#include "refit/tensor_spec.h"
+#include "refit/version_push.h"
 
 namespace refit {
 
-// Running from Start until Shutdown or the destructor. Thread-safe. In a child of a fork FAILED_PRECONDITION, and
-// nothing happens to the parent's service.
+// A service that takes versions from trainers and gives them to workers.
+//
+// Order of calls: it runs from Start until Shutdown or the destructor, which shuts it down at once. OpenVersion any
+// number of times meanwhile.
+// Threads: thread-safe; it has threads of its own, and calls nobody but what the options' callbacks name.
+// Ownership: it owns all that it started. A VersionPush of OpenVersion must be destroyed before the server is.
+// After a fork: FAILED_PRECONDITION in the child, and nothing happens to the parent's service.
 class RefitServer {
  public:
-  // INVALID_ARGUMENT for bad options; UNAVAILABLE, naming the address, if it cannot listen there; as StartGrpc.
+  // Starts it; calls are served when it returns. INVALID_ARGUMENT for options that are out of range, do not go
+  // together, or name files that cannot be used: the message names the setting by its flag, as `refit-server --help`
+  // does. UNAVAILABLE, naming the address, if it cannot listen there. FAILED_PRECONDITION in a child of a fork whose
+  // parent used gRPC.
   static absl::StatusOr<std::unique_ptr<RefitServer>> Start(const ServerOptions& options);
   ~RefitServer();
 
   // The address that it listens on, with the port that was chosen.
   const std::string& address() const { return address_; }
+  // 0 of a Unix socket.
   int port() const { return port_; }
   // Where metrics are served; empty: nowhere.
   std::string metrics_address() const;
   // Where health probes are answered besides; empty: nowhere.
   std::string health_address() const;
 
-  // Opens a version from within this process: no network hop, tensors converted straight into the version's memory. The
-  // builder must be gone before the server is. Errors as VersionBuilder::Open.
-  absl::StatusOr<std::unique_ptr<VersionBuilder>> OpenVersion(const BuildOptions& options,
-                                                              std::vector<TensorSpec> native);
+  // Opens a version of these native tensors from within this process: no network hop, tensors are converted straight
+  // into the version's memory, by the calling thread and those of ServerOptions::convert_threads. Of `options`,
+  // on_waiting and timeout do not count: nothing is waited for.
+  //
+  // Errors as Publisher::Open, and INVALID_ARGUMENT for a world other than 1. A push into a streamed version
+  // (StoreOptions::retain_versions 0) ends with UNAVAILABLE once there is no memory until workers have taken something:
+  // such versions are pushed over the wire, which waits.
+  absl::StatusOr<std::unique_ptr<VersionPush>> OpenVersion(const PublishOptions& options,
+                                                           std::vector<TensorSpec> native);
 
-  // Refuses new calls, gives those under way until `grace` is over, then cancels them. Idempotent.
+  // Refuses new calls, gives those under way until `grace` is over, then cancels them, and waits for their end.
+  // Idempotent.
   void Shutdown(std::chrono::milliseconds grace);
 
   // Cancels all calls under way, so that a Shutdown that waits for them ends.
@@ -44,6 +61,7 @@ class RefitServer {
  private:
   struct Impl;
   explicit RefitServer(OwnedByProcess<Impl> impl);
+  void LogStart(const ServerOptions& options) const;
   OwnedByProcess<Impl> impl_;
   std::string address_;
   int port_ = 0;

@@ -177,14 +177,14 @@ class PublisherTest : public ::testing::Test {
 
 TEST_F(PublisherTest, PushesAVersion) {
   const auto push = MustOpen();
-  EXPECT_EQ(push->summary().version(), 3u);
+  EXPECT_EQ(push->summary().version, 3u);
   EXPECT_EQ(push->shards(), Whole(specs_));
   ASSERT_TRUE(push->Push("b", b_).ok());
   ASSERT_TRUE(push->Push("a", a_).ok());
   ASSERT_TRUE(push->Push("empty", {}).ok());
   const auto summary = push->Commit();
   ASSERT_TRUE(summary.ok()) << summary.status();
-  EXPECT_EQ(summary->manifest_digest(), 77u);
+  EXPECT_EQ(summary->manifest_digest, 77u);
   EXPECT_EQ(Received(0), a_);
   EXPECT_EQ(Received(2), b_);
   EXPECT_EQ(service_.chunks.size(), 4u + 7u);
@@ -637,7 +637,7 @@ TEST_F(ShardedPublisherTest, BadBoxesAreRefusedBeforeAnythingIsSent) {
 TEST_F(PublisherTest, AbortsFromOutside) {
   const auto summary = publisher_->Abort("default", 3, "stuck");
   ASSERT_TRUE(summary.ok()) << summary.status();
-  EXPECT_EQ(summary->abort_reason(), "stuck");
+  EXPECT_EQ(summary->abort_reason, "stuck");
   EXPECT_EQ(publisher_->Abort("default", 4, "").status(),
             absl::NotFoundError("abort of default/4 at " + server_.address() + ": no such version"));
 }

@@ -71,7 +71,7 @@ struct Life {
   }
 
   absl::StatusOr<std::shared_ptr<Version>> Push(uint64_t number, const std::string& model = "m", uint64_t epoch = 0) {
-    BuildOptions options;
+    PublishOptions options;
     options.model = model;
     options.version = number;
     options.adapter = "identity";
@@ -231,7 +231,7 @@ TEST_F(SpoolTest, ExpertsAreKnownAfterARestart) {
   std::vector<bool> before;
   {
     Life life(Folder());
-    BuildOptions options;
+    PublishOptions options;
     options.version = 1;
     auto builder = VersionBuilder::Open(*life.store, options, native);
     ASSERT_OK(builder);
@@ -297,7 +297,7 @@ TEST_F(SpoolTest, ARunThatWasFencedOffStaysSo) {
   {
     Life life(Folder());
     life.MustSpool(1, "m", 5);
-    BuildOptions options;
+    PublishOptions options;
     options.model = "m";
     options.version = 2;
     options.trainer_epoch = 6;
@@ -342,7 +342,7 @@ TEST_F(SpoolTest, ALineageThatHasCommittedNothingBeginsAtAnyNumber) {
   {
     Life life(Folder());
     life.MustSpool(50, "m", 1);
-    BuildOptions options;
+    PublishOptions options;
     options.model = "m";
     options.version = 3;
     options.trainer_epoch = 2;

@@ -23,8 +23,8 @@ constexpr uint64_t kKiB = 1024;
 // A tensor of `kib` KiB that passes unchanged.
 std::vector<TensorSpec> Weights(int64_t kib = 4) { return {{"w", DType::kF32, {kib, 256}}}; }
 
-BuildOptions Options(uint64_t version, std::string model = "m") {
-  BuildOptions options;
+PublishOptions Options(uint64_t version, std::string model = "m") {
+  PublishOptions options;
   options.model = std::move(model);
   options.version = version;
   return options;
@@ -270,7 +270,7 @@ TEST(VersionBuilder, EmptyTensorsAndOnesNeedNoBytes) {
   VersionStore store(SmallStore());
   const std::vector<TensorSpec> native = {{"empty", DType::kBF16, {0, 7}},
                                           {"model.layers.0.moe.experts.down_projs", DType::kBF16, {2, 0, 3}}};
-  BuildOptions options = Options(1);
+  PublishOptions options = Options(1);
   EXPECT_THAT(VersionBuilder::Open(store, options, native),
               StatusIs(absl::StatusCode::kInvalidArgument,
                        AllOf(HasSubstr("version m/1 would hold nothing"), HasSubstr("such as empty BF16 [0, 7]"))));

@@ -1,0 +1,40 @@
+// What `refit push` says of what it did.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "client/cli/options/shard_options.h"
+#include "client/native/shard_source.h"
+#include "refit/version_push.h"
+
+namespace refit::cli {
+
+struct PushReport {
+  VersionSummary version;
+  RankOptions rank;
+  size_t native_tensors = 0;  // that some output needs
+  size_t excluded = 0;        // the others
+  size_t shards = 0;          // that are not empty
+  uint64_t shard_bytes = 0;   // of this rank; of all there is, unless the push is sharded
+  uint64_t unsent_bytes = 0;  // of them, those that another rank sends
+  bool synthetic = false;
+  bool resident = false;
+  double read_seconds = 0;
+  double push_seconds = 0;
+  double commit_seconds = 0;
+  double total_seconds = 0;
+};
+
+// Notes what is to be pushed of the source.
+void Measure(const ShardSource& source, const VersionPush& push, PushReport& report);
+
+// "159 native tensors, 47.8 MB", or "rank 3 of 8, 120 shards, 5.9 MB".
+std::string WhatIsPushed(const PushReport& report);
+
+// On stdout, for people.
+void PrintReport(const PushReport& report);
+nlohmann::ordered_json ReportJson(const PushReport& report);
+
+}  // namespace refit::cli

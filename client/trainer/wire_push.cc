@@ -1,0 +1,252 @@
+#include "client/trainer/wire_push.h"
+
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "client/trainer/chunk_sender.h"
+#include "client/trainer/push_opening.h"
+#include "client/trainer/push_stream.h"
+#include "client/trainer/shard_progress.h"
+#include "client/trainer/shared_ring.h"
+#include "common/net/address.h"
+#include "common/net/status.h"
+#include "common/net/version_summary.h"
+#include "common/tensor/shard_names.h"
+#include "refit/fork_guard.h"
+
+namespace refit {
+namespace {
+
+// A few chunks, so that payloads are still in the cache when the service reads them.
+constexpr uint64_t kRingBytes = 16 << 20;
+
+std::string ContextOf(const PublishOptions& options, const std::string& address) {
+  const std::string rank =
+      options.world > 1 ? absl::StrCat(" (rank ", options.rank, " of ", options.world, ")") : std::string();
+  return absl::StrCat("push of ", options.model, "/", options.version, rank, " to ", address);
+}
+
+absl::Status CheckShard(const TensorPart& shard) {
+  // How long a name may be is for the service to say.
+  if (absl::Status status = Validate(shard.tensor, std::numeric_limits<size_t>::max()); !status.ok()) return status;
+  const absl::Status status = Validate(shard.box, shard.tensor.shape);
+  return status.ok() ? status : Annotate(status, absl::StrCat("tensor ", Printable(shard.tensor.name)));
+}
+
+absl::Status CheckDeclaration(const PublishOptions& options, const std::vector<TensorPart>& shards) {
+  if (options.rank >= options.world) {
+    return absl::InvalidArgumentError(absl::StrCat("rank ", options.rank, " is not below world ", options.world));
+  }
+  for (const TensorPart& shard : shards) {
+    if (absl::Status status = CheckShard(shard); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+// null where there is none, or the service is elsewhere: all goes over the connection then.
+absl::StatusOr<std::unique_ptr<SharedRing>> RingTo(const ServiceConnection& service) {
+  const bool may_share = service.transport == Transport::kSharedMemory ||
+                         (service.transport == Transport::kAuto && IsLocal(service.address));
+  if (!may_share) return nullptr;
+  absl::StatusOr<std::unique_ptr<SharedRing>> ring = SharedRing::Create(kRingBytes);
+  if (ring.ok() || service.transport == Transport::kSharedMemory) return ring;
+  return nullptr;
+}
+
+class WirePush final : public VersionPush {
+ public:
+  // What only the process that made it can end.
+  struct Connection {
+    Connection(std::unique_ptr<SharedRing> offered, const ServiceConnection& service, const PublishOptions& options,
+               std::string context)
+        : ring(std::move(offered)), stream(service.channel, service.calls, options, std::move(context)) {}
+
+    std::unique_ptr<SharedRing> ring;
+    PushStream stream;
+  };
+
+  WirePush(OwnedByProcess<Connection> connection, std::vector<TensorPart> shards, OpenedPush opened)
+      : connection_(std::move(connection)),
+        shards_(std::move(shards)),
+        opened_(std::move(opened)),
+        chunks_(stream(), opened_.shares_memory ? connection_->ring.get() : nullptr, opened_.window_bytes) {
+    progress_.reserve(shards_.size());
+    for (const TensorPart& shard : shards_) progress_.emplace_back(shard.ByteSize(), opened_.summary.chunk_bytes);
+  }
+
+  const VersionSummary& summary() const override { return opened_.summary; }
+  const std::vector<TensorPart>& shards() const override { return shards_; }
+  bool digest_only(size_t index) const override {
+    return index < opened_.digest_only.size() && opened_.digest_only[index];
+  }
+  bool unneeded(size_t index) const override { return index < opened_.unneeded.size() && opened_.unneeded[index]; }
+  absl::StatusOr<size_t> IndexOf(absl::string_view name) override;
+  absl::Status Append(size_t index, absl::Span<const std::byte> bytes, std::shared_ptr<const void> owner) override;
+  absl::Status Push(absl::string_view name, absl::Span<const std::byte> bytes,
+                    std::shared_ptr<const void> owner) override;
+  absl::StatusOr<VersionSummary> Commit() override;
+  absl::Status Abort(absl::string_view reason) override;
+
+ private:
+  PushStream& stream() { return connection_->stream; }
+  // In a child of a fork nothing of the connection may be touched but what stays as it is.
+  absl::Status CheckNotForked() const { return connection_.get_deleter().guard.Check(connection_->stream.context()); }
+  absl::Status Invalid(const TensorPart& shard, absl::string_view what) const;
+  absl::Status CheckAppend(size_t index, absl::Span<const std::byte> bytes);
+  absl::Status CheckComplete() const;
+  absl::Status AppendChunk(size_t index, absl::Span<const std::byte> bytes, std::shared_ptr<const void> owner);
+  absl::Status AppendDigest(size_t index, absl::Span<const std::byte> bytes);
+
+  const OwnedByProcess<Connection> connection_;
+  const std::vector<TensorPart> shards_;
+  const OpenedPush opened_;
+  ChunkSender chunks_;
+  std::vector<ShardProgress> progress_;
+  ShardNames names_{shards_};
+  bool committed_ = false;
+};
+
+absl::StatusOr<size_t> WirePush::IndexOf(absl::string_view name) {
+  absl::StatusOr<size_t> index = names_.IndexOf(name);
+  if (!index.ok()) return Annotate(index.status(), stream().context());
+  return index;
+}
+
+absl::Status WirePush::CheckAppend(size_t index, absl::Span<const std::byte> bytes) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
+  if (!stream().over().ok()) return stream().over();
+  const std::string& context = stream().context();
+  if (index >= shards_.size()) {
+    return absl::OutOfRangeError(
+        absl::StrCat(context, ": there is no tensor ", index, "; ", shards_.size(), " were declared"));
+  }
+  const TensorPart& shard = shards_[index];
+  const uint64_t missing = progress_[index].missing_bytes();
+  if (bytes.size() > missing) {
+    return absl::OutOfRangeError(absl::StrCat(context, ", tensor ", shard.ToString(), ": ", bytes.size(),
+                                              " bytes more, but it lacks ", missing));
+  }
+  const size_t element = ElementSize(shard.tensor.dtype);
+  if (bytes.size() % element != 0) {
+    return Invalid(shard, absl::StrCat(bytes.size(), " bytes are not whole elements of ", element));
+  }
+  if (bytes.data() != nullptr || bytes.empty()) return absl::OkStatus();
+  return Invalid(shard, absl::StrCat("got ", bytes.size(), " bytes at a null address"));
+}
+
+absl::Status WirePush::Invalid(const TensorPart& shard, absl::string_view what) const {
+  return absl::InvalidArgumentError(
+      absl::StrCat(connection_->stream.context(), ", tensor ", shard.ToString(), ": ", what));
+}
+
+absl::Status WirePush::Append(size_t index, absl::Span<const std::byte> bytes, std::shared_ptr<const void> owner) {
+  if (absl::Status status = CheckAppend(index, bytes); !status.ok()) return status;
+  if (opened_.unneeded[index]) {
+    progress_[index].Skip(bytes.size());
+    return absl::OkStatus();
+  }
+  if (opened_.digest_only[index]) return AppendDigest(index, bytes);
+  while (!bytes.empty()) {
+    // Cut at multiples of the chunk size within the shard, wherever the caller's pieces begin.
+    const uint64_t to_boundary = opened_.chunk_limit - progress_[index].bytes() % opened_.chunk_limit;
+    const auto chunk = bytes.subspan(0, to_boundary);
+    if (absl::Status status = AppendChunk(index, chunk, owner); !status.ok()) return status;
+    bytes.remove_prefix(chunk.size());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WirePush::AppendChunk(size_t index, absl::Span<const std::byte> bytes, std::shared_ptr<const void> owner) {
+  const absl::StatusOr<ChunkSender::Payload> payload = chunks_.Prepare(bytes);
+  if (!payload.ok()) return payload.status();
+  ChunkHeader header;
+  header.tensor = index;
+  header.offset = progress_[index].bytes();
+  header.digest = payload->digest;
+  header.tensor_digest = progress_[index].AddChunk(bytes, payload->digest);
+  return chunks_.Send(header, *payload, std::move(owner), shards_[index].tensor.name);
+}
+
+// Another rank sends the bytes; this one tells what they must be.
+absl::Status WirePush::AppendDigest(size_t index, absl::Span<const std::byte> bytes) {
+  if (bytes.empty()) return absl::OkStatus();
+  ChunkHeader header;
+  header.tensor = index;
+  header.digest = DigestBytes({});
+  header.tensor_digest = progress_[index].Add(bytes);
+  if (!header.tensor_digest.has_value()) return absl::OkStatus();
+  return chunks_.SendShort(header, {}, shards_[index].tensor.name);
+}
+
+absl::Status WirePush::Push(absl::string_view name, absl::Span<const std::byte> bytes,
+                            std::shared_ptr<const void> owner) {
+  const absl::StatusOr<size_t> index = IndexOf(name);
+  if (!index.ok()) return index.status();
+  const TensorPart& shard = shards_[*index];
+  if (bytes.size() != shard.ByteSize()) {
+    return Invalid(shard, absl::StrCat("expected ", shard.ByteSize(), " bytes, got ", bytes.size()));
+  }
+  return Append(*index, bytes, std::move(owner));
+}
+
+absl::Status WirePush::CheckComplete() const {
+  for (size_t i = 0; i < shards_.size(); ++i) {
+    if (progress_[i].missing_bytes() == 0 || opened_.unneeded[i]) continue;
+    return absl::FailedPreconditionError(absl::StrCat(connection_->stream.context(), ", tensor ", shards_[i].ToString(),
+                                                      ": cannot commit, only ", progress_[i].bytes(), " of ",
+                                                      shards_[i].ByteSize(), " bytes were pushed"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<VersionSummary> WirePush::Commit() {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
+  if (!stream().over().ok()) return stream().over();
+  if (absl::Status status = CheckComplete(); !status.ok()) return status;
+  v1::PushRequest request;
+  request.mutable_commit();
+  if (absl::Status status = stream().SendLast(request); !status.ok()) return status;
+  v1::PushResponse response;
+  if (absl::Status status = stream().Receive(v1::PushResponse::kCommitted, response); !status.ok()) return status;
+  committed_ = true;
+  stream().Close("is committed");
+  return FromProto(response.committed().summary());
+}
+
+absl::Status WirePush::Abort(absl::string_view reason) {
+  if (absl::Status status = CheckNotForked(); !status.ok()) return status;
+  if (committed_) return stream().over();
+  if (!stream().over().ok()) return absl::OkStatus();
+  v1::PushRequest request;
+  request.mutable_abort()->set_reason(std::string(reason));
+  if (absl::Status status = stream().SendLast(request); !status.ok()) return status;
+  v1::PushResponse response;
+  if (absl::Status status = stream().Receive(v1::PushResponse::kAborted, response); !status.ok()) return status;
+  stream().Close(absl::StrCat("was aborted: ", reason));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<VersionPush>> OpenWirePush(const ServiceConnection& service,
+                                                          const PublishOptions& options,
+                                                          std::vector<TensorPart> shards) {
+  std::string context = ContextOf(options, service.address);
+  if (absl::Status status = CheckDeclaration(options, shards); !status.ok()) return Annotate(status, context);
+  absl::StatusOr<std::unique_ptr<SharedRing>> ring = RingTo(service);
+  if (!ring.ok()) return Annotate(ring.status(), context);
+  auto connection = MakeOwnedByProcess<WirePush::Connection>(*std::move(ring), service, options, std::move(context));
+  PushStream& stream = connection->stream;
+  absl::StatusOr<OpenedPush> opened = OpenPush(stream, options, shards, connection->ring.get());
+  if (!opened.ok()) return opened.status();
+  if (!opened->shares_memory) {
+    if (service.transport == Transport::kSharedMemory) {
+      return stream.Fail(absl::UnavailableError("the service does not take this process's shared memory"));
+    }
+    connection->ring.reset();
+  }
+  return std::make_unique<WirePush>(std::move(connection), std::move(shards), *std::move(opened));
+}
+
+}  // namespace refit

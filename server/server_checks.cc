@@ -1,0 +1,74 @@
+#include "server/server_checks.h"
+
+#include "absl/strings/str_cat.h"
+#include "common/net/address.h"
+#include "server/watch/metrics_endpoint.h"
+
+namespace refit {
+namespace {
+
+constexpr uint64_t kMinChunkBytes = 4096;
+
+absl::Status CheckSizes(const ServerOptions& options) {
+  const uint64_t max_message = options.limits.max_message_bytes;
+  if (options.limits.max_message_bytes < (64 << 10) || options.limits.max_message_bytes > (64 << 20)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--max-message-bytes must be 64 KiB to 64 MiB, got ", max_message, " bytes"));
+  }
+  const uint64_t chunk = options.store.chunk_bytes;
+  if (chunk < kMinChunkBytes || chunk > max_message - kChunkOverheadBytes || chunk % 64 != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("--chunk-bytes must be a multiple of 64 from ", kMinChunkBytes,
+                                                   " to ", max_message - kChunkOverheadBytes, " (message size less ",
+                                                   kChunkOverheadBytes, ") bytes, got ", chunk));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSpool(const ServerOptions& options) {
+  if (!options.spool.empty() && options.store.retain_versions == 0) {
+    return absl::InvalidArgumentError(
+        "--spool keeps committed versions, but with --retain 0 there are none: tensors are given up once workers have "
+        "them; leave out one of the two");
+  }
+  if (options.trust_spool && options.spool.empty()) {
+    return absl::InvalidArgumentError("--trust-spool says how --spool is taken, and there is none");
+  }
+  return absl::OkStatus();
+}
+
+// Plain text only where nobody else can listen in, unless told so in so many words; roles only for names that are
+// proven.
+absl::Status CheckSecurity(const ServerOptions& options) {
+  if (!options.security.tls() && !IsLocal(options.listen) && !options.allow_plaintext) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "refusing to listen in plain text on '", options.listen,
+        "', which is not loopback: anyone who reaches it could read and replace the weights; use TLS (--tls-cert, "
+        "--tls-key), or 127.0.0.1, [::1], localhost or unix:, or allow it with --allow-plaintext"));
+  }
+  if (!options.authorization.roles.empty() && options.security.client_ca.empty()) {
+    return absl::InvalidArgumentError(
+        "roles belong to names in clients' certificates, so they need the authority that signs those "
+        "(--tls-client-ca)");
+  }
+  if (options.metrics.empty()) return absl::OkStatus();
+  return MetricsEndpoint::CheckAddress(options.metrics, options.allow_plaintext);
+}
+
+}  // namespace
+
+absl::Status CheckOptions(const ServerOptions& options) {
+  if (absl::Status status = CheckAddress(options.listen); !status.ok()) {
+    return absl::Status(status.code(), absl::StrCat("--listen: ", status.message()));
+  }
+  if (absl::Status status = CheckSizes(options); !status.ok()) return status;
+  if (absl::Status status = CheckSpool(options); !status.ok()) return status;
+  return CheckSecurity(options);
+}
+
+const char* DescribeSecurity(const ServerOptions& options) {
+  if (!options.security.tls()) return options.authorization.any() ? "plain text, roles" : "plain text";
+  if (options.security.client_ca.empty()) return options.authorization.any() ? "TLS, roles" : "TLS";
+  return options.authorization.any() ? "mutual TLS, roles" : "mutual TLS";
+}
+
+}  // namespace refit

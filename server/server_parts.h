@@ -1,0 +1,74 @@
+// What a running service is made of.
+#pragma once
+
+#include <grpcpp/server.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
+#include "common/net/credentials.h"
+#include "common/net/grpc_wakeups.h"
+#include "common/process/closed_in_children.h"
+#include "refit/server_options.h"
+#include "server/access/admission.h"
+#include "server/fleet/worker_registry.h"
+#include "server/process/work_queue.h"
+#include "server/pull/pull_context.h"
+#include "server/pull/pull_service.h"
+#include "server/push/push_context.h"
+#include "server/push/push_service.h"
+#include "server/spool/spool.h"
+#include "server/store/version_store.h"
+#include "server/watch/health_endpoint.h"
+#include "server/watch/inspect_service.h"
+#include "server/watch/metrics_endpoint.h"
+#include "server/watch/observed.h"
+
+namespace refit {
+
+// Made of options that passed CheckOptions; then OpenSpool, Listen, and StartMetrics and StartHealth, once each.
+// Members are destroyed in reverse order: gRPC first, then the services, then the threads that convert, then what all
+// of them share.
+struct ServerParts {
+  ServerParts(const ServerOptions& options, std::shared_ptr<const Authorizer> authorizer, ServerCredentials made);
+
+  // Errors as Spool::Open.
+  absl::Status OpenSpool(const ServerOptions& options);
+  // Serves calls from now on; the port, 0 for a Unix socket. UNAVAILABLE, naming the address, if it cannot listen.
+  absl::StatusOr<int> Listen(const ServerOptions& options);
+  // Errors as MetricsEndpoint::Start and HealthEndpoint::Start; nothing is done unless options ask for it.
+  absl::Status StartMetrics(const ServerOptions& options);
+  absl::Status StartHealth(const ServerOptions& options);
+
+  // Until it is shut down a child of a fork gives up what this service listens on: the port would stay taken after it.
+  void CloseInChildren(int port, absl::string_view unix_path);
+  void KeepInChildren();
+
+  const ServerCredentials credentials;
+  const std::shared_ptr<GrpcWakeups> wakeups = GrpcWakeups::Watch();
+  Admission admission;
+  VersionStore store;
+  std::unique_ptr<Spool> spool;  // set before the first call; null: nothing is kept on disk
+  WorkerRegistry workers;
+  PushContext pushes;
+  PullContext pulls;
+  WorkQueue convert;
+  Observed observed{admission, store, workers, pushes, pulls, convert, spool};
+  PushService push{pushes};
+  PullService pull{pulls};
+  InspectService inspect{observed};
+  std::unique_ptr<grpc::Server> server;
+  std::unique_ptr<MetricsEndpoint> metrics;  // null: served nowhere
+  std::unique_ptr<HealthEndpoint> health;    // null: only where calls are served
+
+  absl::Mutex mutex;
+  std::vector<std::unique_ptr<ClosedInChildren>> listening ABSL_GUARDED_BY(mutex);
+};
+
+}  // namespace refit
