@@ -1,4 +1,4 @@
-// `refit push`: native tensors become a version.
+// `refit push`: sends native tensors as a new version.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -33,9 +33,9 @@
 namespace refit::cli {
 namespace {
 
-// Native bytes are read, and handed to the publisher, in pieces of this size: a multiple of every element size.
+// Native bytes are read and sent in pieces of this size. It is a multiple of every element size.
 constexpr uint64_t kPieceBytes = 2 << 20;
-// Pieces that may be made ahead of the wire, and the memory for them that is kept warm.
+// How many pieces may be read ahead, and how many idle buffers the pool keeps.
 constexpr size_t kPiecesAhead = 2;
 constexpr uint64_t kPoolBytes = 8 * kPieceBytes;
 
@@ -52,15 +52,14 @@ struct PushFlags {
   bool allow_empty = false;
 };
 
-// A run of one shard's bytes, and what keeps them alive.
+// A run of bytes of one shard, and the owner of their memory.
 struct Piece {
   size_t shard = 0;
   absl::Span<const std::byte> bytes;
   std::shared_ptr<const void> owner;
 };
 
-// Reads the shards of a source that are needed, piece by piece, on a thread of its own, a little ahead of whoever takes
-// them.
+// Reads the needed shards of a source piece by piece. It has a thread of its own and reads a few pieces ahead.
 class PieceReader {
  public:
   PieceReader(std::shared_ptr<const ShardSource> source, std::vector<bool> unneeded)
@@ -72,10 +71,10 @@ class PieceReader {
   PieceReader(const PieceReader&) = delete;
   PieceReader& operator=(const PieceReader&) = delete;
 
-  // nullopt at the end: then `Finish` says whether it was a good one.
+  // nullopt at the end. Then `Finish` says whether all pieces were read.
   std::optional<Piece> Next() { return queue_.Pop(); }
 
-  // After the last piece.
+  // Call it after the last piece.
   absl::Status Finish() {
     thread_.join();
     return status_;
@@ -105,12 +104,13 @@ class PieceReader {
   absl::StatusOr<Piece> Read(size_t shard, uint64_t offset, uint64_t size) {
     if (source_->is_resident(shard)) {
       Piece piece{shard, source_->Read(shard, offset, size, {}), source_};
-      // It is mapped: a file that was cut meanwhile would end this program by a signal.
+      // The piece may be a view of a mapped file. If the file was truncated, reading it would raise SIGBUS and end the
+      // program.
       absl::Status status = MemoryProbe().CheckReadable(piece.bytes);
       if (!status.ok()) return Annotate(status, absl::StrCat("tensor ", source_->shards()[shard].ToString()));
       return piece;
     }
-    // Always the same size, so that the pool has one that is warm.
+    // Buffers are always the same size, so that the pool can reuse one.
     absl::StatusOr<std::shared_ptr<Buffer>> buffer = pool_.Get(kPieceBytes);
     if (!buffer.ok()) return buffer.status();
     Piece piece{shard, source_->Read(shard, offset, size, (*buffer)->span().first(size)), *buffer};
@@ -131,11 +131,11 @@ class PieceReader {
 struct PushReport {
   v1::VersionSummary version;
   RankOptions rank;
-  size_t native_tensors = 0;  // that some output needs
-  size_t excluded = 0;        // the others
-  size_t shards = 0;          // that are not empty
-  uint64_t shard_bytes = 0;   // of this rank; of all there is, unless the push is sharded
-  uint64_t unsent_bytes = 0;  // of them, those that another rank sends
+  size_t native_tensors = 0;  // native tensors that some output tensor needs
+  size_t excluded = 0;        // native tensors that are excluded
+  size_t shards = 0;          // shards that are not empty
+  uint64_t shard_bytes = 0;   // bytes of this rank's shards; of all tensors if the push is not sharded
+  uint64_t unsent_bytes = 0;  // part of shard_bytes that another rank sends
   bool synthetic = false;
   bool resident = false;
   double read_seconds = 0;
@@ -216,7 +216,7 @@ nlohmann::ordered_json ReportJson(const PushReport& report) {
   return json;
 }
 
-// "waiting for ranks 1, 2, 5"; the service names a few of them only, and none if it waits for workers.
+// "waiting for ranks 1, 2, 5". The service names only a few ranks, and none if it waits for workers.
 std::string WaitingText(absl::Span<const uint32_t> missing) {
   constexpr size_t kNamed = 16;
   if (missing.empty()) return "waiting for workers to take what was pushed";
@@ -267,7 +267,7 @@ absl::StatusOr<PublishOptions> OptionsOf(const PushFlags& flags, Publisher& publ
   return options;
 }
 
-// One push from its opening to its commit.
+// One push, from opening the version to committing it.
 class Push {
  public:
   Push(PublishOptions options, Publisher& publisher, std::shared_ptr<const ShardSource> source,
@@ -284,7 +284,7 @@ class Push {
   absl::Status Run() {
     interrupt_.SetReaction([this] { OnInterrupt(); });
     const absl::Status status = OpenSendCommit();
-    // Of a good commit too, which an interrupt may have come too late for.
+    // An interrupt may come too late, when the commit has succeeded. It is reported all the same.
     interrupt_.SetReaction(nullptr);
     late_.reset();
     return interrupt_.Explain(
@@ -319,8 +319,8 @@ class Push {
     return absl::OkStatus();
   }
 
-  // The version is aborted with a reason, as soon as the push notices; a service that does not answer, or ranks that
-  // never come, must not keep it from ending.
+  // Aborts the version with a reason as soon as the push notices. The program must end even if the service does not
+  // answer, or other ranks never join.
   void OnInterrupt() {
     late_.emplace(kPatience, [this] { publisher_.Cancel(); });
     if (waited_) (void)publisher_.Abort(options_.model, options_.version, kInterrupted);
