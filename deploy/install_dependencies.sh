@@ -21,7 +21,7 @@ for group in "$@"; do
     coverage) packages+=(gcovr) ;;
     fuzz) packages+=(clang-14 llvm-14 libclang-rt-14-dev) ;;
     bench) packages+=(python3-matplotlib python3-torch python3-grpcio python3-grpc-tools python3-protobuf python3-venv
-                      nginx-light curl) ;;
+                      nginx-light curl libzstd-dev) ;;
     *) echo "$0: unknown group '$group': expected no-torch, lint, coverage, bench or fuzz" >&2; exit 2 ;;
   esac
 done

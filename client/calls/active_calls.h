@@ -1,4 +1,4 @@
-// The calls under way on a connection, so that they can be ended together.
+// The list of calls under way on a connection. It can cancel them all at once.
 #pragma once
 
 #include <functional>
@@ -14,8 +14,8 @@ namespace refit {
 // Thread-safe.
 class ActiveCalls {
  public:
-  // One call, from construction to destruction. `cancel` may be called meanwhile, from any thread, and at once if the
-  // calls are cancelled already; it must not wait.
+  // One call, from construction to destruction. Any thread may call `cancel` during that time. If the calls are already
+  // cancelled, the constructor calls it. `cancel` must not block.
   class Entry {
    public:
     Entry(std::shared_ptr<ActiveCalls> calls, std::function<void()> cancel) : calls_(std::move(calls)) {
@@ -35,7 +35,7 @@ class ActiveCalls {
     std::list<std::function<void()>>::iterator place_;
   };
 
-  // Cancels all, and every one that is begun later.
+  // Cancels all calls, and every call that begins later.
   void Cancel() {
     cancelled_.Stop();
     const std::lock_guard lock(mutex_);

@@ -1,4 +1,4 @@
-// Waits that end early when they should.
+// A flag that ends waits early.
 #pragma once
 
 #include <chrono>
@@ -7,7 +7,7 @@
 
 namespace refit {
 
-// Tells waiting threads to stop, for good. Thread-safe.
+// Tells waiting threads to stop. It cannot be reset. Thread-safe.
 class StopFlag {
  public:
   void Stop() {
@@ -19,7 +19,7 @@ class StopFlag {
     const std::lock_guard lock(mutex_);
     return stopped_;
   }
-  // True, at once, when stopped; false after `duration`.
+  // Returns true at once when stopped, false after `duration`.
   bool WaitFor(std::chrono::duration<double> duration) {
     std::unique_lock lock(mutex_);
     const auto until =

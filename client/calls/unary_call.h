@@ -1,4 +1,4 @@
-// Calls with one request and one response.
+// Makes calls that have one request and one response.
 #pragma once
 
 #include <grpcpp/client_context.h>
@@ -15,8 +15,8 @@
 
 namespace refit {
 
-// Calls `method` of a generated stub, as one of `calls` if given. An error, DEADLINE_EXCEEDED after `timeout` among
-// them, begins with `context`.
+// Calls `method` of a generated stub. If `calls` is given, the call is in that list. Every error begins with `context`.
+// Errors include DEADLINE_EXCEEDED after `timeout`.
 template <typename Stub, typename Request, typename Response>
 absl::StatusOr<Response> CallUnary(Stub& stub,
                                    grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),

@@ -1,4 +1,4 @@
-// The `refit` command line: parses, runs one subcommand, maps its outcome to an exit code.
+// The `refit` command line: parses arguments, runs one subcommand, and maps its outcome to an exit code.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <csignal>
@@ -67,15 +67,15 @@ std::vector<std::string> OptionNames(const CLI::App& command) {
   return names;
 }
 
-// What is wrong with a first word that is no command; empty if nothing is. Looked at first: the options behind it would
-// be taken for ours.
+// The error text for a first word that is not a command; empty if it is one. This is checked first: otherwise the
+// options after it would be parsed as ours.
 std::string UnknownCommand(const CLI::App& app, const std::string& word) {
   const std::vector<std::string> names = CommandNames(app);
   const bool is_known = absl::StartsWith(word, "-") || std::find(names.begin(), names.end(), word) != names.end();
   return is_known ? "" : absl::StrCat("there is no command '", word, "'", DidYouMean(word, names));
 }
 
-// What is wrong with a word that the command does not take; empty if there is none.
+// The error text for a word that the command does not take; empty if there is none.
 std::string UnknownWord(const CLI::App& app) {
   const std::vector<CLI::App*> commands = app.get_subcommands();
   const std::vector<std::string> words = app.remaining(/*recurse=*/true);
@@ -110,8 +110,8 @@ std::vector<std::string> Arguments(int argc, char** argv) {
   return arguments;
 }
 
-// " (from the environment: REFIT_SERVER)", where the service could not be reached, or did not know us, and options that
-// nobody typed may be why.
+// " (from the environment: REFIT_SERVER)" if the service was unreachable or rejected the caller, and options came from
+// environment variables, which may be the cause.
 std::string FromEnvironment(CLI::App& app, const absl::Status& status) {
   const bool matters = absl::IsUnavailable(status) || absl::IsUnauthenticated(status) ||
                        absl::IsPermissionDenied(status) || absl::IsInvalidArgument(status);
@@ -128,7 +128,7 @@ std::string FromEnvironment(CLI::App& app, const absl::Status& status) {
   return variables.empty() ? "" : absl::StrCat(" (from the environment: ", absl::StrJoin(variables, ", "), ")");
 }
 
-// "; see --token-file", where the service wants to know who calls and nothing was given that could tell.
+// "; see --token-file" if the service requires authentication and no token or certificate was given.
 std::string WayToBeKnown(const CLI::App& app, const absl::Status& status) {
   if (!absl::IsUnauthenticated(status)) return "";
   for (const CLI::App* command : app.get_subcommands()) {
@@ -138,7 +138,8 @@ std::string WayToBeKnown(const CLI::App& app, const absl::Status& status) {
   return "";
 }
 
-// One line, whatever the message holds: "refit: push: ...", or "refit: push of version 3 to ...: ...".
+// Prints the error as one line, even if the message has several: "refit: push: ...", or "refit: push of version 3 to
+// ...: ...".
 void PrintError(const std::string& command, const absl::Status& status, const std::string& addition) {
   std::string message = absl::StrReplaceAll(status.message(), {{"\n", " "}, {"\r", " "}});
   if (IsUsageError(status)) return PrintUsage(message);
@@ -171,7 +172,7 @@ int Main(int argc, char** argv) {
     PrintUsage(unknown);
     return kExitUsage;
   }
-  std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes them
+  std::reverse(arguments.begin(), arguments.end());  // CLI11 expects them in reverse order
   try {
     app.parse(std::move(arguments));
   } catch (const CLI::ParseError& error) {
@@ -188,7 +189,7 @@ int Main(int argc, char** argv) {
 }  // namespace refit::cli
 
 int main(int argc, char** argv) {
-  std::signal(SIGPIPE, SIG_IGN);  // a reader that went away is told by the write
+  std::signal(SIGPIPE, SIG_IGN);  // a write to a closed pipe then returns EPIPE, which is handled
   refit::TuneForBulkData();
   refit::KeepGrpcLogFromBlocking();
   int code = refit::cli::kExitFailed;

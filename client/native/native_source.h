@@ -1,4 +1,4 @@
-// Where `refit push` takes native tensors from: a safetensors file, a sharded checkpoint, or values made on the fly.
+// Sources of native tensors for `refit push`: a safetensors file, a sharded checkpoint, or synthetic values.
 #pragma once
 
 #include <cstdint>
@@ -21,20 +21,20 @@ class NativeSource {
 
   virtual const std::vector<TensorSpec>& tensors() const = 0;
 
-  // Bytes [offset, offset + size) of tensors()[index]: either a view of memory that lives as long as the source, or
-  // made into `scratch`, which has room for `size` bytes, and then a view of that: an empty one if a file that it is
-  // made of was cut meanwhile.
+  // Reads bytes [offset, offset + size) of tensors()[index]. The result is a view of memory that lives as long as the
+  // source, or the bytes are written to `scratch`, which has room for `size` bytes, and the result is a view of that.
+  // It is empty if a file of the source was truncated meanwhile.
   virtual absl::Span<const std::byte> Read(size_t index, uint64_t offset, uint64_t size,
                                            absl::Span<std::byte> scratch) const = 0;
 
-  // Whether Read gives views of memory that lives as long as the source.
+  // Whether Read returns views of memory that lives as long as the source.
   virtual bool is_resident() const = 0;
 
-  // A line that tells what is not plain about the source; mostly empty.
+  // A line about anything unusual in the source. Mostly empty.
   virtual std::string note() const { return ""; }
 };
 
-// A safetensors file or a checkpoint folder. Errors as refit::Checkpoint::Open.
+// Opens a safetensors file or a checkpoint folder. Errors as refit::Checkpoint::Open.
 absl::StatusOr<std::shared_ptr<const NativeSource>> OpenCheckpointSource(const std::string& path,
                                                                          const CheckpointOptions& options = {});
 std::shared_ptr<const NativeSource> MakeCheckpointSource(std::shared_ptr<const Checkpoint> checkpoint);
@@ -42,16 +42,16 @@ std::shared_ptr<const NativeSource> MakeCheckpointSource(std::shared_ptr<const C
 struct SyntheticOptions {
   // "gemma4_26b_a4b" (984 tensors, 53.1 GB) or "gemma4_tiny" (159 tensors).
   std::string model = "gemma4_26b_a4b";
-  // Keep the language model's first N layers only. Negative: all.
+  // Keeps only the first N layers of the language model. Negative: all.
   int layers = -1;
-  // Values depend on seed, tensor name and element index alone, and are the same on every machine. No NaNs, magnitudes
-  // below 1.
+  // Values depend only on seed, tensor name and element index. They are the same on every machine. There are no NaNs,
+  // and magnitudes are below 1.
   uint64_t seed = 1;
-  // Element type of the floating-point tensors. Default: as the model has it (BF16).
+  // Element type of the floating-point tensors. Default: the model's own (BF16).
   std::optional<DType> dtype;
 };
 
-// NOT_FOUND, listing the models known, for another name; INVALID_ARGUMENT for layers beyond the model's.
+// NOT_FOUND, listing the known models, for an unknown name; INVALID_ARGUMENT for more layers than the model has.
 absl::StatusOr<std::shared_ptr<const NativeSource>> OpenSyntheticSource(const SyntheticOptions& options);
 
 }  // namespace refit

@@ -74,7 +74,7 @@ absl::StatusOr<std::shared_ptr<const ShardSource>> ShardSource::OpenFiles(const 
   if (!shards->has_value()) return nullptr;
   std::shared_ptr<ShardSource> source(new ShardSource(MakeCheckpointSource(*std::move(checkpoint))));
   for (FileShard& shard : **shards) {
-    // The file's tensor is the shard, whole. One that is not there is empty, and never read.
+    // The shard is the whole tensor of the file. A shard without a tensor is empty, and is never read.
     const Shape shape = shard.part.box.sizes;
     source->Add(std::move(shard.part), shard.index.value_or(0), shape, WholeBox(shape));
   }

@@ -1,4 +1,5 @@
-// What one rank of a sharded push sends: parts of tensors, cut on the fly or as files hold them.
+// The shards that one rank of a sharded push sends. They are cut from whole tensors while reading, or are shards in the
+// files already.
 #pragma once
 
 #include <cstdint>
@@ -14,22 +15,22 @@
 
 namespace refit {
 
-// Shards of the tensors of a NativeSource. No tensor is ever put together: a shard is gathered run by run, as it is
-// read. Immutable, thread-safe.
+// Shards of the tensors of a NativeSource. Whole tensors are never assembled: reading gathers a shard run by run.
+// Immutable, thread-safe.
 class ShardSource {
  public:
-  // Every tensor whole.
+  // Every tensor as one shard.
   static std::shared_ptr<const ShardSource> Whole(std::shared_ptr<const NativeSource> source);
 
-  // One part of each tensor, in the source's order. INVALID_ARGUMENT, naming the first that is not, unless these are
-  // valid parts of its tensors.
+  // One part of each tensor, in the source's order. INVALID_ARGUMENT, naming the first part that is not a valid part of
+  // its tensor.
   static absl::StatusOr<std::shared_ptr<const ShardSource>> Cut(std::shared_ptr<const NativeSource> source,
                                                                 std::vector<TensorPart> shards);
 
-  // The shards that a file or folder holds according to its metadata; null if that says nothing of shards. Of a rank's
-  // file as torch.distributed.checkpoint saves it, those of that rank: the others' files, in the same folder, tell how
-  // large the tensors are, and `options` must say how many ranks there are. Errors as Checkpoint::Open and ReadShards
-  // of common/safetensors/shard_metadata.h.
+  // The shards that a file or folder holds according to its metadata. Null if the metadata does not mention shards. For
+  // a rank's file that torch.distributed.checkpoint saved, these are the shards of that rank. The other ranks' files,
+  // in the same folder, tell the sizes of the tensors, and `options` must say how many ranks there are. Errors as
+  // Checkpoint::Open, and as ReadShards of common/safetensors/shard_metadata.h.
   static absl::StatusOr<std::shared_ptr<const ShardSource>> OpenFiles(const std::string& path,
                                                                       const CheckpointOptions& options = {});
 
@@ -37,12 +38,11 @@ class ShardSource {
   // As NativeSource::note.
   std::string note() const { return source_->note(); }
 
-  // Bytes [offset, offset + size) of shards()[index], which is row-major in its box; whole elements. Either a view of
-  // memory that lives as long as the source, or made into `scratch`, which has room for `size` bytes, and then a view
-  // of that: an empty one if a file that it is made of was cut meanwhile.
+  // Reads bytes [offset, offset + size) of shards()[index], which is row-major in its box. The range must consist of
+  // whole elements. The result is as for NativeSource::Read.
   absl::Span<const std::byte> Read(size_t index, uint64_t offset, uint64_t size, absl::Span<std::byte> scratch) const;
 
-  // Whether Read of this shard gives views of memory that lives as long as the source.
+  // Whether Read of this shard returns views of memory that lives as long as the source.
   bool is_resident(size_t index) const { return source_->is_resident() && places_[index].runs.is_contiguous(); }
 
  private:
@@ -52,7 +52,7 @@ class ShardSource {
     BoxRuns runs;
   };
   explicit ShardSource(std::shared_ptr<const NativeSource> source) : source_(std::move(source)) {}
-  // The box of tensor `index` of the source becomes the next shard.
+  // Adds a shard: the box of the source's tensor `index`.
   void Add(TensorPart shard, size_t index, const Shape& shape, const Box& box);
 
   std::shared_ptr<const NativeSource> source_;

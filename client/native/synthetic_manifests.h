@@ -1,4 +1,4 @@
-// The native manifests of the models that can be synthesised, as JSON: [{"name", "dtype", "shape"}, ...].
+// The native manifests of the synthetic models, as JSON: [{"name", "dtype", "shape"}, ...].
 #pragma once
 
 namespace refit::synthetic_manifests {

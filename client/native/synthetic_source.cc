@@ -1,5 +1,5 @@
-// Values are a function of (seed, tensor name, index of an 8-byte word) alone, so that any part of a tensor can be made
-// by itself, on any machine.
+// A source of synthetic values. A value depends only on seed, tensor name and the index of its 8-byte word. So any part
+// of a tensor can be made by itself, on any machine.
 #include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -26,8 +26,8 @@ const Model kModels[] = {
     {"gemma4_tiny", synthetic_manifests::gemma4_tiny},
 };
 
-// Random words become elements by (word & random) | fixed. For floating point that leaves sign, mantissa and the
-// exponents of magnitudes from 2^-7 (F8_E4M3: 0) to below 1.
+// An element is (random word & random) | fixed. For floating point, this leaves the sign, the mantissa, and exponents
+// of magnitudes from 2^-7 (F8_E4M3: 0) to below 1.
 struct ElementBits {
   uint64_t random;
   uint64_t fixed;
@@ -79,7 +79,7 @@ class Words {
   Words(uint64_t seed, const TensorSpec& spec)
       : key_(Mix(seed + kGoldenRatio) ^ HashName(spec.name)), bits_(BitsOf(spec.dtype)) {}
 
-  // Bytes [offset, offset + out.size()) of the tensor.
+  // Fills `out` with bytes [offset, offset + out.size()) of the tensor.
   void Fill(uint64_t offset, absl::Span<std::byte> out) const {
     if (const uint64_t skip = offset % kBytes; skip != 0) {
       const auto head = out.subspan(0, kBytes - skip);
@@ -130,7 +130,7 @@ class SyntheticSource final : public NativeSource {
   uint64_t seed_;
 };
 
-// The language layer that a tensor belongs to; -1 for the rest of the model.
+// The language model's layer that a tensor belongs to; -1 if it belongs to none.
 int LayerOf(const std::string& name) {
   absl::string_view rest = name;
   int layer = -1;

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "absl/base/attributes.h"
 #include "absl/types/span.h"
 
 namespace refit {
@@ -39,16 +40,19 @@ class BitReader {
  public:
   explicit BitReader(absl::Span<const std::byte> bytes) : bytes_(bytes.data()), size_(bytes.size()) {}
 
+  // Whether RefillWord may be called: not near the end.
+  bool has_word() const { return at_ + 8 <= size_; }
+
   // From then on 56 bits are at hand.
+  ABSL_ATTRIBUTE_ALWAYS_INLINE void RefillWord() {
+    uint64_t next;
+    std::memcpy(&next, bytes_ + at_, sizeof(next));
+    buffer_ |= __builtin_bswap64(next) >> held_;
+    at_ += (63 - held_) >> 3;
+    held_ |= 56;
+  }
   void Refill() {
-    if (at_ + 8 <= size_) {
-      uint64_t next;
-      std::memcpy(&next, bytes_ + at_, sizeof(next));
-      buffer_ |= __builtin_bswap64(next) >> held_;
-      at_ += (63 - held_) >> 3;
-      held_ |= 56;
-      return;
-    }
+    if (has_word()) return RefillWord();
     for (; held_ < 56; held_ += 8, ++at_) {
       const uint64_t next = at_ < size_ ? std::to_integer<uint64_t>(bytes_[at_]) : 0;
       buffer_ |= next << (56 - held_);

@@ -177,20 +177,20 @@ void WriteDifferencesTo(const Changes& changes, size_t element_size, const Codeb
 
 inline uint64_t TopBits(uint64_t word, int count) { return word >> 1 >> (63 - count); }
 
-// Its bits are at hand.
-inline uint64_t ReadNumber(const DecodingTable& table, BitReader& in) {
+// Its bits are at hand, and it is below 2^32.
+inline uint32_t ReadNumber(const DecodingTable& table, BitReader& in) {
   const DecodedSymbol symbol = table.symbols[TopBits(in.buffer(), kMaxCodeLength)];
-  const uint64_t plain = TopBits(in.buffer() << symbol.code_bits, symbol.plain_bits);
+  const auto number = static_cast<uint32_t>(TopBits(in.buffer(), symbol.all_bits)) + symbol.offset;
   in.Skip(symbol.all_bits);
-  return uint64_t{symbol.high_bits} << symbol.plain_bits | plain;
+  return number;
 }
 
 // Of more bits than are at hand at a time.
-inline uint64_t ReadInParts(const DecodingTable& table, BitReader& in) {
+inline uint64_t ReadLongNumber(const DecodingTable& table, BitReader& in) {
   const DecodedSymbol symbol = table.symbols[TopBits(in.buffer(), kMaxCodeLength)];
   in.Skip(symbol.code_bits);
-  uint64_t number = symbol.high_bits;
-  for (int left = symbol.plain_bits; left > 0;) {
+  auto number = static_cast<uint64_t>(HighBitsOfSymbol(symbol.symbol));
+  for (int left = PlainBitsOfSymbol(symbol.symbol); left > 0;) {
     in.Refill();
     const int count = std::min(left, 32);
     number = number << count | TopBits(in.buffer(), count);
@@ -213,39 +213,59 @@ class Reader {
         number_(changes.numbers.data()) {}
 
   void ReadAll(size_t count) {
-    const int at_once = AtOnce(std::max(gap_table_->most_bits, difference_table_->most_bits));
-    if (at_once == 0) return ReadInGos<0>(count);
-    const size_t rest = count % static_cast<size_t>(at_once);
-    if (at_once == 3) ReadInGos<3>(count / 3);
-    if (at_once == 2) ReadInGos<2>(count / 2);
-    ReadInGos<1>(at_once == 1 ? count : rest);
+    if (sizeof(T) == 8) return ReadInParts(count);
+    switch (AtOnce(std::max(gap_table_->most_bits, difference_table_->most_bits))) {
+      case 1:
+        return ReadRest(count - ReadMost<1>(count));
+      case 2:
+        return ReadRest(count - ReadMost<2>(count));
+      default:
+        return ReadRest(count - ReadMost<3>(count));
+    }
   }
 
-  ReadChanges result() const { return {elements_, gaps_.bits_read(), differences_.bits_read(), too_large_}; }
+  ReadChanges result() const {
+    return {elements_, gaps_.bits_read(), differences_.bits_read(), largest_ > MaxFolded(sizeof(T))};
+  }
 
  private:
-  // Each of kNumbers; 0: of one, a part at a time.
-  template <int kNumbers>
-  void ReadInGos(size_t count) {
+  // So many at a time, until one of the streams is near its end. Returns how many it has read.
+  template <size_t kAtOnce>
+  size_t ReadMost(size_t count) {
     Reader reader = *this;  // nothing else sees it, so that it stays in registers
-    for (size_t i = 0; i < count; ++i) {
-      reader.gaps_.Refill();
-      reader.differences_.Refill();
-      if constexpr (kNumbers == 0) {
-        reader.Add(ReadNumber(*gap_table_, reader.gaps_), ReadInParts(*difference_table_, reader.differences_));
-      }
+    size_t read = 0;
+    for (; read + kAtOnce <= count && reader.gaps_.has_word() && reader.differences_.has_word(); read += kAtOnce) {
+      reader.gaps_.RefillWord();
+      reader.differences_.RefillWord();
 #pragma GCC unroll 3
-      for (int j = 0; j < kNumbers; ++j) {
+      for (size_t i = 0; i < kAtOnce; ++i) {
         reader.Add(ReadNumber(*gap_table_, reader.gaps_), ReadNumber(*difference_table_, reader.differences_));
       }
     }
     *this = reader;
+    return read;
+  }
+
+  void ReadRest(size_t count) {
+    for (size_t i = 0; i < count; ++i) {
+      gaps_.Refill();
+      differences_.Refill();
+      Add(ReadNumber(*gap_table_, gaps_), ReadNumber(*difference_table_, differences_));
+    }
+  }
+
+  void ReadInParts(size_t count) {
+    for (size_t i = 0; i < count; ++i) {
+      gaps_.Refill();
+      differences_.Refill();
+      Add(ReadNumber(*gap_table_, gaps_), ReadLongNumber(*difference_table_, differences_));
+    }
   }
 
   void Add(uint64_t gap, uint64_t folded) {
     elements_ += gap;
     *position_++ = static_cast<uint32_t>(elements_++);
-    too_large_ |= folded > MaxFolded(sizeof(T));
+    largest_ = std::max(largest_, folded);
     const T difference = Unfold(static_cast<T>(folded));
     std::memcpy(number_, &difference, sizeof(T));
     number_ += sizeof(T);
@@ -258,7 +278,7 @@ class Reader {
   uint32_t* position_;
   std::byte* number_;
   uint64_t elements_ = 0;  // up to and with the last change
-  bool too_large_ = false;
+  uint64_t largest_ = 0;   // folded difference
 };
 
 template <typename T>

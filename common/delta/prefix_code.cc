@@ -122,9 +122,9 @@ void FillDecodingTable(const CodeLengths& lengths, DecodingTable& table) {
     if (lengths[symbol] == 0) continue;
     const Codeword& code = book.words[symbol];
     const int plain = PlainBitsOfSymbol(symbol);
-    const DecodedSymbol meaning = {code.length, static_cast<uint8_t>(plain),
-                                   static_cast<uint8_t>(HighBitsOfSymbol(symbol)),
-                                   static_cast<uint8_t>(code.length + plain)};
+    const auto high = static_cast<uint64_t>(HighBitsOfSymbol(symbol));
+    const DecodedSymbol meaning = {static_cast<uint8_t>(code.length + plain), code.length, static_cast<uint8_t>(symbol),
+                                   static_cast<uint32_t>((high - code.bits) << plain)};
     const int unused = kMaxCodeLength - code.length;
     std::fill_n(table.symbols.begin() + (code.bits << unused), 1 << unused, meaning);
   }

@@ -36,10 +36,10 @@ struct Codebook {
 
 // What the first kMaxCodeLength bits at hand mean.
 struct DecodedSymbol {
-  uint8_t code_bits;
-  uint8_t plain_bits;
-  uint8_t high_bits;
   uint8_t all_bits;  // code and plain bits
+  uint8_t code_bits;
+  uint8_t symbol;
+  uint32_t offset;  // these bits read as a number, plus this, are the one that is meant, modulo 2^32
 };
 struct DecodingTable {
   std::array<DecodedSymbol, 1 << kMaxCodeLength> symbols;

@@ -1,4 +1,4 @@
-// `refit abort`: gives an open version up, from outside of its push.
+// `refit abort`: aborts an open version that another process pushes.
 #include <cstdio>
 #include <memory>
 #include <string>

@@ -1,4 +1,4 @@
-// Hands items from one thread to another, a few at most under way.
+// A queue of limited length between two threads.
 #pragma once
 
 #include <condition_variable>

@@ -1,4 +1,4 @@
-// `refit certs`: throw-away certificates, to try mutual TLS and roles with.
+// `refit certs`: makes test certificates for mutual TLS and roles.
 #include <cstdio>
 #include <memory>
 #include <string>

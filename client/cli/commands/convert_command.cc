@@ -1,4 +1,4 @@
-// `refit convert`: the adapter offline, from file to file.
+// `refit convert`: converts tensors from file to file, without a service.
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -41,7 +41,7 @@ void Report(const ConvertFlags& flags, const std::string& out, const ConvertedFi
   }
 }
 
-// At once: a conversion has nothing to say farewell to, and what is written has no name yet.
+// Ends at once: a conversion has no connection to close, and the unfinished file has no name yet.
 void EndInterrupted(const std::string& out) {
   SayOnStderr(absl::StrCat("refit: convert: interrupted; ", out, " is not written"));
   std::_Exit(kExitInterrupted);
@@ -68,7 +68,7 @@ absl::Status RunConvert(const ConvertFlags& flags) {
   return absl::OkStatus();
 }
 
-// However a conversion fails, the code is the same; what cannot be written is wrong usage.
+// Every failed conversion has the same exit code. An output that cannot be written is a usage error.
 int ConvertExitCode(const absl::Status& status) {
   return status.ok() ? kExitOk : IsUsageError(status) ? kExitUsage : kExitFailed;
 }
@@ -81,7 +81,7 @@ void AddMeshOption(CLI::App* command, const std::string& name, int64_t& value, c
       ->group("Expert parallel (--to native)");
 }
 
-// What CLI11 cannot say of options that depend on each other.
+// Checks options that depend on each other, which CLI11 cannot do.
 void CheckUsage(const CLI::App& command, const ConvertFlags& flags) {
   const bool per_tensor = flags.to == "hf" && flags.mode == "per-tensor";
   if (!per_tensor && flags.options.adapter != OfflineConvertOptions().adapter) {

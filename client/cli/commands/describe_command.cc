@@ -74,7 +74,7 @@ void PrintEntries(const std::vector<v1::ManifestEntry>& entries) {
   table.Print(stdout);
 }
 
-// The whole manifest, page by page, or its first `limit` entries.
+// Prints the whole manifest, page by page, or its first `limit` entries.
 absl::Status DescribeVersion(const DescribeFlags& flags, Inspector& inspector) {
   v1::DescribeVersionRequest request;
   request.set_model(flags.common.model);
@@ -89,7 +89,7 @@ absl::Status DescribeVersion(const DescribeFlags& flags, Inspector& inspector) {
     absl::StatusOr<v1::DescribeVersionResponse> page = inspector.DescribeVersion(request);
     if (!page.ok()) return page.status();
     summary = page->summary();
-    // Later pages are of the same version, also if a newer one is committed meanwhile.
+    // Later pages must be of the same version, even if a newer one is committed meanwhile.
     request.mutable_version()->set_number(summary.version());
     entries.insert(entries.end(), page->entries().begin(), page->entries().end());
     request.set_page_token(page->next_page_token());

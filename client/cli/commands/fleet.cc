@@ -56,7 +56,7 @@ std::string WorkerNote(const v1::Worker& worker) {
 }
 
 Bar WorkerBar(const v1::Worker& worker) {
-  // One that only watches has nothing done, rather than nothing to do.
+  // A worker that only watches has pulled nothing: its bar is empty, not full.
   const uint64_t total = HasPulled(worker) ? worker.selected_bytes() : 1;
   return {Printable(ShownName(worker)), worker.sent_bytes(), total, WorkerNote(worker)};
 }
@@ -66,7 +66,7 @@ Bar WorkerBar(const v1::Worker& worker) {
 absl::StatusOr<FleetState> LookAtFleet(Inspector& inspector, const std::string& model) {
   absl::StatusOr<v1::ListVersionsResponse> versions = inspector.Versions(model);
   if (!versions.ok()) return versions.status();
-  // Workers after versions: one that pulls the version that was just committed is not missed.
+  // Workers are listed after versions, so that a worker that pulls the newest version is not missed.
   absl::StatusOr<v1::ListWorkersResponse> workers = inspector.Workers(model);
   if (!workers.ok()) return workers.status();
   return FleetState{std::move(*versions->mutable_versions()), std::move(*workers->mutable_workers())};

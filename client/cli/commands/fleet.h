@@ -1,4 +1,4 @@
-// A service's versions and workers, looked at again and again.
+// The state of a service's versions and workers, which is polled.
 #pragma once
 
 #include <chrono>
@@ -25,10 +25,11 @@ struct FleetState {
 
 absl::StatusOr<FleetState> LookAtFleet(Inspector& inspector, const std::string& model);
 
-// A bar a version that is open or held, the newest few, and one a worker; to be drawn `width` columns wide.
+// One bar for each version that is open or held, for the newest few versions, and for each worker. Bars are `width`
+// columns wide.
 std::vector<std::string> FleetBars(const FleetState& state, size_t width);
 
-// The same as plain lines, as far as there is news: at once when a state changed, each second while bytes move.
+// Reports changes of the fleet as plain lines: at once when a state changes, and each second while bytes are sent.
 class FleetNews {
  public:
   std::vector<std::string> Lines(const FleetState& state);
@@ -42,28 +43,30 @@ class FleetNews {
     uint64_t bytes = 0;
     Clock::time_point at;
   };
-  // Notes what is told now of the version or worker `key`; whether that is news.
+  // Records the state of the version or worker `key`. Returns true if it changed enough to be reported.
   bool IsNews(const std::string& key, const std::string& state, uint64_t bytes);
 
   std::map<std::string, Told> told_;
 };
 
-// `--until N`: version N is committed, no worker pulls it any more, and at least `pulls` got it whole.
+// The condition of `--until N`: version N is committed, no worker is still pulling it, and at least `pulls` workers
+// have received it whole.
 class UntilCondition {
  public:
   UntilCondition(uint64_t version, uint64_t pulls) : version_(version), pulls_(pulls) {}
 
-  // ABORTED, saying why, once it cannot come true: the version was aborted, or a worker failed to pull it.
+  // ABORTED, with the reason, if the condition can no longer hold: the version was aborted, or a worker failed to pull
+  // it.
   absl::StatusOr<bool> Holds(const FleetState& state);
 
-  // What it still waits for.
+  // What the condition still waits for.
   std::string Missing() const;
 
  private:
   const uint64_t version_;
   const uint64_t pulls_;
   bool committed_ = false;
-  std::set<std::pair<std::string, uint64_t>> completed_;  // workers; they may pull a newer version by now
+  std::set<std::pair<std::string, uint64_t>> completed_;  // may pull a newer version by now
 };
 
 }  // namespace refit::cli

@@ -1,4 +1,4 @@
-// `refit await` and `refit release`: what a trainer does with its workers, from the command line.
+// `refit await` and `refit release`: waits for workers, and releases a version, from the command line.
 #include <chrono>
 #include <cstdio>
 #include <memory>

@@ -1,4 +1,4 @@
-// `refit follow`: a worker that stages and installs each version as it comes.
+// `refit follow`: a worker that stages and installs each new version.
 #include <chrono>
 #include <cstdio>
 #include <memory>
@@ -39,7 +39,7 @@ struct FollowFlags {
 
 double InSeconds(std::chrono::nanoseconds time) { return std::chrono::duration<double>(time).count(); }
 
-// "Installed" is a file here: the old one is in its place until the new one is whole.
+// Installs a version as a file. The old file stays in place until the new one is whole.
 class FileEngine {
  public:
   explicit FileEngine(const FollowFlags& flags) : flags_(flags) {}
@@ -55,13 +55,13 @@ class FileEngine {
     return absl::OkStatus();
   }
 
-  // Also when nobody is left to be told.
+  // Also true when stdout has no reader any more.
   bool is_done() const { return has_all() || out_.reader_gone(); }
   bool has_all() const { return flags_.count != 0 && installed_ >= flags_.count; }
 
   uint64_t installed() const { return installed_; }
 
-  // Once, while it stays the same: it is tried twice a second.
+  // Reports an error once. It is retried twice a second, and repeated only if it changes.
   void Tell(const absl::Status& error) {
     if (error == told_) return;
     told_ = error;
@@ -111,7 +111,7 @@ class FileEngine {
   StatusLines errors_{stderr};
 };
 
-// A stream holds no version in use.
+// `follow` cannot write to a stream: a stream cannot keep a version that is in use.
 absl::Status CheckOutput(const std::string& out) {
   if (out.empty()) return absl::OkStatus();
   const absl::StatusOr<OutputTarget> target = ResolveOutput(out);

@@ -1,4 +1,4 @@
-// `refit pull`: a version, received and verified, and kept as a file if wanted.
+// `refit pull`: receives and verifies a version, and writes it to a file if asked to.
 #include <algorithm>
 #include <chrono>
 #include <memory>
@@ -40,8 +40,8 @@ double SecondsSince(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
-// Whether the wait for `wanted` (nullopt: any committed version) ends with `version`. An aborted number may be pushed
-// again, and one that is retired will not come back: the pull then says so.
+// Whether `version` ends the wait for `wanted` (nullopt: any committed version). An aborted version may be pushed
+// again, so it does not end the wait. A retired one will not come back: the wait ends, and the pull reports it.
 bool IsAwaited(const VersionSummary& version, std::optional<uint64_t> wanted, std::optional<uint64_t> epoch) {
   if (epoch.has_value() && version.trainer_epoch != *epoch) return false;
   if (!wanted) return version.state == VersionState::kCommitted;

@@ -1,4 +1,4 @@
-// What `refit pull` says once it is done.
+// The report that `refit pull` prints at its end.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -20,7 +20,8 @@ struct PullReport {
   double total_seconds = 0;
 };
 
-// A table of the phases and a line, where reports go if the tensors are written to `report.out`.
+// Prints a table of the phases and a summary line. They go to stderr if the tensors are written to stdout
+// (`report.out`).
 void Print(const PullReport& report);
 
 nlohmann::ordered_json ToJson(const PullReport& report);

@@ -1,4 +1,4 @@
-// `refit push`: native tensors become a version.
+// `refit push`: sends native tensors as a new version.
 #include <chrono>
 #include <memory>
 #include <string>

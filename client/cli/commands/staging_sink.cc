@@ -13,7 +13,7 @@ namespace refit::cli {
 namespace {
 
 constexpr uint64_t kStagedBytes = 1 << 30;
-// Memory that was used before is kept: touching fresh pages can cost more than receiving into them.
+// Used memory is kept: the first touch of new pages can cost more than receiving into them.
 constexpr uint64_t kIdleBytes = 4ull << 30;
 
 }  // namespace
@@ -107,7 +107,7 @@ void StagingSink::Work() {
     if (status_.ok()) {
       lock.unlock();
       const absl::Status status = Process(staged);
-      staged = {};  // before the wire may take the next: its memory is used again
+      staged = {};  // before the next tensor is received, which may reuse this memory
       lock.lock();
       status_.Update(status);
     }

@@ -1,4 +1,4 @@
-// Where `refit pull` puts tensors: staged one by one, then written and verified behind the wire's back.
+// The sink of `refit pull`. It stages received tensors, and writes and verifies them on a second thread.
 #pragma once
 
 #include <condition_variable>
@@ -19,11 +19,11 @@
 
 namespace refit::cli {
 
-// Received tensors go through the steps in order on a second thread, and their memory is then used again. The wire
-// waits once kStagedBytes are on their way through the steps.
+// A second thread writes and verifies received tensors in order, and then reuses their memory. Receiving waits while
+// kStagedBytes are not yet through.
 class StagingSink : public TensorSink {
  public:
-  // Both may be left out: `out_path` empty, `verifier` null. `whole`: every tensor of the version is expected.
+  // Both may be omitted: `out_path` empty, `verifier` null. `whole`: every tensor of the version is expected.
   StagingSink(TransferProgress& progress, std::string out_path, std::unique_ptr<Verifier> verifier, bool whole);
   ~StagingSink() override;
 
@@ -32,13 +32,14 @@ class StagingSink : public TensorSink {
   absl::Status Done(size_t index) override;
   void Progress(uint64_t bytes) override { progress_.Add(bytes); }
 
-  // Waits until every tensor is through. After a good pull; what it says counts more than what the pull said.
+  // Waits until every tensor is written and verified. Call it after a successful pull. Its error takes precedence over
+  // the pull's.
   absl::Status Finish();
-  // Makes the file, if there is one, appear under its name, and says on stderr what its file system could not do. After
+  // Gives the file, if there is one, its name. Reports on stderr what its file system could not do. Call it after
   // Finish.
   absl::Status Commit();
 
-  // Time that the steps took, and that the wire waited for them. After Finish.
+  // Time that the steps took, and time that receiving waited for them. Call after Finish.
   double write_seconds() const { return write_watch_.seconds(); }
   double verify_seconds() const { return verify_watch_.seconds(); }
   double stalled_seconds() const { return stall_watch_.seconds(); }
@@ -68,7 +69,7 @@ class StagingSink : public TensorSink {
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<Staged> queue_;  // guarded by mutex_, as all below
+  std::deque<Staged> queue_;  // guarded by mutex_, as are all members below
   uint64_t staged_bytes_ = 0;
   bool closed_ = false;
   absl::Status status_;

@@ -1,4 +1,4 @@
-// `refit status`: the service, its versions and its workers at a glance.
+// `refit status`: shows the service, its versions and its workers.
 #include <cstdio>
 #include <memory>
 #include <string>

@@ -1,4 +1,4 @@
-// Safetensors files that commands write, and what is said of those that they read.
+// Opens the safetensors files that commands write, and prints notes about files.
 #pragma once
 
 #include <cstdio>
@@ -14,23 +14,24 @@
 
 namespace refit::cli {
 
-// What --out names: "-" is stdout, as a path. A usage error for what can be no file or stream: a folder, a block
-// device, a terminal.
+// Checks the value of --out; "-" means stdout and becomes its path. Returns a usage error for a folder, a block device
+// or a terminal.
 absl::StatusOr<std::string> OutputPath(const std::string& option);
 
-// Whether the file goes to stdout, so that nothing else may.
+// Whether the file goes to stdout. Then nothing else may be printed there.
 bool IsStdout(const std::string& path);
 
-// Where a report of the file goes: stdout, or stderr if the file takes that.
+// Where a report about the file goes: stdout, or stderr if the file itself goes to stdout.
 std::FILE* ReportStream(const std::string& path);
 
-// Says on stderr what is good to know of a file that is written; nothing if `warning` is empty.
+// Prints a warning about a file that is written on stderr. Nothing if `warning` is empty.
 void WarnOfFile(absl::string_view warning);
 
-// Says on stderr what is not plain about files that are read; nothing if `note` is empty.
+// Prints a note about files that are read on stderr. Nothing if `note` is empty.
 void NoteOfFiles(absl::string_view note);
 
-// Tensors shaped as their parts; where these are not the whole, the metadata says what they are parts of.
+// Creates a file whose tensors have the shapes of the parts. For parts that are not whole tensors, the metadata says
+// which part of which tensor they are.
 absl::StatusOr<std::unique_ptr<SafetensorsWriter>> CreateTensorFile(const std::string& path,
                                                                     const std::vector<TensorPart>& tensors);
 

@@ -1,5 +1,5 @@
-// What only LibTorch can do. Loading it takes most of a second, which no `refit status` should wait for; so a second
-// program beside `refit`, `refit-torch`, is the same command line with LibTorch, and `refit` continues as it where
+// Commands that need LibTorch. Loading LibTorch takes most of a second, which `refit status` should not pay. So there
+// is a second program, `refit-torch`: the same command line, linked with LibTorch. `refit` replaces itself by it where
 // needed.
 #pragma once
 
@@ -13,14 +13,14 @@
 
 namespace refit::cli {
 
-// Call first in a command that needs LibTorch, before it starts threads: `refit` becomes `refit-torch`, with the same
-// arguments; that one goes on. UNIMPLEMENTED in a build without LibTorch.
+// Replaces `refit` by `refit-torch`, with the same arguments. Call it first in a command that needs LibTorch, before it
+// starts threads. In `refit-torch` it does nothing. UNIMPLEMENTED in a build without LibTorch.
 absl::Status ContinueWithTorch();
 
-// As Verifier::Create. After ContinueWithTorch.
+// As Verifier::Create. Call it after ContinueWithTorch.
 absl::StatusOr<std::unique_ptr<Verifier>> MakeVerifier(Expectation&& expected);
 
-// As ConvertFile. After ContinueWithTorch.
+// As ConvertFile. Call it after ContinueWithTorch.
 absl::StatusOr<ConvertedFile> ConvertOffline(const OfflineConvertOptions& options, const std::string& in,
                                              const std::string& out);
 

@@ -17,7 +17,7 @@
 namespace refit::cli {
 namespace {
 
-// Native bytes that are converted at once: small enough that the same memory is used again and again.
+// How many native bytes are converted at once. Small, so that the same memory is reused.
 constexpr uint64_t kSlabBytes = 16 << 20;
 
 // Row-major index of an element, "[3, 0, 17]".
@@ -42,7 +42,7 @@ absl::Status WrongSize(const TensorSpec& tensor, uint64_t came, uint64_t expecte
       absl::StrCat("tensor ", tensor.ToString(), ": ", came, " bytes came, ", expected, " were expected"));
 }
 
-// DATA_LOSS, naming the first element that differs, unless bytes [offset, ...) of the tensor are as expected.
+// DATA_LOSS, naming the first element that differs, unless `received` is the expected tensor's bytes from `offset` on.
 absl::Status CompareBytes(const TensorSpec& tensor, uint64_t offset, absl::Span<const std::byte> received,
                           absl::Span<const std::byte> expected) {
   if (received.empty() || std::memcmp(received.data(), expected.data(), received.size()) == 0) return absl::OkStatus();
@@ -55,12 +55,12 @@ absl::Status CompareBytes(const TensorSpec& tensor, uint64_t offset, absl::Span<
                                           ElementText(tensor.dtype, expected.data() + element * size)));
 }
 
-// As CompareRows, of a part that is not the whole, nor empty.
+// As CompareRows, for a part that is neither empty nor the whole tensor.
 absl::Status CompareBox(const TensorPart& part, uint64_t offset, absl::Span<const std::byte> received,
                         absl::Span<const std::byte> expected) {
   const TensorSpec& tensor = part.tensor;
   const uint64_t row_bytes = tensor.ByteSize() / static_cast<uint64_t>(tensor.shape[0]);
-  Shape rows = tensor.shape;  // those that came, as a tensor of their own
+  Shape rows = tensor.shape;  // the received rows, as a tensor of their own
   rows[0] = static_cast<int64_t>(expected.size() / row_bytes);
   Box box = part.box;
   box.offsets[0] -= static_cast<int64_t>(offset / row_bytes);
@@ -80,8 +80,8 @@ absl::Status CompareBox(const TensorPart& part, uint64_t offset, absl::Span<cons
   return status;
 }
 
-// `expected` are rows (dimension 0) of the tensor, all of their elements, from byte `offset` of it on. Compares what
-// the part has of them with that of `received`, the part's bytes.
+// `expected` holds whole rows (dimension 0) of the tensor, from byte `offset` of the tensor on. Compares those of their
+// elements that belong to the part with `received`, the part's bytes.
 absl::Status CompareRows(const TensorPart& part, uint64_t offset, absl::Span<const std::byte> received,
                          absl::Span<const std::byte> expected) {
   const uint64_t end = offset + expected.size();
@@ -118,7 +118,7 @@ class TorchVerifier : public Verifier {
   LayoutRules rules_;
   std::map<std::string, size_t> output_by_name_;
   std::vector<std::byte> scratch_;
-  // What the native tensor that was converted last gave besides: a scale, which follows its projection.
+  // Further outputs of the native tensor converted last: a scale, which comes after its projection.
   std::map<std::string, std::vector<std::byte>> remembered_;
 };
 
@@ -170,7 +170,7 @@ absl::Status TorchVerifier::CheckTensor(const TensorPart& part, absl::Span<const
   return ConvertAndCompare(part, plan_.outputs[output->second].native_index, bytes);
 }
 
-// Whether converting a tensor is converting its rows (dimension 0) and putting the results one after the other.
+// Whether a tensor can be converted in ranges of rows (dimension 0), whose results are then concatenated.
 bool TorchVerifier::SplitsByRows(size_t native_index) const {
   const TensorSpec& native = plan_.native[native_index];
   if (native.ByteSize() == 0 || native.shape.empty()) return false;

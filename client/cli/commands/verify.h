@@ -1,4 +1,5 @@
-// Recomputes what a refit must give, from the native tensors and LibTorch alone, and compares bit for bit.
+// Verifies a pulled version: computes the expected bytes from the native tensors with LibTorch, and compares bit for
+// bit.
 #pragma once
 
 #include <memory>
@@ -16,29 +17,29 @@
 
 namespace refit::cli {
 
-// What a version is expected to be made from, and how.
+// The native tensors and options that a version should be made from.
 struct Expectation {
   std::shared_ptr<const NativeSource> source;
   std::string adapter;
   std::optional<DType> dtype;
   std::string exclude_key_regex;
   std::string keep_dtype_regex;
-  // Which parts of its tensors are expected; none: all.
+  // Which parts of the tensors are expected. Empty: all.
   std::vector<LayoutRule> rules;
 };
 
-// Used from one thread. Takes memory for a few slabs of a tensor, whatever its size.
+// Call it from one thread. It needs memory for a few slabs of a tensor, however large the tensor is.
 class Verifier {
  public:
   // NOT_FOUND for an unknown adapter; INVALID_ARGUMENT for a bad pattern or rule, or tensors that cannot be converted.
   static absl::StatusOr<std::unique_ptr<Verifier>> Create(Expectation expected);
   virtual ~Verifier() = default;
 
-  // Whether these are the tensors expected, and the parts of them, in their order; all of them if `whole`. DATA_LOSS
-  // naming the first that is not.
+  // Checks that the tensors and their parts are the expected ones, in the same order. If `whole`, all must be there.
+  // DATA_LOSS names the first that is not expected.
   virtual absl::Status CheckManifest(const std::vector<TensorPart>& tensors, bool whole) = 0;
 
-  // DATA_LOSS, naming tensor and element, if `bytes` are not the part's.
+  // DATA_LOSS, naming tensor and element, if `bytes` are not the expected bytes of the part.
   virtual absl::Status CheckTensor(const TensorPart& part, absl::Span<const std::byte> bytes) = 0;
 };
 

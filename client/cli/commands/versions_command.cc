@@ -1,4 +1,4 @@
-// `refit versions`: what the service holds, and what it remembers.
+// `refit versions`: lists the versions that the service holds, and those that it remembers.
 #include <cstdio>
 #include <memory>
 

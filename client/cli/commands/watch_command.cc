@@ -1,4 +1,4 @@
-// `refit watch`: follows versions, or the whole fleet, as things happen.
+// `refit watch`: shows changes of versions, or of the whole fleet, as they happen.
 #include <chrono>
 #include <cstdio>
 #include <memory>
@@ -33,7 +33,7 @@ struct WatchFlags {
   double timeout_seconds = 0;
 };
 
-// What of a watch outlives a single look, and how it ends.
+// One watch: its options, its end, and what it keeps between polls.
 class Watch {
  public:
   Watch(const WatchFlags& flags, Interrupt& interrupt) : flags_(flags), interrupt_(interrupt) {
@@ -53,7 +53,7 @@ class Watch {
     return std::max(std::chrono::duration<double>(0), std::chrono::duration<double>(left));
   }
 
-  // The time is up: that is how a plain watch ends, and a failure of one that waits for something.
+  // The time is over. A plain watch ends well then; one that waits for a version fails.
   absl::Status TimeUp() {
     over_ = true;
     if (!until_) return absl::OkStatus();
@@ -83,7 +83,7 @@ class Watch {
     }
   }
 
-  // A line each change, until the version waited for is closed, or without end.
+  // Prints a line for each change, until the awaited version is closed, or without end.
   absl::Status FollowVersions() {
     absl::StatusOr<std::unique_ptr<Subscriber>> subscriber = Subscriber::Connect(flags_.common.Channel(interrupt_));
     if (!subscriber.ok()) return subscriber.status();
@@ -100,7 +100,7 @@ class Watch {
     return timer.expired() && !status.ok() ? TimeUp() : status;
   }
 
-  // Looks a few times a second; shows what it sees if a fleet was asked for.
+  // Polls a few times a second. Shows the fleet if asked for.
   absl::Status LookUntilDone() {
     absl::StatusOr<std::unique_ptr<Inspector>> inspector = Inspector::Connect(flags_.common.Channel(interrupt_));
     if (!inspector.ok()) return inspector.status();

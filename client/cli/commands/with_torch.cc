@@ -1,4 +1,4 @@
-// `refit-torch`: does the work.
+// The parts of `refit-torch` that use LibTorch.
 #include <utility>
 
 #include "client/cli/commands/torch_work.h"

@@ -1,4 +1,4 @@
-// `refit`: becomes `refit-torch` where LibTorch is needed.
+// The parts of `refit` that continue as `refit-torch` where LibTorch is needed.
 #include <unistd.h>
 
 #include <cerrno>

@@ -1,5 +1,5 @@
-// Options that say where native tensors come from and how they are converted: what `push` sends, and what
-// `pull --verify` compares with.
+// Options that select native tensors and their conversion. `push` sends these tensors; `pull --verify` compares with
+// them.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -16,7 +16,7 @@ namespace refit::cli {
 
 struct NativeOptions {
   std::string path;       // a safetensors file or a checkpoint folder
-  std::string synthetic;  // or a model to synthesise
+  std::string synthetic;  // or a model whose tensors are synthesised
   int layers = -1;
   uint64_t seed = 1;
   std::optional<DType> synthetic_dtype;
@@ -28,11 +28,11 @@ struct NativeOptions {
 
   bool given() const { return !path.empty() || !synthetic.empty(); }
   absl::StatusOr<std::shared_ptr<const NativeSource>> Open() const;
-  // INVALID_ARGUMENT for an exclude_key_regex that is none.
+  // INVALID_ARGUMENT if exclude_key_regex is not a valid pattern.
   absl::StatusOr<CheckpointOptions> ReadingOptions() const;
 };
 
-// `path_option` and `synthetic_option` are the names under which a command has them; they exclude each other.
+// `path_option` and `synthetic_option` are the option names in this command. The two options exclude each other.
 void AddNativeOptions(CLI::App* command, NativeOptions& options, const std::string& path_option,
                       const std::string& synthetic_option);
 

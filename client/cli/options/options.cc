@@ -22,7 +22,7 @@ const char kServiceGroup[] = "Service";
 const char kSecurityGroup[] = "Security (files are read again when they change)";
 constexpr double kTenYears = 10 * 365.25 * 86400;
 
-// A validator without a say in the help text.
+// A validator that adds nothing to the help text.
 CLI::Validator Check(const std::string& expected, std::function<bool(const std::string&)> is_good) {
   return CLI::Validator(
       [expected, is_good = std::move(is_good)](std::string& text) {
@@ -33,7 +33,7 @@ CLI::Validator Check(const std::string& expected, std::function<bool(const std::
 
 constexpr char kServerVariable[] = "REFIT_SERVER";
 
-// An address that leads somewhere; nobody may have typed it.
+// Accepts a valid address of a service. The address may come from the environment; the error says so then.
 CLI::Validator ServiceAddress() {
   return CLI::Validator(
       [](std::string& text) {
@@ -130,7 +130,7 @@ void AddModelFilter(CLI::App* command, CommonOptions& options) {
 
 CLI::Validator AtLeast(int64_t least) {
   return Check(absl::StrCat("a whole number of at least ", least), [least](const std::string& text) {
-    // Most options are of 64 bits, with or without a sign.
+    // Integers of 64 bits, with or without a sign: most options are such.
     int64_t number = 0;
     uint64_t unsigned_number = 0;
     return absl::SimpleAtoi(text, &number) ? number >= least : absl::SimpleAtoi(text, &unsigned_number);

@@ -1,4 +1,4 @@
-// How the subcommands are declared.
+// Declares the subcommands and their common options.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -16,48 +16,49 @@
 
 namespace refit::cli {
 
-// The command that was asked for, ready to run.
+// The subcommand that the user called, ready to run.
 struct Invocation {
-  // Such as "push".
+  // For example "push".
   std::string name;
   std::function<absl::Status()> run;
   // Maps the outcome to an exit code.
   std::function<int(const absl::Status&)> exit_code;
 };
 
-// A subcommand with its one-line summary; `run` is called once after everything was parsed. `footer` holds examples.
+// Adds a subcommand with a one-line summary. `run` is called once, after all arguments are parsed. `footer` holds
+// examples.
 CLI::App* AddCommand(CLI::App& app, Invocation& invocation, const std::string& name, const std::string& summary,
                      const std::string& footer, std::function<absl::Status()> run,
                      std::function<int(const absl::Status&)> exit_code = ExitCode);
 
-// --json and --quiet.
+// Adds --json and --quiet.
 void AddOutputOptions(CLI::App* command, CommonOptions& options);
-// --server, --connect-timeout, TLS and token; these, and --json and --quiet.
+// Adds --server, --connect-timeout, the TLS and token options, --json and --quiet.
 void AddServerOptions(CLI::App* command, CommonOptions& options);
-// --model, for one model.
+// Adds --model, which names one model.
 void AddModelOption(CLI::App* command, CommonOptions& options);
-// --model, as a restriction: all models unless it is given.
+// Adds --model as a filter: all models if it is not given.
 void AddModelFilter(CLI::App* command, CommonOptions& options);
 
-// Checks of option values, with messages that say what was expected. Whole numbers of at least `least`; "latest" or a
-// positive number; seconds, not negative and at most ten years; one of some words.
+// Checks of option values. Their messages say what was expected: an integer of at least `least`; "latest" or a positive
+// number; seconds from 0 to ten years; one of several words.
 CLI::Validator AtLeast(int64_t least);
 CLI::Validator VersionOrLatest();
 CLI::Validator Seconds();
 CLI::Validator OneOf(const std::vector<std::string>& words);
 
-// --adapter, one of those that there are.
+// Adds --adapter, which takes the name of a known adapter.
 CLI::Option* AddAdapterOption(CLI::App* command, std::string& adapter);
 
-// An option that takes one of these element types, in any case.
+// Adds an option that takes one of the allowed element types, in upper or lower case.
 CLI::Option* AddDTypeOption(CLI::App* command, const std::string& name, const std::vector<DType>& allowed,
                             std::function<void(DType)> set, const std::string& help);
 
-// Of a string that VersionOrLatest accepted; nullopt for "latest".
+// Parses a string that VersionOrLatest accepted. nullopt means "latest".
 std::optional<uint64_t> ParseVersion(const std::string& text);
 v1::VersionSelector SelectVersion(const std::string& text);
 
-// Adders of the subcommands, one a file.
+// Each function adds one subcommand, from a file of its own.
 void AddPushCommand(CLI::App& app, Invocation& invocation);
 void AddPullCommand(CLI::App& app, Invocation& invocation);
 void AddWatchCommand(CLI::App& app, Invocation& invocation);

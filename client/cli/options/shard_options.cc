@@ -27,7 +27,7 @@ CLI::Option* AddNumber(CLI::App* command, const char* group, const std::string& 
   return command->add_option(name, value, help)->check(AtLeast(least))->type_name("N")->group(group);
 }
 
-// Neither without the other.
+// Each of the two options requires the other.
 void Need(CLI::Option* a, CLI::Option* b) {
   a->needs(b);
   b->needs(a);

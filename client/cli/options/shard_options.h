@@ -1,4 +1,4 @@
-// Options that say which part of the tensors one process has: a rank of a sharded push, a worker of a parallel group.
+// Options that select parts of tensors: a rank of a sharded push, or a worker of a parallel group.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -15,12 +15,12 @@
 
 namespace refit::cli {
 
-// Of `push`.
+// Options of `push`.
 struct RankOptions {
   uint32_t rank = 0;
-  Mesh mesh{.world = 0};  // world 0: not given, no sharded push; without tp_rules, which a file has
+  Mesh mesh{.world = 0};  // world 0: not given, so the push is not sharded; tp_rules are read from a file later
   std::string tp_rules;
-  bool mesh_given = false;  // any of the sizes
+  bool mesh_given = false;  // whether any of the sizes was given
 
   bool given() const { return mesh.world > 0; }
   bool is_sharded() const { return mesh.world > 1; }
@@ -28,16 +28,16 @@ struct RankOptions {
 
 void AddRankOptions(CLI::App* command, RankOptions& options);
 
-// After parsing: throws CLI::ValidationError, saying what does not fit, for a combination that makes no mesh, or a
-// sharded push without a version.
+// Call it after parsing. Throws CLI::ValidationError if the options are not a valid mesh, or if a sharded push has no
+// version.
 void CheckRankOptions(CLI::App* command, RankOptions& options, bool has_version);
 
-// What this rank pushes: shards as the files hold them, or cut as the mesh says. Errors as those of ShardSource,
-// ReadTpRules and ShardsOf; a usage error for a mesh together with files that hold shards already, or for such files
-// without a rank.
+// Opens the shards that this rank pushes: as the files hold them, or cut according to the mesh. Errors are those of
+// ShardSource, ReadTpRules and ShardsOf. A mesh with files that hold shards already is a usage error, and so are such
+// files without a rank.
 absl::StatusOr<std::shared_ptr<const ShardSource>> OpenShards(const NativeOptions& native, const RankOptions& options);
 
-// Of `pull`.
+// Options of `pull`.
 struct PartOptions {
   uint64_t ep_rank = 0;
   uint64_t ep_size = 0;  // 0: not given
@@ -48,13 +48,13 @@ struct PartOptions {
   bool given() const { return ep_size > 0 || tp_size > 0; }
   // "experts 3 of 8, tensor-parallel part 0 of 2"; empty for a whole pull.
   std::string ToString() const;
-  // Errors as ReadTpRules.
+  // The layout rules that select these parts. Errors as ReadTpRules.
   absl::StatusOr<std::vector<LayoutRule>> Rules() const;
 };
 
 void AddPartOptions(CLI::App* command, PartOptions& options);
 
-// After parsing: throws CLI::ValidationError for a rank that is not below its size.
+// Call it after parsing. Throws CLI::ValidationError if a rank is not below its size.
 void CheckPartOptions(const PartOptions& options);
 
 }  // namespace refit::cli

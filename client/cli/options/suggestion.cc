@@ -5,7 +5,7 @@
 namespace refit::cli {
 namespace {
 
-// The fewest slips that make `b` of `a`.
+// The number of typing errors between `a` and `b`: the edit distance with swaps.
 size_t Slips(absl::string_view a, absl::string_view b) {
   std::vector<std::vector<size_t>> slips(a.size() + 1, std::vector<size_t>(b.size() + 1));
   for (size_t i = 0; i <= a.size(); ++i) {
@@ -28,7 +28,7 @@ size_t Slips(absl::string_view a, absl::string_view b) {
 std::string Meant(absl::string_view word, const std::vector<std::string>& candidates) {
   constexpr size_t kLongestWord = 64;
   if (word.size() > kLongestWord) return "";
-  // Of a short word two slips leave nothing.
+  // With two errors, a short word could be any word.
   size_t fewest = word.size() < 4 ? 2 : 3;
   std::string meant;
   for (const std::string& candidate : candidates) {

@@ -1,4 +1,4 @@
-// What somebody meant who mistyped a word.
+// Suggests a word for a mistyped one ("did you mean ...").
 #pragma once
 
 #include <string>
@@ -8,8 +8,8 @@
 
 namespace refit::cli {
 
-// The candidate that is `word` but for a slip or two: a character too many, missing, wrong, or two exchanged. Empty if
-// none is that near.
+// The candidate that differs from `word` by one or two typing errors: a character inserted, missing, wrong, or two
+// swapped. Empty if none is that close.
 std::string Meant(absl::string_view word, const std::vector<std::string>& candidates);
 
 }  // namespace refit::cli

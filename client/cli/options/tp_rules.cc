@@ -26,7 +26,7 @@ absl::string_view WithoutComment(absl::string_view line) {
   return line;
 }
 
-// Of a line that is not empty.
+// Parses a line that is not empty.
 absl::StatusOr<LayoutRule> ParseRule(absl::string_view line) {
   const size_t blank = line.find_first_of(kBlanks);
   const absl::string_view dimension = line.substr(0, blank);

@@ -1,7 +1,7 @@
-// Files that say which dimension of which tensors a tensor-parallel group cuts.
+// Reads files that say along which dimension a tensor-parallel group splits which tensors.
 //
-// A line is a dimension and an RE2 pattern to be found in a tensor's name, `0 \.q_proj\.weight$`. Empty lines are
-// ignored, and so is what follows a # at a line's beginning or behind a blank.
+// A line holds a dimension and an RE2 pattern that is searched in the tensor's name, such as `0 \.q_proj\.weight$`.
+// Empty lines are ignored. A # at the beginning of a line, or after a blank, begins a comment.
 #pragma once
 
 #include <string>
@@ -14,11 +14,11 @@
 
 namespace refit::cli {
 
-// A rule a line; part and parts are left to the caller. INVALID_ARGUMENT, naming `path` and the line, for one that is
-// no rule, and for a text without any.
+// Makes one rule from each line. The caller fills in part and parts. INVALID_ARGUMENT, naming `path` and the line, for
+// a line that is not a rule, and for a text without rules.
 absl::StatusOr<std::vector<LayoutRule>> ParseTpRules(absl::string_view text, const std::string& path);
 
-// Of a file. NOT_FOUND or PERMISSION_DENIED from the file system.
+// As ParseTpRules, for a file. NOT_FOUND or PERMISSION_DENIED if it cannot be read.
 absl::StatusOr<std::vector<LayoutRule>> ReadTpRules(const std::string& path);
 
 }  // namespace refit::cli

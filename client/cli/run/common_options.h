@@ -1,4 +1,4 @@
-// What most subcommands have in common.
+// Options that most subcommands share, and the channel options made from them.
 #pragma once
 
 #include <chrono>
@@ -10,7 +10,7 @@
 
 namespace refit::cli {
 
-// Says on stderr if changed certificates or tokens cannot be used.
+// Prints a warning on stderr if reloaded certificates or tokens cannot be used.
 void WarnOfReload(const absl::Status& status);
 
 struct CommonOptions {
@@ -29,7 +29,8 @@ struct CommonOptions {
     channel.on_reload = WarnOfReload;
     return channel;
   }
-  // Of which the connecting ends with CANCELLED once `interrupt`, which must live as long, is raised.
+  // Options of a channel. Connecting ends with CANCELLED once `interrupt` is raised. `interrupt` must outlive the
+  // options.
   ChannelOptions Channel(const Interrupt& interrupt) const {
     ChannelOptions channel = Channel();
     channel.is_cancelled = [&interrupt] { return interrupt.raised(); };

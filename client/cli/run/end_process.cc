@@ -3,7 +3,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-// What coverage and the leak checker do at exit; absent from other builds.
+// Coverage and the leak checker run these at exit. Other builds do not have them.
 extern "C" void __gcov_dump() __attribute__((weak));
 extern "C" void __lsan_do_leak_check() __attribute__((weak));
 

@@ -1,10 +1,10 @@
-// The end of a command.
+// Ends the process after a command.
 #pragma once
 
 namespace refit::cli {
 
-// Ends the process with `code`. What was printed is written, but no static object is destroyed: gRPC's threads run
-// until the end, a TLS handshake among them, and would find what they use gone.
+// Flushes printed output and ends the process with `code`, without destroying static objects. gRPC's threads, for
+// example in a TLS handshake, run until the end and would use destroyed objects.
 [[noreturn]] void EndProcess(int code);
 
 }  // namespace refit::cli

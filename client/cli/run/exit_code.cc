@@ -27,7 +27,7 @@ namespace {
 
 constexpr char kUsagePayload[] = "refit/usage";
 
-// What failed earlier has left no errno; a pipe tells all the same.
+// An earlier failed write has lost its errno, but the pipe still shows whether it has a reader.
 bool HasNoReader(int descriptor) {
   pollfd pipe = {descriptor, POLLOUT, 0};
   return poll(&pipe, 1, 0) == 1 && (pipe.revents & POLLERR) != 0;

@@ -1,4 +1,4 @@
-// What the exit code of `refit` says. Documented in --help and in this folder's README.
+// The exit codes of `refit`. --help and this folder's README document them.
 #pragma once
 
 #include "absl/status/status.h"
@@ -17,13 +17,13 @@ inline constexpr int kExitInterrupted = 130;
 
 extern const char* const kExitCodeHelp;
 
-// A mistake that shows only once files were looked into: INVALID_ARGUMENT, but reported, and with the exit code, as one
-// of the command line.
+// For a mistake in the arguments that shows only after files were read. The status is INVALID_ARGUMENT, but it is
+// reported, and ends the program, as a usage error.
 absl::Status UsageError(absl::string_view message);
 bool IsUsageError(const absl::Status& status);
 
-// `status`, or, if that is good, whether all that was printed on stdout could be written. A pipe's reader that went
-// away has what it wanted: that is no error. At the end of a command.
+// Call it at the end of a command. Returns an error `status` as it is; otherwise an error if not all output could be
+// written to stdout. A pipe that its reader closed is no error: the reader had what it wanted.
 absl::Status WithStdoutWritten(const absl::Status& status);
 
 // The exit code of a command that ended with `status`. CANCELLED means that the user interrupted it.

@@ -16,8 +16,8 @@
 namespace refit::cli {
 namespace {
 
-// Those of them that whoever started us has not told us to ignore, as a shell does for its background jobs: a blocked
-// signal comes whether it is ignored or not.
+// SIGINT and SIGTERM, without those that our parent process set to be ignored, as a shell does for background jobs.
+// Blocking an ignored signal would make it arrive all the same.
 sigset_t TerminationSignals() {
   sigset_t set;
   sigemptyset(&set);
@@ -40,7 +40,7 @@ Interrupt::Interrupt() {
 
 Interrupt::~Interrupt() {
   const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = write(stop_, &one, sizeof one);  // an eventfd takes it always
+  [[maybe_unused]] const ssize_t written = write(stop_, &one, sizeof one);  // writing to an eventfd does not fail here
   thread_.join();
   close(stop_);
   close(signals_);

@@ -1,4 +1,4 @@
-// Ctrl-C and SIGTERM as an orderly end.
+// Handles Ctrl-C and SIGTERM, so that a command ends in good order.
 #pragma once
 
 #include <atomic>
@@ -10,8 +10,8 @@
 
 namespace refit::cli {
 
-// While it lives, the first SIGINT or SIGTERM (unless it was ignored before) is noted and reported instead of killing
-// the process; a second one ends it at once. Make it before any other thread starts.
+// During its life, the first SIGINT or SIGTERM is recorded instead of killing the process. The second one ends the
+// process at once. A signal that was ignored before stays ignored. Create it before any other thread starts.
 class Interrupt {
  public:
   Interrupt();
@@ -21,11 +21,11 @@ class Interrupt {
 
   bool raised() const { return raised_; }
 
-  // CANCELLED if raised, `status` otherwise: what a command that may have been interrupted reports.
+  // The status to report: CANCELLED if a signal came, `status` otherwise.
   absl::Status Explain(const absl::Status& status, absl::string_view consequence) const;
 
-  // Runs `reaction` from another thread when the signal comes, or here if it came already. Null: no reaction any more;
-  // one that runs is waited for.
+  // Sets a function that another thread runs when the signal comes. If it came already, it runs here. Null removes it,
+  // and waits for it if it is running.
   void SetReaction(std::function<void()> reaction);
 
  private:

@@ -1,4 +1,4 @@
-// What commands of a call or two have in common.
+// Connects and runs commands that make a few calls.
 #pragma once
 
 #include <memory>
@@ -14,7 +14,7 @@ namespace refit::cli {
 
 inline constexpr char kNothingChanged[] = "nothing has changed";
 
-// Connects a Client (an Inspector, a Publisher) and runs `run` with it. Ctrl-C or SIGTERM ends both at once with
+// Connects a Client (an Inspector or a Publisher) and calls `run` with it. Ctrl-C or SIGTERM ends both at once with
 // CANCELLED, "interrupted; <consequence>". Call it before any other thread starts.
 template <typename Client, typename Run>
 absl::Status RunConnected(const CommonOptions& common, absl::string_view consequence, Run run) {

@@ -1,4 +1,4 @@
-// How long phases take.
+// Measures how long phases take.
 #pragma once
 
 #include <chrono>
@@ -6,7 +6,7 @@
 
 namespace refit::cli {
 
-// Sums the time spent in what it is told to run.
+// Sums the time of the functions that it runs.
 class Stopwatch {
  public:
   template <typename Function>

@@ -1,4 +1,4 @@
-// Deadlines for calls that have none of their own.
+// A timer, for calls that have no deadline of their own.
 #pragma once
 
 #include <atomic>
@@ -10,8 +10,7 @@
 
 namespace refit::cli {
 
-// Runs `action` once, from another thread, when `after` has passed,
-// unless it is destroyed before.
+// Calls `action` once, from another thread, after `after`. If the timer is destroyed earlier, it does not.
 class Timer {
  public:
   Timer(std::chrono::duration<double> after, std::function<void()> action);

@@ -11,7 +11,7 @@
 namespace refit::cli {
 namespace {
 
-// Three significant digits of a number below 1000.
+// Formats a number below 1000 with three significant digits.
 std::string ThreeDigits(double value) {
   return absl::StrFormat("%.*f", value < 9.995 ? 2 : value < 99.95 ? 1 : 0, value);
 }

@@ -1,4 +1,4 @@
-// JSON output for scripts.
+// Makes JSON output for scripts.
 #pragma once
 
 #include <google/protobuf/message.h>
@@ -9,14 +9,15 @@
 
 namespace refit::cli {
 
-// Fields under their proto names, unset optional ones and empty oneofs left out. Integers are numbers, digests
-// (fixed64) 16 hex digits, enumerators short and in lower case ("committed", "BF16"), NaN and infinities strings.
+// Fields keep their proto names. Unset optional fields and empty oneofs are omitted. Integers are numbers; digests
+// (fixed64) are 16 hex digits. Enumerators are short and in lower case ("committed", but "BF16"). NaN and infinities
+// are strings.
 nlohmann::ordered_json ToJson(const google::protobuf::Message& message);
 
-// In one line.
+// On one line.
 std::string CompactJson(const nlohmann::ordered_json& json);
 
-// On `stream`, one line if `compact`.
+// Prints to `stream`, on one line if `compact`.
 void PrintJson(const nlohmann::ordered_json& json, bool compact = false, std::FILE* stream = stdout);
 
 }  // namespace refit::cli

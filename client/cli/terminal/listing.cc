@@ -16,7 +16,8 @@ namespace refit::cli {
 
 namespace {
 
-// What the service measured; of an older one, which measured nothing, what its clock said at the end.
+// The time that the service measured. Older services did not measure it: for these, the difference of their clock
+// times.
 double Seconds(uint64_t measured_ns, int64_t begin_ns, int64_t end_ns) {
   if (measured_ns != 0) return static_cast<double>(measured_ns) / 1e9;
   return end_ns == 0 ? 0 : static_cast<double>(end_ns - begin_ns) / 1e9;
@@ -93,7 +94,7 @@ std::string NoteOf(const v1::Worker& worker) {
   return "this service never had that version; see follow --accept-new-run, push --epoch";
 }
 
-// How many committed versions are newer than what the worker has in use; "-" if it says nothing about that.
+// How many committed versions are newer than the one that the worker uses. "-" if it does not report that.
 std::string Behind(const v1::Worker& worker, const google::protobuf::RepeatedPtrField<v1::VersionSummary>& versions) {
   if (!worker.has_installed_version()) return "-";
   size_t newer = 0;

@@ -42,7 +42,7 @@ std::string RenderBar(const Bar& bar, size_t label_width, size_t width) {
 }
 
 void LiveLines::Draw(const std::vector<std::string>& lines) {
-  // One column and one line stay free: at its very edges a terminal would wrap or scroll.
+  // One column and one line stay free: at its last column or line, a terminal would wrap or scroll.
   const size_t width = static_cast<size_t>(std::max(Width(stream_) - 1, 1));
   const size_t height = std::min(lines.size(), static_cast<size_t>(std::max(Height(stream_) - 1, 1)));
   std::string text = drawn_ > 0 ? absl::StrCat("\x1b[", drawn_, "A\r") : "\r";

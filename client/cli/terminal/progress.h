@@ -1,4 +1,4 @@
-// How far a transfer is: bars on a terminal, plain lines elsewhere, nothing if quiet. All on stderr.
+// Shows the progress of a transfer on stderr: bars on a terminal, plain lines elsewhere, nothing with --quiet.
 #pragma once
 
 #include <chrono>
@@ -13,7 +13,7 @@
 
 namespace refit::cli {
 
-// One line: a label, a bar, and what stands behind it.
+// One line: a label, a bar, and a text after it.
 struct Bar {
   std::string label;
   uint64_t done = 0;
@@ -21,14 +21,14 @@ struct Bar {
   std::string note;
 };
 
-// `bar` within `width` columns; labels take `label_width` of them.
+// Draws `bar` within `width` columns, of which labels take `label_width`.
 std::string RenderBar(const Bar& bar, size_t label_width, size_t width);
 
-// Lines at the end of a terminal that are drawn again and again in the same place.
+// Lines at the bottom of a terminal that are redrawn in place.
 class LiveLines {
  public:
   explicit LiveLines(std::FILE* stream) : stream_(stream) {}
-  // Cut to the terminal's width and height.
+  // Draws the lines, cut to the terminal's width and height.
   void Draw(const std::vector<std::string>& lines);
 
  private:
@@ -39,19 +39,19 @@ class LiveLines {
 enum class ProgressStyle { kNone, kLines, kBars };
 ProgressStyle ChooseProgressStyle(const CommonOptions& options);
 
-// One transfer. Used from one thread.
+// The progress of one transfer. Call it from one thread.
 class TransferProgress {
  public:
   TransferProgress(ProgressStyle style, std::string label) : style_(style), label_(std::move(label)) {}
 
-  // The clock starts; `what` is said on plain output.
+  // Starts the clock. Plain output shows `what`.
   void Start(uint64_t total_bytes, const std::string& what);
-  // May be called as often as one likes; draws a few times a second.
+  // Call it as often as you like: it draws only a few times a second.
   void Add(uint64_t bytes);
-  // Draws the end; the clock stops.
+  // Draws the final state and stops the clock.
   void Finish();
-  // Something that the transfer waits for, before it starts or after it ended: a line, gone with the next drawing where
-  // there are bars.
+  // Shows what the transfer waits for, before its start or after its end. Where there are bars, the next drawing
+  // replaces the line.
   void Say(const std::string& what);
 
  private:
@@ -63,7 +63,7 @@ class TransferProgress {
   ProgressStyle style_;
   std::string label_;
   LiveLines lines_{stderr};
-  StatusLines out_{stderr};  // a transfer goes on if nobody reads how far it is
+  StatusLines out_{stderr};  // a transfer continues even if nobody reads stderr
   uint64_t total_ = 0;
   uint64_t done_ = 0;
   Clock::time_point begin_;

@@ -10,7 +10,7 @@
 namespace refit::cli {
 namespace {
 
-// Control characters but for line ends: those of ASCII, and those that UTF-8 writes as C2 80 to C2 9F.
+// Escapes control characters except line ends: those of ASCII, and those encoded in UTF-8 as C2 80 to C2 9F.
 std::string WithoutControls(absl::string_view line) {
   std::string out;
   out.reserve(line.size());

@@ -1,4 +1,4 @@
-// Lines that tell how things go, and hold nothing up where nobody reads them.
+// Prints status lines without blocking the program if nobody reads them.
 #pragma once
 
 #include <cstdio>
@@ -8,23 +8,23 @@
 
 namespace refit::cli {
 
-// On stdout or stderr, in order; if the pipe takes none, what does not fit into 1 MiB is dropped, and a line says so.
-// The destructor writes what is left, for a second at most. Thread-safe.
+// Lines on stdout or stderr, in order. If the pipe is full, lines beyond 1 MiB are dropped, and a line says so. The
+// destructor writes the rest, for at most one second. Thread-safe.
 class StatusLines {
  public:
-  // `json`: what is said of dropped lines is an object too.
+  // `json`: the line about dropped lines is a JSON object too.
   explicit StatusLines(std::FILE* stream, bool json = false);
 
-  // What a terminal would obey is escaped: lines quote what others have sent.
+  // Control characters are escaped, because lines quote text from other processes.
   void Say(std::string line);
-  // The pipe's reader has gone.
+  // Whether the pipe's reader has closed it.
   bool reader_gone() const { return writer_.reader_gone(); }
 
  private:
   LineWriter writer_;
 };
 
-// A line on stderr, which may be full.
+// Prints a line on stderr. It does not block if stderr is a full pipe.
 void SayOnStderr(std::string line);
 
 }  // namespace refit::cli

@@ -13,7 +13,7 @@ namespace refit::cli {
 namespace {
 
 constexpr size_t kGap = 2;
-// To which texts are shortened before columns are left out, and after.
+// Widths to which texts are shortened: kNarrow before columns are omitted, kNarrowest after.
 constexpr size_t kNarrow = 12;
 constexpr size_t kNarrowest = 6;
 

@@ -1,4 +1,4 @@
-// Tables with aligned columns.
+// Prints tables with aligned columns.
 #pragma once
 
 #include <cstdio>
@@ -9,7 +9,7 @@ namespace refit::cli {
 
 enum class Align { kLeft, kRight };
 
-// Whether a column stays where the terminal is too narrow for all.
+// Whether a column is kept on a terminal that is too narrow for all columns.
 enum class Need { kAlways, kIfWide };
 
 struct Column {
@@ -22,15 +22,16 @@ class Table {
  public:
   explicit Table(std::vector<Column> columns) : columns_(std::move(columns)) {}
 
-  // One cell a column.
+  // One cell for each column.
   void AddRow(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
   bool empty() const { return rows_.empty(); }
 
-  // Columns without any text are left out. Where the table is wider than the terminal, its widest texts are shortened,
-  // then columns that are not needed are left out from the right, and named below. Numbers are never shortened.
+  // Prints the table. Empty columns are omitted. If the table is wider than the terminal, the widest texts are
+  // shortened. Then optional columns are omitted, from right to left, and a line below names them. Numbers are never
+  // shortened.
   void Print(std::FILE* stream) const;
 
-  // The same, for `width` columns; 0: any.
+  // The lines of the table at `width` columns; 0: any width.
   std::vector<std::string> Lines(size_t width, bool fancy) const;
 
  private:
@@ -41,7 +42,7 @@ class Table {
   std::vector<std::vector<std::string>> rows_;
 };
 
-// "key   value" lines; values begin in the same column.
+// Lines of keys and values, with the values aligned.
 class Facts {
  public:
   void Add(std::string key, std::string value) { facts_.emplace_back(std::move(key), std::move(value)); }

@@ -51,7 +51,7 @@ from refit.worker import Worker
 
 __version__ = "0.1.0"
 
-# Imported when they are first asked for: asyncio and the plugs are not everyone's.
+# Imported on first use: not every program needs asyncio or the plugs.
 _LAZY = ("aio", "integrations")
 
 
@@ -66,8 +66,9 @@ def __dir__() -> List[str]:
 
 
 def tune_allocator() -> None:
-    """Sets this process's allocator (glibc's) for bulk transfers: what gRPC receives into is kept, rather than given back to
-    the system after each message. Pulls over the wire are faster for it; the process keeps more memory. Call it early."""
+    """Sets up this process's allocator (glibc's) for bulk transfers: memory that gRPC receives into is kept, rather
+    than given back to the system after each message. Pulls over the wire become faster; the process keeps more memory.
+    Call it early."""
     _tune_allocator()
 
 

@@ -1,4 +1,4 @@
-"""Conversion without a service."""
+"""Converts native tensors without a service."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from refit.tensors import Tensor
 def convert_single_tensor_to_hf(
     fqn: str, tensor: Any, *, exclude_key_regex: str = "", dtype: Any = None, adapter: str = "gemma4_moe", **_: Any
 ) -> List[Tuple[str, Any]]:
-    """As NeMo Automodel's Gemma4 MoE adapter: what a native tensor becomes, as (Hugging Face name, tensor).
+    """Converts a native tensor as NeMo Automodel's Gemma4 MoE adapter does. Returns (Hugging Face name, tensor) pairs.
 
-    Router keys are renamed, expert tensors renamed and transposed in the last two dimensions, and a down projection is
-    followed by its per_expert_scale, all ones. What only changes its name is the same object.
+    Router keys are renamed. Expert tensors are renamed, and their last two dimensions transposed. A per_expert_scale of
+    ones follows each down projection. A tensor that only changes its name is returned as the same object.
 
     Args:
         fqn: the native name.
-        tensor: in host memory, of any library (see refit.intake); the outputs are of torch if it is, else refit.Tensor.
-        exclude_key_regex: Python ``re.match`` on `fqn`: what matches becomes nothing.
-        dtype: what floating-point outputs are cast to; None: no cast.
-        adapter: whose conversion.
+        tensor: in host memory, of any library (see refit.intake). Outputs are torch tensors if it is one, else
+            refit.Tensor.
+        exclude_key_regex: Python ``re.match`` on `fqn`. A tensor that matches has no outputs.
+        dtype: element type of floating-point outputs; None: no cast.
+        adapter: which conversion.
     Raises:
-        InvalidArgument: naming the tensor, where the reference raises too.
+        InvalidArgument: naming the tensor, in the cases in which NeMo's adapter raises too.
     """
     lease = lend(fqn, tensor)
     outputs = _refit.convert_single(

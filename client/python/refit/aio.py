@@ -1,4 +1,4 @@
-"""asyncio variants: the same calls, awaited. A task that is cancelled ends its call, and leaves nothing half done.
+"""The same classes for asyncio: calls are awaited. Cancelling a task ends its call, and leaves nothing half done.
 
 ::
 
@@ -9,8 +9,8 @@
     async with refit.aio.Subscriber("host:port") as sub:
         version = await sub.pull("latest")
 
-Without ``async with`` they work as well: what is awaited first connects, or opens the version, and close() or commit()
-ends it.
+They also work without ``async with``: the first awaited call connects, or opens the version; close() or commit() ends
+it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ _Connected = TypeVar("_Connected", _publisher.Publisher, _subscriber.Subscriber)
 
 
 async def _run(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """The call in a thread of its own. If the task is cancelled, so is the call; the task ends once the call has."""
+    """Runs the call in a thread of its own. If the task is cancelled, the call is cancelled too, and the task ends
+    after it."""
     calls = Calls()
     loop = asyncio.get_running_loop()
     result: "asyncio.Future[Any]" = loop.create_future()
@@ -45,11 +46,11 @@ async def _run(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         outcome: Tuple[Any, Optional[BaseException]]
         try:
             outcome = (calls.run(functools.partial(call, *args, **kwargs)), None)
-        except BaseException as error:  # the awaiting task's to handle
+        except BaseException as error:  # the awaiting task handles it
             outcome = (None, error)
         try:
             loop.call_soon_threadsafe(settle, *outcome)
-        except RuntimeError:  # the loop is closed: nobody waits any more
+        except RuntimeError:  # the loop is closed: no task waits any more
             pass
 
     threading.Thread(target=work, name="refit", daemon=True).start()
@@ -58,12 +59,12 @@ async def _run(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     except asyncio.CancelledError:
         calls.cancel()
         await asyncio.wait([result])
-        result.exception()  # is seen
+        result.exception()  # marks the exception as retrieved
         raise
 
 
 class _Connection(Generic[_Connected]):
-    """What is connected by the first call that needs it, in that call's thread. Thread-safe."""
+    """A connection that the first call makes, in that call's thread. Thread-safe."""
 
     def __init__(self, make: Callable[[], _Connected]):
         self._make = make
@@ -71,7 +72,7 @@ class _Connection(Generic[_Connected]):
         self._made: Optional[_Connected] = None
 
     def get(self) -> _Connected:
-        """Calls that need it at the same time may each connect; the first one to have it serves all."""
+        """Calls that begin at the same time may each connect. The connection that is made first serves all."""
         if self._made is None:
             made = self._make()
             with self._lock:
@@ -84,7 +85,7 @@ class _Connection(Generic[_Connected]):
 
 
 class Version(Unpicklable):
-    """refit.Version, awaited. Opened, in as far as refit.Version is, by ``async with``, or by what is awaited first."""
+    """refit.Version for asyncio. ``async with``, or the first awaited call, opens it, as far as refit.Version does."""
 
     _unpicklable_since = _version.Version._unpicklable_since
 
@@ -106,12 +107,12 @@ class Version(Unpicklable):
 
     @property
     def info(self) -> Optional[_version.VersionInfo]:
-        """As refit.Version's; None before it is opened."""
+        """As refit.Version.info; None before the version is opened."""
         return None if self._version is None else self._version.info
 
     async def push(self, tensors: _version.Tensors, progress: Union[bool, OnProgress, None] = None) -> None:
-        """As refit.Version.push(). The tensors are asked for, and copies from a device are begun, in this thread and its
-        current streams; only the network is left to another."""
+        """As refit.Version.push(). This thread, with its current streams, takes the tensors from the iterator and
+        begins copies from a device. Only network calls run in another thread."""
         version = await self._under_way()
         with told_to(progress, f"push of version {version.number}") as tell:
             for step in version.push_steps(tensors, tell):
@@ -125,7 +126,7 @@ class Version(Unpicklable):
 
 
 class Publisher(Unpicklable):
-    """refit.Publisher, awaited. Connects in ``async with``, or in what is awaited first."""
+    """refit.Publisher for asyncio. ``async with``, or the first awaited call, connects."""
 
     def __init__(self, address: str, **kwargs: Any):
         self.address = address
@@ -159,7 +160,7 @@ class Publisher(Unpicklable):
         return await _run(lambda: self._connection.get().connected_workers())
 
     async def close(self) -> None:
-        """Lets go of the connections that are not in use."""
+        """Closes the connections that are not in use."""
         self._connection.close()
 
     def __repr__(self) -> str:
@@ -167,7 +168,7 @@ class Publisher(Unpicklable):
 
 
 class Subscriber(Unpicklable):
-    """refit.Subscriber, awaited. Connects in ``async with``, or in what is awaited first."""
+    """refit.Subscriber for asyncio. ``async with``, or the first awaited call, connects."""
 
     def __init__(self, address: str, **kwargs: Any):
         self.address = address
@@ -181,7 +182,7 @@ class Subscriber(Unpicklable):
         await self.close()
 
     async def close(self) -> None:
-        """Lets go of the connections that are not in use."""
+        """Closes the connections that are not in use."""
         self._connection.close()
 
     def __repr__(self) -> str:
@@ -198,7 +199,7 @@ class Subscriber(Unpicklable):
             yield await _run(next, versions)
 
     async def follow(self, install: Callable[[_subscriber.PulledVersion], Any], **options: Any) -> None:
-        """As refit.Subscriber.follow(). `install` runs in the event loop, and may be a coroutine function."""
+        """As refit.Subscriber.follow(). `install` runs in the event loop; it may be a coroutine function."""
         loop = asyncio.get_running_loop()
 
         async def call(version: _subscriber.PulledVersion) -> None:
@@ -211,7 +212,7 @@ class Subscriber(Unpicklable):
             try:
                 asyncio.run_coroutine_threadsafe(installing, loop).result()
             except RuntimeError:
-                installing.close()  # the loop may be closed, and never have begun it
+                installing.close()  # the loop may be closed, and never have started it
                 raise
 
         await _run(lambda: self._connection.get().follow(install_in_loop, **options))

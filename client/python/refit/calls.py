@@ -1,4 +1,4 @@
-"""Calls that another thread may end."""
+"""Lets one thread cancel the calls of another."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _current = threading.local()
 
 
 class Calls:
-    """What one thread calls, so that others can cancel it. Thread-safe."""
+    """The calls that one thread makes. Other threads can cancel them. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -18,7 +18,7 @@ class Calls:
         self._is_cancelled = False
 
     def run(self, call: Callable[[], Any]) -> Any:
-        """Runs it in this thread; what it calls is cancelled with these calls."""
+        """Runs `call` in this thread. cancel() cancels the calls that it makes."""
         _current.calls = self
         try:
             return call()
@@ -26,7 +26,7 @@ class Calls:
             _current.calls = None
 
     def cancel(self) -> None:
-        """Ends the call under way, with Cancelled, and every one that follows."""
+        """Ends the current call, and every later one, with Cancelled."""
         with self._lock:
             self._is_cancelled = True
             cancels = list(self._cancels)
@@ -49,7 +49,7 @@ class Calls:
 
 @contextmanager
 def cancellable(cancel: Callable[[], Any]) -> Iterator[None]:
-    """Around a call that `cancel`, called from another thread, ends."""
+    """For a block that makes a call: while it runs, Calls.cancel() in another thread calls `cancel`."""
     calls = getattr(_current, "calls", None)
     if calls is None:
         yield

@@ -1,4 +1,4 @@
-"""How a service is reached."""
+"""Options and pools of connections to a service."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def make_channel(
 
 
 def connect(make: Callable[["_refit.CancelFlag"], Any]) -> Any:
-    """What `make` gives, which connects, and ends when the flag that it is given is cancelled."""
+    """Connects with `make` and returns the connection. `make` gets a flag, and must end when that is cancelled."""
     flag = _refit.CancelFlag()
     with cancellable(flag.cancel):
         return make(flag)
 
 
 class Connections:
-    """Connections that are free, and new ones where none is: each serves one call at a time, so that one can be cancelled
-    without the others. Thread-safe."""
+    """A pool of connections. A new one is made if none is free. Each serves one call at a time, so that a call can be
+    cancelled without the others. Thread-safe."""
 
     def __init__(self, connect: Callable[["_refit.CancelFlag"], Any]):
         self._connect = connect
@@ -52,7 +52,7 @@ class Connections:
 
     @contextmanager
     def one(self) -> Iterator[Any]:
-        """A connection for one call. One that was cancelled is of no more use."""
+        """A connection for one call. A connection whose call was cancelled is not reused."""
         connection = self.open()
         try:
             with cancellable(connection.cancel):

@@ -1,6 +1,7 @@
-"""Which part of a tensor this rank holds, of torch's DTensors.
+"""Finds which part of a torch DTensor this rank holds.
 
-Recognised by what they have (placements, device_mesh, to_local): torch.distributed is not imported where it is not used.
+DTensors are recognised by their attributes (placements, device_mesh, to_local), so that torch.distributed need not be
+imported.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from refit.intake import is_dtensor, local
 
 
 def local_part(name: str, tensor: Any) -> Tuple["_refit.Box", Any]:
-    """(box within the whole tensor, local tensor) of a DTensor; an empty box on a rank outside of its mesh.
+    """(box within the whole tensor, local tensor) of a DTensor. The box is empty on a rank outside of the mesh.
 
-    Shard cuts as torch.chunk does. _StridedShard (FSDP over tensor parallelism on one dimension) cuts what the plain
-    shards of that dimension left.
+    Shard cuts like torch.chunk. _StridedShard (FSDP over tensor parallelism on one dimension) cuts the parts that the
+    plain shards of that dimension have made.
 
     Raises:
-        InvalidArgument: for a placement that is no part of a tensor, as Partial, or a local tensor of another shape.
+        InvalidArgument: for a placement that does not describe a part of a tensor, such as Partial, or if the local
+            tensor has another shape.
     """
     shape = [int(size) for size in tensor.shape]
     offsets, sizes = [0] * len(shape), list(shape)
@@ -43,7 +45,7 @@ def local_part(name: str, tensor: Any) -> Tuple["_refit.Box", Any]:
 
 
 def _cuts(name: str, placements: Any, rank: int) -> List[Tuple[int, int]]:
-    """(mesh dimension, tensor dimension) of each cut, in the order in which they are made."""
+    """(mesh dimension, tensor dimension) of each cut, in the order of the cuts."""
     plain: List[Tuple[int, int]] = []
     strided: List[Tuple[int, int]] = []
     for mesh_dimension, placement in enumerate(placements):
@@ -66,7 +68,7 @@ def _chunk(size: int, part: int, parts: int) -> Tuple[int, int]:
 
 
 def process_rank() -> Tuple[int, int]:
-    """(rank, world) of torch.distributed, if it is in use; else (0, 1)."""
+    """(rank, world) of torch.distributed if it is initialised; else (0, 1)."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
         return 0, 1

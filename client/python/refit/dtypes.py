@@ -1,4 +1,4 @@
-"""Element types by name: torch's, NumPy's and safetensors'."""
+"""Names of element types in torch, NumPy and safetensors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any, Optional
 
 from refit import _refit
 
-# Of torch, and of NumPy with ml_dtypes, which agree but for the 8-bit floats' case. What is packed, only torch packs.
+# Names in torch and in NumPy with ml_dtypes. They differ only in the case of the 8-bit floats. Packed types exist only
+# in torch.
 _DTYPES = {
     "float64": "F64",
     "float32": "F32",
@@ -31,7 +32,7 @@ _DTYPES = {
 }
 _SHORT = {"fp64": "F64", "fp32": "F32", "fp16": "F16", "half": "F16", "float": "F32", "double": "F64"}
 
-# What torch, and NumPy with ml_dtypes, call them.
+# The names in torch, and in NumPy with ml_dtypes.
 PYTHON_NAMES = {name: python for python, name in _DTYPES.items()}
 
 
@@ -41,7 +42,7 @@ def dtype_name(dtype: Any) -> str:
     Args:
         dtype: a safetensors name in any case ("BF16"), a torch or NumPy dtype, or its name ("bfloat16").
     Raises:
-        InvalidArgument: for what is no such type.
+        InvalidArgument: for anything else.
     """
     text = str(getattr(dtype, "name", dtype)).rsplit(".", 1)[-1].lower()
     known = _DTYPES.get(text) or _SHORT.get(text)
@@ -49,5 +50,5 @@ def dtype_name(dtype: Any) -> str:
 
 
 def cast_name(dtype: Any) -> Optional[str]:
-    """What to cast to, as dtype_name(); None: no cast."""
+    """The element type to cast to, as dtype_name(). None: no cast."""
     return None if dtype is None else dtype_name(dtype)

@@ -1,8 +1,8 @@
-"""What goes wrong, as exceptions: one class a gRPC status code.
+"""Exceptions: one class for each gRPC status code.
 
-Every one carries ``code`` (the gRPC name, such as ``"DATA_LOSS"``), ``tensor`` (the name of the tensor that it is about,
-or None) and ``version`` (the version that it is about, or None). The message names tensor, version and peer, what was
-expected and what came.
+Each has ``code`` (the gRPC name, such as ``"DATA_LOSS"``), ``tensor`` (the name of the tensor concerned, or None) and
+``version`` (the version concerned, or None). The message names tensor, version and peer, and what was expected and
+received.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ class RefitError(Exception):
     Attributes:
         code: name of the gRPC status code.
         message: what happened.
-        tensor: name of the tensor that it is about, if it is about one.
-        version: number of the version that it is about, if it is about one.
-        torn: tensors that the caller gave (``out=``) were partly written.
+        tensor: name of the tensor concerned, if there is one.
+        version: number of the version concerned, if there is one.
+        torn: whether tensors that the caller gave (``out=``) were partly written.
     """
 
     code = "UNKNOWN"
@@ -45,7 +45,7 @@ class Unknown(RefitError):
 
 
 class InvalidArgument(RefitError, ValueError):
-    """The call cannot work as it was made: a wrong dtype, a missing tensor, a bad option."""
+    """The call has wrong arguments, such as a wrong dtype, a missing tensor or a bad option."""
 
     code = "INVALID_ARGUMENT"
 
@@ -67,7 +67,7 @@ class PermissionDenied(RefitError):
 
 
 class ResourceExhausted(RefitError):
-    """A limit of the service; the message says which, and the flag that sets it."""
+    """A limit of the service was reached. The message says which, and the flag that sets it."""
 
     code = "RESOURCE_EXHAUSTED"
 
@@ -77,7 +77,7 @@ class FailedPrecondition(RefitError):
 
 
 class Aborted(RefitError):
-    """The version was aborted: another rank gave up, or its trainer died."""
+    """The version was aborted: another rank failed, or its trainer died."""
 
     code = "ABORTED"
 
@@ -95,7 +95,7 @@ class Internal(RefitError):
 
 
 class Unavailable(RefitError, ConnectionError):
-    """The service cannot be reached, or went away."""
+    """The service cannot be reached, or the connection was lost."""
 
     code = "UNAVAILABLE"
 
@@ -110,7 +110,7 @@ class Unauthenticated(RefitError):
     code = "UNAUTHENTICATED"
 
 
-# By number, as google.rpc.Code has them.
+# By number, as in google.rpc.Code.
 _BY_CODE: Dict[int, Type[RefitError]] = {
     1: Cancelled,
     2: Unknown,
@@ -130,7 +130,7 @@ _BY_CODE: Dict[int, Type[RefitError]] = {
     16: Unauthenticated,
 }
 
-# As the service and the client library write them: `tensor "w"`, `tensor w BF16 [2]`; `push of model/3`, `version 3`.
+# How the service and the client library write them: `tensor "w"`, `tensor w BF16 [2]`; `push of model/3`, `version 3`.
 _TENSOR = re.compile(r'\btensor (?:"([^"]+)"|([^\s:,"]+))')
 _VERSION = re.compile(r"\b(?:push|pull|abort|release|version) (?:of )?(?:\S+/)?(\d+)\b")
 
@@ -147,7 +147,7 @@ def _version_in(message: str) -> Optional[int]:
 
 @contextlib.contextmanager
 def explained(by: str) -> Iterator[None]:
-    """Adds to what goes wrong where it may come from, unless `by` is empty."""
+    """Adds to errors raised in the block where the wrong value may come from, unless `by` is empty."""
     try:
         yield
     except RefitError as error:
@@ -158,5 +158,5 @@ def explained(by: str) -> Iterator[None]:
 
 
 def from_status(code: int, message: str) -> RefitError:
-    """The exception of a status; the native half calls it."""
+    """Makes the exception for a status. The native module calls it."""
     return _BY_CODE.get(code, Unknown)(message)

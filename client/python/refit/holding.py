@@ -1,4 +1,4 @@
-"""Tensors of an iterator, held until it has given all of them."""
+"""Keeps the tensors of an iterator until all are there."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ Pair = Tuple[str, Any]
 class _Held(NamedTuple):
     name: str
     tensor: Any
-    stamp: Any  # of torch's tensors
+    stamp: Any  # of a torch tensor
     device: str
     begin: int  # addresses
     end: int
-    digest: Optional[int]  # of host memory
+    digest: Optional[int]  # of values in host memory
 
 
 class Holding:
-    """What an iterator gave, by reference: a version's manifest must be known before the first byte goes, and the bytes may
-    be more than fit twice. An iterator that uses its memory again would have changed what it gave before: that is noticed.
-    Names that share memory, as tied weights do, are no harm."""
+    """Holds references to the tensors of an iterator. A version's manifest must be known before the first byte is sent,
+    and memory may not suffice for a copy of the bytes. If the iterator reuses its memory, it overwrites tensors that it
+    gave before; this is detected. Names that share memory, such as tied weights, are allowed."""
 
     def __init__(self, pairs: Iterable[Pair]):
-        """Takes all of them.
+        """Takes all tensors of the iterator.
 
         Raises:
             InvalidArgument: naming a tensor whose memory was used again.
@@ -62,9 +62,9 @@ def _check_stamp(held: _Held) -> None:
 
 
 def _shared(held: List[_Held]) -> Dict[str, Tuple[_Held, str]]:
-    """Those that share memory with another, by name, and the name of that."""
+    """Tensors that share memory with another one, by name, each with the name of the other."""
     found: Dict[str, Tuple[_Held, str]] = {}
-    reach: Optional[_Held] = None  # the one before that ends last
+    reach: Optional[_Held] = None  # the tensor before it that ends last
     for one in sorted(held, key=lambda one: (one.device, one.begin)):
         if reach is not None and reach.device == one.device and one.begin < min(one.end, reach.end):
             found[reach.name] = (reach, one.name)

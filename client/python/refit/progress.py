@@ -1,4 +1,4 @@
-"""Progress of a push or pull: a bar where tqdm or rich is installed, a function of the caller's, or nothing."""
+"""Shows the progress of a push or pull: with tqdm or rich if installed, or by calling the caller's function."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ OnProgress = Callable[[int, int], None]
 
 @contextmanager
 def told_to(progress: Union[bool, OnProgress, None], what: str) -> Iterator[Optional[OnProgress]]:
-    """What to tell progress to. True: a bar titled `what`, if it can be had."""
+    """The function to call with progress. True: a bar titled `what`, if tqdm or rich is installed."""
     if not progress:
         yield None
     elif callable(progress):

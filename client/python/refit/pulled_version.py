@@ -1,4 +1,4 @@
-"""What a pull gives: a version's tensors, whole and verified."""
+"""The result of a pull: a version's tensors, complete and verified."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from refit.version import VersionInfo
 
 
 class PulledVersion(Unpicklable):
-    """The tensors of a version, all there and verified. Iterates over (name, tensor) in manifest order.
+    """The tensors of a version, complete and verified. Iterates over (name, tensor) in manifest order.
 
-    Tensors are torch's where torch is imported already, else refit.Tensor; `tensors` has the latter in any case.
+    Tensors are torch tensors if torch is already imported, else refit.Tensor. `tensors` always has refit.Tensor.
 
     Attributes:
-        info: what the version is.
-        seconds, waited_seconds: how long the pull took, and how much of that it waited for the service.
-        resumed: how often it was cut and went on.
+        info: describes the version.
+        seconds, waited_seconds: how long the pull took, and how much of that was waiting for the service.
+        resumed: how often the connection broke and the pull continued.
         not_mapped: why tensors came over the connection although the service is on this host; empty otherwise.
         skipped: versions committed between `installed` and this one.
     """

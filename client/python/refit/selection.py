@@ -1,4 +1,4 @@
-"""What to pull: a version, and the parts of its tensors."""
+"""Selects what to pull: a version, and parts of its tensors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from refit.version_number import epoch_number, version_number
 
 # Cuts tensors into parts: refit.Rule(dimension=0, part=rank, parts=world, scope="experts").
 Rule = _refit.Rule
-# offsets and sizes of a part of a tensor.
+# Offsets and sizes of a part of a tensor.
 Box = _refit.Box
 
 
@@ -29,7 +29,7 @@ def selection(
     trainer_epoch: Optional[int] = None,
     life: int = 0,
 ) -> "_refit.PullOptions":
-    """What to pull; see Subscriber.pull()."""
+    """What to pull; arguments as Subscriber.pull()."""
     if isinstance(version, str):
         if version != "latest":
             raise InvalidArgument(f"version '{version}': expected a number or 'latest'")

@@ -1,4 +1,4 @@
-"""From a device's memory to the host's: through pinned memory, the next copy under way while the last is used."""
+"""Copies tensors from a device to host memory through pinned memory. The next copy runs while the last one is used."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from refit.errors import InvalidArgument
 from refit.intake import Lease, is_torch
 
 Pair = Tuple[str, Any]
-# Begins the copy of a tensor; what it returns waits for it, and gives the host's tensor.
+# Begins to copy a tensor. Returns a function that waits for the copy and returns the tensor in host memory.
 Begin = Callable[[Any], Callable[[], Any]]
 
 
 def on_host(pairs: Iterable[Pair], begin: Optional[Begin] = None) -> Iterator[Tuple[str, Lease]]:
-    """(name, host memory) of each tensor: its own if it is there already, and then the iterator of `pairs` is not resumed
-    before the next one is asked for; else a copy, and then the next one's is begun before.
+    """Yields (name, host memory) for each tensor. A tensor in host memory gives its own memory, and the iterator of
+    `pairs` is resumed only for the next request. Another tensor gives a copy; the next tensor's copy begins before that
+    is yielded.
 
-    That is safe for an iterator that uses its device memory again, as long as it does so in the stream that was current
-    when it gave the tensor: the copy is in that stream already, before anything that the iterator does when resumed.
+    The iterator may reuse its device memory if it does so in the stream that was current when it gave the tensor: the
+    copy is in that stream before anything that the resumed iterator adds.
 
     Args:
-        begin: how a tensor that is elsewhere is copied; default: pinned_copy() for CUDA, ``tensor.cpu()`` for others.
+        begin: copies a tensor from a device. Default: pinned_copy() for CUDA, ``tensor.cpu()`` for others.
     Raises:
         InvalidArgument: naming a tensor that cannot be copied: on CUDA where there is none, or without any data.
     """
@@ -43,7 +44,7 @@ def _copied(name: str, wait: Callable[[], Any]) -> Tuple[str, Lease]:
 
 
 def _begin(name: str, tensor: Any, begin: Optional[Begin]) -> Optional[Callable[[], Any]]:
-    """None: it is on the host."""
+    """None if the tensor is in host memory."""
     device = intake.device_of(tensor) if is_torch(tensor) else None
     if device is None or device.type == "cpu":
         return None
@@ -59,15 +60,16 @@ def _begin(name: str, tensor: Any, begin: Optional[Begin]) -> Optional[Callable[
 
 
 def pinned_copy(tensor: Any) -> Callable[[], Any]:
-    """Begins a copy of a CUDA tensor to pinned memory, in the current stream of its device, which need not be the thread's.
-    torch keeps pinned memory for reuse."""
+    """Begins a copy of a CUDA tensor to pinned memory, in the current stream of its device, which need not be the
+    thread's current device. torch keeps pinned memory for reuse."""
     torch = sys.modules["torch"]
     host = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True)
     with torch.cuda.device(tensor.device):
         host.copy_(tensor, non_blocking=True)
         done = torch.cuda.Event()
         done.record()
-        # Its memory may be another stream's: freed meanwhile, it is not given out again before the copy is done.
+        # The memory may belong to another stream. This keeps it from being reused before the copy is done, even if it
+        # is freed.
         tensor.record_stream(torch.cuda.current_stream())
 
     def wait() -> Any:

@@ -1,4 +1,4 @@
-"""The worker's side: pulls versions, verified."""
+"""The worker's client: pulls and follows versions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from refit.worker import Worker
 
 
 class Subscriber(Unpicklable):
-    """A worker's connection to a service. Thread-safe; each call that runs beside others has a connection of its own.
+    """A worker's connection to a service. Thread-safe: calls that run at the same time have a connection each.
 
     ::
 
@@ -41,8 +41,8 @@ class Subscriber(Unpicklable):
         server_name: Optional[str] = None,
         token_file: Optional[str] = None,
     ):
-        """Connects. Arguments and errors as Publisher's; `worker` is what the service calls this worker, by default its
-        address, and of one that follows its host and process; two that follow under one name are told apart all the same."""
+        """Connects. Arguments and errors as Publisher's. `worker` is this worker's name at the service; the default is
+        its address, or host and process if it follows. The service distinguishes two followers of one name."""
         self.address = address
         self.model = model
         self.worker = worker
@@ -75,29 +75,30 @@ class Subscriber(Unpicklable):
         resume_within: float = 30.0,
         progress: Union[bool, OnProgress, None] = None,
     ) -> PulledVersion:
-        """Pulls a version: all of it, verified, or an exception. One that is still pushed is awaited.
+        """Pulls a whole version and verifies it, or raises. Waits for a version that is still being pushed.
 
         Args:
             version: a number, or "latest": the newest committed one.
-            trainer_epoch: only of this run of the trainer; by default the newest that has the version.
-            out: memory to receive in place, by name, such as a state dict: CPU tensors of the dtype and shape that come, all
-                of which is checked before the first byte is written. If the pull fails later they hold parts of both
-                versions; the exception's `torn` says so.
-            filter: RE2 pattern to be found in a name.
+            trainer_epoch: only versions of this run of the trainer. Default: the newest run that has the version.
+            out: memory to receive into, by name, such as a state dict. Its CPU tensors must have the dtypes and shapes
+                of the version, which is checked before the first byte is written. If the pull fails later, they hold
+                parts of both versions; the exception's `torn` says so.
+            filter: RE2 pattern that is searched in the names.
             names: only these tensors.
-            rules: cut tensors into parts; only those bytes come.
+            rules: cut tensors into parts; only the bytes of those parts are sent.
             boxes: parts of single tensors, by name.
-            copy: the tensors' memory is this process's own; by default the service's is mapped where it is on this host.
-            installed: the version in use; `skipped` then tells which were passed over.
-            idle_timeout: seconds without a word from the service.
-            resume_within: a pull that is cut goes on where it was, if that succeeds in so many seconds.
-            progress: True for a bar, or a function that hears of (bytes done, bytes in all).
+            copy: the tensors get memory of this process. By default, the memory of a service on this host is mapped.
+            installed: the version in use; `skipped` then counts the versions in between.
+            idle_timeout: seconds without a message from the service.
+            resume_within: if the connection breaks, the pull continues where it was, unless that takes longer than this
+                many seconds.
+            progress: True for a bar, or a function that is called with (bytes done, bytes in all).
         Raises:
             NotFound: no such version, no version yet, or a filter that selects no tensor.
             InvalidArgument: naming the tensor that `out` lacks, or has in another dtype or shape.
             DataLoss: naming the tensor whose bytes do not match their digest.
-            Aborted: the version was aborted while it came.
-            Unavailable: the service went away.
+            Aborted: the version was aborted during the pull.
+            Unavailable: the connection to the service was lost.
         """
         options = selection(
             self.model,
@@ -119,7 +120,8 @@ class Subscriber(Unpicklable):
     def follow(
         self, install: Callable[[PulledVersion], Any], *, until: Optional[Callable[[], bool]] = None, **options: Any
     ) -> None:
-        """Stages and installs each new version until `until()`, asked after each install, says so; else for ever.
+        """Stages and installs each new version. Ends when `until()`, called after each install, returns true; else
+        never.
 
         A shorthand for Worker(...).follow(until); `options` are Worker's.
         """
@@ -128,13 +130,13 @@ class Subscriber(Unpicklable):
         ).follow(until)
 
     def watch(self, after: Optional[int] = None, trainer_epoch: Optional[int] = None) -> Iterator[VersionInfo]:
-        """The states of versions larger than `after`, as they change; first the present ones. Without end. With
-        `trainer_epoch`, those of this run that are larger, and all of later runs."""
+        """Yields the state of each version larger than `after` whenever it changes, beginning with the current states.
+        It does not end. With `trainer_epoch`: larger versions of that run, and all versions of later runs."""
         after = None if after is None else version_number(after)
         trainer_epoch = epoch_number(trainer_epoch)
         seen: Dict[Tuple[int, int], VersionInfo] = {}
         while True:
-            # Each look begins with what is, so no change is lost between two.
+            # Each watch begins with the current states, so no change is lost between two.
             for info in self._look(after, trainer_epoch, seen):
                 seen[info.trainer_epoch, info.version] = info
                 yield info
@@ -163,7 +165,7 @@ class Subscriber(Unpicklable):
         return news
 
     def close(self) -> None:
-        """Lets go of the connections that are not in use, and of the memory that they keep for the next pull."""
+        """Closes the connections that are not in use, and frees the memory that they keep for the next pull."""
         self._connections.close()
 
     def __repr__(self) -> str:

@@ -1,5 +1,5 @@
-"""Pulled tensors, as memory. Nothing here needs torch or NumPy; bfloat16 and smaller floats are passed as memory, without
-NumPy, which does not know them."""
+"""Pulled tensors in host memory. Needs neither torch nor NumPy. NumPy does not know bfloat16 and smaller floats, so
+these are passed as plain memory."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from refit.errors import Unimplemented
 from refit.unpicklable import Unpicklable
 
 
-# Of NumPy with ml_dtypes.
+# Types that NumPy knows only with ml_dtypes.
 _BEYOND_NUMPY = ("BF16", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
-# Of Python's struct.
+# Type codes of Python's struct and memoryview.
 _LETTERS = {"F64": "d", "F32": "f", "I64": "q", "I32": "i", "I16": "h", "I8": "b"} | {
     "U64": "Q",
     "U32": "I",
@@ -24,11 +24,11 @@ _LETTERS = {"F64": "d", "F32": "f", "I64": "q", "I32": "i", "I16": "h", "I8": "b
 
 
 class Tensor(Unpicklable):
-    """A pulled tensor, or the part of it that was asked for, in host memory that lives as long as it.
+    """A pulled tensor, or the requested part of it, in host memory that it keeps alive.
 
-    ``t.torch()``, ``t.numpy()`` and ``numpy.asarray(t)`` are views of it. Speaks DLPack (``torch.from_dlpack(t)``,
+    ``t.torch()``, ``t.numpy()`` and ``numpy.asarray(t)`` are views of it. Supports DLPack (``torch.from_dlpack(t)``,
     ``numpy.from_dlpack(t)``) and the buffer protocol (``memoryview(t.memory)``: its bytes). The memory may be the
-    service's own, mapped (writing to it changes this process's view only): let go of it before long.
+    service's own, mapped here; writing to it changes only this process's view. Do not keep it for long.
     """
 
     __slots__ = ("memory", "_part")
@@ -49,17 +49,17 @@ class Tensor(Unpicklable):
 
     @property
     def shape(self) -> Tuple[int, ...]:
-        """Of what came: of the part."""
+        """Shape of the part."""
         return self._part.box.sizes
 
     @property
     def full_shape(self) -> Tuple[int, ...]:
-        """Of the whole tensor."""
+        """Shape of the whole tensor."""
         return self._part.shape
 
     @property
     def offsets(self) -> Tuple[int, ...]:
-        """Where the part begins in the whole tensor, in each dimension."""
+        """Offsets of the part in the whole tensor, one for each dimension."""
         return self._part.box.offsets
 
     @property
@@ -69,7 +69,7 @@ class Tensor(Unpicklable):
     def __dlpack__(
         self, *, stream: Any = None, dl_device: Optional[Tuple[int, int]] = None, copy: Optional[bool] = None, **_: Any
     ) -> Any:
-        """A view, never a copy. BufferError for what is asked beyond that."""
+        """Exports a view, never a copy. BufferError if something else is requested."""
         if copy:
             raise BufferError(f"tensor {self.name}: it is given as a view; copy what you make of it")
         if dl_device is not None and tuple(int(part) for part in dl_device) != self.__dlpack_device__():
@@ -80,7 +80,7 @@ class Tensor(Unpicklable):
         return (1, 0)
 
     def torch(self) -> Any:
-        """A torch tensor on the same memory, of any element type that this torch knows."""
+        """A torch tensor on the same memory, of any element type that the installed torch knows."""
         import torch
 
         dtype = getattr(torch, PYTHON_NAMES.get(self.dtype, ""), None)
@@ -91,7 +91,8 @@ class Tensor(Unpicklable):
         return torch.from_dlpack(_Bytes(self.memory)).view(dtype).view(self.shape)
 
     def numpy(self) -> Any:
-        """A NumPy array on the same memory; bfloat16 and 8-bit floats need the package ml_dtypes. Packed types have none."""
+        """A NumPy array on the same memory. bfloat16 and 8-bit floats need the package ml_dtypes. Packed types are not
+        supported."""
         import numpy
 
         if self.dtype.endswith("_PACKED"):
@@ -116,7 +117,7 @@ class Tensor(Unpicklable):
         return getattr(ml_dtypes, PYTHON_NAMES[self.dtype])
 
     def __array__(self, dtype: Any = None, copy: Optional[bool] = None) -> Any:
-        """numpy.asarray(t): a view where no other dtype is asked for, and copy is not True."""
+        """For numpy.asarray(t): a view, unless another dtype or copy=True is requested."""
         array = self.numpy()
         if dtype is None or array.dtype == dtype:
             return array.copy() if copy else array
@@ -125,7 +126,7 @@ class Tensor(Unpicklable):
         return array.astype(dtype)
 
     def tolist(self) -> Any:
-        """Its values as Python's numbers, in lists as deep as its shape; without torch or NumPy, if their types are C's."""
+        """The values as Python numbers, in nested lists. Types that C has need neither torch nor NumPy."""
         letter = _LETTERS.get(self.dtype)
         if letter is None or self.nbytes == 0 or not self.shape:
             return self.numpy().tolist()
@@ -136,7 +137,7 @@ class Tensor(Unpicklable):
 
 
 class _Bytes:
-    """For torch.from_dlpack, as a row of bytes."""
+    """The bytes as a row, for torch.from_dlpack."""
 
     def __init__(self, memory: "_refit.TensorMemory"):
         self._memory = memory

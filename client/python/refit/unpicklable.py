@@ -1,4 +1,4 @@
-"""What belongs to one process, and says so when it is pickled or copied."""
+"""A base class for objects that belong to one process and cannot be pickled or copied."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ CONNECT_THERE = (
 
 
 class Unpicklable:
-    """Refuses pickle, cloudpickle and copy with a TypeError, as Python's own such objects do, that says why and the way
-    out: `_unpicklable_since`."""
+    """Refuses pickle, cloudpickle and copy with a TypeError, as Python's own such objects do. The message says why and
+    what to do instead: `_unpicklable_since`."""
 
     __slots__ = ()
     _unpicklable_since = CONNECT_THERE

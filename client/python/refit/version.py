@@ -1,4 +1,4 @@
-"""A version under way: what Publisher.version() and Service.version() give."""
+"""A version that is being pushed: Publisher.version() and Service.version() return it."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ Tensors = Union[Mapping[str, Any], Iterable[Tuple[str, Any]]]
 
 Pair = Tuple[str, Any]
 
-# Memory that is lent to one call: large enough that the calls do not count.
+# How many bytes one call lends: so many that the cost of a call does not matter.
 _LENT_BYTES = 64 << 20
 _LENT_TENSORS = 1024
-# Of what would have to be read at once, that much is copied instead.
+# Up to this size, memory that would have to be read at once is copied instead.
 _COPIED_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class VersionInfo:
-    """What the service says of a version.
+    """The service's information about a version.
 
     Attributes:
         model, version: which one it is.
         state: "open", "committed", "aborted" or "retired".
         tensors: number of Hugging Face tensors.
-        bytes: of all of them.
-        adapter: what converts the native tensors.
+        bytes: sum of their sizes.
+        adapter: converts the native tensors.
         manifest_digest: over names, dtypes, shapes and values; None before it is committed.
         installs_held: workers stage it, and install it once it is released.
-        spooled: it is on the service's disk.
+        spooled: whether it is on the service's disk.
         trainer_epoch: as the trainer gave it.
     """
 
@@ -62,12 +62,13 @@ class VersionInfo:
         return cls(**{field: summary[field] for field in cls.__dataclass_fields__})
 
 
-# Opens the version of these native tensors (this rank's parts of them), and gives the native half's push.
+# Opens the version of these native tensors (this rank's parts of them). Returns the native module's push.
 Opener = Callable[[List["_refit.Part"]], Any]
 
 
 def part_of(name: str, tensor: Any) -> "_refit.Part":
-    """What to declare: of a tensor (of a DTensor, the part that this rank holds), of (dtype, shape), or a part as it is."""
+    """Makes the declaration of a tensor (of a DTensor: of the part that this rank holds), of (dtype, shape), or takes a
+    part as it is."""
     if isinstance(tensor, _refit.Part):
         return tensor
     if isinstance(tensor, tuple) and len(tensor) == 2:  # (dtype, shape)
@@ -77,7 +78,7 @@ def part_of(name: str, tensor: Any) -> "_refit.Part":
 
 
 class Version(Unpicklable):
-    """One version, as a transaction: committed as a whole when the ``with`` block ends, aborted if it raises.
+    """One version as a transaction: committed as a whole when the ``with`` block ends, aborted if the block raises.
 
     Not thread-safe.
     """
@@ -96,8 +97,8 @@ class Version(Unpicklable):
         cancel: Callable[[], Any] = lambda: None,
         on_end: Callable[[], Any] = lambda: None,
     ):
-        """Publisher.version() and Service.version() make one. `cancel` ends its calls from another thread; `on_end` is
-        called once it was committed or aborted in good order."""
+        """Publisher.version() and Service.version() call it. Another thread can end the calls with `cancel`. `on_end`
+        is called after a regular commit or abort."""
         self.number = number
         self._cancel = cancel
         self._on_end = on_end
@@ -113,32 +114,32 @@ class Version(Unpicklable):
             self._open([part_of(name, tensor) for name, tensor in self._wanted(declare)])
 
     def push(self, tensors: Tensors, progress: Union[bool, OnProgress, None] = None) -> None:
-        """Pushes native tensors, such as ``model.state_dict()``. Once it returns, all their memory was read: they may be
-        changed and freed.
+        """Pushes native tensors, such as ``model.state_dict()``. When it returns, all their memory has been read: you
+        may change or free them.
 
-        The first push of a version that was opened without `declare` opens it: it must bring all tensors. Otherwise
-        each push may bring some of those declared, in any order, also from a generator.
+        Without `declare`, the first push opens the version and must have all tensors. Otherwise each push may have some
+        of the declared tensors, in any order, also from a generator.
 
         Args:
-            tensors: by name. Tensors of torch on any device (DTensors: this rank's part), NumPy arrays, or what speaks
-                DLPack or the buffer protocol. Of a dict or a list, none may change before push() returns. Of a generator
-                or any other iterable, to a version with `declare`, each is read, or its copy from the device begun in the
-                current stream, before the next one is asked for: it may use its memory again. Without `declare` all
-                must be there before the first is read; memory that is used again is noticed then, as far as it can be.
-            progress: True for a bar, or a function that hears of (bytes done, bytes in all).
+            tensors: by name. torch tensors on any device (DTensors: this rank's part), NumPy arrays, or objects with
+                DLPack or the buffer protocol. Tensors of a dict or a list must not change before push() returns. A
+                generator or other iterable may reuse its memory if the version has `declare`: each tensor is read, or
+                its copy from the device begun in the current stream, before the next one is taken. Without `declare`,
+                all tensors must be there before the first is read; reused memory is then detected as far as possible.
+            progress: True for a bar, or a function that is called with (bytes done, bytes in all).
         Raises:
-            InvalidArgument: naming the tensor, for a dtype that is not known, a tensor without data, memory that cannot be
-                read or was changed meanwhile, or one that is not as it was declared.
-            RefitError: as the service says; the version is aborted then.
+            InvalidArgument: naming the tensor: its dtype is unknown, it has no data, its memory cannot be read or was
+                changed meanwhile, or it differs from its declaration.
+            RefitError: an error of the service; the version is aborted then.
         """
         with told_to(progress, f"push of version {self.number}") as tell:
             for step in self.push_steps(tensors, tell):
                 step()
 
     def push_steps(self, tensors: Tensors, tell: Optional[OnProgress]) -> Iterator[Callable[[], None]]:
-        """What push() does over the network, step by step: each is to be called, in any thread, before the next is asked
-        for. All else, such as asking `tensors` for the next one and beginning a device's copies, happens in the thread
-        that asks for the steps: a trainer's streams, modes and collectives belong to it."""
+        """The network calls of push(), as steps. Call each, in any thread, before taking the next. Everything else,
+        such as taking the next of `tensors` and beginning copies from a device, happens in the thread that takes the
+        steps: a trainer's streams, modes and collectives belong to that thread."""
         if self._is_over:
             raise FailedPrecondition(f"version {self.number} is over: nothing can be pushed", version=self.number)
         pairs = self._wanted(tensors)
@@ -159,11 +160,11 @@ class Version(Unpicklable):
             tell(done, total)
 
     def commit(self) -> VersionInfo:
-        """Makes it visible to workers as a whole, once all ranks have committed.
+        """Commits the version. Workers see it, as a whole, once all ranks have committed.
 
         Raises:
             FailedPrecondition: naming a tensor that was not pushed, or if nothing was pushed at all.
-            Aborted: another rank gave up.
+            Aborted: another rank aborted it.
         """
         if self._push is None:
             raise FailedPrecondition(f"version {self.number}: nothing was pushed", version=self.number)
@@ -174,7 +175,7 @@ class Version(Unpicklable):
         return self.info
 
     def abort(self, reason: str) -> None:
-        """Gives it up; no worker sees any of it. Idempotent."""
+        """Aborts the version; no worker sees any of it. Idempotent."""
         push, is_over = self._push, self._is_over
         self._end()
         if push is not None and not is_over:
@@ -193,9 +194,9 @@ class Version(Unpicklable):
         if isinstance(error, Exception):
             try:
                 self.abort(f"{type(error).__name__}: {error}"[:1000])
-            except Exception:  # what is under way counts
+            except Exception:  # the error that is being raised matters more
                 pass
-        self._end()  # without a word, the service aborts it too
+        self._end()  # without an abort, the service notices the end and aborts it
 
     def _commit_or_abort(self) -> None:
         try:
@@ -221,8 +222,8 @@ class Version(Unpicklable):
         self.info = VersionInfo.of(self._push.summary())
 
     def _batches(self, pairs: Iterable[Pair], lasts: bool) -> Iterator[List["_Item"]]:
-        """What is lent to one call each. Unless the pairs last, the next one is asked for only when those before are read,
-        or copied if they are small."""
+        """Splits the items into batches, one for each call. Unless the tensors last, the next item is taken only after
+        the current one has been read, or copied if it is small."""
         batch: List[_Item] = []
         size = 0
         for item in self._items(pairs):
@@ -244,12 +245,12 @@ class Version(Unpicklable):
             for item in batch:
                 item.check_unchanged(self.number)
         except BaseException as error:
-            self._give_up(error)  # a push that failed is over
+            self._give_up(error)  # a failed push cannot continue
             raise
 
     def _give_up(self, error: BaseException) -> None:
-        """Without a word the service aborts it too, only later, and does not know why. The connection may be at fault, and
-        is not used again."""
+        """Tells the service to abort. Without this call it also aborts, but later and without the reason. The
+        connection may have caused the failure, and is not reused."""
         push = self._push
         self._end()
         if push is None or not isinstance(error, Exception):
@@ -257,7 +258,7 @@ class Version(Unpicklable):
         try:
             with cancellable(self._cancel):
                 push.abort(f"{type(error).__name__}: {error}"[:1000])
-        except Exception:  # what is under way counts
+        except Exception:  # the error that is being raised matters more
             pass
 
     def _items(self, pairs: Iterable[Pair]) -> Iterator["_Item"]:
@@ -303,7 +304,7 @@ class Version(Unpicklable):
 
 class _Item(NamedTuple):
     name: str
-    index: int  # into what was declared
+    index: int  # into the declared tensors
     lease: Lease
 
     def kept(self) -> "_Item":
@@ -320,7 +321,7 @@ class _Item(NamedTuple):
         )
 
 
-# Their values are all there at once, as another iterable's need not be.
+# Containers that hold all their values at once; other iterables may make them one by one.
 _LASTING = (list, tuple, type({}.items()), type(OrderedDict().items()))
 
 

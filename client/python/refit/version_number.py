@@ -1,4 +1,4 @@
-"""Whole numbers, as users and frameworks give them: Python's, NumPy's, torch's (``operator.index``)."""
+"""Checks whole numbers of any library: Python's, NumPy's, torch's (``operator.index``)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ _LARGEST = 2**64 - 1
 
 
 def version_number(given: Any, least: int = 0) -> int:
-    """A version's number; the first one is 1. "latest" is none: workers that ask at different times get different versions.
+    """A version's number, from 1. "latest" is not a number: workers that ask at different times would get different
+    versions.
 
     Raises:
-        InvalidArgument: saying what was given: a text, None, True, 9.0, or a number that is too small or too large.
+        InvalidArgument: with the value, if it is a string, None, True, 9.0, or a number that is too small or too large.
     """
     return _whole("version", given, least)
 
 
 def epoch_number(given: Optional[Any]) -> Optional[int]:
-    """A trainer_epoch, or None where that is left open. InvalidArgument as version_number()'s."""
+    """A trainer_epoch, or None if none is given. InvalidArgument as version_number()."""
     return None if given is None else _whole("trainer_epoch", given)
 
 

@@ -1,4 +1,4 @@
-"""An engine's weights: each version staged beside the one in use, verified, and installed in one step."""
+"""Keeps an engine's weights up to date: stages, verifies and installs each version."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from refit.version_number import epoch_number, version_number
 
 
 class Worker(Unpicklable):
-    """Keeps an engine at the newest version. Thread-safe; one refit goes on at a time.
+    """Keeps an engine at the newest version. Thread-safe; one refit runs at a time.
 
     ::
 
@@ -53,16 +53,16 @@ class Worker(Unpicklable):
 
         Args:
             install: puts a staged version (a PulledVersion) into use, in the thread that called follow(), refit() or
-                roll_back(). If it raises, the version before stays in use, and must still be in the engine. It should keep no
-                tensor longer than it needs.
+                roll_back(). If it raises, the previous version counts as in use, so the engine must still have it. It
+                should not keep tensors longer than needed.
             in_place: the tensors in use, by name, for an engine without memory for a second version: they are written
-                directly. Meanwhile the worker is `torn`, and says so to the service; a failure leaves it so until a whole
-                version has come.
-            on_error: hears, while follow() goes on, of what went wrong.
-            max_version_step: how far version numbers of a run may leap. 0: no limit.
-            accept_new_run: a service that has lost its memory, or a trainer that was started anew without a larger
-                trainer_epoch, offers lower numbers than the one in use, which the service never had. Without, the worker
-                stays with what it has, and `on_error` hears so, once; with, it takes what is offered.
+                directly. Meanwhile the worker is `torn`, and reports that to the service. After a failure it stays torn
+                until a whole version has been received.
+            on_error: called with errors while follow() continues.
+            max_version_step: the largest step between version numbers of a run. 0: no limit.
+            accept_new_run: whether to install lower version numbers when the service never had the one in use: the
+                service has lost its memory, or the trainer was restarted without a larger trainer_epoch. If false, the
+                worker keeps its version and calls `on_error` once.
             model, worker, filter, names, rules, boxes, idle_timeout, resume_within: as Subscriber's and its pull()'s.
             others: as Publisher's.
         """
@@ -103,19 +103,19 @@ class Worker(Unpicklable):
         )
 
     def follow(self, until: Optional[Callable[[], bool]] = None) -> None:
-        """Stages each new version while it is pushed, and installs it once it is committed, until stop() is called (from
-        another thread), or `until()`, asked after each install, says so. Survives the service's restarts. Ctrl-C ends the
-        worker, with the version before in use."""
+        """Stages each new version while it is pushed, and installs it once it is committed. Ends when another thread
+        calls stop(), or when `until()`, called after each install, returns true. Continues after restarts of the
+        service. Ctrl-C ends the worker with the previous version in use."""
         with cancellable(self.stop):
             self._native.follow(until)
 
     def refit(self, version: Optional[int] = None, *, trainer_epoch: Optional[int] = None) -> VersionInfo:
-        """Stages and installs the newest committed version, or this one (of this run of the trainer), now. What `install`
-        raises comes out.
+        """Stages and installs the newest committed version now, or the given one (of the given run of the trainer).
+        Errors of `install` are raised.
 
         Raises:
-            FailedPrecondition: it is older than the one in use (see roll_back), that one is of another run (see
-                accept_new_run), or it holds its installs.
+            FailedPrecondition: the version is older than the one in use (see roll_back), the one in use is of another
+                run (see accept_new_run), or installs of the version are held.
             RefitError: as Subscriber.pull().
         """
         number = None if version is None else version_number(version)
@@ -123,39 +123,41 @@ class Worker(Unpicklable):
             return VersionInfo.of(self._native.refit(number, epoch_number(trainer_epoch)))
 
     def roll_back(self) -> VersionInfo:
-        """Installs the version that was in use before, while the service retains it. FailedPrecondition if none was."""
+        """Installs the previous version again, if the service still retains it. FailedPrecondition if there was none.
+        """
         with cancellable(self.stop):
             return VersionInfo.of(self._native.roll_back())
 
     def wait_for(self, version: int, timeout: float = 60.0, *, trainer_epoch: Optional[int] = None) -> None:
-        """Until this version or a later one of the same run is in use: of this one, or else of the newest that the worker has
-        heard of. DeadlineExceeded, naming the one that is in use, if it does not come."""
+        """Waits until this version, or a later one of the same run, is in use. Without `trainer_epoch`, of the newest
+        run that the worker knows of. DeadlineExceeded, naming the version in use, if it takes too long."""
         with cancellable(self.stop):
             self._native.wait_for(version_number(version), timeout, epoch_number(trainer_epoch))
 
     @property
     def installed(self) -> Optional[int]:
-        """The version in use; None before the first, and while torn."""
+        """The version in use. None before the first, and while torn."""
         return self._native.installed()
 
     @property
     def of_other_run(self) -> bool:
-        """The version in use is one that the service never had, as far as that is known: see `accept_new_run`."""
+        """Whether the service never had the version in use, as far as that is known; see `accept_new_run`."""
         return self._native.of_other_run()
 
     @property
     def torn(self) -> bool:
-        """Tensors given as `in_place` hold parts of two versions."""
+        """Whether tensors given as `in_place` hold parts of two versions."""
         return self._native.torn()
 
     @property
     def name(self) -> str:
-        """What the service calls it."""
+        """This worker's name at the service."""
         return self._native.name()
 
     def __repr__(self) -> str:
         return f"refit.Worker({self.address!r}, model={self.model!r}, name={self.name!r})"
 
     def stop(self) -> None:
-        """Ends follow(), and every call under way, with the version before in use. For good; from any thread."""
+        """Ends follow() and all other calls, with the previous version in use. The worker cannot be used again. From
+        any thread."""
         self._native.stop()

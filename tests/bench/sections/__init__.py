@@ -1,9 +1,10 @@
 """What is measured, in order. A section has a TITLE and measure(setup, section), which fills in the rows."""
 
-from sections import fan_out, growth, in_process, kernels, pipeline, pull, python, ranks, small, whole
+from sections import delta, fan_out, growth, in_process, kernels, pipeline, pull, python, ranks, small, whole
 
 SECTIONS = {
     "kernels": kernels,
+    "delta": delta,
     "pull": pull,
     "pipeline": pipeline,
     "fan-out": fan_out,

@@ -156,19 +156,25 @@ TEST(DeltaCodec, WhatIsAlikeCostsNothing) {
   ExpectTurns(base, now, 2, delta.payload);
 }
 
-TEST(DeltaCodec, NearTheEntropyOfUniformChanges) {
+// A chunk of BF16 whose payload takes at most so many times what the places of its changes, and which of the steps each
+// is, must take.
+void ExpectNearEntropy(Step step, double bits_a_step, double times) {
   RandomRanges random(4);
-  constexpr size_t kElements = 1 << 20;  // a chunk of BF16
-  const Bytes base = random.Range(kElements, 2);
+  const Bytes base = random.Range(1 << 20, 2);
   for (const double p : {0.005, 0.01, 0.03, 0.05}) {
-    const Bytes now = random.Changed(base, 2, p, Step::kUlps);
+    const Bytes now = random.Changed(base, 2, p, step);
     const EncodedDelta delta = Encode(base, now, 2, DeltaLimits{});
     ASSERT_EQ(delta.kind, Kind::kDelta);
-    const double bits = -(p * std::log2(p) + (1 - p) * std::log2(1 - p)) / p + 2;  // where, and which of four
-    EXPECT_LT(static_cast<double>(delta.payload.size()), 1.02 * bits / 8 * static_cast<double>(delta.changed));
+    const double bits = -(p * std::log2(p) + (1 - p) * std::log2(1 - p)) / p + bits_a_step;
+    EXPECT_LT(static_cast<double>(delta.payload.size()), times * bits / 8 * static_cast<double>(delta.changed));
     ExpectTurns(base, now, 2, delta.payload);
   }
 }
+
+TEST(DeltaCodec, NearTheEntropyOfUniformSteps) { ExpectNearEntropy(Step::kUlps, 2, 1.02); }
+
+// 24 of 25 steps are of one unit: 1.24 bits.
+TEST(DeltaCodec, NearTheEntropyOfMostlySmallSteps) { ExpectNearEntropy(Step::kMostlyOneUlp, 1.242, 1.06); }
 
 TEST(DeltaCodec, GivesUpWhereTooManyChange) {
   RandomRanges random(5);

@@ -49,7 +49,7 @@ inline uint64_t CountChanged(absl::Span<const std::byte> a, absl::Span<const std
   return count;
 }
 
-enum class Step { kUlps, kAnyBits, kSignOrNan, kAlike };
+enum class Step { kUlps, kAnyBits, kSignOrNan, kAlike, kMostlyOneUlp };
 
 class RandomRanges {
  public:
@@ -99,6 +99,8 @@ class RandomRanges {
         return Below(2) == 0 ? old ^ uint64_t { 1 } << (8 * element_size - 1) : ~uint64_t{0} << Below(3);
       case Step::kAlike:
         return old + 1;
+      case Step::kMostlyOneUlp:
+        return old + kUlps[Below(2) * 2 + (Below(25) == 0 ? 1 : 0)];
     }
     return old;
   }

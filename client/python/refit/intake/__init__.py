@@ -1,9 +1,9 @@
-"""The one way in for tensors, whatever their kind: each is looked at before a byte of it is read.
+"""Reads tensors of any library. Every tensor is checked before its bytes are read.
 
-Tensors of torch (subclasses and DTensors too), NumPy's arrays, what speaks ``__array_interface__``, DLPack or the buffer
-protocol. Nothing here needs torch or NumPy; their tensors are recognised by what they can do. What cannot be read is
-InvalidArgument, with the tensor's name, its type, what it claims and what it has; nothing ends in a signal that can be
-told before.
+Takes torch tensors (also subclasses and DTensors), NumPy arrays, and objects with ``__array_interface__``, DLPack or
+the buffer protocol. Neither torch nor NumPy is needed: their tensors are recognised by their methods. A tensor that
+cannot be read raises InvalidArgument with its name, its type, the memory that it claims and the memory that it has. The
+checks come first, so that reading does not end the process by a signal.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ span = torch.span
 
 
 class Lease(NamedTuple):
-    """A tensor's memory: host memory, row-major and without gaps.
+    """A tensor's memory on the host, row-major and without gaps.
 
     Attributes:
-        is_own: nobody else writes it: it is a copy, made here.
-        seen: a torch tensor of somebody else's, and its stamp.
+        is_own: the memory is a copy made here, which nothing else writes.
+        seen: the caller's torch tensor and its stamp, if the memory belongs to one.
     """
 
     dtype: str
@@ -37,27 +37,29 @@ class Lease(NamedTuple):
     seen: Optional[Tuple[Any, torch.Stamp]] = None
 
     def is_unchanged(self) -> bool:
-        """Whether torch has neither written, freed nor moved it since. Of other libraries' tensors nothing is known."""
+        """Whether torch has not written, freed or moved the tensor since. For other libraries' tensors it is always
+        true."""
         return self.seen is None or torch.stamp(self.seen[0]) == self.seen[1]
 
     def kept(self, name: str) -> "Lease":
-        """The same values in memory that nobody else writes. InvalidArgument, naming it, if they cannot be read."""
+        """The same values in a copy of our own. InvalidArgument, naming the tensor, if they cannot be read."""
         if self.is_own:
             return self
         with _Named(name, self):
             return self._replace(memory=self.memory.copy(), is_own=True, seen=None)
 
     def digest(self, name: str) -> int:
-        """Of the values as they are now. InvalidArgument, naming it, if they cannot be read."""
+        """Digest of the current values. InvalidArgument, naming the tensor, if they cannot be read."""
         with _Named(name, self):
             return self.memory.digest()
 
 
 def describe(name: str, tensor: Any) -> Tuple[str, Tuple[int, ...]]:
-    """(dtype, shape) of a tensor on any device, also on meta, without a look at its memory; of a DTensor as a whole.
+    """(dtype, shape) of a tensor on any device, also on meta, without access to its memory. For a DTensor, those of the
+    whole.
 
     Raises:
-        InvalidArgument: for what cannot be read as a tensor.
+        InvalidArgument: if it cannot be read as a tensor.
     """
     if isinstance(tensor, Lease):
         return tensor.dtype, tensor.shape
@@ -69,7 +71,8 @@ def describe(name: str, tensor: Any) -> Tuple[str, Tuple[int, ...]]:
 
 
 def local(name: str, tensor: Any) -> Any:
-    """The tensor itself: of a DTensor the part that this rank holds; of a collective under way, waited for, its result."""
+    """The tensor itself; for a DTensor, the part that this rank holds; for a running collective, its result, after
+    waiting."""
     if not is_torch(tensor) and not is_dtensor(tensor):
         return tensor
     with _Named(name, tensor):
@@ -77,18 +80,18 @@ def local(name: str, tensor: Any) -> Any:
 
 
 def check(name: str, tensor: Any) -> None:
-    """Whether a torch tensor on any device has the memory that it claims. InvalidArgument if not."""
+    """Checks that a torch tensor on any device has the memory that it claims. InvalidArgument if not."""
     with _Named(name, tensor):
         torch.check(tensor)
 
 
 def lend(name: str, tensor: Any, writable: bool = False) -> Lease:
-    """The memory of a tensor in host memory; a copy of it if it is not row-major or has gaps (never if `writable`).
+    """The memory of a tensor on the host. A copy if it is not row-major or has gaps (never if `writable`).
 
-    Whether the memory's pages can be touched is looked at when they are; see _refit.Lent.check().
+    Whether the memory's pages can be accessed is checked only when they are; see _refit.Lent.check().
 
     Raises:
-        InvalidArgument: for a tensor that is elsewhere (see refit.staging), or cannot be read (or written) as one.
+        InvalidArgument: for a tensor on another device (see refit.staging), or one that cannot be read (or written).
     """
     if isinstance(tensor, Lease):
         return tensor
@@ -100,7 +103,7 @@ def lend(name: str, tensor: Any, writable: bool = False) -> Lease:
 
 
 def targets_of(out: Optional[Mapping[str, Any]]) -> "_refit.Targets":
-    """Memory for tensors by name, checked when a version comes. None: none."""
+    """Memory to receive into, by tensor name. It is checked when a version arrives. None: none."""
     targets = _refit.Targets()
     for name, tensor in (out or {}).items():
         lease = lend(name, tensor, writable=True)
@@ -114,7 +117,7 @@ def items_of(tensors: Any) -> Iterator[Tuple[str, Any]]:
     """(name, tensor) of a mapping, or of an iterable of pairs.
 
     Raises:
-        InvalidArgument: for what is neither, and for a name that is no text.
+        InvalidArgument: if it is neither, or a name is not a string.
     """
     for item in tensors.items() if hasattr(tensors, "items") else _iterated(tensors):
         if not isinstance(item, (tuple, list)) or len(item) != 2:
@@ -146,7 +149,7 @@ def _way_in(tensor: Any) -> Any:
 
 
 class _Named:
-    """What goes wrong with a tensor, as an error that names it. A tensor of an unknown kind may raise anything."""
+    """Turns errors about a tensor into ones that name it. A tensor of an unknown kind may raise anything."""
 
     def __init__(self, name: str, tensor: Any):
         self._name = name

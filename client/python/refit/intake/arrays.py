@@ -1,4 +1,4 @@
-"""NumPy's arrays, and what speaks their ``__array_interface__``."""
+"""Reads NumPy arrays, and other objects with ``__array_interface__``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from refit.dtypes import dtype_name
 
 
 def lend(array: Any, writable: bool) -> Tuple[str, Sequence[int], "_refit.Lent", bool]:
-    """(dtype, shape, memory, whether that is a copy). TypeError for what cannot be read, or written."""
+    """(dtype, shape, memory, whether it is a copy). TypeError if it cannot be read, or written."""
     interface = array.__array_interface__
     dtype, shape = dtype_name(array.dtype), tuple(int(size) for size in interface["shape"])
     _check_elements(interface, dtype)
@@ -66,7 +66,7 @@ def _has_masked(array: Any) -> bool:
 
 
 def _span(array: Any) -> Tuple[int, int]:
-    """[begin, end) of the addresses that it claims."""
+    """[begin, end) of the addresses that the array claims."""
     interface = array.__array_interface__
     begin, _ = _address(interface)
     item = int(interface["typestr"][2:])
@@ -79,7 +79,7 @@ def _span(array: Any) -> Tuple[int, int]:
 
 
 def _check_bounds(array: Any) -> None:
-    """Of a view, that it lies within the array that has the memory, which may have been shrunk meanwhile."""
+    """Checks that a view lies within the array that owns the memory, which may have been shrunk meanwhile."""
     root = _root(array)
     if root is None or 0 in array.shape:
         return
@@ -92,7 +92,7 @@ def _check_bounds(array: Any) -> None:
 
 
 def _root(array: Any) -> Optional[Any]:
-    """The array that others are views of, in the end."""
+    """The array that owns the memory: the last one along `base`."""
     root, base = None, getattr(array, "base", None)
     while base is not None:
         if hasattr(base, "__array_interface__"):

@@ -1,4 +1,4 @@
-"""What speaks Python's buffer protocol, such as bytes, array.array, mmap and ctypes' arrays."""
+"""Reads objects with Python's buffer protocol, such as bytes, array.array, mmap and ctypes arrays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def is_buffer(tensor: Any) -> bool:
 
 
 def lend(tensor: Any, writable: bool) -> Tuple[str, Sequence[int], "_refit.Lent", bool]:
-    """(dtype, shape, memory, False). TypeError for what cannot be read, or written."""
+    """(dtype, shape, memory, False). TypeError if it cannot be read, or written."""
     view = memoryview(tensor)
     dtype = _dtype(view)
     address, size, read_only = _refit.read_buffer(view)

@@ -1,4 +1,4 @@
-"""What speaks DLPack, and nothing else that is known here."""
+"""Reads tensors of other libraries through DLPack."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from refit import _refit
 
 
 def lend(tensor: Any, writable: bool) -> Tuple[str, Sequence[int], "_refit.Lent", bool]:
-    """(dtype, shape, memory, False). TypeError for what cannot be read, or written. The capsule is kept, unused: what it
-    holds lives as long as it."""
+    """(dtype, shape, memory, False). TypeError if it cannot be read, or written. The capsule is kept unused, because it
+    keeps the memory alive."""
     _check_device(tensor)
     capsule = _capsule(tensor)
     if type(capsule).__name__ != "PyCapsule":
@@ -22,7 +22,7 @@ def lend(tensor: Any, writable: bool) -> Tuple[str, Sequence[int], "_refit.Lent"
 
 
 def _check_device(tensor: Any) -> None:
-    """Before it is exported, which may cost a copy, or wait for the device."""
+    """Checks the device before the tensor is exported: an export may make a copy, or wait for the device."""
     if not hasattr(tensor, "__dlpack_device__"):
         return
     kind = int(tensor.__dlpack_device__()[0])
@@ -33,5 +33,5 @@ def _check_device(tensor: Any) -> None:
 def _capsule(tensor: Any) -> Any:
     try:
         return tensor.__dlpack__(max_version=(1, 0))
-    except TypeError:  # from before DLPack 1.0
+    except TypeError:  # older than DLPack 1.0
         return tensor.__dlpack__()

@@ -1,4 +1,4 @@
-"""torch's tensors, subclasses and DTensors: what they claim, against the storage that they have."""
+"""Reads torch tensors, subclasses and DTensors. Checks what they claim against the storage that they have."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any, ContextManager, Optional, Sequence, Tuple
 from refit import _refit
 from refit.dtypes import dtype_name
 
-# Devices whose tensors have a storage with an address; those of others, such as XLA's, are looked at by what copies them.
+# Devices whose tensors have a storage with an address. For others, such as XLA, the code that copies from the device
+# checks.
 _WITH_STORAGE = ("cpu", "cuda", "xpu", "meta")
 
 # (version counter, bytes of its storage, address)
@@ -26,19 +27,19 @@ def is_dtensor(tensor: Any) -> bool:
 
 
 def local(tensor: Any) -> Any:
-    """The part of a DTensor that this rank holds, any other tensor as it is; final."""
+    """The part of a DTensor that this rank holds; any other tensor as it is. Waits for a collective to end."""
     return _final(tensor.to_local() if is_dtensor(tensor) else tensor)
 
 
 def _final(tensor: Any) -> Any:
-    """An AsyncCollectiveTensor is only the promise of one."""
+    """An AsyncCollectiveTensor is not ready yet: its values come when the collective ends."""
     collectives = sys.modules.get("torch.distributed._functional_collectives")
     promise = getattr(collectives, "AsyncCollectiveTensor", None)
     return tensor.wait() if promise is not None and isinstance(tensor, promise) else tensor
 
 
 def describe(tensor: Any) -> Tuple[str, Tuple[int, ...]]:
-    """(dtype, shape), of a DTensor as a whole."""
+    """(dtype, shape). For a DTensor, those of the whole."""
     with _as_plain_tensor():
         return dtype_name(tensor.dtype), tuple(int(size) for size in tensor.shape)
 
@@ -49,7 +50,8 @@ def device_of(tensor: Any) -> Any:
 
 
 def check(tensor: Any) -> None:
-    """Whether it is dense and has all the memory that its shape and strides claim, on any device. TypeError if not."""
+    """Checks that the tensor is dense and has all the memory that its shape and strides claim, on any device. TypeError
+    if not."""
     with _as_plain_tensor():
         _check_kind(tensor)
         if tensor.device.type in _WITH_STORAGE:
@@ -57,7 +59,7 @@ def check(tensor: Any) -> None:
 
 
 def lend(tensor: Any, writable: bool) -> Tuple[str, Sequence[int], "_refit.Lent", bool]:
-    """(dtype, shape, memory, whether that is a copy). TypeError for what cannot be read, or written."""
+    """(dtype, shape, memory, whether it is a copy). TypeError if it cannot be read, or written."""
     tensor = local(tensor)
     check(tensor)
     with _as_plain_tensor():
@@ -70,21 +72,22 @@ def lend(tensor: Any, writable: bool) -> Tuple[str, Sequence[int], "_refit.Lent"
             raise TypeError("it is a view that is not contiguous, or of negated values")
         size = tensor.numel() * tensor.element_size()
         if not is_copy:
-            # The storage, since a tensor may be given another one.
+            # Keeps the storage alive, not the tensor: the tensor may get another storage.
             return dtype, shape, _refit.Lent(tensor.data_ptr(), size, _storage(tensor)), False
         copy = _contiguous(tensor)
         return dtype, shape, _refit.Lent(copy.data_ptr(), size, copy), True
 
 
 def stamp(tensor: Any) -> Stamp:
-    """Differs once the tensor was written by torch, freed or moved. Writing by others, such as collectives, does not show."""
+    """A value that changes when torch writes, frees or moves the tensor. Writes by others, such as collectives, do not
+    change it."""
     with _as_plain_tensor():
         counter = None if tensor.is_inference() else tensor._version
         return counter, _storage(tensor).nbytes(), tensor.data_ptr()
 
 
 def span(tensor: Any) -> Tuple[int, int]:
-    """[begin, end) of the addresses that it claims, on its device."""
+    """[begin, end) of the addresses that the tensor claims, on its device."""
     with _as_plain_tensor():
         begin = tensor.data_ptr()
         return begin, begin + _claimed(tensor) - tensor.storage_offset() * tensor.element_size()
@@ -95,7 +98,7 @@ _NO_MEMORY = "it has no memory of its own, as tensors that wrap others have none
 
 
 def _as_plain_tensor() -> ContextManager[Any]:
-    """Within it a subclass's __torch_function__ is not asked."""
+    """In this block, a subclass's __torch_function__ is not called."""
     module = sys.modules.get("torch")
     native = getattr(module, "_C", None)
     disabled = getattr(native, "DisableTorchFunctionSubclass", None) or getattr(native, "DisableTorchFunction", None)
@@ -124,7 +127,7 @@ def _check_storage(tensor: Any) -> None:
     try:
         storage = _storage(tensor)
         address = tensor.data_ptr()
-    except (RuntimeError, NotImplementedError):  # functorch's wrappers, and older torch's of all kinds
+    except (RuntimeError, NotImplementedError):  # functorch's wrappers, and all wrappers of older torch versions
         raise TypeError(_NO_MEMORY) from None
     if storage.device.type == "meta":  # FakeTensor
         raise TypeError(_NO_MEMORY)
@@ -140,7 +143,7 @@ def _check_storage(tensor: Any) -> None:
 
 
 def _claimed(tensor: Any) -> int:
-    """Bytes of its storage, from the first to the last one that it uses."""
+    """Bytes of the storage that the tensor uses, from first to last."""
     if tensor.numel() == 0:
         return 0
     last = sum((int(size) - 1) * int(stride) for size, stride in zip(tensor.shape, tensor.stride()))
@@ -154,7 +157,7 @@ def _storage(tensor: Any) -> Any:
 
 
 def _contiguous(tensor: Any) -> Any:
-    """A row-major copy, made by torch itself whatever subclass it is."""
+    """A row-major copy. torch itself makes it, whatever the subclass is."""
     storage = _storage(tensor)
     begin, end = span(tensor)
     _refit.Lent(begin, end - begin, storage).check()
