@@ -10,10 +10,10 @@
 namespace refit {
 namespace {
 
-// A layer's expert tensors, as they were found.
+// The expert tensors of a layer.
 struct LayerTensors {
   std::string layer;
-  std::vector<std::pair<std::string, size_t>> parts;  // in order of their coming
+  std::vector<std::pair<std::string, size_t>> parts;  // in input order
 
   std::optional<size_t> Part(absl::string_view name) const {
     for (const auto& [part, index] : parts) {
@@ -57,7 +57,7 @@ class FromHfPlanner {
     return absl::OkStatus();
   }
 
-  // Emits what passes, and sets aside what is put together layer by layer.
+  // Emits a tensor that passes. Collects one that is combined with others of its layer.
   absl::Status Sort(size_t index) {
     const TensorSpec& spec = hf_[index];
     if (std::optional<gemma4::LayerPart> router = gemma4::FindHfRouter(spec.name)) {
@@ -173,8 +173,8 @@ class FromHfPlanner {
   const ExpertMesh mesh_;
   IndexRange experts_;
   std::vector<NativeOutput> outputs_;
-  std::unordered_map<std::string, size_t> owners_;  // native name to index of the HF tensor that made it
-  std::vector<LayerTensors> layers_;                // in order of their coming
+  std::unordered_map<std::string, size_t> owners_;  // native name to index of the HF tensor that it is made from
+  std::vector<LayerTensors> layers_;                // in input order
   std::unordered_map<std::string, size_t> layer_index_;
 };
 

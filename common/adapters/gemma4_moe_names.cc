@@ -11,7 +11,7 @@
 namespace refit::gemma4 {
 namespace {
 
-// The end as the reference's `$` has it, and digits as its `\d` has them.
+// The patterns spell out Python's `$` and `\d`, which the reference uses.
 constexpr char kNativeRouter[] = R"((layers\.\p{Nd}+)\.moe\.gate\.(proj\.weight|scale)(?:\n?\z))";
 constexpr char kHfRouter[] = R"((layers\.\p{Nd}+)\.router\.(proj\.weight|scale|per_expert_scale)(?:\n?\z))";
 constexpr char kHfExpert[] =
@@ -31,7 +31,7 @@ std::optional<std::string> FindLayer(const RE2& re, absl::string_view name) {
   return layer;
 }
 
-// Every occurrence, as str.replace does it.
+// Replaces every occurrence, like Python's str.replace.
 std::string RenameRouter(absl::string_view name, const LayerPart& router, absl::string_view from,
                          absl::string_view to) {
   return absl::StrReplaceAll(

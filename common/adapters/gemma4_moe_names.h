@@ -20,7 +20,7 @@ inline constexpr absl::string_view kGateUpPart = "gate_up_proj";
 inline constexpr absl::string_view kDownPart = "down_proj";
 inline constexpr absl::string_view kScalePart = "per_expert_scale";
 
-// What a name says before anything else of it counts.
+// The part of a name that decides about the rest.
 struct LayerPart {
   std::string layer;  // "layers.N"
   std::string part;
@@ -34,7 +34,7 @@ std::optional<std::string> HfRouterName(absl::string_view native);
 // The native name of an HF router of this layer.
 std::string NativeRouterName(absl::string_view hf, const LayerPart& router);
 
-// The native tensor's role, in the reference's order of tests; a router was looked for before.
+// The native tensor's role. The tests come in the reference's order; routers are handled before.
 enum class Role { kGateAndUp, kDown, kOther };
 Role RoleOf(absl::string_view native);
 

@@ -12,7 +12,7 @@
 namespace refit {
 namespace {
 
-// Whether it can be transposed.
+// Whether the last two dimensions can be transposed.
 absl::Status CheckHasMatrices(const TensorSpec& native) {
   if (!CanTranspose(native.dtype, native.dtype)) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -39,14 +39,14 @@ PlannedOutput Transposed(std::string name, DType dtype, const TensorSpec& native
   return {{std::move(name), dtype, SwapLastTwo(native.shape)}, Transform::kTransposeLastTwo, experts};
 }
 
-// What an expert tensor becomes, as far as the two ways to HF differ.
+// The names and shapes of an expert tensor's outputs. The two conversions to HF differ in them.
 struct ExpertOutputs {
   std::string name;
-  TensorSpec scale;  // of a down projection only
+  TensorSpec scale;  // only of a down projection
 };
 
-// The outputs of one native tensor, of this dtype: what both ways to HF have in common. `name_experts` is asked for
-// expert tensors alone.
+// The outputs of one native tensor, with this dtype; shared by the two conversions to HF. `name_experts` is called only
+// for expert tensors.
 absl::StatusOr<std::vector<PlannedOutput>> PlanToHf(
     const TensorSpec& native, DType dtype,
     absl::FunctionRef<absl::StatusOr<ExpertOutputs>(gemma4::Role)> name_experts) {

@@ -26,12 +26,12 @@ absl::Status Annotate(const absl::Status& status, absl::string_view name) {
   return absl::Status(status.code(), absl::StrCat("tensor ", Printable(name), ": ", status.message()));
 }
 
-// This rank's part of a stacked HF expert tensor, still in HF layout: native rows are HF columns.
+// This rank's part of a stacked HF expert tensor, still in HF layout, where native rows are columns.
 at::Tensor SliceHf(const NativeOutput& output, const at::Tensor& hf) {
   return hf.narrow(0, output.experts.begin, output.experts.size()).narrow(2, output.rows.begin, output.rows.size());
 }
 
-// In the source dtypes: equal 16-bit types round once here, mixed ones promote.
+// Multiplies in the source dtypes: two equal 16-bit types round once here; different ones are promoted.
 at::Tensor ScaleExperts(const NativeOutput& output, const at::Tensor& hf, const at::Tensor& scale) {
   return at::mul(hf, scale.narrow(0, output.experts.begin, output.experts.size()).view({-1, 1, 1}));
 }

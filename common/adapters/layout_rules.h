@@ -12,17 +12,18 @@
 
 namespace refit {
 
-// Rules in order: each cuts what the ones before it left, so two rules on one dimension nest as DTensor placements do.
+// An ordered list of rules. Each rule cuts what the rules before it left, so two rules on one dimension nest like
+// DTensor placements.
 class LayoutRules {
  public:
-  // INVALID_ARGUMENT for a bad pattern, parts 0, or a part that is not below parts.
+  // INVALID_ARGUMENT for a bad pattern, for parts 0, or for a part that is not below parts.
   static absl::StatusOr<LayoutRules> Compile(absl::Span<const LayoutRule> rules);
 
-  // The box of this tensor; `experts`: it holds experts. INVALID_ARGUMENT where a rule's pattern matches a tensor that
-  // lacks the dimension.
+  // The box of this tensor. `experts`: whether it holds experts. INVALID_ARGUMENT if a rule's pattern matches a tensor
+  // that lacks the rule's dimension.
   absl::StatusOr<Box> BoxOf(const TensorSpec& tensor, bool experts);
 
-  // NOT_FOUND, naming it, if some rule has applied to none of the tensors that BoxOf was asked for.
+  // NOT_FOUND, naming the rule, if a rule applied to none of the tensors passed to BoxOf.
   absl::Status CheckAllApplied() const;
 
  private:

@@ -15,21 +15,21 @@ struct Matrix {
   int64_t size() const { return rows * columns; }
 };
 
-// The matrices that are transposed: the last two dimensions.
+// The tensor as matrices to be transposed: its last two dimensions.
 Matrix MatrixOf(absl::Span<const int64_t> shape) {
   const size_t rank = shape.size();
   return {shape[rank - 2], shape[rank - 1]};
 }
 
-// A vector's transpose has its elements in the same order.
+// The transpose of a vector has the same order of elements.
 bool KeepsOrder(const TensorSpec& native, const PlannedOutput& output) {
   if (output.transform != Transform::kTransposeLastTwo) return true;
   const Matrix matrix = MatrixOf(native.shape);
   return matrix.rows <= 1 || matrix.columns <= 1;
 }
 
-// How many of the `left` elements from `offset` within a matrix on make one block: the rest of a row that was begun,
-// all whole rows, or the beginning of a last row.
+// How many of the `left` elements from `offset` of a matrix form one block: the rest of a row, all whole rows, or the
+// beginning of the last row.
 int64_t BlockSize(const Matrix& matrix, int64_t offset, int64_t left) {
   const int64_t column = offset % matrix.columns;
   if (column != 0) return std::min(left, matrix.columns - column);
@@ -55,7 +55,7 @@ void WriteInOrder(const TensorPart& shard, DType to, Range range, std::byte* hf,
   });
 }
 
-// Where the shard's matrices lie within the tensor's.
+// The places of the shard's matrices within the tensor's matrices.
 class MatrixPlaces {
  public:
   explicit MatrixPlaces(const TensorPart& shard)
@@ -63,7 +63,7 @@ class MatrixPlaces {
         matrix_(MatrixOf(shard.tensor.shape).size()),
         outer_(absl::MakeConstSpan(shard.tensor.shape).first(rank_ - 2), OuterBox(shard.box)) {}
 
-  // The element of the tensor at which the matrix begins of which the shard has a part, its `index`-th.
+  // The tensor's element at which that matrix begins which contains the shard's matrix number `index`.
   int64_t Begin(int64_t index) const {
     int64_t begin = 0;
     outer_.ForEach(index, 1, [&](int64_t place, int64_t) { begin = place * matrix_; });

@@ -1,4 +1,4 @@
-// The streaming use of a plan: writes a run of a native tensor's shard straight into its place in the HF tensor.
+// Converts a run of a native tensor's shard and writes it directly into its place in the HF tensor.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 
 namespace refit {
 
-// Elements of an HF tensor: `count` runs of `length` elements each, their beginnings `stride` elements apart.
+// Elements of an HF tensor: `count` runs of `length` elements each. Their first elements are `stride` elements apart.
 struct StridedRuns {
   int64_t first;  // element at which the first run begins
   int64_t count;
@@ -18,11 +18,11 @@ struct StridedRuns {
   int64_t stride;
 };
 
-// Converts `bytes`, the elements of `shard` from byte offset `shard_offset` on, into `hf`, the HF tensor's whole
-// memory: gather, transpose and cast in one pass, with nothing in between. Tells `written` which elements of the HF
-// tensor these became; each element of a shard becomes one of the HF tensor. Offset and length are multiples of the
-// element size and lie within the shard. Not for Transform::kOnes. Concurrent calls on ranges that do not overlap, of
-// one shard or of several that do not, are safe.
+// Converts `bytes`, the elements of `shard` from byte offset `shard_offset` on, and writes them into `hf`, the memory
+// of the whole HF tensor. One pass gathers, transposes and casts, without intermediate buffers. Calls `written` with
+// the elements of the HF tensor that were written: each element of a shard becomes one of them. Offset and length must
+// be multiples of the element size and lie within the shard. Not for Transform::kOnes. Concurrent calls are safe if
+// their ranges do not overlap, in one shard or in several shards that do not overlap.
 void WriteNativeRange(
     const TensorPart& shard, const PlannedOutput& output, uint64_t shard_offset, absl::Span<const std::byte> bytes,
     std::byte* hf, absl::FunctionRef<void(const StridedRuns&)> written = [](const StridedRuns&) {});

@@ -33,7 +33,7 @@ absl::Status Write(SafetensorsWriter& writer, size_t index, const TypedTensor& t
   return writer.WriteAt(index, 0, *bytes);
 }
 
-// Writes the tensors that `make` gives, one after the other; the file appears once all are there.
+// Writes the tensors that `make` returns, one after the other. The file gets its name once all are written.
 absl::StatusOr<ConvertedFile> WriteFile(const std::string& out, std::vector<TensorSpec> specs,
                                         absl::FunctionRef<absl::StatusOr<TypedTensor>(size_t)> make) {
   ConvertedFile converted;

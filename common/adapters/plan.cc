@@ -10,7 +10,7 @@
 namespace refit {
 namespace {
 
-// For trainers whose tensors have HF names and layouts already.
+// For trainers whose tensors already have HF names and layouts.
 class IdentityAdapter final : public Adapter {
  public:
   absl::string_view name() const override { return "identity"; }
@@ -27,7 +27,7 @@ std::vector<std::shared_ptr<const Adapter>> Adapters() {
   return {std::make_shared<Gemma4MoeAdapter>(), std::make_shared<IdentityAdapter>()};
 }
 
-// Name to index of the native tensor that it belongs to.
+// Maps an output's name to the index of its native tensor.
 using Owners = absl::flat_hash_map<absl::string_view, size_t>;
 
 absl::Status CheckNative(const std::vector<TensorSpec>& native) {
@@ -104,7 +104,7 @@ absl::StatusOr<VersionPlan> AssemblePlan(
     absl::StatusOr<std::vector<PlannedOutput>> outputs = plan_tensor(native[i]);
     if (!outputs.ok()) return outputs.status();
     for (PlannedOutput& output : *outputs) {
-      // A cast may make more bytes than can be counted.
+      // A cast may make an output too large for its size to be represented.
       if (absl::StatusOr<uint64_t> bytes = ByteCount(output.hf.dtype, output.hf.shape); !bytes.ok()) {
         return absl::InvalidArgumentError(absl::StrCat("native tensor ", Printable(native[i].name), " becomes ",
                                                        Name(output.hf.dtype), ": ", bytes.status().message()));

@@ -1,7 +1,7 @@
-// Conversion plans: what an adapter makes of native tensors, decided from names, dtypes and shapes alone.
+// Conversion plans: an adapter computes the outputs of native tensors from names, dtypes and shapes alone.
 //
-// One plan has three uses: the manifest (before any data came), the streaming path (native_range_writer.h), and
-// `convert_single_tensor_to_hf` on at::Tensor (gemma4_moe_state_dict_adapter.h). No LibTorch here.
+// A plan is used for the manifest (before any data arrives), for streaming (native_range_writer.h), and for
+// `convert_single_tensor_to_hf` on at::Tensor (gemma4_moe_state_dict_adapter.h). It does not need LibTorch.
 #pragma once
 
 #include <cstddef>
@@ -20,27 +20,28 @@
 
 namespace refit {
 
-// How an output's elements come from its native tensor. A cast is implied where hf.dtype differs from the native dtype.
+// How an output's elements are made from its native tensor. If hf.dtype differs from the native dtype, they are also
+// cast.
 enum class Transform {
   kPass,              // same elements in the same order
   kTransposeLastTwo,  // the last two dimensions swapped, then contiguous
-  kOnes,              // no data needed: all ones
+  kOnes,              // all ones, without data
 };
 
 struct PlannedOutput {
   TensorSpec hf;
   Transform transform = Transform::kPass;
-  // Dimension 0, here and in the native tensor, counts experts: what expert parallelism cuts.
+  // Whether dimension 0 counts experts, here and in the native tensor. Expert parallelism splits that dimension.
   bool experts = false;
 };
 
 struct ConvertOptions {
-  // Castable outputs get this dtype after conversion. Unset: each keeps its own.
+  // Element type to which castable outputs are cast after conversion. Unset: no cast.
   std::optional<DType> dtype;
-  // Native names that match from their beginning give no outputs. Null, or an empty pattern: none excluded.
+  // Native tensors whose name matches from its beginning have no outputs. Null, or an empty pattern: none.
   std::shared_ptr<const PythonRegex> exclude;
 
-  // What becomes of native names that match from their beginning keeps their dtype. Null, or an empty pattern: none.
+  // Outputs of native tensors whose name matches from its beginning keep their dtype. Null, or an empty pattern: none.
   std::shared_ptr<const PythonRegex> keep_dtype;
 
   bool Excludes(absl::string_view name) const { return Matches(exclude, name); }
@@ -61,21 +62,21 @@ absl::Status CheckCastTarget(DType dtype);
 // The same of options.dtype, if there is one.
 absl::Status Validate(const ConvertOptions& options);
 
-// A model family's conversion. Stateless and thread-safe.
+// The conversion for a model family. Stateless and thread-safe.
 class Adapter {
  public:
   virtual ~Adapter() = default;
 
-  // As OpenVersion names it, such as "gemma4_moe".
+  // The name in OpenVersion, such as "gemma4_moe".
   virtual absl::string_view name() const = 0;
 
-  // The outputs of one native tensor, in emission order, as `convert_single_tensor_to_hf` of the reference gives them.
-  // Empty when excluded. INVALID_ARGUMENT, naming the tensor, where the reference would raise.
+  // The outputs of one native tensor, in emission order, as the reference's `convert_single_tensor_to_hf` returns them.
+  // Empty if the tensor is excluded. INVALID_ARGUMENT, naming the tensor, where the reference raises.
   virtual absl::StatusOr<std::vector<PlannedOutput>> PlanTensor(const TensorSpec& native,
                                                                 const ConvertOptions& options) const = 0;
 };
 
-// A registered adapter; "" means "gemma4_moe". NOT_FOUND, listing those known, otherwise.
+// Finds an adapter by name; "" means "gemma4_moe". NOT_FOUND, listing the known names, if there is none.
 absl::StatusOr<std::shared_ptr<const Adapter>> FindAdapter(absl::string_view name);
 std::vector<std::string> AdapterNames();
 
@@ -83,20 +84,20 @@ std::vector<std::string> AdapterNames();
 struct VersionPlan {
   struct Output {
     PlannedOutput planned;
-    size_t native_index;  // the native tensor that it comes from
+    size_t native_index;  // its native tensor
   };
   std::vector<TensorSpec> native;                                 // as declared
   std::vector<Output> outputs;                                    // the manifest, in order
-  std::vector<absl::InlinedVector<size_t, 2>> outputs_of_native;  // indices into `outputs`, one list a native tensor
+  std::vector<absl::InlinedVector<size_t, 2>> outputs_of_native;  // indices into `outputs`, per native tensor
 };
 
-// Plans every tensor in order. INVALID_ARGUMENT for a bad option, a bad spec, a native name declared twice, two outputs
-// of one name (both native tensors are named), or an output of more than 2^63-1 bytes.
+// Plans all tensors, in order. INVALID_ARGUMENT for a bad option, a bad spec, a native name declared twice, two outputs
+// with one name (both native tensors are named), or an output of more than 2^63-1 bytes.
 absl::StatusOr<VersionPlan> PlanVersion(const Adapter& adapter, std::vector<TensorSpec> native,
                                         const ConvertOptions& options, size_t max_name_bytes = kMaxNameBytes);
 
-// Makes a plan of what `plan_tensor` gives for each native tensor. INVALID_ARGUMENT for names that collide and outputs
-// that are too large, as above; native names and shapes are not looked into.
+// Makes a plan from the outputs that `plan_tensor` returns for each native tensor. INVALID_ARGUMENT for name collisions
+// and for outputs that are too large, as above. Native names and shapes are not checked.
 absl::StatusOr<VersionPlan> AssemblePlan(
     std::vector<TensorSpec> native,
     absl::FunctionRef<absl::StatusOr<std::vector<PlannedOutput>>(const TensorSpec&)> plan_tensor);

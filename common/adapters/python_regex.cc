@@ -17,15 +17,15 @@
 namespace refit {
 namespace {
 
-// What RE2 may spend on a compiled pattern and its automaton.
+// The memory that RE2 may use for a compiled pattern and its automaton.
 constexpr int64_t kMaxCompiledBytes = 8 << 20;
 
-// Python's classes on str, as members of a bracket. Each begins and ends so that a `-` beside it cannot make a range
-// of it.
+// Python's character classes for str, as members of a bracket. Each begins and ends so that a `-` next to it does not
+// make a range.
 constexpr absl::string_view kDigit = R"(\p{Nd})";
 constexpr absl::string_view kNotDigit = R"(\P{Nd})";
 constexpr absl::string_view kWord = R"(\p{L}_\p{N})";
-// The complement by categories: all but L, N and the low line.
+// The complement, by categories: everything but L, N and the underscore.
 constexpr absl::string_view kNotWord =
     R"(\p{M}\p{S}\p{Z}\p{C}\p{Pd}\p{Ps}\p{Pe}\p{Pi}\p{Pf}\x{203F}-\x{2040}\x{2054}\x{FE33}-\x{FE34}\x{FE4D}-\x{FE4F}\x{FF3F}\p{Po})";
 constexpr absl::string_view kSpace =
@@ -33,12 +33,12 @@ constexpr absl::string_view kSpace =
 constexpr absl::string_view kNotSpace =
     R"(\x00-\x08\x0E-\x1B!-\x{84}\x{86}-\x{9F}\x{A1}-\x{167F}\x{1681}-\x{1FFF}\x{200B}-\x{2027}\x{202A}-\x{202E}\x{2030}-\x{205E}\x{2060}-\x{2FFF}\x{3001}-\x{10FFFF})";
 
-// `$` without the multiline flag: the end, or before a newline that ends the text.
+// `$` without the multiline flag: the end of the text, or before a newline at its end.
 constexpr absl::string_view kDollar = R"((?:\n?\z))";
 
 bool IsOctal(char c) { return c >= '0' && c <= '7'; }
 
-// One pass over a pattern, from Python's syntax to RE2's. Only what differs is looked at; the rest is RE2's to check.
+// Translates a pattern from Python's syntax to RE2's in one pass. It changes only what differs; RE2 checks the rest.
 class Translator {
  public:
   explicit Translator(absl::string_view pattern) : pattern_(pattern) {}
@@ -91,7 +91,7 @@ class Translator {
     }
   }
 
-  // `{,n}` means `{0,n}`; RE2 would take it literally.
+  // `{,n}` means `{0,n}` in Python. RE2 would take it literally.
   void Repetition() {
     size_t end = position_ + 2;
     while (end < pattern_.size() && absl::ascii_isdigit(pattern_[end])) ++end;
@@ -114,7 +114,7 @@ class Translator {
     return absl::OkStatus();
   }
 
-  // `(?flags)`, `(?flags:...)` and `(?:...)`: passed on, but `m` decides what `$` means from here on.
+  // `(?flags)`, `(?flags:...)` and `(?:...)` are copied, but `m` decides what `$` means from here on.
   absl::Status Flags() {
     bool on = true;
     size_t end = position_ + 2;
@@ -124,7 +124,7 @@ class Translator {
       if (pattern_[end] == 'U') return Invalid("unknown flag U");
     }
     if (end < pattern_.size() && pattern_[end] == ')') {
-      outer_multiline_.pop_back();  // no group was opened: the flags hold until the enclosing one ends
+      outer_multiline_.pop_back();  // no group was opened: the flags hold until the enclosing group ends
       ++end;
     }
     Copy(end - position_);
@@ -135,7 +135,7 @@ class Translator {
     in_class_ = true;
     Copy(1);
     if (absl::StartsWith(rest(), "^")) Copy(1);
-    if (absl::StartsWith(rest(), "]")) Replace(1, R"(\])");  // first in a class: a literal
+    if (absl::StartsWith(rest(), "]")) Replace(1, R"(\])");  // first in a class, it is a literal
     return absl::OkStatus();
   }
 
@@ -147,7 +147,7 @@ class Translator {
         in_class_ = false;
         Copy(1);
         return absl::OkStatus();
-      case '[':  // a literal in Python; RE2 knows [:alpha:]
+      case '[':  // a literal in Python, but RE2 knows [:alpha:]
         Replace(1, R"(\[)");
         return absl::OkStatus();
       default:
@@ -187,7 +187,7 @@ class Translator {
         Class(kWord);
         return true;
       case 'W':
-        // Outside of a bracket the negation is exact, unassigned code points included.
+        // Outside of a bracket the negation is exact. It includes unassigned code points.
         if (in_class_) {
           Class(kNotWord);
         } else {
@@ -234,7 +234,7 @@ class Translator {
     if (absl::ascii_isascii(c)) {
       Copy(2);
     } else {
-      ++position_;  // Python lets any character be escaped; RE2 only ASCII
+      ++position_;  // Python allows escaping any character, RE2 only ASCII
     }
     return absl::OkStatus();
   }
@@ -253,7 +253,7 @@ class Translator {
     return absl::OkStatus();
   }
 
-  // Octal if it begins with 0, is three octal digits, or stands in a class; else it refers to a group.
+  // A number is octal if it begins with 0, has three octal digits, or is in a class. Otherwise it refers to a group.
   absl::Status NumericEscape() {
     const absl::string_view digits = rest().substr(1);
     const size_t longest = digits[0] == '0' || in_class_ || digits.size() >= 3 ? 3 : 0;
@@ -273,7 +273,7 @@ class Translator {
   std::string out_;
   bool in_class_ = false;
   bool multiline_ = false;
-  std::vector<bool> outer_multiline_;  // one a group that is open
+  std::vector<bool> outer_multiline_;  // one value for each open group
 };
 
 absl::Status CompileError(absl::string_view pattern, const RE2& re) {

@@ -1,4 +1,4 @@
-// Python regular expressions on RE2: linear time, so that no pattern can stall the service.
+// Matches Python regular expressions with RE2. RE2 takes linear time, so no pattern can stall the service.
 #pragma once
 
 #include <functional>
@@ -11,22 +11,23 @@
 
 namespace refit {
 
-// A compiled pattern with the meaning that Python's `re` gives it on str, within what RE2 can express: `\d`, `\w`, `\s`
-// are Unicode-aware, `\Z` is the end, `$` also matches before a final newline. Two things differ: `\b` knows ASCII
-// words only, and a `$` in the middle of a pattern leaves no final newline for what follows it. Immutable, thread-safe.
+// A compiled pattern with the meaning that Python's `re` gives it for str, as far as RE2 can express it: `\d`, `\w` and
+// `\s` are Unicode-aware, `\Z` is the end, and `$` also matches before a final newline. Two things differ: `\b` only
+// knows ASCII words, and a `$` in the middle of a pattern leaves no final newline for what follows it. Immutable,
+// thread-safe.
 class PythonRegex {
  public:
   static constexpr size_t kMaxPatternBytes = kMaxRegexBytes;
 
-  // INVALID_ARGUMENT, with RE2's explanation, for a pattern that is malformed or needs look-around or back-references;
-  // RESOURCE_EXHAUSTED for one longer than kMaxPatternBytes or too large when compiled.
+  // INVALID_ARGUMENT, with RE2's explanation, for a pattern that is malformed or needs look-around or back-references.
+  // RESOURCE_EXHAUSTED for a pattern longer than kMaxPatternBytes, or too large when compiled.
   static absl::StatusOr<std::shared_ptr<const PythonRegex>> Compile(absl::string_view pattern);
-  // Match as a function; null for an empty pattern, as options have it that name nothing. Errors as Compile.
+  // Match as a function. Null for an empty pattern, which in options means none. Errors as Compile.
   static absl::StatusOr<std::function<bool(absl::string_view)>> Matcher(absl::string_view pattern);
 
   ~PythonRegex();
 
-  // `re.match(pattern, text) is not None`: anchored at the start only.
+  // `re.match(pattern, text) is not None`: matches at the start only.
   bool Match(absl::string_view text) const;
 
   // `re.search(pattern, text) is not None`.

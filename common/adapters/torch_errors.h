@@ -1,4 +1,4 @@
-// LibTorch reports errors by throwing; this project by absl::Status. Here is the border.
+// Turns exceptions of LibTorch into absl::Status.
 #pragma once
 
 #include <c10/util/Exception.h>
@@ -12,9 +12,9 @@
 
 namespace refit {
 
-// What `function`, which gives a Status or StatusOr, returns; or what it throws as a status: `what` and the
-// explanation. INVALID_ARGUMENT for LibTorch's errors of value, type and index, RESOURCE_EXHAUSTED for want of memory,
-// INTERNAL otherwise.
+// Calls `function`, which returns a Status or StatusOr, and returns its result. If it throws, returns a status with
+// `what` and LibTorch's explanation: INVALID_ARGUMENT for errors of value, type and index, RESOURCE_EXHAUSTED if memory
+// is exhausted, INTERNAL otherwise.
 template <typename Function>
 auto CatchTorchErrors(absl::string_view what, Function&& function) -> decltype(function()) {
   const auto explain = [&](const char* why) { return absl::StrCat(what, ": ", why); };

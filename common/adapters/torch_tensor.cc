@@ -56,7 +56,7 @@ constexpr TypePair kTypes[] = {
     {DType::kBool, at::kBool},
 };
 
-// The integer type of the same width: moving elements as integers keeps every bit, whatever they stand for.
+// The integer type of the same width. Moving elements as integers keeps every bit, whatever the type.
 at::ScalarType BitsType(DType dtype) {
   switch (ElementSize(dtype)) {
     case 8:
@@ -76,7 +76,7 @@ at::Tensor Empty(DType dtype, c10::IntArrayRef shape) {
   return at::empty(shape, at::TensorOptions().dtype(StorageTypeOf(dtype)));
 }
 
-// Every bit of every element, in row-major order, in host memory.
+// The elements in row-major order in host memory, with every bit kept.
 at::Tensor ContiguousOnHost(const at::Tensor& tensor, DType dtype) {
   const at::NoGradGuard no_grad;
   if (tensor.is_neg()) return ContiguousOnHost(tensor.detach().resolve_neg(), dtype);
@@ -103,7 +103,7 @@ absl::Status CheckConversion(const TypedTensor& tensor, DType to, size_t least_r
   return absl::OkStatus();
 }
 
-// Bytes of its storage, from the first to the last one that it uses. Of a tensor with elements.
+// Bytes of the storage that the tensor uses, from first to last. For a tensor with elements.
 uint64_t ClaimedBytes(const at::Tensor& tensor) {
   int64_t last = tensor.storage_offset();
   for (int64_t d = 0; d < tensor.dim(); ++d) last += (tensor.size(d) - 1) * tensor.stride(d);
@@ -113,7 +113,7 @@ uint64_t ClaimedBytes(const at::Tensor& tensor) {
 absl::Status CheckStorage(const at::Tensor& tensor) {
   constexpr char kNoMemory[] = "it has no memory of its own, as tensors that wrap others have none";
   if (tensor.is_meta()) return absl::InvalidArgumentError("it is on meta and has no data");
-  // Other devices may have no storages, and look for themselves when they copy.
+  // Tensors of other devices may have no storage. Copying from the device checks them.
   if (!tensor.is_cpu() && !tensor.is_cuda()) return absl::OkStatus();
   if (!tensor.has_storage()) return absl::InvalidArgumentError(kNoMemory);
   if (tensor.numel() == 0) return absl::OkStatus();
@@ -131,7 +131,7 @@ absl::Status CheckStorage(const at::Tensor& tensor) {
   return MemoryProbe().CheckReadable({MutableBytes(tensor), static_cast<size_t>(claimed - begin)});
 }
 
-// A device's own kernels, for tensors outside of host memory.
+// Uses the device's own kernels, for tensors outside of host memory.
 TypedTensor CastOnDevice(const at::Tensor& tensor, DType to) {
   const at::NoGradGuard no_grad;
   return {tensor.detach().to(StorageTypeOf(to)), to};
@@ -157,7 +157,7 @@ at::ScalarType StorageTypeOf(DType dtype) { return ScalarTypeOf(dtype).value_or(
 
 absl::Status CheckMemory(const at::Tensor& tensor) {
   const absl::Status status = CatchTorchErrors("its memory", [&] { return CheckStorage(tensor); });
-  // What a tensor of a kind that is not known here says when it is asked.
+  // An unknown kind of tensor may throw anything when it is queried.
   return absl::IsInternal(status) ? absl::InvalidArgumentError(status.message()) : status;
 }
 
@@ -193,7 +193,7 @@ absl::StatusOr<TypedTensor> TensorOnBytes(const TensorSpec& spec, absl::Span<con
       if (!bytes.empty()) std::memcpy(copy.data_ptr(), bytes.data(), bytes.size());
       return TypedTensor(std::move(copy), spec.dtype);
     }
-    // LibTorch has no read-only tensors; the contract says that nobody writes.
+    // LibTorch has no read-only tensors. The contract forbids writing.
     void* data = const_cast<std::byte*>(bytes.data());
     const auto release = [owner = std::move(owner)](void*) {};
     return TypedTensor(at::from_blob(data, spec.shape, release, at::TensorOptions().dtype(StorageTypeOf(spec.dtype))),
@@ -239,7 +239,7 @@ absl::StatusOr<TypedTensor> TransposeLastTwo(const TypedTensor& tensor, DType to
     const at::NoGradGuard no_grad;
     const at::Tensor swapped = tensor.data.detach().transpose(-2, -1);
     if (!tensor.data.device().is_cpu()) return CastOnDevice(swapped.contiguous(), to);
-    // A transposed view of what is wanted, as some trainers hand out.
+    // The tensor is a transposed view of the wanted result, as some trainers produce.
     if (swapped.is_contiguous()) return CastTo(TypedTensor(swapped, *tensor.dtype), to);
 
     const at::Tensor source = ContiguousOnHost(tensor.data, *tensor.dtype);

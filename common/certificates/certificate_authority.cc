@@ -51,7 +51,7 @@ bool IsHostName(absl::string_view host) {
                      [](char c) { return absl::ascii_isalnum(c) || c == '-' || c == '.' || c == '_'; });
 }
 
-// Built by hand: OpenSSL's own parser would take a host with a comma for two.
+// Built by hand: OpenSSL's parser would split a host at a comma.
 absl::Status AddHost(GENERAL_NAMES& names, const std::string& host) {
   OpensslPointer<GENERAL_NAME, GENERAL_NAME_free> name(GENERAL_NAME_new());
   if (name == nullptr) return OpensslError("a host's name");
@@ -105,7 +105,7 @@ absl::Status SetRandomSerial(X509& certificate) {
   return absl::OkStatus();
 }
 
-// All but extensions and signature.
+// Everything except extensions and signature.
 absl::StatusOr<Certificate> MakeCertificate(const CertificateRequest& request, EVP_PKEY& key) {
   if (absl::Status status = CheckCommonName(request.common_name); !status.ok()) return status;
   Certificate certificate(X509_new());

@@ -1,4 +1,4 @@
-// A certificate authority that lives in memory, to try things out with.
+// A certificate authority in memory, for tests and trials.
 #pragma once
 
 #include <chrono>
@@ -13,7 +13,7 @@ struct x509_st;
 
 namespace refit {
 
-// PEM.
+// In PEM format.
 struct IssuedCertificate {
   std::string certificate;
   std::string key;
@@ -22,25 +22,25 @@ struct IssuedCertificate {
 struct CertificateRequest {
   // At most 64 bytes.
   std::string common_name;
-  // Whether it is for a service or for a client.
+  // Whether it is for a service. Otherwise for a client.
   bool is_server = false;
-  // Host names (perhaps with a leading "*.") and IP addresses that it is good for.
+  // Host names (possibly with a leading "*.") and IP addresses for which it is valid.
   std::vector<std::string> hosts;
-  // From now on.
+  // Relative to now.
   std::chrono::seconds valid_from = -std::chrono::minutes(5);
   std::chrono::seconds valid_until = std::chrono::hours(24);
 };
 
-// Signs with a P-256 key of its own, which never leaves this object. Thread-compatible.
+// Signs with a P-256 key of its own. The key never leaves this object. Thread-compatible.
 class CertificateAuthority {
  public:
   // RESOURCE_EXHAUSTED or INTERNAL, with OpenSSL's reason.
   static absl::StatusOr<CertificateAuthority> Create(const std::string& common_name, std::chrono::seconds valid_until);
 
-  // PEM.
+  // In PEM format.
   const std::string& certificate() const { return certificate_pem_; }
 
-  // A new key and its certificate. INVALID_ARGUMENT for a name or host that no certificate can carry.
+  // Makes a new key and its certificate. INVALID_ARGUMENT for a name or host that a certificate cannot hold.
   absl::StatusOr<IssuedCertificate> Issue(const CertificateRequest& request) const;
 
  private:

@@ -1,4 +1,4 @@
-// OpenSSL's objects, owned. For this project's own use.
+// Owning pointers to OpenSSL's objects. For this project's own use.
 #pragma once
 
 #include <openssl/bio.h>

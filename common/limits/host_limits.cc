@@ -21,11 +21,11 @@
 namespace refit {
 namespace {
 
-// One hierarchy of control groups: v2's, or one of v1's controllers.
+// One hierarchy of control groups: that of v2, or of one controller of v1.
 struct Hierarchy {
   bool is_v2 = false;
   std::string mounted_at;
-  std::string mounted_root;  // the group that mounted_at shows; a container may see no more than its own
+  std::string mounted_root;  // the group mounted at mounted_at; a container may see only its own
 };
 
 std::vector<std::string> Lines(const std::string& path) {
@@ -40,7 +40,8 @@ bool HasWord(absl::string_view list, absl::string_view word) {
   return std::find(words.begin(), words.end(), word) != words.end();
 }
 
-// Where a controller's groups are mounted: "ID PARENT MAJOR:MINOR ROOT MOUNTED_AT OPTIONS... - TYPE SOURCE OPTIONS".
+// Where a controller's groups are mounted. Lines: "ID PARENT MAJOR:MINOR ROOT MOUNTED_AT OPTIONS... - TYPE SOURCE
+// OPTIONS".
 std::vector<Hierarchy> HierarchiesOf(absl::string_view controller, const std::string& root) {
   std::vector<Hierarchy> found;
   for (const std::string& line : Lines(root + "/proc/self/mountinfo")) {
@@ -56,7 +57,7 @@ std::vector<Hierarchy> HierarchiesOf(absl::string_view controller, const std::st
   return found;
 }
 
-// The process's group within a hierarchy: "ID:CONTROLLERS:/PATH", without controllers for v2. Empty: it has none.
+// The process's group within a hierarchy. Lines: "ID:CONTROLLERS:/PATH", without controllers for v2. Empty: none.
 std::string GroupIn(const Hierarchy& hierarchy, absl::string_view controller, const std::string& root) {
   for (const std::string& line : Lines(root + "/proc/self/cgroup")) {
     const std::vector<std::string> fields = absl::StrSplit(line, absl::MaxSplits(':', 2));
@@ -66,14 +67,14 @@ std::string GroupIn(const Hierarchy& hierarchy, absl::string_view controller, co
   return "";
 }
 
-// A group's path from what is mounted on, "/a/b"; empty for what is mounted itself, and for a group outside of it.
+// A group's path relative to the mount, "/a/b". Empty for the mounted group itself, and for a group outside of it.
 std::string BelowMount(const Hierarchy& hierarchy, absl::string_view group) {
   if (hierarchy.mounted_root != "/" && !absl::ConsumePrefix(&group, hierarchy.mounted_root)) return "";
   return absl::StartsWith(group, "/") && !absl::StrContains(group, "..") ? std::string(group) : "";
 }
 
-// The folders of the process's group and of all above it, as far as they can be seen from here. A group outside of what
-// is mounted is seen as the mount itself.
+// The folders of the process's group and of all groups above it that are visible here. For a group outside of the
+// mount, the mount itself.
 std::vector<std::string> GroupFolders(absl::string_view controller, const std::string& root) {
   std::vector<std::string> folders;
   for (const Hierarchy& hierarchy : HierarchiesOf(controller, root)) {
@@ -90,7 +91,7 @@ std::optional<uint64_t> ReadNumber(const std::string& path) {
   std::ifstream file(path);
   std::string word;
   uint64_t number = 0;
-  if (!(file >> word) || !absl::SimpleAtoi(word, &number)) return std::nullopt;  // "max", "-1": none
+  if (!(file >> word) || !absl::SimpleAtoi(word, &number)) return std::nullopt;  // "max" or "-1": no limit
   return number;
 }
 
@@ -107,12 +108,12 @@ std::optional<uint64_t> MachineMemory(const std::string& root) {
 int CpusToRunOn() {
   cpu_set_t cpus;
   CPU_ZERO(&cpus);
-  // Fails on machines of more than 1024.
+  // This fails on machines with more than 1024 CPUs.
   if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0) return CPU_COUNT(&cpus);
   return static_cast<int>(std::thread::hardware_concurrency());
 }
 
-// CPUs, rounded up, of a group: v2's "QUOTA PERIOD", or v1's two files. nullopt: as many as there are.
+// CPUs of a group's quota, rounded up: v2's "QUOTA PERIOD", or v1's two files. nullopt: no limit.
 std::optional<uint64_t> QuotaOf(const std::string& folder) {
   std::optional<uint64_t> quota = ReadNumber(folder + "/cpu.cfs_quota_us");
   std::optional<uint64_t> period = ReadNumber(folder + "/cpu.cfs_period_us");

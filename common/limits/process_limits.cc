@@ -21,7 +21,7 @@ constexpr uint64_t kMostReservedDescriptors = 512;
 constexpr uint64_t kMostReservedAddresses = uint64_t{256} << 20;
 constexpr char kRaiseDescriptors[] = "raise `ulimit -n`, or LimitNOFILE of its unit";
 
-// nullopt: none.
+// nullopt: no limit.
 std::optional<uint64_t> LimitOn(int resource) {
   rlimit limit = {};
   if (getrlimit(static_cast<__rlimit_resource>(resource), &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
@@ -89,7 +89,7 @@ absl::Status CheckAddressesLeft(uint64_t bytes) {
 }
 
 absl::Status CheckMappingsLeft() {
-  // Each page that is unlike its neighbours takes two mappings.
+  // A page with other protection than its neighbours takes two mappings.
   constexpr size_t kReserved = 128;
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   const size_t bytes = (kReserved + 1) * page;
@@ -111,7 +111,7 @@ uint64_t MostMappingsOfMemory() {
 
 std::string WhyNotMapped(uint64_t bytes, int error) {
   if (error != ENOMEM) return std::strerror(error);
-  constexpr uint64_t kNear = 200;  // what was kept, and some
+  constexpr uint64_t kNear = 200;  // the reserved mappings and some more
   const std::optional<uint64_t> most = MappingLimit();
   const uint64_t mappings = most.has_value() ? MappingsUsed() : 0;
   if (most.has_value() && mappings + kNear >= *most) {

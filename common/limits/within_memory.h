@@ -1,4 +1,4 @@
-// Memory that runs out is an error to report, no reason to die.
+// Turns std::bad_alloc into an error status.
 #pragma once
 
 #include <new>
@@ -9,8 +9,8 @@
 
 namespace refit {
 
-// What `work` gives, an absl::Status or StatusOr; RESOURCE_EXHAUSTED if it throws std::bad_alloc. `what` it was for
-// goes into the message.
+// Calls `work`, which returns an absl::Status or StatusOr, and returns its result. RESOURCE_EXHAUSTED if it throws
+// std::bad_alloc. The message says `what` the memory was for.
 template <typename Work>
 auto WithinMemory(absl::string_view what, Work&& work) -> decltype(work()) {
   try {

@@ -8,7 +8,7 @@
 namespace refit {
 namespace {
 
-// A descriptor and one; 0: free. No lock, which a fork might find taken.
+// Descriptors plus one; 0: free. There is no lock, because a fork could copy a locked one.
 std::array<std::atomic<int>, 256> places;
 
 void CloseAll() {

@@ -1,13 +1,12 @@
-// Descriptors that children of a fork must not keep open, such as a listening socket, whose port would stay taken for
-// as long as any of them lives.
+// Closes descriptors in children of a fork. A child that kept a listening socket open would keep its port taken.
 #pragma once
 
 #include <atomic>
 
 namespace refit {
 
-// Closes `fd` in each child, right after the fork, from construction to destruction. A wish: beyond 256 of them it does
-// nothing. Thread-safe.
+// Closes `fd` in each child right after the fork, from construction to destruction. At most 256 at a time; more have no
+// effect. Thread-safe.
 class ClosedInChildren {
  public:
   explicit ClosedInChildren(int fd);

@@ -12,7 +12,7 @@ namespace {
 std::atomic<uint64_t> generation{0};
 std::atomic<uint64_t> forks_begun{0};
 
-// fork() calls them, vfork() and posix_spawn() do not: their children use nothing of ours.
+// fork() calls these functions. vfork() and posix_spawn() do not, but their children use no objects of ours.
 [[maybe_unused]] const int registered = pthread_atfork([] { ++forks_begun; }, nullptr, [] { ++generation; });
 
 }  // namespace

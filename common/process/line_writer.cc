@@ -28,7 +28,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Where lines go: the caller's descriptor, or the same file opened anew, so that waiting for it is ours alone.
+// The file to write to: the caller's descriptor, or the same file opened again, so that non-blocking mode affects only
+// us.
 class Destination {
  public:
   explicit Destination(int fd) : fd_(fd) {}
@@ -36,12 +37,12 @@ class Destination {
   Destination(const Destination&) = delete;
   Destination& operator=(const Destination&) = delete;
 
-  // As write(2), but for EAGAIN where that would wait.
+  // As write(2), but fails with EAGAIN where that would block.
   ssize_t Write(absl::string_view bytes) {
     if (!Look()) return -1;
     if (S_ISSOCK(file_.st_mode)) return send(fd_, bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
     if (own_ >= 0 || S_ISREG(file_.st_mode)) return write(fd(), bytes.data(), bytes.size());
-    // So much has room once the system says that something has, unless somebody else is quicker.
+    // If poll says that there is room, there is room for PIPE_BUF bytes, unless another writer is faster.
     pollfd ready = {fd_, POLLOUT, 0};
     if (poll(&ready, 1, 0) == 0) return Fail(EAGAIN);
     return write(fd_, bytes.data(), std::min<size_t>(bytes.size(), PIPE_BUF));
@@ -55,7 +56,7 @@ class Destination {
     return -1;
   }
 
-  // Somebody may have put another file in its place.
+  // Checks whether the caller has put another file in the descriptor's place.
   bool Look() {
     struct stat now = {};
     if (fstat(fd_, &now) != 0) return false;
@@ -63,7 +64,7 @@ class Destination {
     if (same) return true;
     file_ = now;
     CloseOwn();
-    // A file opened anew would begin at its beginning, and it is never waited for.
+    // Not opened again: other files would start at offset 0, and writing to them does not block.
     if (!S_ISFIFO(now.st_mode) && isatty(fd_) == 0) return true;
     own_ = open(absl::StrCat("/proc/self/fd/", fd_).c_str(), O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     return true;
@@ -82,7 +83,7 @@ class Destination {
 void BlockSignals() {
   sigset_t all;
   sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, nullptr);  // a SIGPIPE too is this thread's alone, and ends with it
+  pthread_sigmask(SIG_SETMASK, &all, nullptr);  // a SIGPIPE goes to this thread only, and stays blocked
 }
 
 }  // namespace
@@ -96,7 +97,7 @@ class LineWriter::State {
         closing_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
         thread_([this] { Run(); }) {}
 
-  // Once it has ended.
+  // Call it once the thread has ended.
   ~State() {
     Join();
     if (closing_ >= 0) close(closing_);
@@ -114,7 +115,7 @@ class LineWriter::State {
     changed_.notify_all();
   }
 
-  // False if the thread is held up even so, as by a file system that does not answer.
+  // False if the thread is still blocked, for example by a file system that does not answer.
   bool End(std::chrono::milliseconds patience) {
     {
       std::unique_lock lock(mutex_);
@@ -135,10 +136,11 @@ class LineWriter::State {
 
   struct Line {
     std::string text;
-    uint64_t missing = 0;  // dropped between the line before it and this one
+    uint64_t missing = 0;  // lines dropped between the previous line and this one
   };
 
-  // Once it has ended: a writer that lives as long as the process leaves no thread behind either.
+  // Call it once the thread has ended. Close calls it too, so that a writer that is never destroyed leaves no thread
+  // behind.
   void Join() {
     std::call_once(joined_, [this] { thread_.join(); });
   }
@@ -189,7 +191,7 @@ class LineWriter::State {
     return true;
   }
 
-  // False once it is too late.
+  // False when the deadline has passed.
   bool AwaitRoom() {
     std::optional<Clock::time_point> deadline;
     {
@@ -202,7 +204,7 @@ class LineWriter::State {
       if (left <= 0) return false;
       timeout = static_cast<int>(left);
     }
-    // Told once to close, only the deadline matters.
+    // Once closing has begun, only the deadline ends the wait.
     pollfd waits[] = {{destination_.fd(), POLLOUT, 0}, {deadline.has_value() ? -1 : closing_, POLLIN, 0}};
     poll(waits, 2, timeout);
     return true;
@@ -210,9 +212,9 @@ class LineWriter::State {
 
   const OfDropped of_dropped_;
   const size_t max_queued_bytes_;
-  Destination destination_;  // the thread's, as the next two
+  Destination destination_;  // used by the thread only, as are the next two
   bool within_line_ = false;
-  uint64_t lost_ = 0;  // lines that could not be written since one could
+  uint64_t lost_ = 0;  // lines lost since the last one that was written
   const int closing_;
   std::atomic<uint64_t> dropped_{0};
   std::atomic<bool> reader_gone_{false};
@@ -221,18 +223,19 @@ class LineWriter::State {
   std::condition_variable changed_;
   std::deque<Line> lines_;
   size_t queued_bytes_ = 0;
-  uint64_t missing_ = 0;                       // dropped since a line was queued
-  std::optional<Clock::time_point> deadline_;  // once it is to end
+  uint64_t missing_ = 0;                       // lines dropped since the last one was queued
+  std::optional<Clock::time_point> deadline_;  // set when the writer is to end
   bool ended_ = false;
   std::once_flag joined_;
-  std::thread thread_;  // last: it uses all the others
+  std::thread thread_;  // last member: it uses all the others
 };
 
 LineWriter::LineWriter(int fd, OfDropped of_dropped, size_t max_queued_bytes)
     : state_(MakeOwnedByProcess<State>(fd, std::move(of_dropped), max_queued_bytes)) {}
 
 LineWriter::~LineWriter() {
-  // A thread that is still held up uses its state, and nothing ends that wait but the end of the process.
+  // A blocked thread still uses the state, and nothing but the end of the process ends that wait. So the state is
+  // leaked.
   if (!Close()) (void)state_.release();
 }
 

@@ -1,4 +1,4 @@
-// Lines for a descriptor that nobody may be reading: whoever writes them never waits.
+// Writes lines to a descriptor without blocking the caller, even if no one reads the other end.
 #pragma once
 
 #include <chrono>
@@ -11,30 +11,30 @@
 
 namespace refit {
 
-// Writes from a thread of its own; a pipe that is full or closed, a stopped terminal and a full disk hold up only that.
-// What finds no room in the queue, or cannot be written, is dropped and counted. No signal is raised, and the
-// descriptor stays as it is for others who have it. Thread-safe. In a child of a fork all is dropped.
+// Writes from a thread of its own. A full or closed pipe, a stopped terminal or a full disk blocks only that thread.
+// Lines that do not fit into the queue, or cannot be written, are dropped and counted. It raises no signal, and does
+// not change the descriptor for other users of it. Thread-safe. In a child of a fork all lines are dropped.
 class LineWriter {
  public:
-  // What to say of `lines` that were dropped, before the next one that was not.
+  // Makes the line that reports `lines` dropped lines, before the next line that is written.
   using OfDropped = std::function<std::string(uint64_t lines)>;
 
-  // `fd`, such as STDERR_FILENO, is the caller's, who may put something else in its place meanwhile.
+  // `fd`, such as STDERR_FILENO, belongs to the caller, who may put another file in its place meanwhile.
   explicit LineWriter(int fd, OfDropped of_dropped, size_t max_queued_bytes = 1 << 20);
-  ~LineWriter();  // closes it
+  ~LineWriter();  // calls Close
   LineWriter(const LineWriter&) = delete;
   LineWriter& operator=(const LineWriter&) = delete;
 
-  // `line` without its end.
+  // `line` has no line end.
   void Write(std::string line);
 
-  // Writes what is queued, as far as that can be done within `patience`; what comes later is dropped. Idempotent. False
-  // if a write does not come back at all, as from a file system that does not answer.
+  // Writes the queued lines, as far as possible within `patience`. Later lines are dropped. Idempotent. False if a
+  // write does not return at all, for example because a file system does not answer.
   bool Close(std::chrono::milliseconds patience = std::chrono::seconds(1));
 
-  // Lines that were not written.
+  // How many lines were not written.
   uint64_t dropped() const;
-  // Whether whoever read it has gone: a pipe or socket whose other end is closed.
+  // Whether the reader of the pipe or socket has closed it.
   bool reader_gone() const;
 
  private:

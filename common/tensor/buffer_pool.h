@@ -28,7 +28,7 @@ class BufferPool {
                       std::function<void(const absl::Status&)> on_unshared = nullptr);
   ~BufferPool();
 
-  // A buffer of exactly `size` usable bytes, in a free block that fits if there is one.
+  // A buffer of exactly `size` usable bytes. Takes a free block that fits if there is one.
   absl::StatusOr<std::shared_ptr<Buffer>> Get(size_t size);
 
   // The same within a limit: null if more than `max_bytes` were handed out then. Frees idle memory, so that this and
@@ -38,7 +38,7 @@ class BufferPool {
   // Frees idle memory down to `bytes`.
   void TrimTo(uint64_t bytes);
 
-  // Bytes handed out, and bytes that wait for reuse; both count capacities.
+  // Bytes in use, and idle bytes that wait for reuse; both are sums of capacities.
   uint64_t used_bytes() const;
   uint64_t idle_bytes() const;
 

@@ -17,7 +17,7 @@ namespace {
 
 constexpr size_t kWidest = 80;
 constexpr size_t kNarrowest = 40;
-// Explanations begin at this column; on terminals that are narrower than kRoomy at the other one.
+// The column at which explanations begin; kNarrowExplanationColumn on terminals narrower than kRoomy.
 constexpr size_t kExplanationColumn = 28;
 constexpr size_t kNarrowExplanationColumn = 8;
 constexpr size_t kRoomy = 72;
@@ -27,8 +27,8 @@ size_t HelpWidth() {
   return columns == 0 ? kWidest : std::clamp(static_cast<size_t>(columns), kNarrowest, kWidest);
 }
 
-// `text` wrapped at spaces, with `continuation` at each line's end but the last, and `indent` spaces before each line
-// but the first, which has `first` columns taken.
+// Wraps `text` at spaces. Every line but the last ends with `continuation`. Every line but the first begins with
+// `indent` spaces; in the first, `first` columns are already used.
 std::string Wrap(absl::string_view text, size_t width, size_t indent, size_t first,
                  absl::string_view continuation = "") {
   std::string out;
@@ -49,7 +49,7 @@ std::string Wrap(absl::string_view text, size_t width, size_t indent, size_t fir
   return out;
 }
 
-// `left`, and `text` wrapped beside it, or below it where `left` is too long.
+// `left`, with `text` wrapped beside it, or below it if `left` is too long.
 std::string TwoColumns(const std::string& left, const std::string& text) {
   const size_t width = HelpWidth();
   const size_t begin = width < kRoomy ? kNarrowExplanationColumn : kExplanationColumn;

@@ -1,4 +1,4 @@
-// How --help looks.
+// Formats the output of --help.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -9,9 +9,9 @@
 
 namespace refit {
 
-// Options with their defaults, explanations beside them (below them on a narrow terminal), groups with one empty line
-// between, within the terminal's width and 80 columns. Descriptions and footers have a line for each paragraph; their
-// indented lines are commands and tables.
+// Prints options with their defaults, and explanations beside them (below them on a narrow terminal). One empty line
+// separates groups. Lines have at most 80 columns, and fit the terminal. Each line of a description or footer is a
+// paragraph; indented lines are commands and tables.
 class HelpFormatter : public CLI::Formatter {
  public:
   std::string make_help(const CLI::App* app, std::string name, CLI::AppFormatMode mode) const override;
@@ -21,9 +21,9 @@ class HelpFormatter : public CLI::Formatter {
   std::string make_subcommand(const CLI::App* command) const override;
 };
 
-// `text`, line by line, within `width` columns. A paragraph is wrapped; so is the right half of an indented line with a
-// gap of two spaces, below itself; an indented command goes on behind a backslash, and what a comment says of it
-// ("  # ...") goes before it.
+// Wraps `text`, line by line, to `width` columns. Lines without indent are wrapped as paragraphs. An indented line with
+// a gap of two spaces is a table row: its right half is wrapped below itself. A long indented command continues after a
+// backslash. A comment after a command ("  # ...") moves to the line before it.
 std::string WrapHelp(absl::string_view text, size_t width);
 
 }  // namespace refit

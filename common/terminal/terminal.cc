@@ -14,7 +14,7 @@ namespace {
 
 constexpr winsize kDefaultSize = {24, 80, 0, 0};
 
-// {0, 0} when it is no terminal.
+// {0, 0} if the stream is not a terminal.
 winsize Size(std::FILE* stream) {
   if (isatty(fileno(stream)) == 0) return {};
   winsize size{};

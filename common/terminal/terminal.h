@@ -1,4 +1,4 @@
-// What stands at the other end of stdout and stderr.
+// Finds out what kind of terminal stdout and stderr are, and fits text to it.
 #pragma once
 
 #include <cstdio>
@@ -8,23 +8,23 @@
 
 namespace refit {
 
-// Whether colours, bars and cursor movements are welcome there: a terminal of a kind that TERM names, not dumb, and no
-// NO_COLOR.
+// Whether to use colours, bars and cursor movements: the stream is a terminal, TERM is set and not dumb, and NO_COLOR
+// is not set.
 bool IsFancy(std::FILE* stream);
 
-// Columns; 0 when it is no terminal, and lines may have any length.
+// Columns of the terminal. 0 if it is not a terminal; lines may then have any length.
 int Width(std::FILE* stream);
 
-// Lines of the terminal; 0 when it is none.
+// Lines of the terminal. 0 if it is not a terminal.
 int Height(std::FILE* stream);
 
-// Columns that `text` takes: UTF-8 code points.
+// Columns that `text` takes: the number of UTF-8 code points.
 size_t DisplayWidth(absl::string_view text);
 
-// `text` cut to `width` columns; "..." shows that something is missing.
+// `text` cut to `width` columns, with "..." at the cut.
 std::string Shorten(absl::string_view text, size_t width);
 
-// ANSI colours, applied only if `fancy`.
+// Adds ANSI colours if `fancy`.
 std::string Bold(absl::string_view text, bool fancy);
 std::string Dim(absl::string_view text, bool fancy);
 

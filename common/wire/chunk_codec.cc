@@ -15,8 +15,8 @@ constexpr int kFixed64 = 1;
 constexpr int kLengthDelimited = 2;
 constexpr uint8_t Tag(int field, int wire_type) { return static_cast<uint8_t>(field << 3 | wire_type); }
 
-constexpr uint8_t kChunk = Tag(1, kLengthDelimited);  // of PushRequest and of PullResponse
-constexpr uint8_t kBatch = Tag(7, kLengthDelimited);  // likewise
+constexpr uint8_t kChunk = Tag(1, kLengthDelimited);  // in PushRequest and in PullResponse
+constexpr uint8_t kBatch = Tag(7, kLengthDelimited);  // in both
 constexpr uint8_t kTensor = Tag(1, kVarint);
 constexpr uint8_t kOffset = Tag(2, kVarint);
 constexpr uint8_t kEncoding = Tag(3, kVarint);
@@ -25,7 +25,7 @@ constexpr uint8_t kDigest = Tag(5, kFixed64);
 constexpr uint8_t kTensorDigest = Tag(6, kFixed64);
 constexpr uint8_t kPayload = Tag(15, kLengthDelimited);
 
-// Writes what is short on the stack.
+// Writes short messages on the stack.
 class Writer {
  public:
   absl::string_view text() const { return {bytes_.data(), size_}; }
@@ -35,7 +35,7 @@ class Writer {
     for (; value >= 0x80; value >>= 7) Byte(static_cast<uint8_t>(value | 0x80));
     Byte(static_cast<uint8_t>(value));
   }
-  // proto3 leaves out fields that have their default value.
+  // proto3 omits fields that have their default value.
   void VarintField(uint8_t tag, uint64_t value) {
     if (value == 0) return;
     Byte(tag);
@@ -51,8 +51,7 @@ class Writer {
   size_t size_ = 0;
 };
 
-// Reads fields in the form that the encoder writes. Remembers the first thing that did not fit and then reads nothing
-// more.
+// Reads fields in the form that the encoder writes. At the first mismatch it stops, and reads nothing more.
 class Reader {
  public:
   enum class State { kOk, kOtherForm, kTruncated };
@@ -64,7 +63,7 @@ class Reader {
   uint64_t position() const { return position_; }
   uint64_t rest() const { return message_bytes_ - position_; }
 
-  // Consumes `tag` if it comes next.
+  // Consumes `tag` if it is next.
   bool TryTag(uint8_t tag) {
     if (state_ != State::kOk || position_ >= head_.size() || std::to_integer<uint8_t>(head_[position_]) != tag)
       return false;
@@ -72,7 +71,7 @@ class Reader {
     return true;
   }
 
-  // A varint of the shortest form.
+  // A varint in the shortest form.
   uint64_t Varint() {
     uint64_t value = 0;
     for (int shift = 0; shift < 64; shift += 7) {
@@ -88,7 +87,7 @@ class Reader {
     return 0;
   }
 
-  // A varint field that is there only if it is not 0.
+  // A varint field, which is present only if it is not 0.
   uint64_t VarintField(uint8_t tag, uint64_t limit = std::numeric_limits<uint64_t>::max()) {
     if (!TryTag(tag)) return 0;
     const uint64_t value = Varint();
@@ -119,8 +118,8 @@ class Reader {
   State state_ = State::kOk;
 };
 
-// The contents of the field that `from` begins with, which then begins behind it. Empty, and `from` as it was, if that
-// is no field of this tag or goes on beyond the end.
+// Removes the field at the beginning of `from` and returns its contents. If there is no field of this tag, or it ends
+// beyond `from`, returns an empty span and leaves `from` unchanged.
 absl::Span<const std::byte> TakeField(uint8_t tag, absl::Span<const std::byte>& from) {
   Reader reader(from, from.size());
   if (!reader.TryTag(tag)) return {};
@@ -131,7 +130,7 @@ absl::Span<const std::byte> TakeField(uint8_t tag, absl::Span<const std::byte>& 
   return field;
 }
 
-// All of a chunk but its payload.
+// A chunk without its payload.
 class ChunkPrefix {
  public:
   ChunkPrefix(const ChunkHeader& header, uint64_t payload_bytes) {
@@ -141,7 +140,7 @@ class ChunkPrefix {
     fields_.VarintField(kDecodedBytes, header.decoded_bytes);
     if (header.digest != 0) fields_.Fixed64Field(kDigest, header.digest);
     if (header.tensor_digest.has_value()) fields_.Fixed64Field(kTensorDigest, *header.tensor_digest);
-    // Written also when empty, so that the payload is always there and last.
+    // Written even if empty, so that the payload is always present and last.
     fields_.Byte(kPayload);
     fields_.Varint(payload_bytes);
     begin_.Byte(kChunk);
@@ -173,7 +172,7 @@ std::string EncodeChunkPrefix(const ChunkHeader& header, uint64_t payload_bytes)
   return prefix;
 }
 
-// An entry looks like a message with this chunk alone: in both the chunk is field 1.
+// An entry has the form of a message with only this chunk: in both, the chunk is field 1.
 void AppendBatchEntry(const ChunkHeader& header, absl::Span<const std::byte> payload, std::string& entries) {
   ChunkPrefix(header, payload.size()).AppendTo(entries);
   AppendBytes(payload, entries);

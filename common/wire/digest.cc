@@ -11,7 +11,7 @@
 namespace refit {
 namespace {
 
-// Numbers are digested as they lie in memory.
+// Numbers are digested as they are in memory.
 static_assert(std::endian::native == std::endian::little);
 
 void AppendJoined(absl::Span<const int64_t> numbers, std::string& text) {
@@ -27,7 +27,7 @@ void AppendJoined(absl::Span<const int64_t> numbers, std::string& text) {
 uint64_t DigestBytes(absl::Span<const std::byte> bytes) { return Hasher::Of(bytes.data(), bytes.size()); }
 
 uint64_t CopyAndDigest(absl::Span<const std::byte> bytes, std::byte* dst) {
-  thread_local Hasher hasher;  // allocates once
+  thread_local Hasher hasher;  // allocates only once
   hasher.Reset();
   hasher.CopyAndUpdate(bytes.data(), bytes.size(), dst);
   return hasher.Digest();
@@ -58,7 +58,7 @@ void TensorDigester::Update(absl::Span<const std::byte> bytes) {
     const auto piece = bytes.subspan(0, block_bytes_ - filled_);
     bytes.remove_prefix(piece.size());
     if (piece.size() == block_bytes_) {
-      UpdateBlock(DigestBytes(piece));  // a whole block at once is faster
+      UpdateBlock(DigestBytes(piece));  // hashing a whole block at once is faster
       continue;
     }
     if (block_ == nullptr) block_ = std::make_unique<Hasher>();
@@ -93,7 +93,7 @@ uint64_t TensorDigester::Finish() {
 
 struct ManifestDigester::State {
   Hasher hasher;
-  std::string entry;  // kept for its memory
+  std::string entry;  // a member, to reuse its memory
 
   void Begin(const TensorSpec& spec) {
     entry.clear();

@@ -26,19 +26,19 @@ class Hasher;
 
 uint64_t DigestBytes(absl::Span<const std::byte> bytes);
 
-// The same of bytes that are copied to `dst`, which has room for them, on the way.
+// Copies the bytes to `dst`, which has room for them, and returns the digest.
 uint64_t CopyAndDigest(absl::Span<const std::byte> bytes, std::byte* dst);
 
-// Number of chunks that a tensor of `bytes` has: at least 1 (an empty tensor is one empty chunk).
+// Number of chunks of a tensor of `bytes`: at least 1 (an empty tensor is one empty chunk).
 uint64_t ChunkCount(uint64_t bytes, uint64_t chunk_bytes);
 
-// From the digests of the blocks. For an empty tensor pass none.
+// Tensor digest from the digests of its blocks. For an empty tensor pass none.
 uint64_t TensorDigest(absl::Span<const uint64_t> block_digests);
 
-// Over memory that holds the whole tensor.
+// Digest of a tensor whose memory is contiguous.
 uint64_t DigestTensor(absl::Span<const std::byte> tensor, uint64_t chunk_bytes);
 
-// A tensor's digest over bytes that come in order, in pieces of any size.
+// Computes a tensor's digest from bytes that arrive in order, in pieces of any size.
 class TensorDigester {
  public:
   explicit TensorDigester(uint64_t chunk_bytes);
@@ -47,20 +47,20 @@ class TensorDigester {
   TensorDigester& operator=(TensorDigester&&) noexcept;
 
   void Update(absl::Span<const std::byte> bytes);
-  // The next block, whole (or the tensor's last), with its digest already known: saves hashing it again. Only at a
-  // block boundary.
+  // Adds the next block by its known digest, so that it is not hashed again. Only for a whole block (or the tensor's
+  // last), at a block boundary.
   void UpdateBlock(uint64_t block_digest);
-  // A chunk with its digest (see above), which saves hashing it again if it is a block. `ends`: it ends the tensor.
+  // Adds a chunk with its digest. If it is a block, it is not hashed again. `ends`: it is the tensor's last.
   void UpdateChunk(absl::Span<const std::byte> chunk, uint64_t chunk_digest, bool ends);
-  // Digest of all that came; the digester must not be used any more.
+  // Returns the digest of all bytes. The digester must not be used afterwards.
   uint64_t Finish();
 
  private:
   void EndBlock();
 
   uint64_t block_bytes_;
-  uint64_t filled_ = 0;            // of the present block
-  std::unique_ptr<Hasher> block_;  // once a block comes in pieces
+  uint64_t filled_ = 0;            // bytes of the current block
+  std::unique_ptr<Hasher> block_;  // used if a block arrives in pieces
   absl::InlinedVector<uint64_t, 1> block_digests_;
 };
 
@@ -72,7 +72,7 @@ class ManifestDigester {
   ManifestDigester& operator=(ManifestDigester&&) noexcept;
 
   void Add(const TensorSpec& spec, uint64_t tensor_digest);
-  // A whole part counts like its tensor.
+  // A whole part is digested like its tensor.
   void Add(const TensorPart& part, uint64_t part_digest);
   uint64_t Finish() const;
 

@@ -1,8 +1,8 @@
-// XXH3-64 of bytes that come in pieces, with the widest vectors that the processor has.
+// XXH3-64 of bytes that arrive in pieces, with the widest vector instructions of the processor.
 #pragma once
 
-// Chooses among SSE2, AVX2 and AVX-512 at run time, where the installed library was built to (Debian's is). Elsewhere
-// one code for all, as the compiler's flags say.
+// Chooses SSE2, AVX2 or AVX-512 at run time, if the installed library was built for that (Debian's is). Otherwise the
+// compiler's flags decide.
 #ifdef REFIT_XXHASH_DISPATCH
 #include <xxh_x86dispatch.h>
 #else
@@ -25,7 +25,7 @@ class Hasher {
 
   void Reset() { XXH3_64bits_reset(state_.get()); }
   void Update(const void* data, size_t size) { XXH3_64bits_update(state_.get(), data, size); }
-  // Copies the bytes to `dst` on the way: piece by piece, so that each is hashed while it is in the cache.
+  // Copies the bytes to `dst` and hashes them, piece by piece, so that each piece is hashed while it is in the cache.
   void CopyAndUpdate(const void* data, size_t size, void* dst) {
     for (size_t at = 0; at < size; at += kHotBytes) {
       const size_t piece = std::min(kHotBytes, size - at);
@@ -34,8 +34,8 @@ class Hasher {
       Update(to, piece);
     }
   }
-  // The same past the cache; see CopyPastCache. Hashes what it reads, not what it wrote: the bytes must be nobody
-  // else's.
+  // As CopyAndUpdate, but the copy bypasses the cache; see CopyPastCache. It hashes what it reads, not what it writes,
+  // so no other thread may change the bytes meanwhile.
   void UpdateAndCopyPastCache(const void* data, size_t size, void* dst) {
     for (size_t at = 0; at < size; at += kHotBytes) {
       const size_t piece = std::min(kHotBytes, size - at);
@@ -46,7 +46,7 @@ class Hasher {
   }
   uint64_t Digest() const { return XXH3_64bits_digest(state_.get()); }
 
-  // Of bytes that lie in one piece; faster than Update for them.
+  // Hash of contiguous bytes. Faster than Update.
   static uint64_t Of(const void* data, size_t size) { return XXH3_64bits(data, size); }
 
  private:
@@ -55,7 +55,7 @@ class Hasher {
   struct Free {
     void operator()(XXH3_state_t* state) const { XXH3_freeState(state); }
   };
-  // Only the library knows how large it is.
+  // Only the library knows the state's size.
   std::unique_ptr<XXH3_state_t, Free> state_;
 };
 

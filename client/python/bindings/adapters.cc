@@ -40,7 +40,7 @@ void CheckReadable(const TensorPart& native, const Lent& memory) {
   Check(Annotate(MemoryProbe().CheckReadable(memory.bytes()), absl::StrCat("tensor ", native.ToString())));
 }
 
-// A list of (part, tensor): the tensor is None where the output is the native tensor, only named anew.
+// A list of (part, tensor). The tensor is None where the output is the native tensor under a new name.
 py::list ConvertSingle(const std::string& adapter_name, const TensorPart& native, const Lent& memory,
                        const std::string& exclude_key_regex, const std::optional<std::string>& dtype) {
   const std::shared_ptr<const Adapter> adapter = Value(FindAdapter(adapter_name));

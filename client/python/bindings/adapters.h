@@ -1,4 +1,4 @@
-// Conversion without a service: common/adapters for Python.
+// Python bindings of common/adapters: conversion without a service.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -1,4 +1,4 @@
-// Ends a call that has nothing else yet to be ended by, such as one that connects.
+// A flag that cancels a call before its connection exists, such as connecting itself.
 #pragma once
 
 #include <atomic>
@@ -10,7 +10,7 @@
 
 namespace refit::python {
 
-// For good; from any thread.
+// Once set, it stays set. Any thread may set it.
 class CancelFlag {
  public:
   void Cancel() { cancelled_ = true; }
@@ -20,7 +20,7 @@ class CancelFlag {
   std::atomic<bool> cancelled_{false};
 };
 
-// What `connect(options)` gives; Ctrl-C and the flag end it.
+// Returns what `connect(options)` returns. Ctrl-C or the flag cancels it.
 template <typename Connect>
 auto Connected(const ChannelOptions& options, CancelFlag& flag, Connect connect) {
   ChannelOptions cancellable = options;

@@ -14,19 +14,19 @@
 
 namespace refit::python {
 
-// Of this process.
+// The calls and services of this process.
 struct UnderWay {
   const ForkGuard guard;
   // Guarded by the GIL.
   std::list<absl::FunctionRef<void()>> calls;
   std::list<std::function<void()>> services;
 
-  std::mutex mutex;  // never held by a thread that waits for the GIL; guards the rest
+  std::mutex mutex;  // guards the members below; no thread waits for the GIL while it holds this
   std::condition_variable changed;
   size_t working = 0;                       // calls that are not done
-  std::optional<std::thread::id> ended_by;  // once the interpreter is ending
+  std::optional<std::thread::id> ended_by;  // set when the interpreter begins to end
 
-  // Whether the interpreter is ending, and by another thread. Needs the mutex.
+  // Whether another thread is ending the interpreter. The caller holds the mutex.
   bool is_over() const { return ended_by.has_value() && *ended_by != std::this_thread::get_id(); }
 };
 
@@ -36,7 +36,7 @@ namespace py = pybind11;
 
 constexpr std::chrono::milliseconds kPatience{500};
 
-// Lives as long as the process, and is left alone in its children.
+// Lives as long as the process. Children of the process do not use it.
 UnderWay& Present() {
   static UnderWay* present = std::make_unique<UnderWay>().release();
   if (present->guard.forked()) present = std::make_unique<UnderWay>().release();

@@ -1,4 +1,4 @@
-// The end of the interpreter, which must find nothing of ours at work. All with the GIL held.
+// Ends native calls and services before the interpreter ends. Call all of this with the GIL held.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -10,20 +10,21 @@
 
 namespace refit::python {
 
-// Has Python's atexit end all calls and services. It runs when all threads but daemons are over, and before anything is
-// torn down; it waits for the calls, half a second at most.
+// Registers with Python's atexit a function that ends all calls and services. It runs when all non-daemon threads have
+// ended and nothing is torn down yet. It waits for the calls, at most half a second.
 void EndWithInterpreter();
 
 struct UnderWay;
 
-// A call that is within native code, from construction to destruction. Once the interpreter is ending, a thread that
-// begins or ends one waits for the end instead, unless it is the one that ends the interpreter.
+// A call into native code, from construction to destruction. Once the interpreter is ending, a thread that begins or
+// ends such a call waits for the end of the process instead, unless that thread is ending the interpreter.
 class NativeCall {
  public:
-  // `cancel` has the call end soon. It is called from any thread, with or without the GIL, and must not want it.
+  // `cancel` must make the call end soon. Any thread may call it, with or without the GIL. It must not take the GIL.
   explicit NativeCall(absl::FunctionRef<void()> cancel);
   ~NativeCall();
-  // Comes when the work is done, without the GIL: what was cancelled because of the end is no error to report.
+  // Call it without the GIL when the work is done. At the end of the interpreter it does not return, so a call that was
+  // cancelled for that reason reports no error.
   void Done();
   NativeCall(const NativeCall&) = delete;
   NativeCall& operator=(const NativeCall&) = delete;
@@ -33,7 +34,7 @@ class NativeCall {
   std::list<absl::FunctionRef<void()>>::iterator place_;
 };
 
-// A service, which ends with the interpreter at the latest. `end` is called without the GIL.
+// A service. It ends with the interpreter at the latest. `end` is called without the GIL.
 class NativeService {
  public:
   explicit NativeService(std::function<void()> end);

@@ -1,4 +1,4 @@
-// The GIL, and what becomes of a thread that comes for it when the interpreter is ending.
+// Takes and releases the GIL safely, also while the interpreter is ending.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -13,12 +13,12 @@
 
 namespace refit::python {
 
-// Waits for the end of the process, without the GIL.
+// Blocks until the process ends, without the GIL.
 [[noreturn]] void WaitForTheEnd();
 
-// Runs `call`, which runs Python code or takes the GIL. Up to version 3.13 Python ends a thread that wants the GIL of
-// an ending interpreter by unwinding its stack, which C++ does not survive. Here it waits for the end, as Python 3.14
-// has it.
+// Runs `call`, which runs Python code or takes the GIL. Before version 3.14, Python ends a thread that requests the GIL
+// of an ending interpreter by unwinding its stack, which C++ does not survive. Here such a thread waits for the end of
+// the process, as in Python 3.14.
 template <typename Call>
 decltype(auto) InPython(Call&& call) {
 #ifdef __GLIBCXX__
@@ -32,7 +32,7 @@ decltype(auto) InPython(Call&& call) {
 #endif
 }
 
-// Lets go of the GIL for as long as it lives. The one way to do so here: pybind11's own ends the process, see InPython.
+// Releases the GIL during its life. Always use this class: pybind11's own would end the process, see InPython.
 class WithoutGil {
  public:
   WithoutGil() : thread_(PyEval_SaveThread()) {}
@@ -40,7 +40,7 @@ class WithoutGil {
   WithoutGil(const WithoutGil&) = delete;
   WithoutGil& operator=(const WithoutGil&) = delete;
 
-  // Runs `call` with the GIL, in the thread that made this. It must not throw.
+  // Runs `call` with the GIL, in the thread that made this object. `call` must not throw.
   void With(absl::FunctionRef<void()> call) {
     Take();
     call();

@@ -16,7 +16,7 @@ namespace {
 
 namespace py = pybind11;
 
-// How soon a signal is noticed.
+// How often signals are checked.
 constexpr std::chrono::milliseconds kGlance{50};
 
 bool IsMainThread() {
@@ -26,12 +26,13 @@ bool IsMainThread() {
   });
 }
 
-// What came of Python code that was called in between.
+// Calls Python code during the work, and keeps what it throws.
 class Calls {
  public:
   Calls(absl::FunctionRef<void()> cancel, WithoutGil& no_gil) : cancel_(cancel), no_gil_(no_gil) {}
 
-  // In the calling thread, without the GIL. False, and the work is cancelled, if it throws.
+  // Runs in the calling thread, which does not hold the GIL. If the callback throws, cancels the work and returns
+  // false.
   bool Call(absl::FunctionRef<void()> callback) {
     bool returned = false;
     no_gil_.With([&] {
@@ -58,15 +59,15 @@ class Calls {
  private:
   const absl::FunctionRef<void()> cancel_;
   WithoutGil& no_gil_;
-  std::exception_ptr thrown_;  // the first
+  std::exception_ptr thrown_;  // the first exception
 };
 
-// Where the working thread asks the main thread to call Python.
+// The working thread uses it to have the main thread call Python.
 class Desk {
  public:
   explicit Desk(Calls& calls) : calls_(calls) {}
 
-  // From the working thread.
+  // Called by the working thread.
   bool Ask(absl::FunctionRef<void()> callback) {
     std::unique_lock lock(mutex_);
     asked_ = &callback;
@@ -80,8 +81,8 @@ class Desk {
     changed_.notify_all();
   }
 
-  // From the main thread, without the GIL, until Done; or until a callback comes back in a child that it has forked,
-  // where there is no working thread.
+  // Called by the main thread without the GIL. Runs until Done, or until a callback has forked and returns in the
+  // child, which has no working thread.
   void Serve() {
     const ForkGuard guard;
     std::unique_lock lock(mutex_);
@@ -110,12 +111,12 @@ class Desk {
   Calls& calls_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  const absl::FunctionRef<void()>* asked_ = nullptr;  // until it is answered
+  const absl::FunctionRef<void()>* asked_ = nullptr;  // until the main thread has called it
   bool answer_ = false;
   bool done_ = false;
 };
 
-// Of the thread that works: how it calls Python.
+// How this thread, which does the work, calls Python.
 thread_local Calls* direct_calls = nullptr;
 thread_local Desk* main_desk = nullptr;
 
@@ -126,7 +127,7 @@ void WorkHere(absl::FunctionRef<void()> work, Calls& calls) {
   direct_calls = outer;
 }
 
-// Work in a thread of its own, and the desk that it asks.
+// Work in a thread of its own, and the desk that it uses.
 struct Beside {
   Beside(absl::FunctionRef<void()> work, Calls& calls)
       : desk(calls), worker([this, work] {
@@ -164,7 +165,7 @@ void RunInterruptible(absl::FunctionRef<void()> work, absl::FunctionRef<void()> 
     if (!guard.forked()) call.Done();
   }
   if (thrown != nullptr) std::rethrow_exception(thrown);
-  Check(guard.Check("the call"));  // a callback may have forked, and this be the child
+  Check(guard.Check("the call"));  // a callback may have forked, and this may be the child
 }
 
 }  // namespace refit::python

@@ -1,4 +1,4 @@
-// Long work without the GIL that Ctrl-C ends, and that may call back into Python.
+// Runs long native work without the GIL. Ctrl-C ends it, and it can call Python.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -7,15 +7,15 @@
 
 namespace refit::python {
 
-// Runs `work` with the GIL released; call with the GIL held. Signals are Python's main thread's to handle: called from
-// there, `work` runs in a thread of its own, while this one handles them. If a handler raises (KeyboardInterrupt),
-// `cancel` is called, from this thread, and must have `work` end soon; the exception goes on once it has. Called from
-// any other thread, `work` runs right here. `work` must not throw.
+// Runs `work` without the GIL. Call it with the GIL held. Only Python's main thread handles signals. Called from the
+// main thread, it runs `work` in another thread and handles signals meanwhile. If a signal handler raises
+// (KeyboardInterrupt), it calls `cancel`, which must make `work` end soon, waits for that, and throws the exception.
+// Called from any other thread, it runs `work` in that thread. `work` must not throw.
 void RunInterruptible(absl::FunctionRef<void()> work, absl::FunctionRef<void()> cancel);
 
-// From within `work`: runs `callback` with the GIL held, in the thread that called RunInterruptible, as Python code
-// expects that sets anything for its thread. If it throws, false: `work` is cancelled, should end, and RunInterruptible
-// throws the same then.
+// Call it within `work`. Runs `callback` with the GIL held, in the thread that called RunInterruptible: Python code
+// that uses thread-local state expects that thread. If `callback` throws, it cancels the work and returns false. `work`
+// should then end, and RunInterruptible throws the same exception.
 bool CallPython(absl::FunctionRef<void()> callback);
 
 }  // namespace refit::python

@@ -1,4 +1,4 @@
-// Memory of Python's that is still read after a call has returned, as gRPC does; and the wait until it is not.
+// Counts the Python memory that is lent to native code, which may read it after the call has returned (gRPC does).
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -10,13 +10,13 @@
 
 namespace refit::python {
 
-// Thread-safe. What it lent may outlive it.
+// Thread-safe. Lent memory may outlive this object.
 class Loans {
  public:
-  // As OwnedBy, and counted until the last reference goes. Call with the GIL held.
+  // As OwnedBy, and counted until the last reference is gone. Call it with the GIL held.
   std::shared_ptr<const void> Lend(pybind11::object owner);
 
-  // Until nothing is lent any more. DEADLINE_EXCEEDED if that takes longer. Call without the GIL.
+  // Waits until nothing is lent. DEADLINE_EXCEEDED if that takes longer. Call it without the GIL.
   absl::Status AwaitNone(std::chrono::milliseconds timeout) const;
 
  private:

@@ -9,20 +9,20 @@
 namespace refit::python {
 namespace {
 
-// An object, and its place among those put aside.
+// A Python object in the list of objects to release.
 struct Owned {
   PyObject* object;
   Owned* next = nullptr;
 };
 
-// Without a lock, which a fork might find taken for ever. Lives as long as the process: gRPC's threads may let go of
-// something at its very end.
+// The list has no lock: a fork could copy a locked one. It lives as long as the process, because gRPC's threads may
+// drop references at the very end.
 std::atomic<Owned*> aside{nullptr};
 std::atomic<bool> ending{false};
 std::atomic<int> asking{0};  // threads that may be within Py_AddPendingCall
 const ForkGuard loaded;
 
-// With the GIL held. An object's destructor may run any code.
+// Releases all objects of the list. Call it with the GIL held. An object's destructor may run any code.
 int ReleaseAside(void* /*unused*/) {
   for (Owned* next = aside.exchange(nullptr); next != nullptr;) {
     const std::unique_ptr<Owned> released(std::exchange(next, next->next));
@@ -31,15 +31,15 @@ int ReleaseAside(void* /*unused*/) {
   return 0;
 }
 
-// Without the GIL.
+// Adds an object to the list. Called without the GIL.
 void PutAside(Owned* owned) {
   Owned* before = aside.load();
   do {
     owned->next = before;
-  } while (!aside.compare_exchange_weak(before, owned));  // from here on others may release it
+  } while (!aside.compare_exchange_weak(before, owned));  // from here on other threads may release it
   const bool first = before == nullptr;
   ++asking;
-  // Its queue may be full: then whoever owns something next does it.
+  // Python's queue of pending calls may be full. Then the next call of OwnedBy releases the object.
   if (first && !ending) Py_AddPendingCall(&ReleaseAside, nullptr);
   --asking;
 }
@@ -56,7 +56,7 @@ std::shared_ptr<const void> OwnedBy(pybind11::object object) {
 
 void ReleaseNoMore() {
   ending = true;
-  if (loaded.forked()) return;  // it may count threads that only the parent has
+  if (loaded.forked()) return;  // the count may include threads that exist only in the parent
   while (asking != 0) std::this_thread::yield();
 }
 

@@ -1,4 +1,4 @@
-// Statuses as Python exceptions.
+// Turns statuses into Python exceptions.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -13,7 +13,7 @@
 
 namespace refit::python {
 
-// Becomes the exception that refit.errors.from_status makes of code and message.
+// pybind11 turns it into the exception that refit.errors.from_status makes of code and message.
 class StatusError final : public std::exception {
  public:
   explicit StatusError(absl::Status status) : status_(std::move(status)), message_(status_.message()) {}
@@ -35,7 +35,7 @@ T Value(absl::StatusOr<T> value) {
   return *std::move(value);
 }
 
-// With the GIL held.
+// Call it with the GIL held.
 inline pybind11::object ToException(const absl::Status& status) {
   return InPython([&]() -> pybind11::object {
     return pybind11::module_::import("refit.errors")
@@ -43,7 +43,7 @@ inline pybind11::object ToException(const absl::Status& status) {
   });
 }
 
-// Raises a Python exception that exists already. With the GIL held.
+// Raises an existing Python exception. Call it with the GIL held.
 [[noreturn]] inline void Raise(const pybind11::object& exception) {
   PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception.ptr())), exception.ptr());
   throw pybind11::error_already_set();

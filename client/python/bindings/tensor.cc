@@ -57,7 +57,7 @@ DLDataType ToDLPack(DType dtype) {
       return {kDLFloat4E2M1FN, 4, 2};
     case DType::kF6E2M3Packed:
     case DType::kF6E3M2Packed:
-      return {kDLUInt, bits, 1};  // its bytes: DLPack packs F6 in other ways
+      return {kDLUInt, bits, 1};  // as bytes: DLPack packs F6 in another way
   }
   return {};
 }
@@ -70,7 +70,7 @@ std::optional<DType> FromDLPack(const DLDataType& type) {
   return std::nullopt;
 }
 
-// What a capsule owns.
+// The data of a capsule that we export.
 struct Export {
   DLManagedTensor managed{};
   std::vector<int64_t> shape;
@@ -82,7 +82,7 @@ void DeleteExport(DLManagedTensor* managed) {
 }
 
 void DeleteCapsule(PyObject* capsule) {
-  if (PyCapsule_IsValid(capsule, kDLPackName) == 0) return;  // somebody took it
+  if (PyCapsule_IsValid(capsule, kDLPackName) == 0) return;  // a consumer has taken it
   auto* managed = static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule, kDLPackName));
   managed->deleter(managed);
 }
@@ -101,7 +101,7 @@ py::object MakeCapsule(const Tensor& tensor, DLDataType type, std::vector<int64_
   made->managed.deleter = &DeleteExport;
   PyObject* capsule = PyCapsule_New(&made->managed, kDLPackName, &DeleteCapsule);
   if (capsule == nullptr) throw py::error_already_set();
-  (void)made.release();  // the capsule's now
+  (void)made.release();  // owned by the capsule now
   return py::reinterpret_steal<py::object>(capsule);
 }
 
@@ -109,7 +109,7 @@ py::object DLPackOf(const Tensor& tensor) {
   return MakeCapsule(tensor, ToDLPack(tensor.part.tensor.dtype), ToVector(tensor.part.box.sizes));
 }
 
-// For consumers that know memory, but not all element types.
+// For consumers that accept bytes but do not know all element types.
 py::object DLPackOfBytes(const Tensor& tensor) {
   return MakeCapsule(tensor, ToDLPack(DType::kU8), {static_cast<int64_t>(tensor.bytes.size())});
 }
@@ -124,7 +124,7 @@ bool IsRowMajor(const DLTensor& view) {
   return true;
 }
 
-// What a capsule of either kind holds.
+// The data of a capsule of either version.
 struct Exchanged {
   const DLTensor& tensor;
   bool is_read_only;
@@ -153,7 +153,7 @@ void CheckExchanged(const DLTensor& view) {
   if (!IsRowMajor(view)) throw py::type_error("not row-major without gaps");
 }
 
-// (dtype, shape, address, read-only) of a capsule, which must be kept meanwhile. TypeError for what cannot be read.
+// (dtype, shape, address, read-only) of a capsule, which the caller must keep alive. TypeError if it cannot be read.
 py::tuple ReadDLPack(const py::capsule& capsule) {
   const auto& [view, is_read_only] = OpenCapsule(capsule);
   CheckExchanged(view);
@@ -171,7 +171,7 @@ py::buffer_info BufferOf(Tensor& tensor) {
   return {tensor.bytes.data(), 1, "B", 1, {static_cast<py::ssize_t>(tensor.bytes.size())}, {1}};
 }
 
-// (address, bytes, read-only) of an object that gives its memory as one piece.
+// (address, bytes, read-only) of an object whose memory is contiguous.
 py::tuple ReadBuffer(const py::buffer& object) {
   Py_buffer view;
   if (PyObject_GetBuffer(object.ptr(), &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) != 0) throw py::error_already_set();
@@ -181,7 +181,7 @@ py::tuple ReadBuffer(const py::buffer& object) {
   return result;
 }
 
-// INVALID_ARGUMENT for memory that nobody can have.
+// INVALID_ARGUMENT if address and size cannot be valid memory.
 std::unique_ptr<Lent> MakeLent(uintptr_t address, uint64_t size, py::object owner) {
   if (address == 0 && size != 0) {
     throw StatusError(absl::InvalidArgumentError(absl::StrCat("its address is null, but it has ", size, " bytes")));
@@ -199,7 +199,7 @@ void CheckLent(const Lent& lent, bool writable) {
   Check(status);
 }
 
-// The same bytes in memory of its own.
+// A copy of the bytes.
 std::unique_ptr<Lent> CopyLent(const Lent& lent) {
   CheckLent(lent, false);
   Tensor copy;

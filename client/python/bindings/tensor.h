@@ -1,4 +1,4 @@
-// Tensors as Python sees them: views of memory that C++ owns, and of memory that Python lends.
+// Tensors for Python: views of memory that C++ owns, and memory that Python lends.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -14,15 +14,15 @@
 
 namespace refit::python {
 
-// A tensor, or a part of one, in memory that lives as long as anything in Python refers to it.
+// A tensor, or a part of one. Its memory lives as long as anything in Python refers to it.
 struct Tensor {
   TensorPart part;
   absl::Span<std::byte> bytes;
   std::shared_ptr<const void> owner;
 };
 
-// Memory that Python lends to a call: [address, address + size), kept by `owner`. Before it is read a MemoryProbe looks
-// at it: it may be anything, such as a mapping of a file that somebody truncates.
+// Memory that Python lends to a call: [address, address + size), kept alive by `owner`. A MemoryProbe checks it before
+// it is read, because it may be anything, such as a mapping of a file that is truncated meanwhile.
 struct Lent {
   uintptr_t address = 0;
   uint64_t size = 0;

@@ -11,19 +11,20 @@
 
 namespace refit {
 
-// What memory is made of. kShared: from 2 MiB on memory that other processes of the same user may map, as far as the
-// system has it; see common/net/shared_segment.h.
+// The kind of memory. kShared: buffers of 2 MiB or more are in memory that other processes of the same user may map, as
+// far as the system has such memory; see common/net/shared_segment.h.
 enum class Backing { kPrivate, kShared };
 
-// Where a buffer lies in a memfd that is sealed against shrinking, of which `bytes` may be mapped; fd -1: in none.
+// A buffer's place in a memfd that is sealed against shrinking. `bytes` of it may be mapped. fd -1: the buffer is not
+// in a memfd.
 struct SharedPlace {
   int fd = -1;
   uint64_t begin = 0;
   uint64_t bytes = 0;
 };
 
-// A block of memory, freed (or given back to its pool) when the last reference goes. Not resized, not copied.
-// Aligned to 64 bytes; from 2 MiB on to 2 MiB, with huge pages asked for. Contents are undefined at first.
+// A block of memory. It is freed, or returned to its pool, when the last reference is gone. Neither resized nor copied.
+// Aligned to 64 bytes; from 2 MiB on aligned to 2 MiB, with huge pages requested. Contents are undefined at first.
 // Writing is not synchronised.
 class Buffer {
  public:
@@ -37,23 +38,23 @@ class Buffer {
   absl::Span<std::byte> span() { return {data_, size_}; }
   absl::Span<const std::byte> span() const { return {data_, size_}; }
 
-  // Of private memory, none.
+  // Empty for private memory.
   const SharedPlace& shared() const { return shared_; }
   int shared_fd() const { return shared_.fd; }
 
-  // Has the system give memory to [begin, begin + size) now, in one go, rather than page by page as it is written. What
-  // it holds stays; others may write it meanwhile. A wish: nothing is lost if it fails.
+  // Has the system provide memory for [begin, begin + size) at once, rather than page by page when it is written.
+  // Contents stay, and other threads may write meanwhile. This is an optimisation: failure has no effect.
   void Prefault(size_t begin, size_t size);
 
-  // Others may still see the memory when the buffer goes: it is freed then, and never reused. Of a piece of a larger
-  // buffer, all of that. Thread-safe.
+  // Others may still use the memory when the buffer is destroyed. So the memory is freed then, and not reused. For a
+  // piece of a larger buffer, this applies to the whole buffer. Thread-safe.
   virtual void NeverReuse() const { reusable_ = false; }
 
-  // A buffer of its own, outside of any pool. RESOURCE_EXHAUSTED, naming the limit that was hit and its setting, if the
-  // system has no memory for it. Private in place of kShared if there is none to share.
+  // Allocates a buffer outside of any pool. RESOURCE_EXHAUSTED, naming the limit that was reached and its setting, if
+  // the system has no memory for it. If there is no shared memory, a kShared buffer is private.
   static absl::StatusOr<std::shared_ptr<Buffer>> Allocate(size_t size, Backing backing = Backing::kPrivate);
 
-  // Memory that is somebody else's, such as a mapped file's, and that `owner` keeps. Of any alignment.
+  // Wraps memory of another owner, such as a mapped file, which `owner` keeps alive. Any alignment.
   static std::shared_ptr<const Buffer> Borrow(absl::Span<const std::byte> bytes, std::shared_ptr<const void> owner);
 
  protected:

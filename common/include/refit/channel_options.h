@@ -1,4 +1,4 @@
-// Where a service is, and how to reach it.
+// Options for connecting to a service.
 #pragma once
 
 #include <chrono>
@@ -9,24 +9,24 @@
 
 namespace refit {
 
-// How payloads travel. kAuto: through shared memory where both ends are on one host, of one user, and the service
-// allows it; over the connection otherwise. kSharedMemory: an error instead.
+// How payloads are sent. kAuto: through shared memory if both ends are on one host, of one user, and the service allows
+// it; otherwise over the connection. kSharedMemory: as kAuto, but an error if shared memory is not possible.
 enum class Transport { kAuto, kWire, kSharedMemory };
 
 struct ChannelOptions {
   // "host:port", "ipv6:[::1]:port" or "unix:/path".
   std::string address;
   Transport transport = Transport::kAuto;
-  // How long to wait for the connection before UNAVAILABLE.
+  // How long connecting may take before it fails with UNAVAILABLE.
   std::chrono::milliseconds connect_timeout = std::chrono::seconds(10);
-  // Asked many times a second meanwhile, if given: true ends it with CANCELLED.
+  // If given, called many times a second while connecting. If it returns true, connecting ends with CANCELLED.
   std::function<bool()> is_cancelled;
-  // Interval and patience of HTTP/2 pings: a peer that is gone is noticed after their sum.
+  // Interval and timeout of HTTP/2 pings. A lost peer is noticed after the sum of both.
   std::chrono::milliseconds keepalive_interval = std::chrono::seconds(10);
   std::chrono::milliseconds keepalive_timeout = std::chrono::seconds(10);
-  // Plain text unless it says otherwise.
+  // Plain text by default.
   ClientSecurity security;
-  // Called from threads of the channel's when files of `security` have changed.
+  // Called from threads of the channel after files of `security` have changed.
   ReloadReport on_reload;
 };
 

@@ -1,6 +1,6 @@
-// What a fork must not tear. A child of fork() has its parent's memory, sockets and epoll sets, but none of its
-// threads: what it ended of a connection or a service, it would end for its parent; what it waited for would never
-// come.
+// Protects objects after fork(). A child has its parent's memory, sockets and epoll sets, but none of its threads. If
+// the child closed a connection or a service, it would close the parent's. If it waited for one of the parent's
+// threads, it would wait for ever.
 #pragma once
 
 #include <cstdint>
@@ -12,13 +12,13 @@
 
 namespace refit {
 
-// Which process this is, counted in forks from the one that loaded the library. Thread-safe.
+// Identifies the process: how many forks lie between it and the process that loaded the library. Thread-safe.
 uint64_t ProcessGeneration();
 
-// Forks that this process and those before it have begun. Thread-safe.
+// How many forks this process and its ancestors have begun. Thread-safe.
 uint64_t ForksBegun();
 
-// Remembers the process in which it was made. Immutable, thread-safe.
+// Remembers the process that made it. Immutable, thread-safe.
 class ForkGuard {
  public:
   explicit ForkGuard(uint64_t generation = ProcessGeneration()) : generation_(generation) {}
@@ -26,15 +26,16 @@ class ForkGuard {
   // Whether this is a child of that process.
   bool forked() const { return generation_ != ProcessGeneration(); }
 
-  // FAILED_PRECONDITION in a child, saying what to do; `what` is what cannot be used there: "publisher to host:port".
+  // FAILED_PRECONDITION in a child, with the way out. `what` names the object that cannot be used there: "publisher to
+  // host:port".
   absl::Status Check(absl::string_view what) const;
 
  private:
   uint64_t generation_;
 };
 
-// Deletes in the process that made it; in a child the object stays as it is, for good. That is the one deliberate leak:
-// nothing of it could be ended there without touching what is the parent's, or waiting for threads that do not exist.
+// Deletes an object in the process that made it. In a child the object is leaked deliberately: it cannot be destroyed
+// there without touching what belongs to the parent, or waiting for threads that do not exist.
 template <typename T>
 struct DeleteUnlessForked {
   ForkGuard guard;
@@ -43,7 +44,7 @@ struct DeleteUnlessForked {
   }
 };
 
-// Owns what only the process that made it can end. A std::shared_ptr can be made of it.
+// Owns an object that only the process that made it may destroy. Convertible to std::shared_ptr.
 template <typename T>
 using OwnedByProcess = std::unique_ptr<T, DeleteUnlessForked<T>>;
 
@@ -52,7 +53,7 @@ OwnedByProcess<T> MakeOwnedByProcess(Arguments&&... arguments) {
   return OwnedByProcess<T>(std::make_unique<T>(std::forward<Arguments>(arguments)...).release());
 }
 
-// Holds on to what others own too, for good: in a child, whose last reference must not end it.
+// Keeps a reference to a shared object for ever. For a child, whose last reference must not destroy it.
 template <typename T>
 void KeepForGood(std::shared_ptr<T> object) {
   (void)std::make_unique<std::shared_ptr<T>>(std::move(object)).release();

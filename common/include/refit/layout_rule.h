@@ -1,5 +1,5 @@
-// Rules that cut tensors into parts: how a mesh of trainer ranks holds them, and what a worker of a parallel group
-// needs of them. common/adapters/layout_rules.h applies them.
+// Rules that split tensors into parts, for a mesh of trainer ranks or a parallel group of workers.
+// common/adapters/layout_rules.h applies them.
 #pragma once
 
 #include <cstdint>
@@ -9,13 +9,13 @@
 
 namespace refit {
 
-// Part `part` of `parts` of one dimension of every tensor that the rule applies to.
+// Part `part` of `parts` of one dimension, for every tensor that the rule applies to.
 struct LayoutRule {
-  // Which tensors: all, those that hold experts (dimension 0 counts experts; see PlannedOutput), or all others.
+  // Which tensors: all, those that hold experts (their dimension 0 counts experts; see PlannedOutput), or all others.
   enum class Scope { kAny, kExperts, kOrdinary };
 
   Scope scope = Scope::kAny;
-  // RE2, found anywhere in the name. Empty: every tensor of the scope that has the dimension.
+  // RE2 pattern that is searched in the name. Empty: every tensor of the scope that has the dimension.
   std::string pattern;
   uint32_t dimension = 0;
   uint64_t part = 0;

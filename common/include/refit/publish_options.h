@@ -1,4 +1,4 @@
-// What a trainer says of a version that it publishes.
+// Options of a version that a trainer publishes.
 #pragma once
 
 #include <chrono>
@@ -17,33 +17,33 @@ struct PublishOptions {
   // Must be larger than every version committed before under this model with the same trainer_epoch.
   uint64_t version = 0;
   std::string adapter = "gemma4_moe";
-  // Floating-point outputs are cast to it on the way. Unset: no cast.
+  // Type to which floating-point outputs are cast. Unset: no cast.
   std::optional<DType> dtype;
-  // Python re.match on native names; those that match are not published. Empty: none.
+  // Python re.match against native names. Tensors that match are not published. Empty: none.
   std::string exclude_key_regex;
-  // Python re.match on native names; what becomes of those that match is not cast to `dtype`: what an engine wants in
-  // F32, such as a router's bias. Empty: none. INVALID_ARGUMENT if it matches nothing; FAILED_PRECONDITION if the
-  // service is from before it.
+  // Python re.match against native names. Outputs of tensors that match are not cast to `dtype`: an engine may need
+  // some in F32, such as a router's bias. Empty: none. INVALID_ARGUMENT if it matches nothing; FAILED_PRECONDITION if
+  // the service is too old for it.
   std::string keep_dtype_regex;
   // Shown in the service's logs and status.
   std::string publisher;
-  // Of a sharded trainer: which of its ranks this is, below `world`, and how many push the version together.
+  // For a sharded trainer: this rank, below `world`, and the number of ranks that push the version together.
   uint32_t rank = 0;
   uint32_t world = 1;
-  // Workers stage the version, and install it once ReleaseInstalls is called: a fleet switches together. Of a sharded
-  // push, what the first rank to come says counts.
+  // Workers stage the version, and install it only after ReleaseInstalls, so that all of them switch together. In a
+  // sharded push, the value of the first rank to join counts.
   bool hold_installs = false;
-  // Which run of the trainer this is: larger than all before it, such as a restart count, the same on all its ranks. A
-  // larger one than the service has seen of the model aborts what an older run still has open, whose push ends with
-  // FAILED_PRECONDITION; an older run is refused likewise from then on. Numbers may start anew with it, and workers
-  // follow. 0: no runs are told apart.
+  // Identifies the run of the trainer, on all its ranks: larger than that of every earlier run, such as a restart
+  // count. A run with a larger epoch than the service has seen for the model aborts the open versions of older runs,
+  // and their pushes end with FAILED_PRECONDITION. From then on, pushes of older runs are refused in the same way.
+  // Version numbers may start again with it, and workers follow. 0: runs are not distinguished.
   uint64_t trainer_epoch = 0;
-  // A version without tensors, or with only empty ones, is meant, and not refused.
+  // Allows a version without tensors, or with only empty ones. Otherwise it is refused.
   bool allow_empty = false;
-  // Called every few seconds, from the thread that waits: in Open or Commit with the ranks that are still missing (the
-  // first 16 of them); in Append and Push with none, while a streamed version waits for workers.
+  // Called every few seconds from the thread that waits. Open and Commit pass the ranks that are still missing (the
+  // first 16 of them). Append and Push pass none while a streamed version waits for workers.
   std::function<void(absl::Span<const uint32_t> missing)> on_waiting;
-  // Patience for each answer of the service, and for each write.
+  // Timeout for each answer of the service, and for each write.
   std::chrono::milliseconds timeout = std::chrono::seconds(60);
 };
 

@@ -1,4 +1,4 @@
-// Who we are and whom we trust: TLS and bearer tokens, as files. In plain text without TLS files.
+// Files for TLS and bearer tokens. Without TLS files, connections are in plain text.
 #pragma once
 
 #include <functional>
@@ -8,30 +8,31 @@
 
 namespace refit {
 
-// Told of each time that changed files were read again: OK if they are in use now, otherwise why the old contents stay.
-// Messages name the file, never what is in it.
+// Called each time that changed files were read again. OK: they are in use now. Otherwise the status says why the old
+// contents stay in use. Messages name the file, never its contents.
 using ReloadReport = std::function<void(const absl::Status&)>;
 
-// A client's. TLS as soon as one of the first four is given; then `ca` must be. PEM files, read again when they change.
+// A client's files, in PEM format. TLS is used if one of the first four is given; then `ca` is required. Files are read
+// again when they change.
 struct ClientSecurity {
-  // Who signs the services that are trusted.
+  // The authority whose services are trusted.
   std::string ca;
-  // Mutual TLS: our own certificate and its key.
+  // For mutual TLS: the client's own certificate and key.
   std::string certificate;
   std::string key;
-  // The name that the service's certificate must carry, instead of the address's host.
+  // The name that must be in the service's certificate, instead of the host in the address.
   std::string server_name;
-  // A file with a bearer token and nothing else, which every call carries. Only sent over TLS or to this host.
+  // A file that contains only a bearer token. Every call carries it. It is only sent over TLS or to this host.
   std::string token_file;
 
   bool tls() const { return !(ca.empty() && certificate.empty() && key.empty() && server_name.empty()); }
 };
 
-// A service's. Without a certificate: plain text.
+// A service's files. Without a certificate, connections are in plain text.
 struct ServerSecurity {
   std::string certificate;
   std::string key;
-  // Mutual TLS: who signs the clients that may connect. Empty: clients need no certificate.
+  // For mutual TLS: the authority that signs the clients' certificates. Empty: clients need no certificate.
   std::string client_ca;
 
   bool tls() const { return !certificate.empty(); }

@@ -1,4 +1,4 @@
-// Sizes that both ends of a connection keep to unless they are told otherwise. Bytes.
+// Default sizes that both ends of a connection use, in bytes.
 #pragma once
 
 #include <cstddef>
@@ -6,13 +6,13 @@
 
 namespace refit {
 
-// Largest message that is sent or accepted by default, whatever a tensor's size.
+// Largest message that is sent or accepted by default, whatever the tensor's size.
 inline constexpr int kMaxMessageBytes = 4 << 20;
 
-// Of a chunk: what moves fastest through gRPC.
+// Size of a chunk. gRPC is fastest with chunks of this size.
 inline constexpr uint64_t kDefaultChunkBytes = 2 << 20;
 
-// Of a regular expression.
+// Longest regular expression.
 inline constexpr size_t kMaxRegexBytes = 4096;
 
 }  // namespace refit

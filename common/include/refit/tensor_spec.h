@@ -30,11 +30,11 @@ struct TensorSpec {
   friend bool operator!=(const TensorSpec& a, const TensorSpec& b) { return !(a == b); }
 };
 
-// INVALID_ARGUMENT, naming the tensor, if the name is empty, longer than max_name_bytes, no valid UTF-8, or has control
-// characters, or if ByteCount refuses the shape.
+// INVALID_ARGUMENT, naming the tensor, if the name is empty, longer than max_name_bytes, not valid UTF-8, or has
+// control characters, or if ByteCount rejects the shape.
 absl::Status Validate(const TensorSpec& spec, size_t max_name_bytes = kMaxNameBytes);
 
-// `name` as it may stand in a message or on a terminal: control and invalid bytes escaped, cut to 200 bytes.
+// Makes `name` safe for a message or a terminal: escapes control and invalid bytes, and cuts it to 200 bytes.
 std::string Printable(absl::string_view name);
 
 }  // namespace refit

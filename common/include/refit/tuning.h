@@ -1,13 +1,13 @@
-// What a program may do for bulk data that a library must not do by itself.
+// Process-wide settings for bulk data. A program may make them; a library must not do so by itself.
 #pragma once
 
 namespace refit {
 
-// Keeps glibc from giving gRPC's receive buffers back to the kernel after each message (does nothing with another
-// allocator), and abseil from looking for lock cycles. Call first in main; libraries do not call it.
+// Makes glibc keep gRPC's receive buffers, instead of returning them to the kernel after each message (no effect with
+// another allocator), and stops abseil from checking for lock cycles. Call it first in main. Libraries do not call it.
 void TuneForBulkData();
 
-// The latter only, which no other part of the process notices.
+// Only stops the check for lock cycles. No other part of the process notices that.
 void IgnoreLockCycles();
 
 }  // namespace refit

@@ -1,4 +1,4 @@
-// A version that is being published, whichever way its bytes go.
+// A version that is being pushed, to a remote service or to one in this process.
 #pragma once
 
 #include <cstddef>
@@ -34,13 +34,14 @@ class VersionPush {
  public:
   virtual ~VersionPush() = default;
 
-  // The version as opened: number of HF tensors, bytes, chunk size.
+  // The version as it was opened: number of HF tensors, bytes, chunk size.
   virtual const VersionSummary& summary() const = 0;
-  // The shards declared, one a native tensor.
+  // The declared shards, one for each native tensor.
   virtual const std::vector<TensorPart>& shards() const = 0;
-  // Whether another rank sends this shard's bytes: they are then digested here and not sent.
+  // Whether another rank sends this shard's bytes. They are then only digested here, not sent.
   virtual bool digest_only(size_t index) const = 0;
-  // Whether no output needs this shard, as when its tensor is excluded: Append may be left out, and sends nothing.
+  // Whether no output needs this shard, for example because its tensor is excluded. Then Append is optional, and sends
+  // nothing.
   virtual bool unneeded(size_t index) const = 0;
   // Index of the shard of the tensor of this name. NOT_FOUND if it was not declared.
   virtual absl::StatusOr<size_t> IndexOf(absl::string_view name) = 0;
