@@ -27,6 +27,7 @@
 #include "refit/v1/inspect.grpc.pb.h"
 #include "refit/v1/pull.pb.h"
 #include "refit/v1/push.pb.h"
+#include "server/access/authorizer.h"
 #include "tests/integration/subprocess.h"
 #include "tests/support/files.h"
 #include "tests/support/push.h"
