@@ -41,12 +41,13 @@ absl::Status PieceReader::ReadAll() {
 absl::StatusOr<Piece> PieceReader::Read(size_t shard, uint64_t offset, uint64_t size) {
   if (source_->is_resident(shard)) {
     Piece piece{shard, source_->Read(shard, offset, size, {}), source_};
-    // It is mapped: a file that was cut meanwhile would end this program by a signal.
+    // The piece may be a view of a mapped file. If the file was truncated, reading it would raise SIGBUS and end the
+    // program.
     absl::Status status = MemoryProbe().CheckReadable(piece.bytes);
     if (!status.ok()) return Annotate(status, absl::StrCat("tensor ", source_->shards()[shard].ToString()));
     return piece;
   }
-  // Always the same size, so that the pool has one that is warm.
+  // Buffers are always the same size, so that the pool can reuse one.
   absl::StatusOr<std::shared_ptr<Buffer>> buffer = pool_.Get(kPieceBytes);
   if (!buffer.ok()) return buffer.status();
   Piece piece{shard, source_->Read(shard, offset, size, (*buffer)->span().first(size)), *buffer};

@@ -19,15 +19,14 @@
 
 namespace refit::cli {
 
-// A run of one shard's bytes, and what keeps them alive.
+// A run of bytes of one shard, and the owner of their memory.
 struct Piece {
   size_t shard = 0;
   absl::Span<const std::byte> bytes;
   std::shared_ptr<const void> owner;
 };
 
-// Reads the shards of a source that are needed, piece by piece, on a thread of its own, a little ahead of whoever takes
-// them.
+// Reads the needed shards of a source piece by piece. It has a thread of its own and reads a few pieces ahead.
 class PieceReader {
  public:
   PieceReader(std::shared_ptr<const ShardSource> source, std::vector<bool> unneeded);
@@ -35,18 +34,18 @@ class PieceReader {
   PieceReader(const PieceReader&) = delete;
   PieceReader& operator=(const PieceReader&) = delete;
 
-  // nullopt at the end: then `Finish` says whether it was a good one.
+  // nullopt at the end. Then `Finish` says whether all pieces were read.
   std::optional<Piece> Next() { return queue_.Pop(); }
 
-  // After the last piece.
+  // Call it after the last piece.
   absl::Status Finish();
   // Spent reading; after Finish.
   double seconds() const { return watch_.seconds(); }
 
  private:
-  // Native bytes are read, and handed to the publisher, in pieces of this size: a multiple of every element size.
+  // Native bytes are read and sent in pieces of this size. It is a multiple of every element size.
   static constexpr uint64_t kPieceBytes = 2 << 20;
-  // Pieces that may be made ahead of the wire, and the memory for them that is kept warm.
+  // How many pieces may be read ahead, and how many idle buffers the pool keeps.
   static constexpr size_t kPiecesAhead = 2;
   static constexpr uint64_t kPoolBytes = 8 * kPieceBytes;
 

@@ -14,11 +14,11 @@ namespace refit::cli {
 struct PushReport {
   VersionSummary version;
   RankOptions rank;
-  size_t native_tensors = 0;  // that some output needs
-  size_t excluded = 0;        // the others
-  size_t shards = 0;          // that are not empty
-  uint64_t shard_bytes = 0;   // of this rank; of all there is, unless the push is sharded
-  uint64_t unsent_bytes = 0;  // of them, those that another rank sends
+  size_t native_tensors = 0;  // native tensors that some output tensor needs
+  size_t excluded = 0;        // native tensors that are excluded
+  size_t shards = 0;          // shards that are not empty
+  uint64_t shard_bytes = 0;   // bytes of this rank's shards; of all tensors if the push is not sharded
+  uint64_t unsent_bytes = 0;  // part of shard_bytes that another rank sends
   bool synthetic = false;
   bool resident = false;
   double read_seconds = 0;

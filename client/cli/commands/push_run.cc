@@ -16,7 +16,7 @@
 namespace refit::cli {
 namespace {
 
-// "waiting for ranks 1, 2, 5"; the service names a few of them only, and none if it waits for workers.
+// "waiting for ranks 1, 2, 5". The service names only a few ranks, and none if it waits for workers.
 std::string WaitingText(absl::Span<const uint32_t> missing) {
   constexpr size_t kNamed = 16;
   if (missing.empty()) return "waiting for workers to take what was pushed";
@@ -59,7 +59,7 @@ class PushRun {
   absl::Status Run() {
     interrupt_.SetReaction([this] { OnInterrupt(); });
     const absl::Status status = OpenSendCommit();
-    // Of a good commit too, which an interrupt may have come too late for.
+    // An interrupt may come too late, when the commit has succeeded. It is reported all the same.
     interrupt_.SetReaction(nullptr);
     late_.reset();
     return interrupt_.Explain(
@@ -94,8 +94,8 @@ class PushRun {
     return absl::OkStatus();
   }
 
-  // The version is aborted with a reason, as soon as the push notices; a service that does not answer, or ranks that
-  // never come, must not keep it from ending.
+  // Aborts the version with a reason as soon as the push notices. The program must end even if the service does not
+  // answer, or other ranks never join.
   void OnInterrupt() {
     late_.emplace(kPatience, [this] { publisher_.Cancel(); });
     if (waited_) (void)publisher_.Abort(options_.model, options_.version, kInterrupted);

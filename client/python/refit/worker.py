@@ -123,7 +123,7 @@ class Worker(Unpicklable):
             return VersionInfo.of(self._native.refit(number, epoch_number(trainer_epoch)))
 
     def roll_back(self) -> VersionInfo:
-        """Installs the previous version again, if the service still retains it. FailedPrecondition if there was none."""
+        """Installs the previous version again if the service still retains it. FailedPrecondition if there was none."""
         with cancellable(self.stop):
             return VersionInfo.of(self._native.roll_back())
 
