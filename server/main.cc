@@ -1,4 +1,4 @@
-// refit-server: the service as a program.
+// The refit-server program.
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -47,9 +47,9 @@ void AddSetting(CLI::App& app, const Setting& setting) {
   }
 }
 
-// What a program has besides the service's settings.
+// Options of the program that are not settings of the service.
 void AddProgramOptions(CLI::App& app, Flags& flags) {
-  // `value` is what --help shows for the value; defaults stand in the descriptions.
+  // `value` is the placeholder for the value in --help. Descriptions contain the defaults.
   const auto option = [&app](const char* name, auto& variable, const char* value, const char* description) {
     return app.add_option(name, variable, description)->option_text(value);
   };
@@ -61,7 +61,7 @@ void AddProgramOptions(CLI::App& app, Flags& flags) {
       ->check(CLI::NonNegativeNumber);
 }
 
-// Blocks the signals that end the program, in all threads made from here on, so that Wait can take them.
+// Blocks the signals that end the program, in all threads made from here on, so that Wait can receive them.
 sigset_t BlockEndSignals() {
   sigset_t signals;
   sigemptyset(&signals);
@@ -77,14 +77,14 @@ std::chrono::milliseconds Milliseconds(double seconds) {
 
 constexpr int kUnreachable = 3;
 
-// Ends the program at once: what no longer accepts is not to be trusted with an orderly end.
+// Ends the program at once: a server that no longer accepts connections may not be able to end normally.
 void EndUnreachable(const EventLog& log, const absl::Status& status) {
   log.Error("unreachable, ending so that a supervisor restarts it", {{"reason", std::string(status.message())}});
   log.Close();
   std::_Exit(kUnreachable);
 }
 
-// Also where nobody reads what was logged before.
+// A LineWriter writes the reason, because stderr may be a full pipe.
 int CannotStart(absl::string_view reason) {
   LineWriter(STDERR_FILENO, nullptr).Write(absl::StrCat("refit-server: ", reason));
   return 1;
@@ -129,8 +129,8 @@ int Serve(Flags& flags) {
 
 int Main(int argc, char** argv) {
   TuneForBulkData();
-  std::signal(SIGXFSZ, SIG_IGN);  // a file that may grow no further is an error to report, no reason to die
-  std::signal(SIGPIPE, SIG_IGN);  // nor is a reader that went away
+  std::signal(SIGXFSZ, SIG_IGN);  // a write beyond the file size limit then returns an error
+  std::signal(SIGPIPE, SIG_IGN);  // a write to a closed pipe then returns EPIPE
   CLI::App app(
       "Takes a trainer's native tensors, converts them to Hugging Face tensors as they arrive, and streams them to "
       "inference workers. A version becomes visible to workers whole, or not at all.");
@@ -151,7 +151,7 @@ int Main(int argc, char** argv) {
     return app.exit(error) == 0 ? 0 : 2;
   }
   const int code = Serve(flags);
-  flags.server.log.Close();  // gRPC's log has a copy that stays
+  flags.server.log.Close();  // gRPC's log keeps a copy, which is never destroyed
   return code;
 }
 

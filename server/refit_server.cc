@@ -19,7 +19,7 @@
 namespace refit {
 namespace {
 
-// For files that are read again while the service runs.
+// Reports on files that are read again while the service runs.
 ReloadReport ReportTo(const EventLog& log, const char* what) {
   return [log, what](const absl::Status& status) {
     if (status.ok()) {

@@ -36,8 +36,8 @@ absl::Status CheckSpool(const ServerOptions& options) {
   return absl::OkStatus();
 }
 
-// Plain text only where nobody else can listen in, unless told so in so many words; roles only for names that are
-// proven.
+// Plain text is allowed only on loopback, unless allow_plaintext is set. Roles are allowed only for authenticated
+// names.
 absl::Status CheckSecurity(const ServerOptions& options) {
   if (!options.security.tls() && !IsLocal(options.listen) && !options.allow_plaintext) {
     return absl::InvalidArgumentError(absl::StrCat(

@@ -1,4 +1,4 @@
-// Whether a service can run with its options.
+// Checks a service's options before it starts.
 #pragma once
 
 #include <cstdint>
@@ -8,11 +8,11 @@
 
 namespace refit {
 
-// Bytes that a message needs for a chunk besides its payload.
+// Bytes that a message needs for a chunk in addition to its payload.
 inline constexpr uint64_t kChunkOverheadBytes = 1024;
 
-// INVALID_ARGUMENT, naming the flag and what is expected, for values that are out of range, that do not go together, or
-// that would leave the weights open to others unasked.
+// INVALID_ARGUMENT, naming the flag and the expected value, for values that are out of range, contradict each other, or
+// would expose the weights without an explicit option.
 absl::Status CheckOptions(const ServerOptions& options);
 
 // "mutual TLS, roles", for logs.

@@ -22,7 +22,7 @@
 namespace refit {
 namespace {
 
-// Of what is served, and whose health is told.
+// The names of the services, for health checks.
 std::vector<std::string> ServiceNames() {
   return {v1::PushService::service_full_name(), v1::PullService::service_full_name(),
           v1::InspectService::service_full_name()};
@@ -33,7 +33,7 @@ int PortOf(absl::string_view address) {
   return absl::SimpleAtoi(address.substr(address.rfind(':') + 1), &port) ? port : 0;
 }
 
-// Empty for an address that is none of a Unix socket.
+// The path of a Unix socket's address. Empty for other addresses.
 absl::string_view UnixPath(absl::string_view address) {
   return absl::ConsumePrefix(&address, "unix:") ? address : absl::string_view();
 }

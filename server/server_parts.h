@@ -1,4 +1,4 @@
-// What a running service is made of.
+// The parts of a running service.
 #pragma once
 
 #include <grpcpp/server.h>
@@ -32,21 +32,22 @@
 
 namespace refit {
 
-// Made of options that passed CheckOptions; then OpenSpool, Listen, and StartMetrics and StartHealth, once each.
-// Members are destroyed in reverse order: gRPC first, then the services, then the threads that convert, then what all
-// of them share.
+// Made from options that passed CheckOptions. Call OpenSpool, Listen, then StartMetrics and StartHealth, once each.
+// Members are destroyed in reverse order: first gRPC, then the services, then the converting threads, then the objects
+// that all of them share.
 struct ServerParts {
   ServerParts(const ServerOptions& options, std::shared_ptr<const Authorizer> authorizer, ServerCredentials made);
 
   // Errors as Spool::Open.
   absl::Status OpenSpool(const ServerOptions& options);
-  // Serves calls from now on; the port, 0 for a Unix socket. UNAVAILABLE, naming the address, if it cannot listen.
+  // Begins to serve calls. Returns the port, 0 for a Unix socket. UNAVAILABLE, naming the address, if it cannot listen.
   absl::StatusOr<int> Listen(const ServerOptions& options);
-  // Errors as MetricsEndpoint::Start and HealthEndpoint::Start; nothing is done unless options ask for it.
+  // Errors as MetricsEndpoint::Start and HealthEndpoint::Start. They do nothing unless the options request it.
   absl::Status StartMetrics(const ServerOptions& options);
   absl::Status StartHealth(const ServerOptions& options);
 
-  // Until it is shut down a child of a fork gives up what this service listens on: the port would stay taken after it.
+  // Until the service is shut down, a child of a fork closes the sockets on which this service listens. Otherwise the
+  // port would stay taken after the service.
   void CloseInChildren(int port, absl::string_view unix_path);
   void KeepInChildren();
 
@@ -64,8 +65,8 @@ struct ServerParts {
   PullService pull{pulls};
   InspectService inspect{observed};
   std::unique_ptr<grpc::Server> server;
-  std::unique_ptr<MetricsEndpoint> metrics;  // null: served nowhere
-  std::unique_ptr<HealthEndpoint> health;    // null: only where calls are served
+  std::unique_ptr<MetricsEndpoint> metrics;  // null: metrics are not served
+  std::unique_ptr<HealthEndpoint> health;    // null: only on the service's own address
 
   absl::Mutex mutex;
   std::vector<std::unique_ptr<ClosedInChildren>> listening ABSL_GUARDED_BY(mutex);

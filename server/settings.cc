@@ -49,7 +49,7 @@ Set Count(Number& option, uint64_t least = 0, uint64_t most = std::numeric_limit
   };
 }
 
-// Bytes of one of the unit; 0 if there is no such unit.
+// Bytes in one unit of this name; 0 if there is no such unit.
 double UnitBytes(absl::string_view unit) {
   constexpr absl::string_view kUnits = "bkmgtpe";
   if (unit.empty()) return 1;
@@ -262,7 +262,7 @@ std::vector<Setting> SettingsOf(ServerOptions& options, LogOptions& log) {
 std::string WithArgumentNames(absl::string_view message) {
   ServerOptions options;
   LogOptions log;
-  std::vector<std::pair<std::string, std::string>> names;  // of which the longest that fits is replaced
+  std::vector<std::pair<std::string, std::string>> names;  // the longest that matches is replaced
   for (const Setting& setting : SettingsOf(options, log)) {
     const std::string value = !setting.is_switch() ? "" : setting.is_negative() ? "False" : "True";
     names.emplace_back(setting.flag, absl::StrCat(setting.argument, "=", value));

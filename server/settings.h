@@ -1,5 +1,5 @@
-// Every setting of the service by its name: refit-server's flags, and the arguments of Python's refit.serve(), are made
-// of this one table, so that what one takes the other takes too, in the same units and with the same checks.
+// The table of all settings of the service. refit-server's flags and the arguments of Python's refit.serve() are both
+// made from it, so they have the same units and checks.
 #pragma once
 
 #include <functional>
@@ -16,15 +16,16 @@ namespace refit {
 struct Setting {
   std::string flag;      // "--push-idle-timeout"
   std::string argument;  // "push_idle_timeout"
-  // What --help shows for the value, such as SECONDS; empty: the flag takes none, and the argument is true or false.
+  // The placeholder for the value in --help, such as SECONDS. Empty: the flag takes no value, and the argument is true
+  // or false.
   std::string value;
   std::string help;  // with the default in brackets
-  // Takes a number as text, a SIZE with or without its unit ("16GiB"; units are powers of 1024), "true" or "false".
-  // INVALID_ARGUMENT, which says what was expected and what came; then the options are as they were.
+  // Sets the value from text: a number, a SIZE with or without a unit ("16GiB"; units are powers of 1024), "true" or
+  // "false". INVALID_ARGUMENT with the expected and the actual value; the options are then unchanged.
   std::function<absl::Status(const std::string&)> set;
 
   bool is_switch() const { return value.empty(); }
-  // The switch turns off: `--no-shared-memory`.
+  // Whether the flag turns something off: `--no-shared-memory`.
   bool is_negative() const { return flag.rfind("--no-", 0) == 0; }
 };
 
@@ -35,11 +36,11 @@ struct LogOptions {
   EventLog Make() const { return level.has_value() ? EventLog(format, *level) : EventLog(); }
 };
 
-// Of `options` and `log`, which must outlive them; in the order in which people should read them.
+// The settings of `options` and `log`, which must outlive them, in reading order.
 std::vector<Setting> SettingsOf(ServerOptions& options, LogOptions& log);
 
-// `message` with arguments in the place of flags, for who gave arguments: "allow_plaintext=True",
-// "shared_memory=False", "retain=0", and "memory=" where the message gives no number.
+// Replaces flags in `message` by Python arguments: "allow_plaintext=True", "shared_memory=False", "retain=0", and
+// "memory=" where the message has no number.
 std::string WithArgumentNames(absl::string_view message);
 
 }  // namespace refit

@@ -1,4 +1,4 @@
-// What every call passes first, and what remembers how that went.
+// Authorizes every call, and counts failures.
 #pragma once
 
 #include <grpcpp/server_context.h>
@@ -15,7 +15,7 @@
 
 namespace refit {
 
-// Members are thread-safe or immutable. Outlives every call.
+// Members are thread-safe or immutable. It outlives every call.
 struct Admission {
   Admission(const Limits& call_limits, EventLog event_log, std::shared_ptr<const Authorizer> call_authorizer)
       : limits(call_limits),
@@ -23,7 +23,7 @@ struct Admission {
         authorizer(std::move(call_authorizer)),
         peer_streams(call_limits.max_streams_per_peer) {}
 
-  // Comes first in every call: see Authorizer::Check. Refusals are logged and counted.
+  // Every call begins with this; see Authorizer::Check. Refusals are logged and counted.
   absl::Status Authorize(const grpc::CallbackServerContext& context, Role needed);
 
   const Limits limits;

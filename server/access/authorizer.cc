@@ -26,7 +26,7 @@ std::optional<Role> ParseRole(absl::string_view name) {
   return std::nullopt;
 }
 
-// Tokens are kept and compared as digests.
+// Tokens are stored and compared as digests.
 std::string DigestOf(absl::string_view token) {
   std::string digest(SHA256_DIGEST_LENGTH, '\0');
   SHA256(reinterpret_cast<const unsigned char*>(token.data()), token.size(),
@@ -43,7 +43,7 @@ absl::StatusOr<std::string> NameKey(absl::string_view name) { return std::string
 
 using MakeKey = absl::StatusOr<std::string> (*)(absl::string_view);
 
-// What stands in a line is in no message: it may be a secret in the wrong place.
+// Messages never quote the line: it may hold a secret in the wrong place.
 absl::Status ParseLine(absl::string_view line, MakeKey make_key, std::map<std::string, Role>& roles) {
   const std::pair<absl::string_view, absl::string_view> words =
       absl::StrSplit(line, absl::MaxSplits(absl::ByAnyChar(" \t"), 1));
@@ -87,7 +87,7 @@ absl::StatusOr<std::map<std::string, Role>> ReadRoles(const std::string& path) {
   return Parse(*text, path, NameKey);
 }
 
-// The token of a call's only "authorization: Bearer"; nullopt if it has none; empty if it has something else.
+// The token of a call's only "authorization: Bearer". nullopt if the call has no such header; empty if it has another.
 std::optional<absl::string_view> TokenOf(const grpc::CallbackServerContext& context) {
   const auto [begin, end] = context.client_metadata().equal_range("authorization");
   if (begin == end) return std::nullopt;
@@ -97,7 +97,7 @@ std::optional<absl::string_view> TokenOf(const grpc::CallbackServerContext& cont
   return value.substr(kScheme.size());
 }
 
-// Looks at all of them, so that the time tells nothing about which came close.
+// Compares with all tokens, so that the time does not reveal how close a guess was.
 std::optional<Role> RoleOfToken(const std::map<std::string, Role>& tokens, absl::string_view token) {
   const std::string digest = DigestOf(token);
   std::optional<Role> found;
@@ -107,7 +107,7 @@ std::optional<Role> RoleOfToken(const std::map<std::string, Role>& tokens, absl:
   return found;
 }
 
-// Of a certificate that was verified; CN first.
+// The names in a verified certificate, CN first.
 std::vector<std::string> CertificateNames(const grpc::CallbackServerContext& context) {
   std::vector<std::string> names;
   const std::shared_ptr<const grpc::AuthContext> peer = context.auth_context();
@@ -120,7 +120,7 @@ std::vector<std::string> CertificateNames(const grpc::CallbackServerContext& con
   return names;
 }
 
-// As people see them; a certificate may have many.
+// For messages, cut if the certificate has many names.
 std::string Describe(const std::vector<std::string>& names) {
   constexpr size_t kShown = 4;
   std::string text;

@@ -1,4 +1,4 @@
-// Who may do what: roles of tokens and of certificate names.
+// Decides who may do what, by the roles of tokens and certificate names.
 #pragma once
 
 #include <grpcpp/server_context.h>
@@ -15,29 +15,29 @@
 
 namespace refit {
 
-// Each may do what those before it may. Viewers look (InspectService), workers also take (PullService), trainers also
-// push and abort (PushService).
+// Each role may do everything that the roles before it may. Viewers inspect (InspectService), workers also pull
+// (PullService), trainers also push and abort (PushService).
 enum class Role { kViewer, kWorker, kTrainer };
 
 const char* RoleName(Role role);
 
-// Thread-safe. Without files everyone may do everything.
+// Thread-safe. Without files, everyone has every role.
 class Authorizer {
  public:
   Authorizer() = default;
-  // INVALID_ARGUMENT, naming file and line but never what stands there; other codes as ReadSecretFile.
+  // INVALID_ARGUMENT, naming file and line but never the line's contents; other codes as ReadSecretFile.
   static absl::StatusOr<std::shared_ptr<const Authorizer>> Load(const AuthorizationFiles& files, ReloadReport report);
 
-  // Whether the peer of this call has at least this role. A token counts rather than a certificate, if a call has both.
-  // UNAUTHENTICATED without credentials, or with some that have no role; PERMISSION_DENIED, naming the role that is
-  // needed and who the peer is, with a lesser one. Costs a stat of each file.
+  // Checks that the peer of this call has at least this role. If a call has a token and a certificate, the token
+  // counts. UNAUTHENTICATED without credentials, or if they have no role. PERMISSION_DENIED, naming the required role
+  // and the peer, if its role is lower. Costs one stat for each file.
   absl::Status Check(const grpc::CallbackServerContext& context, Role needed) const;
 
  private:
   using Roles = std::map<std::string, Role>;  // by certificate name, or by a token's digest
 
   struct Peer {
-    std::string name;  // never a token
+    std::string name;  // for messages; never a token
     Role role;
   };
   absl::StatusOr<Peer> Identify(const grpc::CallbackServerContext& context) const;

@@ -1,4 +1,4 @@
-// What happened since the service started, and nobody else remembers.
+// Counts events since the service started.
 #pragma once
 
 #include <array>
@@ -13,12 +13,12 @@
 
 namespace refit {
 
-// Failures by their code. Thread-safe.
+// Counts failures by status code. Thread-safe.
 class FailureCount {
  public:
-  // Nothing if it is OK.
+  // Does nothing if the status is OK.
   void Add(const absl::Status& status);
-  // Of each code that occurred, by name, such as "DATA_LOSS".
+  // The count of each code that occurred, by name, such as "DATA_LOSS".
   std::map<std::string, uint64_t> Get() const;
 
  private:
@@ -26,10 +26,10 @@ class FailureCount {
   std::array<std::atomic<uint64_t>, kCodes> counts_{};
 };
 
-// How often each limit was hit, by the flag that sets it. Thread-safe.
+// Counts how often each limit was reached, by the flag that sets it. Thread-safe.
 class LimitCount {
  public:
-  // Nothing if the status is not one of LimitReached's.
+  // Does nothing if the status does not come from LimitReached.
   void Add(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
   std::map<std::string, uint64_t> Get() const ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -39,8 +39,8 @@ class LimitCount {
 };
 
 struct Counters {
-  std::atomic<uint64_t> received_bytes{0};  // payload that trainers sent, over connections or through memory
-  FailureCount refused_calls;               // for want of a role
+  std::atomic<uint64_t> received_bytes{0};  // payload from trainers, over connections or through memory
+  FailureCount refused_calls;               // refused for lack of a role
   FailureCount failed_pushes;
   FailureCount failed_pulls;
   LimitCount limits;

@@ -11,8 +11,8 @@
 namespace refit {
 namespace {
 
-// "<what> has 5000 bytes; at most 4096 are accepted, which is the limit (--max-regex-bytes)". `what` is asked for only
-// then: very many tensors are checked.
+// "<what> has 5000 bytes; at most 4096 are accepted, which is the limit (--max-regex-bytes)". `what` is only called for
+// an error, because many tensors are checked.
 absl::Status CheckLimit(absl::FunctionRef<std::string()> what, uint64_t has, absl::string_view unit, uint64_t limit,
                         absl::string_view flag) {
   if (has <= limit) return absl::OkStatus();

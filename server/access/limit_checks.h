@@ -1,5 +1,5 @@
-// What a peer sends, held against the service's limits. RESOURCE_EXHAUSTED, naming the limit, its value and the flag
-// that sets it, for what is beyond.
+// Checks requests against the service's limits. RESOURCE_EXHAUSTED, naming the limit, its value and the flag that sets
+// it, for a request beyond a limit.
 #pragma once
 
 #include "absl/status/status.h"
@@ -10,12 +10,12 @@
 
 namespace refit {
 
-// Length of its name, and number of dimensions.
+// Checks the length of its name and its number of dimensions.
 absl::Status CheckTensor(const v1::TensorSpec& tensor, const Limits& limits);
 
 absl::Status CheckRegex(absl::string_view pattern, const Limits& limits);
 
-// Filter and rules of a request.
+// Checks the filter and the rules of a request.
 absl::Status CheckSelection(const v1::PullRequest& request, const Limits& limits);
 absl::Status CheckSelection(const v1::GetManifestRequest& request, const Limits& limits);
 

@@ -1,4 +1,4 @@
-// The error of whoever asks for more than the service allows.
+// The error for a request beyond a limit of the service.
 #pragma once
 
 #include <optional>
@@ -9,13 +9,13 @@
 
 namespace refit {
 
-// RESOURCE_EXHAUSTED that remembers the flag which sets the limit, such as "--max-pulls"; Annotate keeps it.
+// RESOURCE_EXHAUSTED that records the flag that sets the limit, such as "--max-pulls". Annotate keeps the flag.
 absl::Status LimitReached(absl::string_view flag, absl::string_view message);
 
-// The flag; nullopt if `status` does not come from LimitReached.
+// The recorded flag; nullopt if `status` does not come from LimitReached.
 std::optional<std::string> LimitOf(const absl::Status& status);
 
-// How to have more of a setting, for messages: "raise it with refit-server --rank-timeout, or
+// Says for messages how to raise a setting: "raise it with refit-server --rank-timeout, or
 // refit.serve(rank_timeout=...)" for "rank_timeout".
 std::string HowToRaise(absl::string_view argument);
 

@@ -28,7 +28,7 @@ absl::StatusOr<PeerStreams::Stream> PeerStreams::Enter(absl::string_view peer) {
 }
 
 PeerStreams::Stream::~Stream() {
-  if (table_ == nullptr) return;  // moved from
+  if (table_ == nullptr) return;  // moved-from
   absl::MutexLock lock(&table_->mutex_);
   const auto open = table_->open_.find(host_);
   if (--open->second == 0) table_->open_.erase(open);

@@ -1,4 +1,4 @@
-// How many streams each peer has open.
+// Counts each peer's open streams.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@
 
 namespace refit {
 
-// Thread-safe. A peer is a host: its address without the port; all that connect to a Unix socket are one.
+// Thread-safe. A peer is a host: its address without the port. All peers on a Unix socket count as one.
 class PeerStreams {
  public:
   explicit PeerStreams(uint32_t max_per_peer) : max_per_peer_(max_per_peer) {}
@@ -32,13 +32,14 @@ class PeerStreams {
     std::string host_;
   };
 
-  // `peer` as gRPC gives it, such as "ipv4:10.0.0.7:51234". RESOURCE_EXHAUSTED if it has as many as it may have.
+  // `peer` is the form that gRPC gives, such as "ipv4:10.0.0.7:51234". RESOURCE_EXHAUSTED if it has the most streams
+  // allowed.
   absl::StatusOr<Stream> Enter(absl::string_view peer) ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   const uint32_t max_per_peer_;
   absl::Mutex mutex_;
-  std::map<std::string, uint32_t> open_ ABSL_GUARDED_BY(mutex_);  // by host; none with 0
+  std::map<std::string, uint32_t> open_ ABSL_GUARDED_BY(mutex_);  // by host; a host with 0 streams is removed
 };
 
 }  // namespace refit

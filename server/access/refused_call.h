@@ -1,4 +1,4 @@
-// Streaming calls that end before they begin.
+// Streaming calls that end at once with an error.
 #pragma once
 
 #include <grpcpp/support/server_callback.h>
@@ -29,7 +29,7 @@ class RefusedCall final : public Reactor {
   std::unique_ptr<RefusedCall> self_;
 };
 
-// Of calls that the service's end has cut short.
+// For calls that end because the service shuts down.
 inline absl::Status ShuttingDown() { return absl::UnavailableError("the service is shutting down"); }
 
 }  // namespace refit

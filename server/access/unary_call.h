@@ -1,4 +1,4 @@
-// Calls of one request and one response that end at once.
+// Answers calls with one request and one response at once.
 #pragma once
 
 #include <grpcpp/support/server_callback.h>
@@ -9,14 +9,14 @@
 
 namespace refit {
 
-// Ends the call; its response goes out if `status` is OK.
+// Ends the call. Its response is sent if `status` is OK.
 inline grpc::ServerUnaryReactor* EndCall(grpc::CallbackServerContext* call, const absl::Status& status) {
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
   reactor->Finish(ToGrpc(status));
   return reactor;
 }
 
-// Ends the call with what `answer()` returns, an absl::Status, unless it is not admitted.
+// If the call is admitted, ends it with the absl::Status that `answer()` returns; otherwise with the refusal.
 template <typename Answer>
 grpc::ServerUnaryReactor* AnswerCall(Admission& admission, grpc::CallbackServerContext* call, Role needed,
                                      const Answer& answer) {

@@ -23,7 +23,7 @@ namespace {
 constexpr uint64_t kMaxTimeoutMs = 24 * 3600 * 1000;
 constexpr size_t kWorkersNamed = 8;
 
-// Whether it is of the lineage `epoch`, and this version or a later one.
+// Whether the worker has this version, or a later one of the same trainer epoch.
 bool Reaches(uint64_t version, uint64_t epoch, const VersionKey& wanted) {
   return epoch == wanted.epoch && version >= wanted.number;
 }
@@ -36,7 +36,7 @@ bool Has(const v1::Worker& worker, const VersionKey& wanted, v1::WorkerPhase pha
          Reaches(worker.staged_version(), worker.staged_epoch(), wanted);
 }
 
-// Why it is not there yet: "w0 (failed: no room)".
+// Says why the worker does not have the version yet: "w0 (failed: no room)".
 std::string DescribeBehind(const v1::Worker& worker, const VersionKey& wanted) {
   std::vector<std::string> reasons;
   if (worker.has_foreign_version()) {
@@ -54,14 +54,14 @@ std::string DescribeBehind(const v1::Worker& worker, const VersionKey& wanted) {
                       reasons.empty() ? "" : absl::StrCat(" (", absl::StrJoin(reasons, "; "), ")"));
 }
 
-// The first of many.
+// Lists the first few of many names.
 std::string Names(const std::vector<std::string>& workers) {
   const auto shown = absl::MakeConstSpan(workers).subspan(0, kWorkersNamed);
   return absl::StrCat(absl::StrJoin(shown, ", "), workers.size() > shown.size() ? ", ..." : "");
 }
 
-// Looks at the fleet now, after each change in it, and for the last time when the timeout is over. Owns itself from
-// Start until OnDone.
+// Checks the fleet now, after each change, and a last time when the timeout is over. Owns itself from Start until
+// OnDone.
 class AwaitReactor final : public grpc::ServerUnaryReactor, public std::enable_shared_from_this<AwaitReactor> {
  public:
   AwaitReactor(VersionStore& store, WorkerRegistry& workers, const v1::AwaitWorkersRequest& request,
@@ -128,7 +128,7 @@ class AwaitReactor final : public grpc::ServerUnaryReactor, public std::enable_s
     std::vector<std::string> gone;
     for (const v1::Worker& worker : workers_.List(request_.model())) {
       if (!worker.connected()) {
-        // One without a name has only pulled: nobody expects it.
+        // A worker without a name of its own only pulls. It is not expected to report.
         if (worker.name() != worker.peer()) gone.push_back(Printable(ShownName(worker)));
         continue;
       }
@@ -147,7 +147,8 @@ class AwaitReactor final : public grpc::ServerUnaryReactor, public std::enable_s
     if (last) End(TimeUp(wanted, seen, behind, gone), seen);
   }
 
-  // A version that was aborted will not reach anybody, and neither will one of a run that was shut out.
+  // An error if the version can no longer reach any worker: it was aborted, or a later run of the trainer has taken
+  // over.
   absl::Status CheckVersion(const VersionKey& wanted, uint64_t newest_epoch) const {
     if (wanted.epoch < newest_epoch) {
       return absl::FailedPreconditionError(absl::StrCat("no more workers will have ", Describe(wanted), " of model '",
@@ -155,7 +156,7 @@ class AwaitReactor final : public grpc::ServerUnaryReactor, public std::enable_s
                                                         " has taken over"));
     }
     const std::shared_ptr<Version> version = store_.FindKey(request_.model(), wanted);
-    if (version == nullptr) return absl::OkStatus();  // it may still come
+    if (version == nullptr) return absl::OkStatus();  // it may still be opened
     const v1::VersionSummary summary = version->Summary();
     if (summary.state() != v1::VERSION_STATE_ABORTED) return absl::OkStatus();
     return absl::AbortedError(absl::StrCat("version ", version->Label(), " was aborted: ", summary.abort_reason()));

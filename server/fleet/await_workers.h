@@ -1,4 +1,4 @@
-// A trainer that waits for its workers to have a version.
+// Lets a trainer wait until its workers have a version.
 #pragma once
 
 #include <grpcpp/support/server_callback.h>

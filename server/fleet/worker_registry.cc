@@ -59,7 +59,7 @@ void Apply(const v1::ReportWorkerRequest& report, const std::optional<Had>& had,
   }
 }
 
-// The version of a report if the worker has said so before, when the service still remembered that version.
+// The version in a report, if the worker has reported it before, at a time when the service still knew that version.
 std::optional<Had> SaidBefore(const v1::ReportWorkerRequest& report, const v1::Worker& worker) {
   const Had said{{worker.installed_epoch(), worker.installed_version()}, worker.installed_digest()};
   const bool same = worker.has_installed_version() && report.has_manifest_digest() &&
@@ -68,8 +68,8 @@ std::optional<Had> SaidBefore(const v1::ReportWorkerRequest& report, const v1::W
   return same ? std::optional(said) : std::nullopt;
 }
 
-// Of workers of one name, in `list` from `first` on: one that is alone among them, or alone connected, has the plain
-// name, and the others the beginning of their life behind it.
+// Sets the labels of the workers of one name, in `list` from `first` on. A worker that is the only one, or the only
+// connected one, gets the plain name. The others get the name and the time at which their life began.
 void SetLabels(std::vector<v1::Worker>& list, size_t first) {
   constexpr int kShortDigits = 4;
   constexpr int kLifeDigits = 16;
@@ -106,7 +106,7 @@ std::shared_ptr<WorkerRegistry::Entry> WorkerRegistry::Touch(const WorkerId& id,
   return entry;
 }
 
-// A worker that is started over and over leaves one trace, not many.
+// Keeps only one record of a worker that is restarted again and again.
 void WorkerRegistry::ForgetFormerLives(const WorkerId& id) {
   auto last = workers_.end();
   for (auto it = workers_.lower_bound({id.model, id.name, 0});
@@ -257,7 +257,7 @@ void WorkerRegistry::Tell() {
 std::vector<v1::Worker> WorkerRegistry::List(const std::string& model) const {
   absl::MutexLock lock(&mutex_);
   std::vector<v1::Worker> list;
-  size_t first = 0;  // of the present name
+  size_t first = 0;  // of the workers with the current name
   for (const auto& [id, entry] : workers_) {
     if (!model.empty() && id.model != model) continue;
     if (list.size() > first && (list[first].name() != id.name || list[first].model() != id.model)) {
@@ -309,7 +309,7 @@ void WorkerRegistry::Pull::End(v1::WorkerState state, const std::string& error) 
     --entry_->pulls;
     entry_->last_call = Clock::now();
     v1::Worker& worker = entry_->worker;
-    // It may have told more since its last byte was sent.
+    // The worker may have reported more since its last byte was sent.
     if (worker.state() == v1::WORKER_STATE_PULLING) worker.set_state(state);
     const std::chrono::nanoseconds took = entry_->last_call - entry_->pull_began;
     worker.set_pull_ns(took.count());

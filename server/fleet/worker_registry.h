@@ -1,4 +1,4 @@
-// Who pulls what: the fleet as the service sees it.
+// The table of workers: what each one pulls and reports.
 #pragma once
 
 #include <chrono>
@@ -22,23 +22,23 @@
 
 namespace refit {
 
-// One life of a worker: names are for people, and two processes may have the same.
+// One life of a worker. Names are for people; two processes may have the same name.
 struct WorkerId {
   std::string model;
   std::string name;
-  uint64_t life = 0;  // 0: it sent none, and is told by its name alone
+  uint64_t life = 0;  // 0: the worker sent none, and is identified by its name alone
 
   friend bool operator<(const WorkerId& a, const WorkerId& b) {
     return std::tie(a.model, a.name, a.life) < std::tie(b.model, b.name, b.life);
   }
 };
 
-// Thread-safe. One is forgotten an hour after its last call, the longest silent first when there are too many; of those
-// of one name that are gone, all but the last.
+// Thread-safe. A worker is forgotten an hour after its last call. If there are too many, the one that was silent
+// longest is forgotten first. Of disconnected workers of one name, only the last is kept.
 class WorkerRegistry {
   struct Entry {
     v1::Worker worker;
-    int pulls = 0;  // under way
+    int pulls = 0;  // pulls in progress
     int watches = 0;
     bool connected() const { return pulls + watches > 0; }
     std::chrono::steady_clock::time_point last_call;
@@ -50,10 +50,10 @@ class WorkerRegistry {
 
   explicit WorkerRegistry(uint32_t max_workers = kMaxWorkers) : max_workers_(max_workers) {}
 
-  // RESOURCE_EXHAUSTED if this one is not known, and none of those that are can be forgotten: all pull or watch.
+  // RESOURCE_EXHAUSTED if this worker is unknown, and no known one can be forgotten because all pull or watch.
   absl::Status CheckRoom(const WorkerId& id) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // One pull of one worker; reports itself as failed if destroyed before Complete or Fail.
+  // One pull of one worker. If destroyed before Complete or Fail, it is recorded as failed.
   class Pull {
    public:
     Pull(WorkerRegistry& registry, std::shared_ptr<Entry> entry);
@@ -70,11 +70,11 @@ class WorkerRegistry {
     bool ended_ = false;
   };
 
-  // `selected_bytes` is what the pull will send if nothing goes wrong. `resumed`: it goes on where one before was cut.
+  // `selected_bytes`: what the pull will send if nothing fails. `resumed`: whether it continues an interrupted pull.
   std::unique_ptr<Pull> StartPull(const WorkerId& id, const std::string& peer, uint64_t version,
                                   uint64_t selected_bytes, bool resumed = false) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // A worker that watches versions, until destroyed: one that never pulled is then forgotten.
+  // A worker that watches versions, until destroyed. A worker that never pulled is forgotten then.
   class Watch {
    public:
     Watch(WorkerRegistry& registry, std::shared_ptr<Entry> entry);
@@ -86,26 +86,26 @@ class WorkerRegistry {
   };
   std::unique_ptr<Watch> StartWatch(const WorkerId& id, const std::string& peer) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // A version that the service has, or had.
+  // A version that the service has or had.
   struct Had {
     VersionKey key;
     uint64_t digest = 0;  // of its manifest
   };
-  // What a worker says of itself; `had` is the version that it means, if the service ever had that. True if it says
-  // that it has one which the service never had, nor heard of before from this life of it while it did.
-  // INVALID_ARGUMENT without a version, or with an unknown phase.
+  // Records what a worker reports about itself. `had` is the reported version, if the service ever had it. Returns true
+  // if the worker reports a version that the service never had, unless this life of the worker has reported it before,
+  // while the service knew it. INVALID_ARGUMENT without a version, or for an unknown phase.
   absl::StatusOr<bool> Report(const v1::ReportWorkerRequest& report, const std::string& peer,
                               const std::optional<Had>& had) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Calls `on_change`, with no lock held, after each report, and whenever a worker comes or goes.
+  // Calls `on_change`, with no lock held, after each report, and whenever a worker connects or disconnects.
   uint64_t Observe(std::function<void()> on_change) ABSL_LOCKS_EXCLUDED(mutex_);
-  // After it returned, `on_change` may still be running but is not called any more.
+  // When it returns, `on_change` may still be running but is not called again.
   void StopObserving(uint64_t id) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Of one model, or of all if it is empty; by model, name and life.
+  // The workers of one model, or of all if it is empty, ordered by model, name and life.
   std::vector<v1::Worker> List(const std::string& model) const;
 
-  // Of all workers since the start, also of those that are forgotten.
+  // Sums over all workers since the start, including forgotten ones.
   struct Totals {
     uint64_t pulls = 0;
     uint64_t resumed_pulls = 0;

@@ -1,13 +1,13 @@
-// How many files and connections this process may have open.
+// Raises the limit on open descriptors of this process.
 #pragma once
 
 #include <cstdint>
 
 namespace refit {
 
-// Raises the limit as far as the system lets this process without privileges, up to 65,536: far more than a fleet
-// needs, while programs that go through all numbers up to the limit take long at millions. Never lowers it; gives what
-// it is then.
+// Raises the limit as far as the system allows without privileges, up to 65,536. That is far more than a fleet needs.
+// Programs that loop over all descriptors up to the limit would take long with millions. Never lowers the limit.
+// Returns the limit afterwards.
 uint64_t RaiseDescriptorLimit();
 
 }  // namespace refit

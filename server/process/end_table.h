@@ -1,4 +1,4 @@
-// Calls that go on until they are told to end: leases of shared memory, and watches.
+// Calls that stay open until they are told to end: leases of shared memory, and watches.
 #pragma once
 
 #include <cstdint>
@@ -11,17 +11,17 @@
 
 namespace refit {
 
-// Thread-safe. Callbacks run on the thread that ends the call, with no lock held.
+// Thread-safe. Callbacks run in the thread that ends the call, with no lock held.
 class EndTable {
  public:
-  // `on_end` is called once, unless the call is removed before. The number cannot be guessed from others. 0: all were
-  // ended already, and this one is to end as well.
+  // Returns a number for the call, which cannot be guessed from other numbers. `on_end` is called once, unless the call
+  // is removed before. Returns 0 if EndAll was called already: this call must end too.
   uint64_t Add(std::function<void()> on_end) ABSL_LOCKS_EXCLUDED(mutex_);
   void Remove(uint64_t number) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // False if there is no such call.
   bool End(uint64_t number) ABSL_LOCKS_EXCLUDED(mutex_);
-  // When the service goes.
+  // Call it when the service shuts down.
   void EndAll() ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:

@@ -27,7 +27,8 @@ const char* LevelName(LogLevel level) {
   return "info";
 }
 
-// As JSON has it: quotes and control characters escaped, bytes that are no UTF-8 replaced, so that a line stays a line.
+// Quoted as in JSON: quotes and control characters are escaped, and invalid UTF-8 is replaced, so that an event stays
+// on one line.
 std::string Quoted(const std::string& value) {
   return nlohmann::json(value).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }

@@ -7,14 +7,14 @@
 namespace refit {
 namespace {
 
-// Fewer descriptors than this do not serve a fleet.
+// With fewer descriptors than this, a service cannot serve a fleet.
 constexpr uint64_t kManyDescriptors = 4096;
 
 }  // namespace
 
 std::vector<std::string> LimitWarnings(uint64_t memory_budget_bytes) {
   std::vector<std::string> warnings;
-  // The system ends a process that takes more memory than it may.
+  // The system kills a process that uses more memory than it may.
   const MemoryLimit memory = LeastMemoryLimit();
   if (memory.bytes != 0 && memory_budget_bytes >= memory.bytes) {
     warnings.push_back(absl::StrCat("the memory for tensors (--memory) is ", memory_budget_bytes,

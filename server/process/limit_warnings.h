@@ -1,4 +1,4 @@
-// What a service had better be told at its start about the limits that its process stands in.
+// Warns at the start about limits of the process that are too low.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 
 namespace refit {
 
-// A line each: what is too little for what was asked, both numbers, where the limit stands, and what to do.
+// One line for each limit that is too low: the required and the actual value, where the limit is set, and what to do.
 std::vector<std::string> LimitWarnings(uint64_t memory_budget_bytes);
 
 }  // namespace refit

@@ -1,11 +1,11 @@
-// What the system says about this process.
+// Figures of the system about this process.
 #pragma once
 
 #include <cstdint>
 
 namespace refit {
 
-// All 0 where the system does not tell.
+// These return 0 if the system does not tell.
 uint64_t ResidentBytes();
 uint64_t OpenDescriptors();
 uint64_t MaxDescriptors();

@@ -33,7 +33,7 @@ using std::chrono::milliseconds;
 // The connection preface of HTTP/2, and an empty SETTINGS frame.
 constexpr absl::string_view kHttp2Greeting("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", 33);
 
-// What a TLS client says first.
+// The first message of a TLS client.
 absl::StatusOr<std::string> TlsGreeting() {
   const absl::Cleanup forget_errors = [] { ERR_clear_error(); };
   const OpensslPointer<SSL_CTX, SSL_CTX_free> context(SSL_CTX_new(TLS_client_method()));
@@ -45,7 +45,7 @@ absl::StatusOr<std::string> TlsGreeting() {
   }
   BIO* const said = outgoing.get();
   SSL_set_bio(client.get(), incoming.release(), outgoing.release());
-  (void)SSL_connect(client.get());  // as far as the server's first answer, for which nobody waits here
+  (void)SSL_connect(client.get());  // makes the client's first message; the answer is not awaited here
   char* bytes = nullptr;
   const auto size = BIO_get_mem_data(said, &bytes);
   if (size <= 0) return absl::InternalError("OpenSSL begins no TLS connection");
@@ -134,7 +134,7 @@ class SelfCheck::Loop {
         answered = end;
         failures = 0;
       } else if (++failures > 1 && end - answered >= options_.patience) {
-        // One failure does not do: this process may just have been stopped for long.
+        // One failed attempt is not enough: this process may have been stopped for a while.
         on_failure_(absl::Status(
             status.code(),
             absl::StrCat(options_.address, " has accepted no connection for ",
@@ -145,8 +145,8 @@ class SelfCheck::Loop {
     }
   }
 
-  // A name may stand for several addresses, of which the server listens on some: at least one must answer, and none may
-  // be silent. OK also when told to stop.
+  // Tries all addresses of the name. The server may listen on only some of them: at least one must answer, and none may
+  // stay silent. OK also if the check is told to stop.
   absl::Status Probe(Clock::time_point deadline) const {
     absl::Status last = absl::OkStatus();
     bool one_answers = false;
@@ -163,7 +163,7 @@ class SelfCheck::Loop {
     return one_answers ? absl::OkStatus() : last;
   }
 
-  // NOT_FOUND where nobody listens.
+  // NOT_FOUND if no server listens there.
   absl::Status ProbeOne(const Address& address, Clock::time_point deadline) const {
     const FileDescriptor peer(socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (!peer.valid()) return absl::ResourceExhaustedError(absl::StrCat("no socket: ", std::strerror(errno)));
@@ -177,7 +177,7 @@ class SelfCheck::Loop {
       getsockopt(peer.get(), SOL_SOCKET, SO_ERROR, &error, &size);
       if (error != 0) return ConnectError(error);
     }
-    // A peer that has hung up already has accepted as well; reading says so.
+    // A peer that has closed the connection has accepted it too. Reading shows that, so an error here is ignored.
     (void)send(peer.get(), greeting_.data(), greeting_.size(), MSG_NOSIGNAL);
     return TimedOut(Wait(peer.get(), POLLIN, deadline), "the kernel connected, but nobody has answered");
   }
@@ -191,7 +191,7 @@ class SelfCheck::Loop {
     return event == Event::kTimeout ? absl::DeadlineExceededError(what) : absl::OkStatus();
   }
 
-  // Until something happens to `fd` (-1: nothing can), the deadline has passed, or the check is to stop.
+  // Waits until something happens to `fd` (-1: nothing can), the deadline has passed, or the check must stop.
   Event Wait(int fd, short events, Clock::time_point deadline) const {
     pollfd waits[] = {{stop_.get(), POLLIN, 0}, {fd, events, 0}};
     while (true) {
@@ -208,7 +208,7 @@ class SelfCheck::Loop {
   const std::string greeting_;
   const std::function<void(const absl::Status&)> on_failure_;
   const FileDescriptor stop_;
-  std::thread thread_;  // last: it uses all the others
+  std::thread thread_;  // last member: it uses all the others
 };
 
 absl::StatusOr<std::unique_ptr<SelfCheck>> SelfCheck::Start(const SelfCheckOptions& options,

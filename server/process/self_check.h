@@ -1,8 +1,8 @@
-// Whether this process still takes connections, found out from outside: by connecting.
+// Checks by connecting that this process still accepts connections.
 //
-// A gRPC server can stop to accept for good while everything else in it goes on: gRPC before 1.57 does so when the
-// process runs out of file descriptors (CVE-2023-4785). Nobody inside is told, and connecting alone proves nothing,
-// since the kernel completes connections that nobody accepts.
+// A gRPC server can stop accepting for good while the rest of it works: gRPC before 1.57 does so when the process runs
+// out of file descriptors (CVE-2023-4785). Nothing in the process is notified. A successful connect proves nothing,
+// because the kernel completes connections that no process accepts.
 #pragma once
 
 #include <chrono>
@@ -18,22 +18,22 @@ namespace refit {
 struct SelfCheckOptions {
   // Where the server listens: "host:port" or "unix:/path", as RefitServer::address().
   std::string address;
-  // Whether it expects TLS there. In the wrong tongue it would answer as well, but log an error each time.
+  // Whether the server uses TLS there. With the wrong protocol it would also answer, but log an error each time.
   bool tls = false;
-  // How long the server may be out of reach before it is given up.
+  // How long the server may be unreachable before the check fails.
   std::chrono::milliseconds patience = std::chrono::seconds(4);
 };
 
-// Connects to the server several times within `patience`, greets it as HTTP/2 or TLS does, and waits for a sign that
-// somebody has accepted: any byte, or the connection's end. A TLS handshake goes no further than the server's first
-// answer, so it needs no certificate and trusts none.
+// Connects to the server several times within `patience`, sends the first bytes of HTTP/2 or TLS, and waits for proof
+// that the connection was accepted: any byte, or its end. A TLS handshake stops after the server's first answer, so no
+// certificate is needed or trusted.
 class SelfCheck {
  public:
-  // INVALID_ARGUMENT for an address that does not resolve. `on_failure` is called once, from the check's own thread,
-  // with what was tried and seen; the check is over then.
+  // INVALID_ARGUMENT for an address that does not resolve. On failure, the check's thread calls `on_failure` once, with
+  // what was tried and observed; then the check is over.
   static absl::StatusOr<std::unique_ptr<SelfCheck>> Start(const SelfCheckOptions& options,
                                                           std::function<void(const absl::Status&)> on_failure);
-  // Stops at once, also amid a connection attempt.
+  // Stops at once, even during a connection attempt.
   ~SelfCheck();
 
  private:

@@ -45,16 +45,16 @@ void WorkQueue::Run() {
 
 namespace {
 
-// What several threads do together; outlives the call for helpers that come too late.
+// Work that several threads share. It outlives the call, for helpers that start too late.
 class Together {
  public:
   Together(size_t count, absl::FunctionRef<void(size_t)> work) : count_(count), work_(work) {}
 
-  // On a helper.
+  // Called by a helper.
   void Help() {
     {
       absl::MutexLock lock(&mutex_);
-      if (closed_) return;  // what work_ refers to is gone
+      if (closed_) return;  // the call is over: what work_ refers to no longer exists
       ++helpers_;
     }
     DoWhatIsLeft();
@@ -96,7 +96,7 @@ void Strand::Post(std::function<void()> work) {
   {
     absl::MutexLock lock(&mutex_);
     work_.push_back(std::move(work));
-    if (work_.size() > 1) return;  // the one before it will go on with this one
+    if (work_.size() > 1) return;  // the running task will continue with this one
   }
   queue_.Submit([self = shared_from_this()] { self->RunOne(); });
 }
@@ -105,10 +105,10 @@ void Strand::RunOne() {
   std::function<void()>* work = nullptr;
   {
     absl::MutexLock lock(&mutex_);
-    work = &work_.front();  // stays in place while it runs: Post sees that the strand is busy
+    work = &work_.front();  // stays in the queue while it runs, so that Post sees that the strand is busy
   }
   (*work)();
-  std::function<void()> done;  // destroyed without the lock
+  std::function<void()> done;  // destroyed after the lock is released
   {
     absl::MutexLock lock(&mutex_);
     done = std::move(work_.front());

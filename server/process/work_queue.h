@@ -1,4 +1,4 @@
-// Threads that convert, and strands that keep one stream's work in order on them.
+// A pool of threads that convert, and strands that run one stream's work in order.
 #pragma once
 
 #include <cstddef>
@@ -14,8 +14,8 @@
 
 namespace refit {
 
-// A fixed number of threads that run what is submitted, first come first served. The destructor runs what is queued,
-// then joins. Thread-safe.
+// A fixed number of threads that run submitted work in order. The destructor runs the queued work, then joins.
+// Thread-safe.
 class WorkQueue {
  public:
   explicit WorkQueue(int threads);
@@ -24,7 +24,7 @@ class WorkQueue {
   WorkQueue& operator=(const WorkQueue&) = delete;
 
   void Submit(std::function<void()> work);
-  // Work that no thread has begun.
+  // How much work has not begun.
   size_t waiting() const;
   int threads() const { return static_cast<int>(threads_.size()); }
 
@@ -37,11 +37,11 @@ class WorkQueue {
   std::vector<std::thread> threads_;
 };
 
-// Calls work(0), ..., work(count - 1), each once: on this thread, and on those of the queue that come to it meanwhile.
-// Returns when all are done. Waits for no thread that has not begun, so that a thread of the queue may call it too.
+// Calls work(0), ..., work(count - 1), each once, in this thread and in idle threads of the queue. Returns when all are
+// done. It does not wait for threads that have not begun, so a thread of the queue may call it too.
 void ForEachTogether(WorkQueue& queue, size_t count, absl::FunctionRef<void(size_t)> work);
 
-// Runs posted functions one at a time, in order, on the threads of a queue. Thread-safe; the queue must outlive it.
+// Runs posted functions one at a time, in order, on the threads of a queue. Thread-safe. The queue must outlive it.
 class Strand : public std::enable_shared_from_this<Strand> {
  public:
   explicit Strand(WorkQueue& queue) : queue_(queue) {}

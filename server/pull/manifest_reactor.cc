@@ -11,7 +11,7 @@
 namespace refit {
 namespace {
 
-// Sends a manifest part by part. gRPC calls one reaction at a time here, so no lock.
+// Sends a manifest in parts. gRPC calls one reaction at a time here, so there is no lock.
 class ManifestReactor final : public grpc::ServerWriteReactor<v1::ManifestPart> {
  public:
   explicit ManifestReactor(absl::StatusOr<PeerStreams::Stream> stream) : stream_(std::move(stream)) {}

@@ -1,4 +1,4 @@
-// A manifest, sent part by part.
+// Sends a manifest in parts.
 #pragma once
 
 #include <grpcpp/support/server_callback.h>
@@ -8,7 +8,7 @@
 
 namespace refit {
 
-// Answers PullService.GetManifest, in a call that was admitted; see pull.proto. `pulls` must outlive the call.
+// Answers PullService.GetManifest in an admitted call; see pull.proto. `pulls` must outlive the call.
 grpc::ServerWriteReactor<v1::ManifestPart>* StartManifest(PullContext& pulls, const v1::GetManifestRequest& request,
                                                           const grpc::CallbackServerContext& call);
 

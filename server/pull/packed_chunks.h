@@ -1,4 +1,4 @@
-// Chunks that were packed for a pull, kept for others that will ask for the same: the least recently used go first.
+// A cache of packed chunks, for other pulls that request the same. The least recently used are dropped first.
 #pragma once
 
 #include <cstdint>
@@ -19,19 +19,19 @@ class VersionPart;
 // Thread-safe.
 class PackedChunks {
  public:
-  // Keeps at most so many bytes, beyond what gRPC still sends.
+  // Keeps at most this many bytes, not counting what gRPC is still sending.
   explicit PackedChunks(uint64_t max_bytes) : max_bytes_(max_bytes), pool_(max_bytes) {}
 
   // Memory to pack a chunk into.
   absl::StatusOr<std::shared_ptr<Buffer>> NewBuffer(uint64_t bytes) { return pool_.Get(bytes); }
 
-  // Null if it is not there, any more.
+  // Null if the chunk is not cached.
   std::shared_ptr<const Buffer> Find(const VersionPart* part, uint64_t chunk) ABSL_LOCKS_EXCLUDED(mutex_);
   void Insert(const VersionPart* part, uint64_t chunk, std::shared_ptr<const Buffer> data) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Forgets all chunks of the part.
+  // Drops all chunks of the part.
   void Drop(const VersionPart* part) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Bytes that were packed since the beginning, and that were found packed.
+  // How many bytes were packed since the start, and how many were found in the cache.
   uint64_t packed_bytes() const ABSL_LOCKS_EXCLUDED(mutex_);
   uint64_t shared_bytes() const ABSL_LOCKS_EXCLUDED(mutex_);
 

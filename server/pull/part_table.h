@@ -1,4 +1,4 @@
-// The parts of tensors that pulls ask for, so that pulls that ask for the same share one.
+// The parts of tensors that pulls request. Pulls that request the same part share one object.
 #pragma once
 
 #include <cstdint>
@@ -17,13 +17,13 @@ namespace refit {
 // Thread-safe.
 class PartTable {
  public:
-  // Packed chunks are kept up to so many bytes.
+  // Keeps packed chunks of up to this many bytes.
   explicit PartTable(uint64_t packed_bytes) : packed_(packed_bytes) {}
 
   std::shared_ptr<VersionPart> Get(const std::shared_ptr<Version>& version, size_t tensor, const Box& box)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Null if no pull has asked for it yet.
+  // Null if no pull has requested it yet.
   std::shared_ptr<VersionPart> Find(const Version& version, size_t tensor, const Box& box) const
       ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -36,9 +36,9 @@ class PartTable {
   PackedChunks packed_;
 
   mutable absl::Mutex mutex_;
-  // A part without a user stays, for its digests and its packed chunks, as long as its version can be pulled.
+  // An unused part is kept for its digests and packed chunks, as long as its version can be pulled.
   std::map<Key, std::shared_ptr<VersionPart>> parts_ ABSL_GUARDED_BY(mutex_);
-  size_t sweep_at_ ABSL_GUARDED_BY(mutex_) = 1024;  // number of parts at which to look for unused ones
+  size_t sweep_at_ ABSL_GUARDED_BY(mutex_) = 1024;  // when there are this many parts, unused ones are removed
 };
 
 }  // namespace refit

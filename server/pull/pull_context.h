@@ -1,4 +1,4 @@
-// What pulls work with, and what they share with one another.
+// The objects that all pulls share.
 #pragma once
 
 #include <grpcpp/server_context.h>
@@ -16,10 +16,10 @@
 
 namespace refit {
 
-// Memory for workers to try whether they can map this service's. Null if none can be shared.
+// Memory with which workers test whether they can map this service's memory. Null if no memory can be shared.
 std::shared_ptr<const Buffer> MakeSharedSample();
 
-// Who a request for a model's versions comes from: the name that the worker gave itself, or its address.
+// The sender of a request about a model's versions: the name that the worker gave itself, or its address.
 template <typename Request>
 WorkerId WorkerOf(const Request& request, const grpc::CallbackServerContext& context) {
   return {request.model(), request.worker().empty() ? context.peer() : Printable(request.worker()), request.life()};
@@ -32,8 +32,8 @@ struct PullContext {
   WorkerRegistry& workers;
   const std::shared_ptr<const Buffer> shared_sample;  // null if this service shares no memory
   PartTable parts;
-  EndTable leases;   // of memory that workers have mapped
-  EndTable watches;  // that would never end by themselves
+  EndTable leases;   // for memory that workers have mapped
+  EndTable watches;  // they have no end of their own
   std::atomic<uint32_t> open{0};
 };
 

@@ -24,8 +24,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Drives a pull session over gRPC: one write in flight, the next message made when it is done; asleep while the version
-// has nothing new. Owns itself from Start until OnDone.
+// Sends a pull session over gRPC. One write is in flight at a time; when it is done, the next message is made. The
+// reactor sleeps while the version has nothing new. Owns itself from Start until OnDone.
 class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                           public std::enable_shared_from_this<PullReactor> {
  public:
@@ -46,7 +46,7 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   }
 
   void OnWriteDone(bool ok) override {
-    grpc::ByteBuffer sent;  // let go of now, with no lock held: others may wait for its tensor's memory
+    grpc::ByteBuffer sent;  // released now, with no lock held: others may wait for its tensor's memory
     Locked([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       sent.Swap(&outgoing_);
       writing_ = false;
@@ -88,7 +88,7 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     return PullSession::Start(context_, request, WorkerOf(request, context), context.peer());
   }
 
-  // Writes the next message, or goes to sleep until there is one.
+  // Writes the next message, or sleeps until there is one.
   Step Advance() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     while (true) {
       if (session_->lends() && lease_ == 0 && !MakeLease()) return End(ShuttingDown());
@@ -114,7 +114,7 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   Step Sleep() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     asleep_since_ = Clock::now();
     const uint64_t epoch = wait_epoch_;
-    // A new one each time: the old one's callback may still be returning.
+    // A new alarm each time: the callback of the old one may still be returning.
     alarm_ = std::make_unique<grpc::Alarm>();
     alarm_->Set(SteadyDeadline(context_.admission.limits.waiting_interval),
                 [weak = weak_from_this(), epoch](bool expired) {
@@ -124,7 +124,7 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     return Step::kNothing;
   }
 
-  // False if the service takes none any more.
+  // False if the service accepts no more leases.
   bool MakeLease() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     lease_ = context_.leases.Add([weak = weak_from_this()] {
       if (const std::shared_ptr<PullReactor> self = weak.lock()) self->OnGivenBack();
@@ -133,7 +133,7 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     return lease_ != 0;
   }
 
-  // Everything is sent: the stream lives on until the worker gives back what it was lent.
+  // Everything is sent. The stream stays open until the worker returns the memory that it was lent.
   Step Lend() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     Report(absl::OkStatus());
     return Step::kNothing;
@@ -146,7 +146,7 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     });
   }
 
-  // No longer asleep in `epoch`; false if that sleep ended before.
+  // Ends the sleep of `epoch`. False if that sleep has already ended.
   bool WakeFrom(uint64_t epoch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (ended_ || epoch != wait_epoch_) return false;
     ++wait_epoch_;
@@ -155,7 +155,7 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     return true;
   }
 
-  // From the thread that converts, or that changes the version's context.
+  // Called by the thread that converts, or that changes the version's state.
   void OnReady(uint64_t epoch) {
     Locked([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return WakeFrom(epoch) ? Advance() : Step::kNothing; });
   }
@@ -191,7 +191,7 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   Step FinishIfIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (writing_ || finished_) return Step::kNothing;
     finished_ = true;
-    session_.reset();  // lets go of the version now rather than when gRPC is done
+    session_.reset();  // releases the version now, not only when gRPC is done
     return Step::kFinish;
   }
 
@@ -216,7 +216,7 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
   bool reported_ ABSL_GUARDED_BY(mutex_) = false;
-  uint64_t lease_ ABSL_GUARDED_BY(mutex_) = 0;  // once memory was lent
+  uint64_t lease_ ABSL_GUARDED_BY(mutex_) = 0;  // set once memory was lent
   bool given_back_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status status_;  // set once, before finished_
   uint64_t waiter_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -1,4 +1,4 @@
-// One pull over gRPC.
+// Serves one pull over gRPC.
 #pragma once
 
 #include <grpcpp/support/byte_buffer.h>
@@ -8,7 +8,7 @@
 
 namespace refit {
 
-// Answers PullService.Pull, in a call that was admitted; see pull.proto. `pulls` must outlive the call.
+// Answers PullService.Pull in an admitted call; see pull.proto. `pulls` must outlive the call.
 grpc::ServerWriteReactor<grpc::ByteBuffer>* StartPull(PullContext& pulls, const grpc::ByteBuffer& request,
                                                       const grpc::CallbackServerContext& call);
 

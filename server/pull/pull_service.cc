@@ -13,8 +13,8 @@
 namespace refit {
 namespace {
 
-// The version that a report means, if this service has or had it. What the report leaves out, it need not match: peers
-// that tell no epoch mean the present lineage, or else what there is of that number.
+// The version that a report names, if this service has or had it. Fields that the report omits match everything.
+// Without an epoch, the report means the version with this number in the current lineage, or else any with this number.
 std::optional<WorkerRegistry::Had> VersionOf(const v1::ReportWorkerRequest& report, const VersionStore& store) {
   const std::shared_ptr<Version> version =
       report.has_trainer_epoch() ? store.FindKey(report.model(), {report.trainer_epoch(), report.version()})

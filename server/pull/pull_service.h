@@ -1,4 +1,4 @@
-// Workers watch, read manifests and pull. See proto/refit/v1/pull.proto.
+// The calls of workers: watching versions, reading manifests, pulling. See proto/refit/v1/pull.proto.
 #pragma once
 
 #include "refit/v1/pull.grpc.pb.h"

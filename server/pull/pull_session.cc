@@ -59,7 +59,7 @@ absl::StatusOr<std::unique_ptr<PullSession>> PullSession::Start(PullContext& con
     session->installed_ =
         VersionKey{request.has_installed_epoch() ? request.installed_epoch() : present, request.installed_version()};
   }
-  // What is streamed is to be given up as soon as it was sent.
+  // Memory of a streamed version is not shared, because it is freed as soon as it was sent.
   session->shares_ =
       request.shared_memory() && context.shared_sample != nullptr && IsLocal(peer) && !session->reader_->is_streamed();
   session->fleet_ = context.workers.StartPull(worker, peer, number, session->SelectedBytes(), request.has_resume());
@@ -126,7 +126,7 @@ grpc::ByteBuffer PullSession::Header() {
 }
 
 grpc::ByteBuffer PullSession::Manifest() {
-  google::protobuf::Arena arena;  // there are very many small entries
+  google::protobuf::Arena arena;  // there may be very many small entries
   v1::PullResponse& response = *google::protobuf::Arena::CreateMessage<v1::PullResponse>(&arena);
   FillManifestPart(*reader_, selection_, parts_, manifest_next_, *response.mutable_manifest());
   manifest_next_ += response.manifest().entries_size();
@@ -158,7 +158,7 @@ ChunkHeader PullSession::HeaderOf(const Version::Chunk& chunk) const {
   return header;
 }
 
-// To the place after a chunk that is sent.
+// Moves to the place after the chunk that was sent.
 void PullSession::Advance(uint64_t sent) {
   sent_bytes_ += sent;
   ++sent_chunks_;
@@ -199,7 +199,7 @@ void PullSession::Forfeit() const {
   for (const std::shared_ptr<const Buffer>& buffer : lent_) buffer->NeverReuse();
 }
 
-// Short chunks that are ready, from `first` on.
+// The short chunks that are ready, from `first` on.
 grpc::ByteBuffer PullSession::NextBatch(Version::Chunk first) {
   std::string entries;
   entries.reserve(kMaxBatchBytes);
@@ -208,7 +208,7 @@ grpc::ByteBuffer PullSession::NextBatch(Version::Chunk first) {
     Advance(chunk->bytes.size());
     chunk.reset();
     if (entries.size() >= kBatchBytes || tensor_ == selection_.size()) break;
-    absl::StatusOr<std::optional<Version::Chunk>> next = GetChunk();  // an error is found again by the next message
+    absl::StatusOr<std::optional<Version::Chunk>> next = GetChunk();  // the next message reports an error again
     if (next.ok() && next->has_value() && (*next)->bytes.size() < kShortChunkBytes) chunk = *std::move(next);
   }
   reader_.Pass(PresentTensor());
@@ -226,7 +226,8 @@ absl::StatusOr<std::optional<grpc::ByteBuffer>> PullSession::Committed() {
   phase_ = Phase::kDone;
   v1::PullResponse response;
   v1::PullCommitted& committed = *response.mutable_committed();
-  // Retired meanwhile, it is what it was: the marker says what the worker has, and no longer what may be pulled.
+  // The version may have been retired meanwhile. The marker says COMMITTED all the same: it describes what the worker
+  // has received, not what can still be pulled.
   summary.set_state(v1::VERSION_STATE_COMMITTED);
   *committed.mutable_summary() = std::move(summary);
   committed.set_sent_bytes(sent_bytes_);
@@ -241,7 +242,7 @@ absl::StatusOr<std::optional<grpc::ByteBuffer>> PullSession::Committed() {
   return Serialize(response);
 }
 
-// Of a version that is committed.
+// For a committed version.
 absl::StatusOr<uint64_t> PullSession::SelectionDigest(const v1::VersionSummary& summary) const {
   const auto is_whole = [](const Selected& selected) { return selected.whole; };
   if (selection_.size() == reader_->size() && std::all_of(selection_.begin(), selection_.end(), is_whole)) {
@@ -256,12 +257,13 @@ absl::StatusOr<uint64_t> PullSession::SelectionDigest(const v1::VersionSummary& 
   return digester.Finish();
 }
 
-// Of a version that is committed.
+// For a committed version.
 absl::StatusOr<uint64_t> PullSession::DigestOf(const Selected& selected) const {
   if (selected.whole) return reader_->tensor_digest(selected.tensor).value_or(0);
   const std::shared_ptr<VersionPart> part = parts_.Get(reader_.version(), selected.tensor, selected.box);
   if (const std::optional<uint64_t> digest = part->digest()) return *digest;
-  // The worker resumed behind it, and nobody else has pulled it.
+  // No pull has read this part completely: the worker resumed after its end. Reading the last chunk computes the
+  // digest.
   const absl::StatusOr<std::optional<Version::Chunk>> last = part->GetChunk(part->chunk_count() - 1);
   if (!last.ok()) return last.status();
   if (last->has_value()) return *(*last)->tensor_digest;

@@ -1,4 +1,4 @@
-// What a pull stream sends, message by message; knows nothing of reactors.
+// Makes the messages of one pull stream. It does not depend on gRPC's reactors.
 #pragma once
 
 #include <grpcpp/support/byte_buffer.h>
@@ -23,27 +23,28 @@ namespace refit {
 // Not thread-safe.
 class PullSession {
  public:
-  // Resolves version, selection and cursor. Errors as pull.proto says of Pull.
+  // Finds the version, the selection and the place to begin at. Errors as documented for Pull in pull.proto.
   static absl::StatusOr<std::unique_ptr<PullSession>> Start(PullContext& context, const v1::PullRequest& request,
                                                             const WorkerId& worker, const std::string& peer);
 
-  // The next message; nullopt: nothing to send until the version goes on (see Wait). After the last message done() is
-  // true.
+  // The next message; nullopt: nothing to send until the version progresses (see Wait). After the last message done()
+  // is true.
   absl::StatusOr<std::optional<grpc::ByteBuffer>> Next();
   bool done() const { return phase_ == Phase::kDone; }
 
-  // Whether the worker was told of memory that it may have mapped: then the stream is to live until it gives that back.
+  // Whether the worker was told of memory that it may map. Then the stream must stay open until the worker returns
+  // that.
   bool lends() const { return !lent_.empty(); }
-  // Before the commit marker is made: the lease that it names.
+  // Sets the lease that the commit marker names. Call it before the marker is made.
   void SetLease(uint64_t lease) { lease_ = lease; }
-  // The worker may still see what it was lent.
+  // The worker may still use the memory that it was lent, so that memory must not be reused.
   void Forfeit() const;
 
-  // Registers `wake` for when Next would have something; 0 if it has already. See Version::Wait.
+  // Registers `wake`, to be called when Next would have something. Returns 0 if it has already. See Version::Wait.
   uint64_t Wait(std::function<void()> wake);
   void CancelWait(uint64_t id) { reader_->CancelWait(id); }
 
-  // Says that the worker still waits.
+  // A message that says that the worker still waits.
   grpc::ByteBuffer WaitingMessage() const;
 
   // For the fleet's status.
@@ -65,19 +66,19 @@ class PullSession {
         worker_(std::move(worker)) {}
   absl::Status SetCursor(const v1::PullRequest& request);
   uint64_t SelectedBytes() const;
-  // The version's tensor that is being sent, or its size after the last one.
+  // Index of the tensor that is being sent; the number of tensors after the last one.
   size_t PresentTensor() const;
   grpc::ByteBuffer Header();
   grpc::ByteBuffer Manifest();
   absl::StatusOr<std::optional<grpc::ByteBuffer>> NextChunk();
   grpc::ByteBuffer NextBatch(Version::Chunk first);
-  // Of the chunk at the present place.
+  // For the chunk at the current place.
   ChunkHeader HeaderOf(const Version::Chunk& chunk) const;
   grpc::ByteBuffer SharedMessage(const Version::Chunk& chunk);
   void Advance(uint64_t sent);
   absl::StatusOr<std::optional<Version::Chunk>> GetChunk();
   uint64_t SizeOf(const Selected& selected) const;
-  // The part that is being sent; the present tensor is not sent whole.
+  // The part that is being sent. Only if the current tensor is not sent whole.
   VersionPart& PresentPart();
   absl::StatusOr<uint64_t> SelectionDigest(const v1::VersionSummary& summary) const;
   absl::StatusOr<uint64_t> DigestOf(const Selected& selected) const;
@@ -91,15 +92,15 @@ class PullSession {
   std::unique_ptr<WorkerRegistry::Pull> fleet_;
   Phase phase_ = Phase::kHeader;
   bool skip_manifest_ = false;
-  std::optional<VersionKey> installed_;  // that the worker has
-  bool batches_ = false;                 // the worker takes them
-  bool shares_ = false;                  // the worker maps memory
+  std::optional<VersionKey> installed_;  // the version that the worker has
+  bool batches_ = false;                 // whether the worker accepts batches
+  bool shares_ = false;                  // whether the worker maps shared memory
   std::vector<std::shared_ptr<const Buffer>> lent_;
   uint64_t lease_ = 0;
   size_t manifest_next_ = 0;
   size_t tensor_ = 0;                  // index into selection_
-  uint64_t chunk_ = 0;                 // within what is selected of that tensor
-  std::shared_ptr<VersionPart> part_;  // of that tensor; null while none was asked for
+  uint64_t chunk_ = 0;                 // within the selected part of that tensor
+  std::shared_ptr<VersionPart> part_;  // of that tensor; null until one is needed
   uint64_t sent_bytes_ = 0;
   uint64_t sent_chunks_ = 0;
 };

@@ -13,7 +13,7 @@
 namespace refit {
 namespace {
 
-constexpr size_t kPartBytes = 1 << 20;  // well below any message limit
+constexpr size_t kPartBytes = 1 << 20;  // well below every message limit
 
 template <typename Request>
 absl::StatusOr<SelectionRequest> RulesAndBoxes(const Request& request) {
@@ -28,7 +28,7 @@ absl::StatusOr<SelectionRequest> RulesAndBoxes(const Request& request) {
   return selection;
 }
 
-// Names that are asked for, each of which must be found.
+// The requested names, each of which must be found.
 class Wanted {
  public:
   void Add(std::string name) { names_.insert(std::move(name)); }
@@ -52,7 +52,7 @@ absl::StatusOr<std::map<std::string, Box>> BoxesByName(const std::vector<v1::Nam
   return by_name;
 }
 
-// How the request cuts tensors.
+// Cuts tensors as the request says.
 class Cutter {
  public:
   static absl::StatusOr<Cutter> Make(const SelectionRequest& request) {
@@ -63,7 +63,8 @@ class Cutter {
     return Cutter(*std::move(rules), *std::move(boxes));
   }
 
-  // Rules see every tensor of the version, selected or not: whether they apply is no matter of the filter.
+  // Rules are applied to every tensor of the version, selected or not: whether a rule applies does not depend on the
+  // filter.
   absl::StatusOr<Box> BoxOf(const VersionPlan::Output& output) {
     const TensorSpec& spec = output.planned.hf;
     absl::StatusOr<Box> box = rules_.BoxOf(spec, output.planned.experts);
@@ -139,7 +140,7 @@ void FillEntry(const Version& version, const Selected& selected, const PartTable
     digest = version.tensor_digest(selected.tensor);
   } else {
     ToProto(selected.box, *entry.mutable_box());
-    // Only what was pulled has a digest: none is made for the asking.
+    // Only a part that was pulled has a digest. It is not computed for a manifest.
     const std::shared_ptr<VersionPart> pulled = parts.Find(version, selected.tensor, selected.box);
     if (pulled != nullptr) digest = pulled->digest();
   }

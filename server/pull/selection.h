@@ -1,4 +1,4 @@
-// The part of a version's manifest that a request asks for.
+// Selects the part of a version's manifest that a request asks for.
 #pragma once
 
 #include <cstdint>
@@ -14,14 +14,14 @@
 
 namespace refit {
 
-// A tensor of the manifest, and the box of it that is asked for.
+// A tensor of the manifest, and the requested box of it.
 struct Selected {
-  size_t tensor = 0;  // into the version
+  size_t tensor = 0;  // index into the version
   Box box;
   bool whole = true;
 };
 
-// What GetManifestRequest and PullRequest say of it.
+// The selection in a GetManifestRequest or PullRequest.
 struct SelectionRequest {
   std::string filter;
   std::vector<std::string> names;
@@ -32,16 +32,16 @@ struct SelectionRequest {
 absl::StatusOr<SelectionRequest> SelectionOf(const v1::PullRequest& request);
 absl::StatusOr<SelectionRequest> SelectionOf(const v1::GetManifestRequest& request);
 
-// In the manifest's order: the tensors in whose name `filter` is found (empty: all), and, if `names` is not empty, that
-// are among them; each cut as rules and boxes say. INVALID_ARGUMENT for a bad filter, rule or box; NOT_FOUND for a name
-// that the version does not have, a rule that applies to none of its tensors, or a filter that selects none.
+// The selected tensors, in the manifest's order: those in whose name `filter` is found (empty: all), and that are among
+// `names` unless that is empty; each cut by rules and boxes. INVALID_ARGUMENT for a bad filter, rule or box; NOT_FOUND
+// for a name that the version does not have, a rule that applies to none of its tensors, or a filter that selects none.
 absl::StatusOr<std::vector<Selected>> SelectTensors(const Version& version, const SelectionRequest& request);
 
-// Fills one entry. A part's digest is known once a pull has sent all of it.
+// Fills one entry. A part's digest is known once a pull has sent the whole part.
 void FillEntry(const Version& version, const Selected& selected, const PartTable& parts, v1::ManifestEntry& entry);
 
-// Fills `part`, which is empty, with the part of the selected manifest that begins at `first`, as long as a message may
-// be; the first part carries the summary.
+// Fills `part`, which is empty, with the entries of the selected manifest from `first` on, as many as a message may
+// have. The first part contains the summary.
 void FillManifestPart(const Version& version, const std::vector<Selected>& selection, const PartTable& parts,
                       size_t first, v1::ManifestPart& part);
 

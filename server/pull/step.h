@@ -1,9 +1,9 @@
-// What a reactor asks of gRPC next.
+// The next gRPC operation of a reactor.
 #pragma once
 
 namespace refit {
 
-// To be done once the reactor's lock is released: gRPC may call back from within.
+// Do it after releasing the reactor's lock: gRPC may call back from within.
 enum class Step { kNothing, kWrite, kFinish };
 
 }  // namespace refit

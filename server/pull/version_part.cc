@@ -85,7 +85,7 @@ absl::StatusOr<std::optional<Version::Chunk>> VersionPart::GetChunk(uint64_t chu
   absl::MutexLock lock(&mutex_);
   absl::StatusOr<std::optional<Version::Chunk>> result = Get(chunk);
   if (!result.ok() || !result->has_value() || chunk + 1 != chunk_count()) return result;
-  // The last chunk carries the digest of all; a worker that resumed has not asked for the first ones here.
+  // The last chunk carries the digest of all chunks. A worker that resumed may not have requested the first ones here.
   for (uint64_t i = 0; i < chunk; ++i) {
     if (digest_.has_value() || chunk_digests_[i].has_value()) continue;
     const absl::StatusOr<std::optional<Version::Chunk>> earlier = Get(i);
@@ -101,7 +101,7 @@ absl::StatusOr<std::optional<Version::Chunk>> VersionPart::GetChunk(uint64_t chu
 }
 
 uint64_t VersionPart::Wait(uint64_t chunk, std::function<void()> wake) const {
-  // The last one needs the digests of all.
+  // The last chunk needs the digests of all.
   const Range first = TensorBytes(chunk + 1 == chunk_count() ? 0 : chunk);
   return version_->WaitForBytes(tensor_, first.begin, TensorBytes(chunk).end, std::move(wake));
 }

@@ -1,4 +1,4 @@
-// One tensor of a version, or a box of it, as pulls send it: cut into chunks of its own.
+// One tensor of a version, or a box of it, in the form in which pulls send it: split into chunks of its own.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +16,8 @@
 
 namespace refit {
 
-// Where the box stands in one piece in its tensor, chunks borrow the tensor's memory; elsewhere they are packed, once
-// for all pulls that ask for the same box at about the same time. Thread-safe.
+// If the box is contiguous in its tensor, chunks borrow the tensor's memory. Otherwise they are packed, once for all
+// pulls that request the same box at about the same time. Thread-safe.
 class VersionPart {
  public:
   // `box` must be valid for the tensor. `packed` must outlive it.
@@ -32,10 +32,10 @@ class VersionPart {
 
   // As Version::GetChunk.
   absl::StatusOr<std::optional<Version::Chunk>> GetChunk(uint64_t chunk) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Calls `wake` when GetChunk may have more to give; see Version::WaitForChunks.
+  // Calls `wake` when GetChunk may return more; see Version::WaitForChunks.
   uint64_t Wait(uint64_t chunk, std::function<void()> wake) const;
 
-  // Once the last chunk was given.
+  // Set once the last chunk was returned.
   std::optional<uint64_t> digest() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
@@ -44,7 +44,7 @@ class VersionPart {
     uint64_t end;
   };
   Range OwnBytes(uint64_t chunk) const;
-  // The bytes of the tensor among which the chunk's lie.
+  // The range of the tensor's bytes that contains the chunk's bytes.
   Range TensorBytes(uint64_t chunk) const;
   absl::StatusOr<std::optional<Version::Chunk>> Get(uint64_t chunk) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<std::shared_ptr<const Buffer>> Pack(uint64_t chunk, absl::Span<const std::byte> tensor) const;
@@ -55,7 +55,7 @@ class VersionPart {
   const BoxRuns runs_;
   PackedChunks& packed_;
 
-  // Held while a chunk is packed, so that nobody packs it a second time.
+  // Held while a chunk is packed, so that it is not packed twice.
   mutable absl::Mutex mutex_;
   std::vector<std::optional<uint64_t>> chunk_digests_ ABSL_GUARDED_BY(mutex_);
   std::optional<uint64_t> digest_ ABSL_GUARDED_BY(mutex_);

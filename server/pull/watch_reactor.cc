@@ -12,8 +12,8 @@
 namespace refit {
 namespace {
 
-// Sends each version of a model whose state changed, the newest state only; to a worker that only shows that it is
-// there, nothing.
+// Sends each version of a model whose state has changed, with its newest state only. Sends nothing to a worker that
+// only shows that it is present.
 class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
                            public std::enable_shared_from_this<WatchReactor> {
  public:
@@ -29,7 +29,7 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
 
   void Start() {
     self_ = shared_from_this();
-    uint64_t observer = 0;  // none has it
+    uint64_t observer = 0;  // 0: no observer
     if (!presence_) {
       observer = context_.store.Observe(model_, [weak = weak_from_this()](const std::shared_ptr<Version>& version) {
         if (const std::shared_ptr<WatchReactor> self = weak.lock()) self->Changed(version);
@@ -124,7 +124,7 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
   const bool presence_;
   const VersionKey after_;
   const bool every_epoch_;
-  std::unique_ptr<WorkerRegistry::Watch> worker_;  // until OnDone
+  std::unique_ptr<WorkerRegistry::Watch> worker_;  // kept until OnDone
   std::shared_ptr<WatchReactor> self_;
   v1::VersionEvent event_;
 

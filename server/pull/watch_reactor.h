@@ -1,4 +1,4 @@
-// A worker that hears of versions as they change.
+// Tells a worker about versions as they change.
 #pragma once
 
 #include <grpcpp/support/server_callback.h>
@@ -8,7 +8,7 @@
 
 namespace refit {
 
-// Answers PullService.WatchVersions, in a call that was admitted; see pull.proto. `pulls` must outlive the call.
+// Answers PullService.WatchVersions in an admitted call; see pull.proto. `pulls` must outlive the call.
 grpc::ServerWriteReactor<v1::VersionEvent>* StartWatch(PullContext& pulls, const v1::WatchVersionsRequest& request,
                                                        const grpc::CallbackServerContext& call);
 

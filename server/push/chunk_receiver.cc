@@ -11,7 +11,8 @@
 namespace refit {
 namespace {
 
-// More than two: a window holds two chunks or more, and a trainer with half of it free can always send one.
+// More than two, because a window holds at least two chunks: a trainer with half a window free can then always send
+// one.
 constexpr uint64_t kAcknowledgementsPerWindow = 4;
 
 absl::Status DigestMismatch(const std::string& what, uint64_t expected, uint64_t got) {
@@ -19,7 +20,7 @@ absl::Status DigestMismatch(const std::string& what, uint64_t expected, uint64_t
       absl::StrFormat("%s: the sender's digest is %016x, the bytes that came give %016x", what, expected, got));
 }
 
-// Each rank's share of the version's window, and no more than the trainer's memory holds: what lies there must be
+// A rank's share of the version's window, but not more than the trainer's shared memory holds: bytes in it must be
 // acknowledged before it is full.
 uint64_t WindowOf(const PushContext& context, const VersionBuilder& builder, const MappedSegment* segment) {
   const uint64_t share = context.admission.limits.push_window_bytes / builder.version()->identity().world;
@@ -81,7 +82,7 @@ absl::StatusOr<ChunkReceiver::Answer> ChunkReceiver::Take(const ChunkHeader& hea
 
 absl::StatusOr<ChunkReceiver::Answer> ChunkReceiver::Handle(const DecodedChunk& chunk, const ReceivedMessage& message) {
   return Take(chunk.header, chunk.payload_bytes, [&]() -> absl::Status {
-    // Borrowed for this chunk alone: the same block serves the next one, of any stream, while it is still in the cache.
+    // Borrowed for this chunk only. The next chunk, of any stream, reuses the block while it is still in the cache.
     const absl::StatusOr<std::shared_ptr<Buffer>> scratch = context_.scratch.Get(context_.store.options().chunk_bytes);
     if (!scratch.ok()) return scratch.status();
     const uint64_t digest = message.CopyAndDigest(chunk.payload_offset, (*scratch)->data());
@@ -101,7 +102,7 @@ absl::StatusOr<ChunkReceiver::Answer> ChunkReceiver::HandleBatch(absl::Span<cons
     absl::StatusOr<Answer> answer = Handle(chunk);
     if (!answer.ok()) return answer;
     if (answer->has_value()) last = *std::move(answer);
-    if (lacks_memory()) return last;  // and goes on here
+    if (lacks_memory()) return last;  // and continues here later
   }
   batch_next_ = 0;
   return last;

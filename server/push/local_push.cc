@@ -19,7 +19,7 @@ class LocalPush final : public VersionPush {
 
   const VersionSummary& summary() const override { return summary_; }
   const std::vector<TensorPart>& shards() const override { return builder_->shards(); }
-  bool digest_only(size_t /*index*/) const override { return false; }  // there is no other rank
+  bool digest_only(size_t /*index*/) const override { return false; }  // there are no other ranks
   bool unneeded(size_t index) const override { return index < shards().size() && builder_->is_unneeded(index); }
   absl::StatusOr<size_t> IndexOf(absl::string_view name) override { return names_.IndexOf(name); }
 
@@ -62,9 +62,9 @@ class LocalPush final : public VersionPush {
 
   const ForkGuard guard_;
   const std::unique_ptr<VersionBuilder> builder_;
-  const VersionSummary summary_;  // as opened
+  const VersionSummary summary_;  // as it was opened
   ShardNames names_{shards()};
-  absl::Status over_;  // not OK: nothing more can be pushed
+  absl::Status over_;  // if not OK, nothing more can be pushed
   bool committed_ = false;
 };
 

@@ -1,4 +1,4 @@
-// A version that is pushed from within the service's own process.
+// Pushes a version from within the service's process.
 #pragma once
 
 #include <memory>
@@ -14,8 +14,8 @@
 
 namespace refit {
 
-// Bytes are converted by the calling thread, which `helpers` help with large tensors. Store and helpers must outlive
-// the push. INVALID_ARGUMENT for more than one rank; otherwise errors as VersionBuilder::Open.
+// The calling thread converts the bytes; `helpers` help with large tensors. Store and helpers must outlive the push.
+// INVALID_ARGUMENT for more than one rank; otherwise errors as VersionBuilder::Open.
 absl::StatusOr<std::unique_ptr<VersionPush>> OpenLocalPush(VersionStore& store, WorkQueue& helpers,
                                                            const PublishOptions& options,
                                                            std::vector<TensorSpec> native, const Limits& limits);

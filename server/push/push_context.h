@@ -1,4 +1,4 @@
-// What pushes work with.
+// The objects that all pushes share.
 #pragma once
 
 #include <atomic>
@@ -18,7 +18,7 @@ struct PushContext {
   VersionStore& store;
   WorkerRegistry& workers;
   WorkQueue& convert;
-  BufferPool scratch;  // blocks of a chunk, about one for each thread that converts
+  BufferPool scratch;  // blocks for a chunk, about one for each converting thread
   std::atomic<uint32_t> open{0};
 };
 

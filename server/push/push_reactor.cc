@@ -26,13 +26,14 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Messages that wait for the conversion. Beyond that nothing is read, and HTTP/2 flow control holds the trainer back.
+// How many messages may wait for conversion. While there are more, nothing is read, and HTTP/2 flow control stops the
+// trainer.
 constexpr size_t kMaxQueuedMessages = 2;
-// If an alarm rings so late, the process did not run.
+// If an alarm fires this late, the process was not running.
 constexpr std::chrono::seconds kOverslept{1};
 
-// Between gRPC's reactor calls and the session: reads go through a strand of the conversion threads, so that gRPC's own
-// threads only move bytes. Owns itself from Push until OnDone; work on the strand holds further references.
+// Connects gRPC's reactor calls with the session. Messages are handled on a strand of the conversion threads, so that
+// gRPC's own threads only move bytes. Owns itself from Push until OnDone; work on the strand holds further references.
 class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
                           public std::enable_shared_from_this<PushReactor> {
  public:
@@ -72,8 +73,8 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
     bool read_on = false;
     {
       absl::MutexLock lock(&mutex_);
-      // Before `reading_` falls: from then on OnMessage may start the next read, whose message must come after this
-      // one.
+      // Posted before `reading_` is reset. From then on OnMessage may start the next read, whose message must come
+      // after this one.
       strand_->Post(
           [self = shared_from_this(), message = std::move(message)]() mutable { self->OnMessage(std::move(message)); });
       ++queued_;
@@ -109,13 +110,13 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   }
 
  private:
-  // On the strand.
+  // Runs on the strand.
   void OnMessage(grpc::ByteBuffer buffer) {
     inbox_.emplace_back(std::move(buffer));
     HandleInbox();
   }
 
-  // Until the inbox is empty, or its first message has to wait for memory.
+  // Handles messages until the inbox is empty, or the first message must wait for memory.
   void HandleInbox() {
     while (!inbox_.empty()) {
       Handle(inbox_.front());
@@ -142,8 +143,9 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
     FollowVersion();
   }
 
-  // False if there may be memory already. Meanwhile the stream reads all that the trainer may have under way. The
-  // trainer then waits for an acknowledgement, and can be told why, rather than for HTTP/2 flow control.
+  // Returns false if there may be memory already. While it sleeps, the stream reads everything that the trainer's
+  // window allows. The trainer then waits for an acknowledgement rather than for HTTP/2 flow control, so it can be told
+  // why.
   bool SleepUntilMemory() {
     ReadOn([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { read_ahead_bytes_ = session_.window_bytes(); });
     return session_.WaitForMemory([weak = weak_from_this()] {
@@ -152,7 +154,7 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
     });
   }
 
-  // One message was handled.
+  // Call it when one message was handled.
   void Handled(uint64_t bytes) {
     ReadOn([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       last_message_ = Clock::now();
@@ -162,7 +164,7 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
     });
   }
 
-  // Makes `change`, and reads on if that allows it.
+  // Makes `change`, and reads the next message if that is possible then.
   void ReadOn(absl::FunctionRef<void()> change) {
     bool read_on = false;
     {
@@ -178,7 +180,7 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
     return queued_ < kMaxQueuedMessages || queued_bytes_ < read_ahead_bytes_;
   }
 
-  // On the strand: tells the trainer how other ranks have gone on, and asks to be woken when they go on again.
+  // Runs on the strand. Tells the trainer about the progress of other ranks, and waits for further progress.
   void FollowVersion() {
     while (!following_ && !ended() && session_.is_open()) {
       const absl::StatusOr<PushSession::Answer> answer = session_.Poll();
@@ -200,21 +202,21 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
     FollowVersion();
   }
 
-  // On the strand, after all messages were put into the inbox.
+  // Runs on the strand, after all messages were put into the inbox.
   void OnStreamEnded() {
     read_all_ = true;
     if (inbox_.empty()) OnReadAll();
   }
 
-  // All messages are handled.
+  // Called when all messages are handled.
   void OnReadAll() {
-    // A trainer that has asked for the commit has nothing more to say, and waits for the answer.
+    // A trainer that has requested the commit sends nothing more, and waits for the answer.
     if (session_.committing() && session_.is_open()) return;
     Fail(absl::FailedPreconditionError(
         absl::StrCat(session_.Label(), ": the stream ended before commit or abort; the version is aborted")));
   }
 
-  // The stream is over. `status` matters only if the push has not finished.
+  // Ends the stream. `status` is used only if the push has not finished.
   void Fail(const absl::Status& status) {
     if (ended()) return;
     session_.Abandon(std::string(status.message()));
@@ -247,7 +249,7 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
     Flush();
   }
 
-  // Starts the next write, or the end once all are written.
+  // Starts the next write, or finishes once all are written.
   void Flush() {
     bool finish = false;
     {
@@ -270,14 +272,14 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
     }
   }
 
-  // The alarm rings every few seconds, and once the stream has been silent for too long.
+  // The alarm fires every few seconds, and when the stream has been silent for too long.
   void ArmAlarm() {
     absl::MutexLock lock(&mutex_);
     const Clock::duration until_idle = last_message_ + context_.admission.limits.push_idle_timeout - Clock::now();
     const Clock::duration soon = context_.admission.limits.waiting_interval;
     const Clock::duration wait = std::clamp(until_idle, Clock::duration::zero(), soon);
     rings_at_ = Clock::now() + wait;
-    // A new one each time: the old one's callback may still be returning.
+    // A new alarm each time: the callback of the old one may still be returning.
     alarm_ = std::make_unique<grpc::Alarm>();
     alarm_->Set(SteadyDeadline(wait), [weak = weak_from_this()](bool expired) {
       const std::shared_ptr<PushReactor> self = weak.lock();
@@ -285,7 +287,7 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
     });
   }
 
-  // On the strand, so never while a message is being handled.
+  // Runs on the strand, so never while a message is being handled.
   void OnAlarm() {
     if (ended()) return;
     ForgiveOversleeping();
@@ -294,13 +296,13 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
     Send(session_.WaitingMessage());
     {
       absl::MutexLock lock(&mutex_);
-      last_message_ = Clock::now();  // it is not the trainer that is silent
+      last_message_ = Clock::now();  // the silence is not the trainer's fault
     }
     ArmAlarm();
   }
 
-  // After a stop (SIGSTOP, `docker pause`, a frozen machine) the service has read nothing for a while. What came
-  // meanwhile is still in its sockets, so the trainer was not silent.
+  // After a stop (SIGSTOP, `docker pause`, a frozen machine) the service has read nothing for a while. What the trainer
+  // sent meanwhile is still in the sockets, so the trainer was not silent.
   void ForgiveOversleeping() {
     absl::MutexLock lock(&mutex_);
     const Clock::duration late = Clock::now() - rings_at_;
@@ -326,12 +328,12 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
 
   PushContext& context_;
   const absl::StatusOr<PeerStreams::Stream> stream_;
-  PushSession session_;  // only on the strand
+  PushSession session_;  // used only on the strand
   const std::shared_ptr<Strand> strand_;
-  // Only on the strand.
+  // Used only on the strand.
   std::deque<ReceivedMessage> inbox_;
-  bool following_ = false;  // asked to be woken by the version
-  bool read_all_ = false;   // the trainer will say no more
+  bool following_ = false;  // waiting for the version to wake it
+  bool read_all_ = false;   // the trainer will send nothing more
   std::shared_ptr<PushReactor> self_;
   grpc::ByteBuffer incoming_;
   grpc::ByteBuffer being_written_;
@@ -340,9 +342,9 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   std::unique_ptr<grpc::Alarm> alarm_ ABSL_GUARDED_BY(mutex_);
   Clock::time_point last_message_ ABSL_GUARDED_BY(mutex_);
   Clock::time_point rings_at_ ABSL_GUARDED_BY(mutex_);
-  size_t queued_ ABSL_GUARDED_BY(mutex_) = 0;  // messages read and not handled
+  size_t queued_ ABSL_GUARDED_BY(mutex_) = 0;  // messages read but not handled
   uint64_t queued_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint64_t read_ahead_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // besides kMaxQueuedMessages, while there is no memory
+  uint64_t read_ahead_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // beyond kMaxQueuedMessages, while there is no memory
   bool reading_ ABSL_GUARDED_BY(mutex_) = true;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;

@@ -1,4 +1,4 @@
-// One push over gRPC.
+// Serves one push over gRPC.
 #pragma once
 
 #include <grpcpp/support/byte_buffer.h>
@@ -8,7 +8,7 @@
 
 namespace refit {
 
-// Answers PushService.Push, in a call that was admitted; see push.proto. `pushes` must outlive the call.
+// Answers PushService.Push in an admitted call; see push.proto. `pushes` must outlive the call.
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* StartPush(PushContext& pushes,
                                                                        const grpc::CallbackServerContext& call);
 

@@ -1,4 +1,4 @@
-// Trainers push: one stream, one version, one transaction. See proto/refit/v1/push.proto.
+// The calls of trainers. A push is one stream, one version and one transaction. See proto/refit/v1/push.proto.
 #pragma once
 
 #include "refit/v1/push.grpc.pb.h"

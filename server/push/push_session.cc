@@ -52,7 +52,7 @@ absl::StatusOr<PushSession::Answer> PushSession::Handle(const ReceivedMessage& m
   return Explain(answer.status());
 }
 
-// For its own trainer, a version that a later run has fenced off is not merely aborted: trying again is no use.
+// If a later run has fenced off the version, its own trainer gets another error than for an abort: retrying is useless.
 absl::Status PushSession::Explain(const absl::Status& status) const {
   const bool fenced = absl::IsAborted(status) && builder_ != nullptr && builder_->version()->is_fenced();
   return fenced ? absl::FailedPreconditionError(status.message()) : status;
@@ -66,7 +66,7 @@ absl::StatusOr<PushSession::Answer> PushSession::Dispatch(const ReceivedMessage&
     return chunks_->Handle(**chunk, message);
   }
   if (const auto batch = message.DecodeBatch(); batch.has_value()) return HandleBatch(*batch);
-  google::protobuf::Arena arena;  // a declaration has very many small parts
+  google::protobuf::Arena arena;  // a declaration may have very many small parts
   v1::PushRequest& request = *google::protobuf::Arena::CreateMessage<v1::PushRequest>(&arena);
   if (absl::Status status = Parse(message.buffer(), request); !status.ok()) return status;
   switch (request.request_case()) {
@@ -83,7 +83,7 @@ absl::StatusOr<PushSession::Answer> PushSession::Dispatch(const ReceivedMessage&
       return Declare(request.declare());
     case v1::PushRequest::kCommit:
       if (absl::Status status = Commit(); !status.ok()) return status;
-      return Poll();  // of the last rank at once, whatever it says next
+      return Poll();  // the last rank gets the answer to its commit at once
     case v1::PushRequest::kAbort:
       return Abort(request.abort());
     case v1::PushRequest::REQUEST_NOT_SET:

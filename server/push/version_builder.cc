@@ -17,13 +17,13 @@
 namespace refit {
 namespace {
 
-// What a PyTorch module keeps besides its weights: "layers.0._extra_state", also with a number behind it.
+// Extra state of a PyTorch module: "layers.0._extra_state", possibly with a number after it.
 bool IsExtraState(absl::string_view name) {
   while (!name.empty() && absl::ascii_isdigit(name.back())) name.remove_suffix(1);
   return absl::ConsumeSuffix(&name, "_extra_state") && (name.empty() || name.back() == '.');
 }
 
-// Such a thing is no weight of any engine's, and often no tensor: whoever did not leave it out did not mean to send it.
+// Extra state is not a weight, and often not a tensor. If it is pushed, that is probably a mistake.
 absl::Status CheckNoExtraState(const VersionPlan& plan) {
   for (size_t i = 0; i < plan.native.size(); ++i) {
     if (!IsExtraState(plan.native[i].name) || plan.outputs_of_native[i].empty()) continue;
@@ -35,13 +35,13 @@ absl::Status CheckNoExtraState(const VersionPlan& plan) {
   return absl::OkStatus();
 }
 
-// null for no pattern.
+// Null for an empty pattern.
 absl::StatusOr<std::shared_ptr<const PythonRegex>> CompileIfAny(const std::string& pattern) {
   if (pattern.empty()) return nullptr;
   return PythonRegex::Compile(pattern);
 }
 
-// A pattern that matches nothing is a slip, and what it was meant for would be cast without a word.
+// A pattern that matches nothing is probably a mistake. The tensors that it was meant for would be cast silently.
 absl::Status CheckKeepsSome(const VersionPlan& plan, const ConvertOptions& options) {
   const auto is_kept = [&](const TensorSpec& native) { return options.KeepsDType(native.name); };
   if (options.keep_dtype == nullptr || std::any_of(plan.native.begin(), plan.native.end(), is_kept)) {
@@ -70,9 +70,9 @@ absl::StatusOr<VersionPlan> Plan(const Adapter& adapter, const PublishOptions& o
   return plan;
 }
 
-// Workers would install nothing, and be told that all went well.
+// Workers would install nothing and report success.
 absl::Status CheckNotEmpty(const VersionPlan& plan, const PublishOptions& options) {
-  // What an adapter makes by itself, such as scales of ones, is nothing of the trainer's.
+  // Outputs that the adapter makes by itself, such as scales of ones, do not count as the trainer's.
   const auto has_bytes = [&](const VersionPlan::Output& output) {
     return plan.native[output.native_index].ByteSize() > 0;
   };
@@ -103,7 +103,7 @@ absl::Status CheckOptions(const PublishOptions& options, size_t tensors, const L
       absl::StrCat("rank ", options.rank, " of ", options.world, " ranks; expected a rank below that"));
 }
 
-// The version as another rank opened it must be the one that this rank means.
+// Checks that the version that another rank opened is the one that this rank declares.
 absl::Status CheckAgrees(const Version& version, const VersionIdentity& identity, const VersionPlan& plan) {
   const VersionPlan& opened = version.plan();
   if (version.identity().adapter != identity.adapter) {
@@ -128,7 +128,8 @@ absl::Status CheckAgrees(const Version& version, const VersionIdentity& identity
       "dtype, exclude_key_regex or keep_dtype_regex differ from what other ranks asked for");
 }
 
-// What one thread converts at a time of a shard: whole matrices, such as experts, or of larger ones some whole rows.
+// How much of a shard one thread converts at a time: whole matrices, such as experts, or several whole rows of a larger
+// matrix.
 uint64_t PieceBytes(const TensorPart& shard) {
   constexpr uint64_t kLeastPiece = 4 << 20;
   constexpr uint64_t kLargestMatrix = 32 << 20;
@@ -167,7 +168,7 @@ absl::StatusOr<std::unique_ptr<VersionBuilder>> VersionBuilder::Open(VersionStor
                            options.world};
   identity.hold_installs = options.hold_installs;
   identity.trainer_epoch = options.trainer_epoch;
-  // Of several ranks each has a plan of its own, to compare with what the first one opened.
+  // If there are several ranks, each has a plan of its own to compare with that of the rank that opened the version.
   const std::optional<VersionPlan> own = options.world > 1 ? std::optional(*plan) : std::nullopt;
   absl::StatusOr<std::shared_ptr<Version>> version = store.Open(identity, options.rank, *std::move(plan));
   if (!version.ok()) return version.status();
@@ -176,7 +177,7 @@ absl::StatusOr<std::unique_ptr<VersionBuilder>> VersionBuilder::Open(VersionStor
   absl::Status status = own.has_value() ? CheckAgrees(*builder->version_, identity, *own) : absl::OkStatus();
   if (status.ok()) status = builder->Join(std::move(shards));
   if (status.ok()) return builder;
-  // A second stream of a rank that is there already is no reason to abort.
+  // A second stream of a rank that has already joined is no reason to abort.
   if (!absl::IsAlreadyExists(status)) store.Abort(*builder->version_, builder->AsRank(status.message()));
   return status;
 }
@@ -190,7 +191,7 @@ VersionBuilder::~VersionBuilder() {
 }
 
 absl::Status VersionBuilder::CheckNotForked() const {
-  if (!guard_.forked()) return absl::OkStatus();  // asked for every chunk: words are made only for who is refused
+  if (!guard_.forked()) return absl::OkStatus();  // called for every chunk: the message is made only for an error
   return guard_.Check(absl::StrCat("version ", version_->Label()));
 }
 

@@ -56,7 +56,7 @@ void Spool::Stop(Clock::time_point deadline) {
   changes_.wait(lock, [this] { return ended_; });
 }
 
-// What was there before.
+// Loading at the start.
 
 absl::Status Spool::Load() {
   if (absl::Status status = RestoreRecords(); !status.ok()) return status;
@@ -77,7 +77,7 @@ absl::Status Spool::Load() {
       file = absl::InvalidArgumentError(
           absl::StrCat("it says that it is version ", Printable(file->model()), "/", file->key().number));
     }
-    // A file is not bad because this process may not open or map it.
+    // A file that this process cannot open or map for lack of resources is not damaged.
     if (absl::IsResourceExhausted(file.status())) return file.status();
     if (!file.ok()) {
       Quarantine(name, file.status());
@@ -154,7 +154,7 @@ void Spool::Quarantine(const std::string& name, const absl::Status& why) {
                 {"result", renamed.ok() ? absl::StrCat("renamed to ", name, ".bad") : renamed.ToString()}});
 }
 
-// What comes.
+// Writing new versions.
 
 void Spool::Run() {
   while (true) {
@@ -167,7 +167,7 @@ void Spool::Run() {
   changes_.notify_all();
 }
 
-// Waits until there are some; none at the end.
+// Waits for models with changes. Returns none at the end.
 std::set<std::string> Spool::NextModels() {
   std::unique_lock lock(mutex_);
   const auto has_work = [this] { return stopping_ || !changed_.empty(); };
@@ -181,7 +181,7 @@ std::set<std::string> Spool::NextModels() {
 
 absl::Status Spool::Update(const std::string& model) {
   const std::vector<std::shared_ptr<Version>> versions = store_.List(model);
-  RemoveRetired(model, versions);  // which may make the room that the rest needs
+  RemoveRetired(model, versions);  // this may free the space that the rest needs
   if (absl::Status status = SaveRecords(); !status.ok()) return status;
   const auto newest = std::find_if(versions.rbegin(), versions.rend(),
                                    [](const auto& version) { return version->state() == v1::VERSION_STATE_COMMITTED; });
@@ -212,7 +212,7 @@ absl::Status Spool::Write(const std::shared_ptr<Version>& version) {
   return absl::OkStatus();
 }
 
-// The newest file stays in any case: there is nothing newer yet.
+// The newest file always stays: no newer one replaces it yet.
 void Spool::RemoveRetired(const std::string& model, const std::vector<std::shared_ptr<Version>>& versions) {
   std::set<VersionKey> kept;
   for (const std::shared_ptr<Version>& version : versions) {
@@ -223,7 +223,7 @@ void Spool::RemoveRetired(const std::string& model, const std::vector<std::share
   std::set<VersionKey> removed;
   for (const auto& [key, file] : files) {
     if (kept.count(key) != 0) continue;
-    if (folder_.Remove(file.name).ok()) removed.insert(key);  // otherwise the next time
+    if (folder_.Remove(file.name).ok()) removed.insert(key);  // otherwise it is tried again next time
   }
   for (const std::shared_ptr<Version>& version : versions) {
     if (removed.count(version->key()) != 0) version->SetSpooled(false);
@@ -238,7 +238,7 @@ Spool::Files Spool::FilesOf(const std::string& model) const {
   return found == files_.end() ? Files() : found->second;
 }
 
-// Numbers count once they are on disk: what was lost may be pushed again.
+// Version numbers count once they are on disk: a lost version may be pushed again.
 absl::Status Spool::SaveRecords() {
   SpoolFolder::Records records = store_.Records();
   for (auto& [model, record] : records) {

@@ -1,9 +1,9 @@
 // Keeps committed versions on disk, and serves them again after a restart.
 //
-// A thread of its own writes, so that neither a trainer's commit nor any call waits for the disk: a version is durable
-// once its summary says `spooled`, shortly after its commit. Only a model's newest version is written; one that is
-// superseded before its turn is skipped. A retired version's file goes once a newer one is there. When the disk is full
-// or fails, the service goes on from memory, says so, and tries again.
+// A thread of its own writes, so that neither a trainer's commit nor any other call waits for the disk. A version is
+// durable once its summary says `spooled`, shortly after its commit. Only a model's newest version is written; a
+// version that is superseded before that is skipped. The file of a retired version is removed once a newer one is
+// written. When the disk is full or fails, the service continues from memory, reports it, and tries again.
 #pragma once
 
 #include <chrono>
@@ -31,9 +31,9 @@ class Spool {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // Takes hold of the folder, removes what an earlier life left half-written, and gives the store the versions that are
-  // whole, the newest of each model as far as the store retains them. A damaged one is renamed to *.bad. All bytes are
-  // read and checked before it returns. Nobody may use the store yet. `store` must outlive the spool. Errors as
+  // Takes the lock of the folder, removes unfinished files of an earlier process, and gives the store the complete
+  // versions: the newest of each model, as many as the store retains. A damaged one is renamed to *.bad. All bytes are
+  // read and checked before it returns. The store must not be in use yet. `store` must outlive the spool. Errors as
   // SpoolFolder::Open; DATA_LOSS as SpoolFolder::ReadRecords.
   static absl::StatusOr<std::unique_ptr<Spool>> Open(const std::string& folder, SpoolOwner owner,
                                                      uint64_t max_chunk_bytes, VersionStore& store, EventLog log);
@@ -41,7 +41,7 @@ class Spool {
   Spool(const Spool&) = delete;
   Spool& operator=(const Spool&) = delete;
 
-  // Writes what is to be written, until `deadline` at the longest, and ends. The destructor does not wait.
+  // Writes pending versions until `deadline` at the latest, and ends. The destructor does not wait.
   void Stop(Clock::time_point deadline);
 
   v1::SpoolInfo Info() const;
@@ -59,15 +59,15 @@ class Spool {
 
   Spool(SpoolFolder folder, uint64_t max_chunk_bytes, VersionStore& store, EventLog log);
 
-  // At the start.
+  // Called at the start.
   absl::Status Load();
   absl::Status RestoreRecords();
   void LoadModel(std::map<VersionKey, Found> files);
-  // Whether it is served now.
+  // Returns whether it is served now.
   bool LoadVersion(const Found& found);
   void Quarantine(const std::string& name, const absl::Status& why);
 
-  // On the thread.
+  // The thread's function.
   void Run();
   std::set<std::string> NextModels();
   absl::Status Update(const std::string& model);
@@ -82,18 +82,18 @@ class Spool {
   const uint64_t max_chunk_bytes_;
   VersionStore& store_;
   const EventLog log_;
-  SpoolFolder::Records saved_;  // only on the thread
+  SpoolFolder::Records saved_;  // used only by the thread
   uint64_t observer_ = 0;
 
-  // Standard ones: Abseil's wait by the wall clock. The lock guards all that follows.
+  // Standard mutex and condition variable, because Abseil's wait by the wall clock. The mutex guards all members below.
   mutable std::mutex mutex_;
   std::condition_variable changes_;
   std::map<std::string, Files> files_;
-  std::set<std::string> changed_;              // models to look at
+  std::set<std::string> changed_;              // models to check
   std::map<std::string, std::string> errors_;  // of models whose last write failed
-  int64_t last_error_at_ns_ = 0;               // the time of day; 0: never
+  int64_t last_error_at_ns_ = 0;               // wall-clock time; 0: never
   bool stopping_ = false;
-  bool ended_ = true;  // the thread
+  bool ended_ = true;  // of the thread
   Clock::time_point deadline_ = Clock::time_point::max();
   std::thread thread_;
 };

@@ -75,11 +75,11 @@ absl::StatusOr<FileDescriptor> TakeLock(int folder, const std::string& path) {
       absl::StrCat(Printable(path), " is used by another refit-server; each needs a folder of its own"));
 }
 
-// <model>-<16 hexadecimal digits>-<20 digits>.safetensors, the latter perhaps twice.
+// <model>-<16 hexadecimal digits>-<20 digits>.safetensors; the 20 digits may be there twice.
 bool IsVersionName(absl::string_view name) {
   if (!absl::ConsumeSuffix(&name, kVersionSuffix) || name.size() < kModelDigits + kNumberDigits + 2) return false;
   const absl::string_view number = name.substr(name.size() - kNumberDigits);
-  // Of a name with an epoch these are the last of its digits.
+  // If the name has an epoch, these are the last of its digits.
   const absl::string_view model = name.substr(name.size() - kNumberDigits - 1 - kModelDigits, kModelDigits);
   return absl::c_all_of(number, [](unsigned char c) { return absl::ascii_isdigit(c); }) &&
          absl::c_all_of(model, [](unsigned char c) { return absl::ascii_isxdigit(c); });

@@ -1,16 +1,16 @@
-// The folder that versions are kept in on disk: whose it is, and what lies in it under which name.
+// The folder in which versions are kept on disk: its lock, its files and their names.
 //
-//   <model>-<its digest>-<number>.safetensors           a version, whole (spooled_version.h), without a trainer epoch
-//   <model>-<its digest>-<epoch>-<number>.safetensors   one of a trainer epoch
-//   <the same>.bad                                      one that was found damaged, for somebody to look at
+//   <model>-<its digest>-<number>.safetensors           a complete version (spooled_version.h) without a trainer epoch
+//   <model>-<its digest>-<epoch>-<number>.safetensors   a version with a trainer epoch
+//   <the same>.bad                                      a damaged version, kept for inspection
 //   models.json                                         numbers and trainer epochs that must not be used again
 //   lock                                                held by the service that uses the folder
-//   .refit-*.tmp                                        on its way to one of the names above; removed at the next start
+//   .refit-*.tmp                                        unfinished files, which are removed at the next start
 //
-// Older files of an epoch have none in their names; they are read and kept.
+// In older files, versions with an epoch have no epoch in their names. They are read and kept.
 //
-// Whoever may write here is trusted: the folder must belong to the service's user, and nobody else may write to it,
-// unless it is taken as it is.
+// Everyone who can write to this folder is trusted. So it must belong to the service's user, and others must not be
+// able to write to it, unless the options accept any owner.
 #pragma once
 
 #include <cstdint>
@@ -26,39 +26,39 @@
 
 namespace refit {
 
-// Whose folder may be used: of this process's user, with nobody else who may write to it, or any.
+// Whose folder is accepted: kThisUser: that of this process's user, if no others can write to it; kAnyone: any.
 enum class SpoolOwner { kThisUser, kAnyone };
 
 class SpoolFolder {
  public:
-  // Makes the folder, with access for its owner alone, if there is none, and takes hold of it until destroyed.
-  // INVALID_ARGUMENT: no folder. PERMISSION_DENIED: not of the owner that is asked for. FAILED_PRECONDITION: another
-  // service uses it.
+  // Creates the folder, accessible to its owner only, if it does not exist, and holds its lock until destroyed.
+  // INVALID_ARGUMENT: not a folder. PERMISSION_DENIED: not of the required owner. FAILED_PRECONDITION: another service
+  // uses it.
   static absl::StatusOr<SpoolFolder> Open(const std::string& path, SpoolOwner owner);
 
   const std::string& path() const { return path_; }
 
   struct Contents {
-    std::vector<std::string> versions;  // names, whatever is in them
+    std::vector<std::string> versions;  // file names, whatever the contents
     std::vector<std::string> leftovers;
     std::vector<std::string> foreign;
   };
   absl::StatusOr<Contents> List() const;
 
   std::string PathOf(absl::string_view name) const;
-  // The name of a version's file. Of the model's name only what is harmless stands in it.
+  // The name of a version's file. It contains only harmless characters of the model's name.
   static std::string NameOf(const std::string& model, const VersionKey& key);
-  // Whether a version may lie under this name: its own, or what it had before epochs stood in names.
+  // Whether a version may be stored under this name: its own name, or the one from before epochs were part of names.
   static bool IsNameOf(absl::string_view name, const std::string& model, const VersionKey& key);
 
   absl::Status Remove(absl::string_view name) const;
-  // Out of the way, but kept.
+  // Renames the file, but keeps it.
   absl::Status Quarantine(absl::string_view name) const;
 
   using Records = std::map<std::string, VersionStore::ModelRecord>;
-  // None if there is no such file yet. DATA_LOSS, saying where, if it cannot be understood.
+  // Empty if there is no such file yet. DATA_LOSS, with the place, if it cannot be parsed.
   absl::StatusOr<Records> ReadRecords() const;
-  // Whole or not at all.
+  // Writes the whole file, or nothing.
   absl::Status WriteRecords(const Records& records) const;
 
  private:

@@ -25,7 +25,7 @@ constexpr char kPublisherKey[] = "refit.publisher";
 constexpr char kDigestsKey[] = "refit.tensor_digests";
 constexpr char kExpertsKey[] = "refit.experts";
 constexpr size_t kDigestDigits = 16;
-// Read from the disk ahead of what is being digested.
+// How far the disk is read ahead of digesting.
 constexpr size_t kReadAheadBytes = 16 << 20;
 
 absl::StatusOr<std::map<std::string, std::string>> MetadataOf(const Version& version) {
@@ -49,13 +49,13 @@ absl::StatusOr<std::map<std::string, std::string>> MetadataOf(const Version& ver
                                             {kExpertsKey, absl::StrJoin(experts, ",")}};
 }
 
-// Asks the kernel to read what lies behind `bytes`, as far as it belongs to `whole`.
+// Asks the kernel to read what follows `bytes`, within `whole`.
 void ReadAhead(absl::Span<const std::byte> whole, size_t from) {
   if (from >= whole.size()) return;
   static const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
   const auto begin = reinterpret_cast<uintptr_t>(whole.data() + from) / page * page;
   const auto end = reinterpret_cast<uintptr_t>(whole.data() + std::min(from + kReadAheadBytes, whole.size()));
-  madvise(reinterpret_cast<void*>(begin), end - begin, MADV_WILLNEED);  // a wish
+  madvise(reinterpret_cast<void*>(begin), end - begin, MADV_WILLNEED);  // a hint: failure does not matter
 }
 
 std::vector<uint64_t> DigestChunks(absl::Span<const std::byte> tensor, uint64_t chunk_bytes) {
@@ -73,13 +73,13 @@ std::vector<uint64_t> DigestChunks(absl::Span<const std::byte> tensor, uint64_t 
 
 absl::Status WriteSpooledVersion(const std::shared_ptr<Version>& version, const std::string& path,
                                  absl::FunctionRef<bool()> go_on) {
-  // Keeps the memory while nobody else needs it.
+  // Keeps the version's memory as long as it is not needed for another version.
   const Version::Reader reader(version);
   absl::StatusOr<std::map<std::string, std::string>> metadata = MetadataOf(*version);
   if (!metadata.ok()) return metadata.status();
   std::vector<TensorSpec> specs;
   for (size_t i = 0; i < version->size(); ++i) specs.push_back(version->spec(i));
-  // In order, as it is read: digests and experts count tensors.
+  // Written in order: digests and experts refer to tensors by index.
   absl::StatusOr<std::unique_ptr<SafetensorsWriter>> writer = SafetensorsWriter::Create(
       path, std::move(specs), *metadata, S_IRUSR | S_IWUSR, SafetensorsWriter::Layout::kAsGiven);
   if (!writer.ok()) return writer.status();

@@ -1,8 +1,8 @@
-// A version as a file: safetensors, tensors in manifest order, so that anybody can read it. Its metadata:
+// A version as a safetensors file that any program can read, with tensors in manifest order. Its metadata:
 //
 //   refit.summary          VersionSummary as JSON
 //   refit.publisher        who pushed it
-//   refit.tensor_digests   a tensor digest of 16 hexadecimal digits a tensor, in order
+//   refit.tensor_digests   a digest of 16 hexadecimal digits for each tensor, in order
 //   refit.experts          indices, joined by ',', of the tensors whose dimension 0 counts experts
 #pragma once
 
@@ -17,24 +17,24 @@
 
 namespace refit {
 
-// Writes a committed version to a file of this name, which appears whole and flushed to disk, or not at all. `go_on` is
-// asked now and then. CANCELLED if it said no; FAILED_PRECONDITION if the version's memory was given to another;
-// RESOURCE_EXHAUSTED for a full disk; otherwise what the system says.
+// Writes a committed version to a file of this name, which appears complete and flushed to disk, or not at all. `go_on`
+// is called now and then. CANCELLED if it returned false; FAILED_PRECONDITION if the version's memory was given to
+// another version; RESOURCE_EXHAUSTED for a full disk; otherwise the system's error.
 absl::Status WriteSpooledVersion(const std::shared_ptr<Version>& version, const std::string& path,
                                  absl::FunctionRef<bool()> go_on);
 
-// A file whose header and metadata are good; its bytes were not looked at.
+// A file with a valid header and valid metadata. Its bytes were not checked.
 class SpooledFile {
  public:
-  // INVALID_ARGUMENT for one that is none of ours, truncated, or damaged in its header.
+  // INVALID_ARGUMENT for a file that the spool did not write, or that is truncated or has a damaged header.
   static absl::StatusOr<SpooledFile> Open(const std::string& path);
 
   const std::string& model() const { return summary_.model(); }
   VersionKey key() const { return KeyOf(summary_); }
   const v1::VersionSummary& summary() const { return summary_; }
 
-  // Reads all bytes, and gives the version if they are those that were committed: it borrows the file's memory, mapped
-  // read-only. DATA_LOSS, naming the first tensor that is damaged.
+  // Reads and checks all bytes, and returns the version. It borrows the file's memory, mapped read-only. DATA_LOSS,
+  // naming the first damaged tensor, if the bytes are not those that were committed.
   absl::StatusOr<std::shared_ptr<Version>> Load() const;
 
  private:

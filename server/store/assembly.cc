@@ -25,7 +25,7 @@ absl::StatusOr<bool> Assembly::Join(uint32_t rank, std::vector<Box> boxes) {
   if (++joined_ < world_) return false;
   if (world_ == 1 && HoldsAll(ranks_[0])) {
     ranks_[0].boxes = {};
-    complete_ = true;  // there is nobody to agree with
+    complete_ = true;  // there are no other ranks
     return true;
   }
   Group();
@@ -83,7 +83,7 @@ absl::Status Assembly::CheckFit(size_t tensor) const {
 }
 
 void Assembly::ChooseSenders() {
-  std::vector<uint64_t> bytes(world_, 0);  // that each rank sends
+  std::vector<uint64_t> bytes(world_, 0);  // bytes that each rank sends
   const auto choose = [&](bool replicated) {
     for (size_t tensor = 0; tensor < native_.size(); ++tensor) {
       for (Holders& alike : holders_[tensor]) {

@@ -7,7 +7,7 @@
 namespace refit {
 namespace {
 
-// How many elements of the runs lie before element `end`.
+// How many elements of the runs are before element `end`.
 uint64_t CountBefore(const StridedRuns& runs, int64_t end) {
   const int64_t from_first = end - runs.first;
   if (from_first <= 0) return 0;

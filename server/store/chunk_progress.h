@@ -1,4 +1,4 @@
-// Which chunks of an HF tensor are whole, while shards are written to it in any order.
+// Tracks which chunks of an HF tensor are complete while shards are written to it in any order.
 #pragma once
 
 #include <cstdint>
@@ -8,18 +8,18 @@
 
 namespace refit {
 
-// Bytes written to some chunks of one tensor: counted apart from the tensor, so that a writer takes its lock once a
-// batch.
+// Counts the bytes written to some chunks of one tensor. It is separate from the tensor, so that a writer takes the
+// tensor's lock once for a batch.
 class ChunkCounts {
  public:
-  // Of a tensor of `bytes` bytes with elements of `element_bytes`.
+  // For a tensor of `bytes` bytes with elements of `element_bytes`.
   ChunkCounts(uint64_t bytes, uint64_t element_bytes, uint64_t chunk_bytes)
       : bytes_(bytes), element_bytes_(element_bytes), chunk_bytes_(chunk_bytes) {}
 
   void Add(const StridedRuns& runs);
 
   uint64_t first_chunk() const { return first_; }
-  // Bytes a chunk, from first_chunk() on.
+  // Bytes for each chunk, from first_chunk() on.
   const absl::InlinedVector<uint64_t, 2>& counts() const { return counts_; }
 
  private:
@@ -32,18 +32,18 @@ class ChunkCounts {
   absl::InlinedVector<uint64_t, 2> counts_;
 };
 
-// What each chunk of a tensor still lacks. Not thread-safe.
+// How many bytes each chunk of a tensor still lacks. Not thread-safe.
 class ChunkProgress {
  public:
   ChunkProgress(uint64_t bytes, uint64_t chunk_bytes);
 
   using Chunks = absl::InlinedVector<uint64_t, 2>;
 
-  // Takes what was written; every byte of a tensor is to be counted once. Returns the chunks that are whole now.
+  // Subtracts what was written. Every byte of a tensor must be counted once. Returns the chunks that are now complete.
   Chunks Take(const ChunkCounts& counts);
 
  private:
-  absl::InlinedVector<uint64_t, 1> missing_;  // bytes a chunk
+  absl::InlinedVector<uint64_t, 1> missing_;  // bytes for each chunk
 };
 
 }  // namespace refit

@@ -23,8 +23,8 @@ bool TensorMemory::Wait(uint64_t seen, std::function<void()> wake) {
 }
 
 void TensorMemory::Prefault(const SlabPlan& plan, absl::FunctionRef<bool()> stop) {
-  constexpr size_t kStep = 8 << 20;           // between two looks at `stop`
-  std::vector<std::shared_ptr<Buffer>> idle;  // once let go of
+  constexpr size_t kStep = 8 << 20;           // `stop` is checked between two steps
+  std::vector<std::shared_ptr<Buffer>> idle;  // given to the pool when released
   for (size_t slab = 0; slab < plan.slabs(); ++slab) {
     absl::StatusOr<std::shared_ptr<Buffer>> data = Get(plan.slab_bytes(slab));
     if (!data.ok()) return;

@@ -1,4 +1,4 @@
-// The memory that versions' tensors lie in: one pool within one budget, and what waits for room in it.
+// Memory for the tensors of all versions: one pool with one budget, and callbacks that wait for room in it.
 #pragma once
 
 #include <cstdint>
@@ -16,28 +16,28 @@
 
 namespace refit {
 
-// Thread-safe. Outlived by its buffers, which then are freed.
+// Thread-safe. Its buffers may outlive it, and are then freed.
 class TensorMemory {
  public:
-  // `budget_bytes` binds TryGet alone, and how much idle memory is kept. `on_unshared`: see BufferPool.
+  // `budget_bytes` limits only TryGet and the idle memory that is kept. `on_unshared`: see BufferPool.
   explicit TensorMemory(uint64_t budget_bytes, Backing backing = Backing::kPrivate,
                         std::function<void(const absl::Status&)> on_unshared = nullptr);
 
-  // A buffer whose place in the budget was reserved elsewhere.
+  // Gets a buffer whose share of the budget was reserved elsewhere.
   absl::StatusOr<std::shared_ptr<Buffer>> Get(size_t size) { return pool_.Get(size); }
 
-  // Null while the budget has no room: buffers still in use, by gRPC too, count.
+  // Null while the budget has no room. Buffers in use count, also those in use by gRPC.
   absl::StatusOr<std::shared_ptr<Buffer>> TryGet(size_t size) { return pool_.GetWithin(size, budget_bytes_); }
 
-  // How often a buffer has come back. To be read before TryGet, and given to Wait if that had none.
+  // How many buffers have been returned. Read it before TryGet, and pass it to Wait if TryGet returned null.
   uint64_t releases() const;
 
-  // Calls `wake` once, when a buffer comes back, from a thread that may hold any locks: `wake` may only post work.
-  // False, and never calls, if one has come back since releases() was `seen`.
+  // Calls `wake` once, when a buffer is returned, from a thread that may hold any locks: `wake` may only post work.
+  // Returns false, and never calls it, if a buffer was returned since releases() was `seen`.
   bool Wait(uint64_t seen, std::function<void()> wake);
 
-  // Gets memory for tensors that lie as `plan` has them, touches it, and leaves it idle in the pool. Ends early once
-  // `stop` says so, or if there is none.
+  // Allocates memory for tensors laid out as in `plan`, touches it, and leaves it idle in the pool. Ends early if
+  // `stop` returns true, or if there is no memory.
   void Prefault(const SlabPlan& plan, absl::FunctionRef<bool()> stop);
 
   // Frees idle memory down to `bytes`.
@@ -45,7 +45,7 @@ class TensorMemory {
   uint64_t idle_bytes() const { return pool_.idle_bytes(); }
 
  private:
-  // Apart, for buffers that come back while the memory itself goes.
+  // An object of its own, for buffers that are returned while the memory itself is destroyed.
   struct Waiters {
     absl::Mutex mutex;
     uint64_t releases ABSL_GUARDED_BY(mutex) = 0;

@@ -1,4 +1,4 @@
-// A version's tensors: their memory, which of their chunks are ready, and their digests.
+// The tensors of a version: their memory, ready chunks, and digests.
 #pragma once
 
 #include <cstdint>
@@ -14,51 +14,52 @@
 
 namespace refit {
 
-// A chunk of a tensor that lies in `data`.
+// The bytes of a chunk of a tensor that is stored in `data`.
 absl::Span<const std::byte> ChunkBytes(const TensorSpec& tensor, const Buffer& data, uint64_t chunk,
                                        uint64_t chunk_bytes);
 
-// A chunk is ready once all its bytes are written, final and digested. Not thread-safe.
+// A chunk is ready when all its bytes are written, final and digested. Not thread-safe.
 class TensorTable {
  public:
-  // Nothing is ready, and no tensor has memory. `plan` must outlive it.
+  // At first nothing is ready, and no tensor has memory. `plan` must outlive it.
   TensorTable(const VersionPlan& plan, uint64_t chunk_bytes);
 
   size_t size() const { return tensors_.size(); }
   const TensorSpec& spec(size_t tensor) const { return plan_.outputs[tensor].planned.hf; }
   uint64_t chunk_count(size_t tensor) const;
-  // Of all tensors.
+  // Sum of all tensors.
   uint64_t bytes() const { return bytes_; }
 
-  // Null until the first byte comes, and after the data were dropped.
+  // Null until the first byte arrives, and after the data were dropped.
   const std::shared_ptr<Buffer>& data(size_t tensor) const { return tensors_[tensor].data; }
   void SetData(size_t tensor, std::shared_ptr<Buffer> data) { tensors_[tensor].data = std::move(data); }
-  // Of those tensors that have memory.
+  // Sum of the tensors that have memory.
   uint64_t held_bytes() const;
-  // What is dropped is freed by the caller, once it holds no lock.
+  // The caller frees dropped buffers once it holds no lock.
   using Dropped = std::vector<std::shared_ptr<Buffer>>;
   void Drop(size_t tensor, Dropped& dropped) { dropped.push_back(std::move(tensors_[tensor].data)); }
   void DropAll(Dropped& dropped);
 
-  // These bytes were written, and are final. Returns the chunks that are whole now, to be digested and set ready.
+  // Records bytes that were written and are final. Returns the chunks that are now complete, to be digested and set
+  // ready.
   ChunkProgress::Chunks Take(size_t tensor, const ChunkCounts& written);
   void SetReady(size_t tensor, uint64_t chunk, uint64_t digest);
   bool AreReady(size_t tensor, uint64_t first_chunk, uint64_t end_chunk) const;
   uint64_t ready_chunks(size_t tensor) const { return tensors_[tensor].ready_chunks; }
-  // Nullopt until it is ready.
+  // nullopt until the chunk is ready.
   std::optional<uint64_t> chunk_digest(size_t tensor, uint64_t chunk) const {
     return tensors_[tensor].chunk_digests[chunk];
   }
-  // Nullopt until all its chunks are.
+  // nullopt until all chunks are ready.
   std::optional<uint64_t> digest(size_t tensor) const { return tensors_[tensor].digest; }
-  // Of chunks that are ready.
+  // Bytes of the ready chunks.
   uint64_t ready_bytes() const { return ready_bytes_; }
-  // Tensors with chunks that are not.
+  // Number of tensors with chunks that are not ready.
   size_t incomplete() const { return incomplete_; }
-  // Needs incomplete() == 0.
+  // Requires incomplete() == 0.
   uint64_t ManifestDigest() const;
 
-  // Pulls that have passed a tensor: they have it, or do not want it.
+  // Counts pulls that have passed a tensor: they have it, or do not want it.
   void Pass(size_t tensor) { ++tensors_[tensor].passes; }
   uint32_t passes(size_t tensor) const { return tensors_[tensor].passes; }
 

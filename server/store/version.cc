@@ -42,7 +42,7 @@ absl::StatusOr<std::shared_ptr<Version>> Version::Restore(VersionIdentity identi
   auto version = std::make_shared<Version>(std::move(identity), std::move(plan), summary.chunk_bytes(), nullptr);
   absl::MutexLock lock(&version->mutex_);
   for (size_t i = 0; i < tensors.size(); ++i) {
-    // Nobody builds it, so nobody writes.
+    // No builder is at work, so nothing writes the memory.
     version->tensors_.SetData(i, std::const_pointer_cast<Buffer>(std::move(tensors[i].data)));
     for (size_t chunk = 0; chunk < tensors[i].chunk_digests.size(); ++chunk) {
       version->tensors_.SetReady(i, chunk, tensors[i].chunk_digests[chunk]);
@@ -79,7 +79,7 @@ v1::VersionSummary Version::Summary() const {
   summary.set_spooled(spooled_);
   summary.set_mapped(restored_.has_value());
   summary.set_installs_held(
-      lifecycle_.installs_held());  // does not outlive the process that was to be told of the release
+      lifecycle_.installs_held());  // the hold ends with the process, which alone could be told of the release
   if (restored_.has_value()) return summary;
   summary.set_model(identity_.model);
   summary.set_version(identity_.number);
@@ -146,7 +146,8 @@ absl::StatusOr<std::optional<Version::Chunk>> Version::GetChunk(size_t tensor, u
   if (absl::Status status = CheckReadable(tensor); !status.ok()) return status;
   const std::optional<uint64_t> chunk_digest = tensors_.chunk_digest(tensor, chunk);
   if (!chunk_digest.has_value()) return std::nullopt;
-  // The last chunk carries the tensor's digest. It may be whole before the others: shards come in any order.
+  // The last chunk carries the tensor's digest. It may be complete before the others, because shards arrive in any
+  // order.
   const bool ends = chunk + 1 == chunk_count(tensor);
   if (ends && !tensors_.digest(tensor).has_value()) return std::nullopt;
   Chunk result;
@@ -197,7 +198,7 @@ uint64_t Version::Wait(const Awaited& awaited, std::function<void()> wake) {
 }
 
 uint64_t Version::WaitForChunk(size_t tensor, uint64_t chunk, std::function<void()> wake) {
-  const bool ends = chunk + 1 == chunk_count(tensor);  // and carries the digest of all
+  const bool ends = chunk + 1 == chunk_count(tensor);  // the last chunk carries the digest of all
   return Wait({Awaited::What::kChunks, tensor, ends ? 0 : chunk, chunk + 1}, std::move(wake));
 }
 
@@ -255,11 +256,11 @@ void Version::Publish(size_t tensor, const ChunkCounts& written) {
   {
     absl::MutexLock lock(&mutex_);
     data = tensors_.data(tensor);
-    if (data == nullptr) return;  // dropped meanwhile: the version was aborted
+    if (data == nullptr) return;  // dropped meanwhile, because the version was aborted
     whole = tensors_.Take(tensor, written);
   }
   if (whole.empty()) return;
-  // Digest outside the lock: these chunks have the bytes of all ranks, and are not written any more.
+  // Digested without the lock: these chunks are complete, with the bytes of all ranks, and are not written any more.
   absl::InlinedVector<uint64_t, 1> digests;
   for (const uint64_t chunk : whole)
     digests.push_back(DigestBytes(ChunkBytes(spec(tensor), *data, chunk, chunk_bytes_)));
@@ -268,7 +269,7 @@ void Version::Publish(size_t tensor, const ChunkCounts& written) {
     Dropped dropped;
     absl::MutexLock lock(&mutex_);
     for (size_t i = 0; i < whole.size(); ++i) tensors_.SetReady(tensor, whole[i], digests[i]);
-    DropPassed(dropped);  // every worker may have left this tensor out
+    DropPassed(dropped);  // all workers may have passed this tensor already
     wakes = TakeReadyLocked();
   }
   for (const auto& wake : wakes) wake();
@@ -374,7 +375,7 @@ void Version::Reader::Pass(size_t tensor) {
 }
 
 Version::Reader::~Reader() {
-  if (version_ == nullptr) return;  // moved from
+  if (version_ == nullptr) return;  // moved-from
   Dropped dropped;
   absl::MutexLock lock(&version_->mutex_);
   version_->readers_.erase(position_);

@@ -18,15 +18,15 @@ namespace refit {
 // The versions of one model.
 using Versions = std::map<VersionKey, std::shared_ptr<Version>>;
 
-// The newest version that the selector means; unset, it means the newest committed one. NOT_FOUND otherwise, saying
-// what there is.
+// The newest version that matches the selector; an unset selector matches the newest committed one. NOT_FOUND, listing
+// what there is, if none matches.
 absl::StatusOr<std::shared_ptr<Version>> FindVersion(const Versions& versions, const std::string& model,
                                                      const v1::VersionSelector& selector);
 
-// Numbers of those that were committed, between the two; in their order.
+// Numbers of versions between the two that were committed, in their order.
 std::vector<uint64_t> CommittedBetween(const Versions& versions, VersionKey after, VersionKey before);
 
-// Those that must not be given up: the newest committed version, and the newest that has bytes.
+// Versions whose memory must not be freed: the newest committed one, and the newest one that has bytes.
 std::set<std::shared_ptr<Version>> MustStay(const Versions& versions);
 
 }  // namespace refit

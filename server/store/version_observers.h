@@ -1,4 +1,4 @@
-// Callbacks that hear of changes of versions' states.
+// Callbacks for changes of versions' states.
 #pragma once
 
 #include <cstdint>
@@ -21,9 +21,9 @@ class VersionObservers {
  public:
   using Observer = std::function<void(const std::shared_ptr<Version>&)>;
 
-  // `model`: nullopt for all. Returns the observer's number, which is never 0.
+  // `model`: nullopt for all models. Returns the observer's number, which is never 0.
   uint64_t Add(std::optional<std::string> model, Observer on_change) ABSL_LOCKS_EXCLUDED(mutex_);
-  // After it returned, the observer may still be running but is not called any more.
+  // When it returns, the observer may still be running but is not called again.
   void Remove(uint64_t number) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Calls the observers of each version's model, with no lock held.
@@ -32,7 +32,7 @@ class VersionObservers {
  private:
   mutable absl::Mutex mutex_;
   uint64_t next_ ABSL_GUARDED_BY(mutex_) = 1;
-  // With the model that each looks at; nullopt: all.
+  // Each with its model; nullopt: all models.
   std::map<uint64_t, std::pair<std::optional<std::string>, Observer>> observers_ ABSL_GUARDED_BY(mutex_);
 };
 

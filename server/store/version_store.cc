@@ -14,7 +14,7 @@ namespace {
 
 constexpr size_t kMaxModelNameBytes = 256;
 
-// Sum of the HF tensors' bytes; the largest number there is if it is beyond that.
+// Sum of the HF tensors' bytes, or the largest uint64_t if it is larger than that.
 uint64_t TotalBytes(const VersionPlan& plan) {
   uint64_t total = 0;
   for (const VersionPlan::Output& output : plan.outputs) {
@@ -39,7 +39,7 @@ uint64_t DefaultMemoryBudget() {
 
 VersionStore::VersionStore(StoreOptions options)
     : options_(WithBudget(std::move(options))),
-      // Streamed tensors are given up as soon as they are sent, so their memory is not shared.
+      // Memory of streamed tensors is freed as soon as they are sent, so it is not shared.
       memory_(std::make_shared<TensorMemory>(
           options_.memory_budget_bytes,
           options_.shared_memory && options_.retain_versions > 0 ? Backing::kShared : Backing::kPrivate,
@@ -80,7 +80,7 @@ absl::Status VersionStore::CheckIdentity(const VersionIdentity& identity) const 
 
 absl::Status VersionStore::Fence(const VersionIdentity& identity, Changes& changes) {
   const auto record = records_.find(identity.model);
-  if (record == records_.end()) return absl::OkStatus();  // nothing to fence
+  if (record == records_.end()) return absl::OkStatus();  // nothing to fence off
   const uint64_t seen = record->second.trainer_epoch;
   if (identity.trainer_epoch < seen) {
     return absl::FailedPreconditionError(absl::StrCat("version ", identity.model, "/", identity.number,
@@ -156,7 +156,7 @@ uint64_t VersionStore::ReservedLocked() const {
 absl::Status VersionStore::MakeRoom(const std::string& label, uint64_t bytes, Changes& changes) {
   uint64_t reserved = ReservedLocked();
   auto fits = [&] { return bytes <= options_.memory_budget_bytes && reserved <= options_.memory_budget_bytes - bytes; };
-  // First retired versions, which are kept only for slow readers; then committed ones older than their model's newest.
+  // First retired versions, which are kept only for slow readers. Then committed ones older than their model's newest.
   for (const v1::VersionState expendable : {v1::VERSION_STATE_RETIRED, v1::VERSION_STATE_COMMITTED}) {
     for (auto& [model, versions] : models_) {
       const std::set<std::shared_ptr<Version>> stay = MustStay(versions);
@@ -274,7 +274,7 @@ absl::Status VersionStore::ReleaseInstalls(Version& version) {
 }
 
 void VersionStore::RetireBeyond(uint32_t retained, Versions& versions, Changes& changes) {
-  // Versions without bytes push out none that have some.
+  // Versions without bytes do not displace versions that have some.
   uint32_t committed = 0;
   uint32_t empty = 0;
   for (auto it = versions.rbegin(); it != versions.rend(); ++it) {

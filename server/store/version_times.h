@@ -1,4 +1,4 @@
-// When what became of a version, and how long it took.
+// Records when a version's phases ended, and how long they took.
 #pragma once
 
 #include <atomic>
@@ -10,28 +10,28 @@
 
 namespace refit {
 
-// By the steady clock, but for the moment at which it was opened. Not thread-safe, but for Converted.
+// Times are of the steady clock, except the time of opening. Not thread-safe, except Converted.
 class VersionTimes {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // Opened now.
+  // The version is opened now.
   VersionTimes();
 
-  // All ranks have declared.
+  // Call it when all ranks have declared their shards.
   void Assembled();
-  // Native bytes came, and have been converted since `begin`.
+  // Call it when native bytes have arrived and were converted since `begin`.
   void Converted(Clock::time_point begin);
-  // Committed or aborted.
+  // Call it at the commit or abort.
   void Closed() { closed_at_ = Clock::now(); }
 
   void Fill(v1::VersionSummary& summary) const;
 
  private:
-  const int64_t opened_at_ns_;  // the time of day
+  const int64_t opened_at_ns_;  // wall-clock time
   const Clock::time_point opened_at_;
   std::optional<Clock::time_point> assembled_at_;
-  std::atomic<Clock::time_point> received_at_{};  // the last bytes so far
+  std::atomic<Clock::time_point> received_at_{};  // of the last bytes so far
   std::atomic<uint64_t> convert_ns_{0};           // sum over all threads
   std::optional<Clock::time_point> closed_at_;
 };

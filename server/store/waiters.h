@@ -1,4 +1,4 @@
-// Who waits for a version to go on.
+// A list of callbacks that wait for a version to progress.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,8 @@
 
 namespace refit {
 
-// What a waiter waits for, besides the end of the version's being open: chunks of a tensor, all ranks, or nothing else.
+// The condition of a waiter: ready chunks of a tensor, or that all ranks have joined, or neither. The end of the open
+// state ends every wait.
 struct Awaited {
   enum class What { kChunks, kRanks, kEnd } what = What::kEnd;
   size_t tensor = 0;
@@ -22,14 +23,14 @@ class Waiters {
  public:
   using Wake = std::function<void()>;
 
-  // Its number; never 0.
+  // Returns the waiter's number, which is never 0.
   uint64_t Add(const Awaited& awaited, Wake wake) {
     waiters_.emplace(next_, Waiter{awaited, std::move(wake)});
     return next_++;
   }
   void Remove(uint64_t number) { waiters_.erase(number); }
 
-  // Those whose wait is over, for the caller to call once it holds no lock.
+  // Removes the waiters whose wait is over, for the caller to call once it holds no lock.
   template <typename IsOver>
   std::vector<Wake> TakeIf(const IsOver& is_over) {
     std::vector<Wake> wakes;

@@ -17,7 +17,7 @@
 namespace refit {
 namespace {
 
-// A probe asks with the name of a service.
+// A probe's request contains only the name of a service.
 constexpr int kMaxProbeBytes = 64 << 10;
 
 }  // namespace

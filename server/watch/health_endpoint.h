@@ -1,5 +1,5 @@
-// Answers health probes in plain text at an address of their own, beside a service that wants TLS: kubelet's gRPC probe
-// knows none.
+// Answers health probes in plain text at an address of its own, for a service with TLS: kubelet's gRPC probe does not
+// support TLS.
 #pragma once
 
 #include <memory>
@@ -14,16 +14,17 @@ class Server;
 
 namespace refit {
 
-// Serves grpc.health.v1.Health and nothing of refit's until it is destroyed. Thread-safe.
+// Serves grpc.health.v1.Health, and nothing else, until it is destroyed. Thread-safe.
 class HealthEndpoint {
  public:
-  // `address` is "host:port" (port 0: any free one) or "unix:/path"; `services` are the names that are SERVING.
-  // INVALID_ARGUMENT: no such address. UNAVAILABLE, naming it, if it cannot listen there. gRPC has been started.
+  // `address` is "host:port" (port 0: any free port) or "unix:/path". `services` are the names that are SERVING.
+  // INVALID_ARGUMENT for an invalid address. UNAVAILABLE, naming the address, if it cannot listen there. gRPC must be
+  // started.
   static absl::StatusOr<std::unique_ptr<HealthEndpoint>> Start(const std::string& address,
                                                                const std::vector<std::string>& services);
   ~HealthEndpoint();
 
-  // NOT_SERVING from now on; still answers.
+  // From now on it answers NOT_SERVING.
   void StopServing();
 
   // With the port that was chosen; 0 for a Unix socket.

@@ -179,7 +179,7 @@ grpc::ServerUnaryReactor* InspectService::DescribeTensor(grpc::CallbackServerCon
   if (absl::Status status = observed_.admission.Authorize(*context, Role::kViewer); !status.ok())
     return EndCall(context, status);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  // Statistics read the whole tensor: not on gRPC's threads.
+  // Statistics read the whole tensor, which is too slow for gRPC's threads.
   observed_.convert.Submit(
       [this, reactor, request, response] { reactor->Finish(ToGrpc(FillTensor(observed_, *request, *response))); });
   return reactor;

@@ -1,4 +1,4 @@
-// People look: see proto/refit/v1/inspect.proto.
+// The calls that inspect the service; see proto/refit/v1/inspect.proto.
 #pragma once
 
 #include "refit/v1/inspect.grpc.pb.h"

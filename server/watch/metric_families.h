@@ -1,4 +1,4 @@
-// Builds what prometheus-cpp serves.
+// Builds metrics for prometheus-cpp.
 #pragma once
 
 #include <prometheus/metric_family.h>
@@ -14,7 +14,7 @@ class MetricFamilies {
  public:
   using Labels = std::vector<prometheus::ClientMetric::Label>;
 
-  // One metric, of which there is a sample for each combination of labels. Outlived by its MetricFamilies.
+  // One metric with a sample for each combination of labels. Its MetricFamilies must outlive it.
   class Family {
    public:
     void Add(double value, Labels labels = {}) const {
@@ -31,7 +31,7 @@ class MetricFamilies {
     size_t index_;
   };
 
-  // One without samples is served too, so that what exists can be seen before anything has happened.
+  // A family without samples is served too, so that users can see which metrics exist.
   Family Gauge(std::string name, std::string help) {
     return Describe({std::move(name), std::move(help), prometheus::MetricType::Gauge, {}});
   }

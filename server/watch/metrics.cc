@@ -125,7 +125,7 @@ Labels With(Labels labels, const char* name, const std::string& value) {
   return labels;
 }
 
-// A restored version's was measured by the service that committed it; an older one noted the times only.
+// For a restored version, the service that committed it measured the time. Older services recorded only clock times.
 uint64_t ElapsedNs(const v1::VersionSummary& version) {
   if (version.elapsed_ns() != 0 || version.closed_at_ns() == 0) return version.elapsed_ns();
   return std::max<int64_t>(version.closed_at_ns() - version.opened_at_ns(), 0);
@@ -159,7 +159,7 @@ void AddVersions(const std::vector<v1::VersionSummary>& versions, MetricFamilies
   }
 }
 
-// Of the present or last pull.
+// For the current or last pull.
 void AddPull(const v1::Worker& worker, const Labels& labels, const MetricFamilies::Family& phases) {
   if (worker.started_at_ns() != 0) {
     phases.Add(Seconds(worker.waited_ns()), With(labels, "phase", "wait"));

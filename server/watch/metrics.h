@@ -9,8 +9,8 @@
 
 namespace refit {
 
-// Reads the state when it is asked, and keeps nothing: samples are of versions that the store still knows, and of
-// workers that the registry lists. Thread-safe; the state must outlive it.
+// Reads the state when it is scraped, and stores nothing. There are samples for versions that the store still knows,
+// and for workers that the registry lists. Thread-safe. The state must outlive it.
 class Metrics final : public prometheus::Collectable {
  public:
   explicit Metrics(const Observed& observed) : observed_(observed) {}

@@ -17,7 +17,7 @@
 namespace refit {
 namespace {
 
-// A scrape takes milliseconds; who connects and says nothing for longer is in the way of others.
+// A scrape takes milliseconds. A client that connects and sends nothing for longer would block others.
 constexpr char kRequestTimeoutMs[] = "2000";
 constexpr char kThreads[] = "2";
 
@@ -26,7 +26,7 @@ struct HostAndPort {
   int port = 0;
 };
 
-// The web server understands lists and suffixes besides; what it gets is this and nothing else.
+// The web server would also accept lists and suffixes. Only HOST:PORT is passed to it.
 bool Split(const std::string& address, HostAndPort& split) {
   const size_t colon = address.rfind(':');
   if (colon == std::string::npos) return false;

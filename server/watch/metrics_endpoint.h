@@ -1,4 +1,4 @@
-// Serves metrics over plain HTTP, for Prometheus to scrape.
+// Serves metrics to Prometheus over plain HTTP.
 #pragma once
 
 #include <memory>
@@ -17,15 +17,15 @@ namespace refit {
 // Answers `GET /metrics` until it is destroyed. Thread-safe.
 class MetricsEndpoint {
  public:
-  // INVALID_ARGUMENT unless `address` is HOST:PORT, HOST being an IPv4 address or localhost (the packaged web server
-  // has no IPv6), and loopback unless `beyond_loopback`: nothing is encrypted, and nobody is asked who he is.
+  // INVALID_ARGUMENT unless `address` is HOST:PORT, with an IPv4 address or localhost as HOST (the packaged web server
+  // has no IPv6), and loopback unless `beyond_loopback`: there is no encryption and no authentication.
   static absl::Status CheckAddress(const std::string& address, bool beyond_loopback);
 
-  // Listens on an address that passes CheckAddress; port 0: any free one. UNAVAILABLE, naming the address, if that
-  // cannot be.
+  // Listens on an address that passes CheckAddress; port 0: any free port. UNAVAILABLE, naming the address, if it
+  // cannot.
   static absl::StatusOr<std::unique_ptr<MetricsEndpoint>> Start(const std::string& address,
                                                                 std::shared_ptr<prometheus::Collectable> metrics);
-  // Waits up to 2 s, until the web server has looked whether it is to end.
+  // Waits up to 2 s, the interval at which the web server checks whether it must end.
   ~MetricsEndpoint();
 
   // With the port that was chosen.

@@ -1,4 +1,4 @@
-// What people and their monitoring see of the service.
+// The objects that inspection, metrics and health checks read.
 #pragma once
 
 #include <chrono>
@@ -25,7 +25,7 @@ struct Observed {
   PullContext& pulls;
   WorkQueue& convert;
   const std::unique_ptr<Spool>& spool;        // null: nothing is kept on disk
-  const int64_t started_at_ns = UnixNanos();  // the time of day
+  const int64_t started_at_ns = UnixNanos();  // wall-clock time
   const std::chrono::steady_clock::time_point started_at = std::chrono::steady_clock::now();
 };
 

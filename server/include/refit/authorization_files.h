@@ -1,15 +1,15 @@
-// Which tokens and certificate names may do what.
+// Names the files that assign roles to tokens and certificate names.
 #pragma once
 
 #include <string>
 
 namespace refit {
 
-// Text files, a role (trainer, worker, viewer) and what has it a line; empty lines and what follows a '#' at a line's
-// beginning do not count. They are read again when they change.
+// Text files. Each line has a role (trainer, worker, viewer) and who has it. Empty lines, and lines that begin with
+// '#', are ignored. The files are read again when they change.
 //
-//   tokens   trainer 5f0c...              a token as CheckToken wants it; the file must be closed to others
-//   roles    worker rollout.example.org      a name that the peer's certificate carries: its CN, or one of its SANs
+//   tokens   trainer 5f0c...              a token that CheckToken accepts; others must not have access to the file
+//   roles    worker rollout.example.org      a name in the peer's certificate: its CN, or one of its SANs
 struct AuthorizationFiles {
   std::string tokens;
   std::string roles;

@@ -16,14 +16,15 @@ class LineWriter;
 enum class LogLevel { kDebug, kInfo, kWarning, kError };
 enum class LogFormat { kText, kJson };
 
-// Cheap to copy; a default-constructed one is silent. Thread-safe. Nobody waits for whoever reads the log: up to 1 MiB
-// of lines is queued, more is dropped and counted, which a line says as soon as one can be written again.
+// Cheap to copy. A default-constructed log writes nothing. Thread-safe. Logging never blocks, even if no one reads the
+// log: up to 1 MiB of lines is queued. More lines are dropped and counted, and a line reports that as soon as one can
+// be written again.
 class EventLog {
  public:
   using Field = std::pair<absl::string_view, std::string>;
 
   EventLog() = default;
-  // Writes to stderr. The last copy that goes writes what is queued, for a second at most.
+  // Writes to stderr. When the last copy is destroyed, it writes the queued lines, for at most one second.
   EventLog(LogFormat format, LogLevel least);
 
   // Text: `2026-01-31T12:00:00.123Z info version committed model=default version=3`. Values with spaces, quotes or '='
@@ -39,9 +40,9 @@ class EventLog {
     Write(LogLevel::kError, event, fields);
   }
 
-  // Writes what is queued, for a second at most; for a program that ends without ado. What comes later is dropped.
+  // Writes the queued lines, for at most one second, for a program that ends abruptly. Later lines are dropped.
   void Close() const;
-  // Lines that were dropped.
+  // How many lines were dropped.
   uint64_t dropped() const;
 
  private:

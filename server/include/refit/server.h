@@ -1,4 +1,4 @@
-// The whole service in one object: for the refit-server program, and for a trainer that embeds it.
+// The service as one object, for the refit-server program and for trainers that embed it.
 #pragma once
 
 #include <chrono>
@@ -36,9 +36,9 @@ class RefitServer {
   const std::string& address() const { return address_; }
   // 0 of a Unix socket.
   int port() const { return port_; }
-  // Where metrics are served; empty: nowhere.
+  // Where metrics are served. Empty: nowhere.
   std::string metrics_address() const;
-  // Where health probes are answered besides; empty: nowhere.
+  // The additional address where health probes are answered. Empty: none.
   std::string health_address() const;
 
   // Opens a version of these native tensors from within this process: no network hop, tensors are converted straight
@@ -51,11 +51,10 @@ class RefitServer {
   absl::StatusOr<std::unique_ptr<VersionPush>> OpenVersion(const PublishOptions& options,
                                                            std::vector<TensorSpec> native);
 
-  // Refuses new calls, gives those under way until `grace` is over, then cancels them, and waits for their end.
-  // Idempotent.
+  // Refuses new calls, lets current calls run until `grace` is over, then cancels them and waits for them. Idempotent.
   void Shutdown(std::chrono::milliseconds grace);
 
-  // Cancels all calls under way, so that a Shutdown that waits for them ends.
+  // Cancels all current calls, so that a Shutdown that waits for them ends.
   void CancelCalls();
 
  private:

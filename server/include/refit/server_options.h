@@ -1,4 +1,4 @@
-// How a service runs: the same settings as refit-server's flags.
+// Options of a service: the same settings as refit-server's flags.
 #pragma once
 
 #include <string>
@@ -13,29 +13,28 @@ namespace refit {
 
 // A plain value. RefitServer::Start checks and copies it.
 struct ServerOptions {
-  // "host:port" (port 0: any free one), or "unix:/path". A host that is not loopback is refused without TLS unless
-  // allow_plaintext.
+  // "host:port" (port 0: any free port), or "unix:/path". Without TLS, a host that is not loopback is refused unless
+  // allow_plaintext is set.
   std::string listen = "127.0.0.1:50051";
   bool allow_plaintext = false;
   ServerSecurity security;
-  // Without: everyone may do everything.
+  // Without these files, everyone may do everything.
   AuthorizationFiles authorization;
   StoreOptions store;
   Limits limits;
-  // Committed versions are kept in this folder too, and served again after a restart. Empty: they are not. Not together
-  // with streamed versions (retain_versions 0).
+  // Folder in which committed versions are also kept, to serve them again after a restart. Empty: none. Cannot be
+  // combined with streamed versions (retain_versions 0).
   std::string spool;
-  // The spool's folder may belong to another user, and others may write to it.
+  // Accepts a spool folder that belongs to another user, or that others may write to.
   bool trust_spool = false;
-  // "host:port" to serve metrics on, in plain HTTP for Prometheus: an IPv4 address or localhost, loopback unless
+  // "host:port" at which metrics are served to Prometheus in plain HTTP: an IPv4 address or localhost, loopback unless
   // allow_plaintext. Empty: nowhere.
   std::string metrics;
-  // "host:port" or "unix:/path" where health probes (grpc.health.v1) are answered in plain text, whatever `security`
-  // asks of others. Empty: only on `listen`.
+  // "host:port" or "unix:/path" at which health probes (grpc.health.v1) are answered in plain text, whatever `security`
+  // requires elsewhere. Empty: only on `listen`.
   std::string health;
-  // Threads that convert: one for each stream that is pushed at the time, all together for a large tensor that is
-  // published in process (the caller's thread does its part too). 0: one for each two CPUs that the process may use, at
-  // least one.
+  // Threads that convert tensors. Each stream that is pushed uses one at a time. A large tensor published in process
+  // uses all of them, and the calling thread. 0: one for every two CPUs that the process may use, at least one.
   int convert_threads = 0;
   EventLog log;
 };

@@ -1,4 +1,4 @@
-// What a service keeps of the versions that trainers push.
+// Options for storing versions.
 #pragma once
 
 #include <cstdint>
@@ -13,26 +13,26 @@ namespace refit {
 uint64_t DefaultMemoryBudget();
 
 struct StoreOptions {
-  // Memory for the tensors of all versions together. Bytes. 0: as DefaultMemoryBudget says.
+  // Memory for the tensors of all versions together, in bytes. 0: DefaultMemoryBudget.
   uint64_t memory_budget_bytes = 0;
-  // Committed versions that each model keeps. Older ones are retired, earlier still if the budget needs it. 0: none;
-  // versions are streamed, and may be larger than the memory.
+  // How many committed versions of each model are kept. Older ones are retired, even sooner if the budget needs their
+  // memory. 0: none are kept; versions are streamed, and may be larger than the memory.
   uint32_t retain_versions = 2;
-  // Of a streamed version: how many workers must have a tensor before its memory is given up; at least 1.
+  // For a streamed version: how many workers must have a tensor before its memory is freed. At least 1.
   uint32_t stream_to = 1;
   uint64_t chunk_bytes = kDefaultChunkBytes;
-  // Trainers and workers on this host may exchange bytes with the service through memory.
+  // Whether trainers and workers on this host may exchange bytes with the service through shared memory.
   bool shared_memory = true;
-  // Told once, when tensors' memory can be shared no longer, since descriptors or mappings ran out; with what was hit,
-  // and its setting. Workers on this host get over the connection what is not shared.
+  // Called once if tensors can no longer use shared memory because descriptors or mappings have run out. The status
+  // names the limit and its setting. Workers on this host then get such tensors over the connection.
   std::function<void(const absl::Status&)> on_unshared;
-  // Once a version is committed, memory for one more of its kind is had from the system, if the budget has room, on a
-  // thread of its own. Not for streamed versions.
+  // After a commit, a thread allocates memory for another version of the same kind, if the budget has room. Not for
+  // streamed versions.
   bool prefault = false;
   uint32_t max_models = 64;
-  // Versions that are pushed at a time, of all models.
+  // Open versions of all models together.
   uint32_t max_open_versions = 64;
-  // Retired and aborted versions that each model still lists.
+  // Retired and aborted versions that are still listed for each model.
   uint32_t remembered_versions = 32;
 };
 
