@@ -19,8 +19,8 @@
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "common/tensor/buffer.h"
 #include "common/wire/digest.h"
+#include "refit/buffer.h"
 #include "tests/bench/delta_codecs.h"
 
 namespace refit {
