@@ -16,7 +16,7 @@
 namespace refit {
 namespace {
 
-// Without port and brackets; empty if there is no port.
+// The host, without port and brackets. Empty if there is no port.
 std::string HostOf(absl::string_view address) {
   const size_t colon = address.rfind(':');
   if (colon == absl::string_view::npos) return "";
@@ -57,7 +57,7 @@ absl::Status CheckPort(absl::string_view address, absl::string_view port, int le
   return NoAddress(address, absl::StrCat("has port ", Printable(port), ", which is not from ", least, " to 65535"));
 }
 
-// `address` is the whole one, for messages.
+// `address` is the whole address, for messages.
 absl::Status CheckHostAndPort(absl::string_view address, absl::string_view host_and_port, int least_port) {
   const bool has_brackets = absl::StartsWith(host_and_port, "[");
   const size_t colon = host_and_port.rfind(':');
@@ -88,7 +88,7 @@ absl::Status CheckAddress(absl::string_view address, int least_port) {
 }
 
 bool IsLocal(absl::string_view address) {
-  // What ends at a zero byte for the system would be judged by what follows it.
+  // The system ends a path at a zero byte, so what follows it must not be judged.
   if (address.find('\0') != absl::string_view::npos) return false;
   if (absl::StartsWith(address, "unix:") || absl::StartsWith(address, "unix-abstract:")) return true;
   return IsLoopback(HostOf(WithoutScheme(address)));

@@ -23,7 +23,7 @@ using Owner = std::shared_ptr<const void>;
 void ReleaseOwner(void* owner) { std::unique_ptr<Owner> released(static_cast<Owner*>(owner)); }
 
 grpc::Slice BorrowingSlice(absl::Span<const std::byte> bytes, Owner owner) {
-  // gRPC never writes to a slice that it was given to send.
+  // gRPC does not write to a slice that it sends.
   void* data = const_cast<std::byte*>(bytes.data());
   return grpc::Slice(data, bytes.size(), &ReleaseOwner, std::make_unique<Owner>(std::move(owner)).release());
 }
@@ -42,7 +42,7 @@ grpc::ByteBuffer Serialize(const google::protobuf::MessageLite& message) {
 }
 
 absl::Status Parse(const grpc::ByteBuffer& buffer, google::protobuf::MessageLite& message) {
-  grpc::ByteBuffer copy = buffer;  // of references, not of bytes: the reader wants one that is not const
+  grpc::ByteBuffer copy = buffer;  // copies references, not bytes: the reader needs a buffer that is not const
   grpc::ProtoBufferReader reader(&copy);
   if (reader.status().ok() && message.ParseFromZeroCopyStream(&reader)) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("a message of ", buffer.Valid() ? buffer.Length() : 0,
@@ -103,7 +103,7 @@ void ReceivedMessage::ForEachRun(uint64_t offset, const std::function<void(absl:
 }
 
 uint64_t ReceivedMessage::CopyAndDigest(uint64_t offset, std::byte* dst, Through through) const {
-  thread_local Hasher hasher;  // allocates once
+  thread_local Hasher hasher;  // allocates only once
   hasher.Reset();
   ForEachRun(offset, [&](absl::Span<const std::byte> run) {
     if (through == Through::kPastCache) {

@@ -23,7 +23,7 @@ constexpr std::chrono::seconds kInterval{1};
 
 Bio Memory(const std::string& pem) { return Bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size()))); }
 
-// Nobody is there to be asked for a passphrase.
+// A service cannot ask for a passphrase.
 int NoPassphrase(char*, int, int, void*) { return -1; }
 
 absl::StatusOr<std::vector<Certificate>> ParseCertificates(const std::string& pem, const std::string& path) {
@@ -115,7 +115,7 @@ absl::Status CertificateFiles::Copy::Replace(const std::string& contents) {
     fd_ = fresh;
     return absl::OkStatus();
   }
-  // Whoever opens the path has either the old or the new.
+  // A reader that opens the path gets either the old or the new contents.
   const bool replaced = dup3(fresh, fd_, O_CLOEXEC) >= 0;
   close(fresh);
   return replaced ? absl::OkStatus() : absl::ErrnoToStatus(errno, "dup3");

@@ -1,4 +1,4 @@
-// Certificates and keys from files, replaced while connections come and go.
+// Reads certificates and keys from files, and reloads them while connections are in use.
 #pragma once
 
 #include <grpcpp/security/tls_certificate_provider.h>
@@ -16,36 +16,37 @@
 
 namespace refit {
 
-// Paths of PEM files. `ca`: who may sign the peer's certificate; empty: nobody is asked. `certificate` (with what leads
-// up to the authority, if anything does) and `key`: our own; both or neither.
+// Paths of PEM files. `ca`: the authority that signs the peer's certificate; empty: the peer is not authenticated.
+// `certificate` (with intermediate certificates, if any) and `key`: our own. Both or neither.
 struct CertificatePaths {
   std::string ca;
   std::string certificate;
   std::string key;
 };
 
-// gRPC watches files by itself, but lets go of the certificates in use before it knows whether the new ones are any
-// good. So it is given copies in memory, which only ever hold what was checked: that certificates can be read, that
-// ours is valid now and fits the key. The files are looked at once a second; new connections use what changed about two
-// seconds later. Thread-safe.
+// gRPC can watch files by itself. But it drops the current certificates before it knows whether the new ones are valid.
+// So gRPC gets copies in memory, which only ever contain checked files: certificates are readable, and ours is valid
+// now and matches the key. The files are checked once a second. New connections use changed files about two seconds
+// later. Thread-safe.
 class CertificateFiles {
  public:
-  // INVALID_ARGUMENT, naming the file, for what cannot be used; other codes as ReadSecretFile (keys) and ReadSmallFile.
+  // INVALID_ARGUMENT, naming the file, for a file that cannot be used; other codes as ReadSecretFile (keys) and
+  // ReadSmallFile.
   static absl::StatusOr<std::shared_ptr<CertificateFiles>> Load(CertificatePaths paths, ReloadReport report);
   ~CertificateFiles();
   CertificateFiles(const CertificateFiles&) = delete;
   CertificateFiles& operator=(const CertificateFiles&) = delete;
 
-  // For credentials; this object must outlive what is made of them.
+  // For credentials. This object must outlive them.
   std::shared_ptr<grpc::experimental::CertificateProviderInterface> MakeProvider() const;
 
  private:
-  // A file in memory whose contents are replaced at once or not at all.
+  // A file in memory. Its contents are replaced as a whole, or not at all.
   class Copy {
    public:
     ~Copy();
     absl::Status Replace(const std::string& contents);
-    // Empty while it holds nothing.
+    // Empty while the copy has no contents.
     std::string path() const;
 
    private:
@@ -61,7 +62,7 @@ class CertificateFiles {
   const CertificatePaths paths_;
   const ReloadReport report_;
   Copy authorities_;
-  Copy identity_;  // certificates and key in one, so that they always go together
+  Copy identity_;  // certificates and key in one file, so that they always match
   Stamps stamps_;
 
   std::mutex mutex_;

@@ -26,27 +26,27 @@
 namespace refit {
 namespace {
 
-// How soon one notices that nobody waits for a connection any more.
+// How soon a cancelled connection attempt ends.
 constexpr std::chrono::milliseconds kConnectGlance{50};
-// For a call that is not expected to come far.
+// For a call whose only purpose is the error that it returns.
 constexpr std::chrono::milliseconds kReasonTimeout{200};
 constexpr int kMaxMetadataBytes = 16 << 10;
 constexpr int kMaxStreamsPerConnection = 1024;
-// A service that was restarted is found again soon.
+// How soon a restarted service is reached again.
 constexpr int kFirstReconnectMs = 100;
 constexpr int kLongestReconnectMs = 2'000;
-// One that comes back under another address is found soon: while nothing answers, its name is looked up as often as
-// this. gRPC's own minimum is 30 s.
+// How often a name is looked up while the service does not answer, so that it is found soon at a new address. gRPC's
+// own minimum is 30 s.
 constexpr int kLookupIntervalMs = 1'000;
-// Of the time that a peer has to answer, the part after which it is asked.
+// The part of the peer's time to answer after which it is pinged.
 constexpr double kAskAfter = 0.3;
-// A connection that has not said by then what it wants is closed.
+// A connection that has not finished its handshake by then is closed.
 constexpr int kHandshakeTimeoutMs = 10'000;
-// Clients may ping as often as this.
+// How often clients may ping.
 constexpr int kMinPingIntervalMs = 1'000;
 
-// In which process gRPC is kept: it would end with the last channel, and wait for a poller of its own that may sleep
-// for 10 s.
+// The process in which gRPC is kept started. Otherwise gRPC would stop with the last channel, and wait for one of its
+// pollers, which may sleep for 10 s.
 constexpr uint64_t kNotStarted = std::numeric_limits<uint64_t>::max();
 std::atomic<uint64_t> grpc_started_in{kNotStarted};
 
@@ -60,11 +60,11 @@ grpc::ChannelArguments ClientArguments(const ChannelOptions& options) {
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
   arguments.SetMaxSendMessageSize(kMaxMessageBytes);
   arguments.SetInt(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
-  // A broken transfer is resumed by us, at a chunk; gRPC would have to keep all that was sent.
+  // We resume broken transfers ourselves, from a chunk. gRPC would have to keep everything that was sent.
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
-  // Every channel has a connection of its own: two of them carry twice as much.
+  // Every channel gets a connection of its own: two connections carry twice as much.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  // Weights go straight to the service, whatever http_proxy says.
+  // Weights go directly to the service, whatever http_proxy says.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(options.keepalive_interval));
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Milliseconds(options.keepalive_timeout));
@@ -78,7 +78,7 @@ grpc::ChannelArguments ClientArguments(const ChannelOptions& options) {
   return arguments;
 }
 
-// Whatever is asked of a channel that cannot connect fails at once, and says why it cannot.
+// Every call on a channel that cannot connect fails at once, with the reason.
 std::string WhyNotConnected(const std::shared_ptr<grpc::Channel>& channel) {
   const auto call = RawReader::Start(channel, "/grpc.health.v1.Health/Check", grpc::ByteBuffer(), kReasonTimeout);
   const absl::Status status = call->Finish(kReasonTimeout);
@@ -104,9 +104,9 @@ absl::Status AwaitConnected(const std::shared_ptr<grpc::Channel>& channel, const
   }
 }
 
-// As long as anyone has the channel.
+// Kept as long as the channel is in use.
 struct SecuredChannel {
-  std::shared_ptr<const void> files;  // let go of last
+  std::shared_ptr<const void> files;  // destroyed last
   std::shared_ptr<GrpcWakeups> wakeups;
   std::shared_ptr<grpc::Channel> channel;
 };
@@ -117,7 +117,7 @@ absl::Status StartGrpc() {
   const uint64_t now = ProcessGeneration();
   uint64_t started = kNotStarted;
   if (!grpc_started_in.compare_exchange_strong(started, now)) return ForkGuard(started).Check("gRPC");
-  // exit() would clean OpenSSL up beneath gRPC's threads, which may be amid a handshake.
+  // Otherwise exit() would clean up OpenSSL while gRPC's threads may be in a handshake.
   OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, nullptr);
   grpc_init();
   return absl::OkStatus();
@@ -146,7 +146,7 @@ void ConfigureServer(grpc::ServerBuilder& builder, int max_message_bytes, std::c
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
   builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeTimeoutMs);
-  // Otherwise two services could listen on one port, each getting some of the connections.
+  // Otherwise two services could listen on one port, and each would get some of the connections.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, ask_after);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Milliseconds(peer_timeout) - ask_after);

@@ -1,4 +1,4 @@
-// Channels and server arguments that bulk data needs; see ARCHITECTURE.md, "Moving bulk data".
+// Makes channels and configures servers for bulk data; see ARCHITECTURE.md, "Moving bulk data".
 #pragma once
 
 #include <grpcpp/channel.h>
@@ -13,17 +13,18 @@
 
 namespace refit {
 
-// Comes before anything that uses gRPC. FAILED_PRECONDITION in a child of a process that has used it before the fork:
-// gRPC's threads are not there, and its epoll sets and sockets are the parent's, which what is done to them would kill.
+// Call it before anything that uses gRPC. FAILED_PRECONDITION in a child of a process that used gRPC before the fork:
+// gRPC's threads do not exist there, and its epoll sets and sockets are shared with the parent, whose connections would
+// break.
 absl::Status StartGrpc();
 
-// A connected channel. UNAVAILABLE, naming the address and the reason that is known (such as a certificate that is not
-// trusted), if it does not connect in time; INVALID_ARGUMENT for what CheckAddress refuses; as StartGrpc and
-// MakeClientCredentials. In a child of a fork what was made here is let go of without a word to the service.
+// Makes a connected channel. UNAVAILABLE, naming the address and the known reason (such as an untrusted certificate),
+// if it does not connect in time; INVALID_ARGUMENT if CheckAddress rejects the address; otherwise errors as StartGrpc
+// and MakeClientCredentials. In a child of a fork, the channel is dropped without a message to the service.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const ChannelOptions& options);
 
-// Sets message size, keepalive policy and flow control of a server. A peer that stops answering, though its connection
-// stands, is given up after `peer_timeout`: its calls then end as cancelled.
+// Sets message size, keepalive policy and flow control of a server. A peer that does not answer for `peer_timeout`,
+// though its connection exists, is dropped: its calls end as cancelled.
 void ConfigureServer(grpc::ServerBuilder& builder, int max_message_bytes,
                      std::chrono::milliseconds peer_timeout = std::chrono::seconds(10));
 

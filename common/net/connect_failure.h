@@ -1,4 +1,4 @@
-// Why a connection did not come about, in words for who can mend it.
+// Explains why a connection failed, and what to check.
 #pragma once
 
 #include <string>
@@ -8,8 +8,8 @@
 
 namespace refit {
 
-// To be put behind "no connection to ADDRESS within 10 s": the reason, as FromGrpc gives it (may be empty), and what to
-// look at: ": Connection refused; does the service run there, without TLS?".
+// A text to append to "no connection to ADDRESS within 10 s": the reason from FromGrpc (may be empty) and what to
+// check: ": Connection refused; does the service run there, without TLS?".
 std::string ExplainConnectFailure(absl::string_view reason, const ClientSecurity& security);
 
 }  // namespace refit

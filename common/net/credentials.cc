@@ -28,7 +28,7 @@ absl::StatusOr<std::string> ReadToken(const std::string& path) {
   return token;
 }
 
-// gRPC asks it once a call.
+// gRPC calls it once for each call.
 class TokenPlugin final : public grpc::MetadataCredentialsPlugin {
  public:
   explicit TokenPlugin(std::shared_ptr<WatchedFile<std::string>> token) : token_(std::move(token)) {}
@@ -60,7 +60,7 @@ absl::StatusOr<ClientCredentials> MakeTls(const ClientSecurity& security, const 
   return ClientCredentials{grpc::experimental::TlsCredentials(options), *std::move(files)};
 }
 
-// gRPC refuses to send tokens over channels that it does not know to be safe; one to this host it does know.
+// gRPC refuses to send tokens over channels that it does not consider secure. It accepts this kind to this host.
 std::shared_ptr<grpc::ChannelCredentials> MakeLocal(const std::string& address) {
   return grpc::experimental::LocalCredentials(absl::StartsWith(address, "unix") ? UDS : LOCAL_TCP);
 }

@@ -1,4 +1,4 @@
-// Credentials for gRPC, made of files.
+// Makes gRPC's credentials from files.
 #pragma once
 
 #include <grpcpp/security/credentials.h>
@@ -16,7 +16,7 @@ namespace refit {
 
 struct ClientCredentials {
   std::shared_ptr<grpc::ChannelCredentials> channel;
-  // What the credentials read from; must live as long as they are used. Null in plain text.
+  // The files that the credentials read. They must live as long as the credentials. Null for plain text.
   std::shared_ptr<const void> files;
 };
 
@@ -25,11 +25,11 @@ struct ServerCredentials {
   std::shared_ptr<const void> files;
 };
 
-// A token: 16 to 4096 visible ASCII characters. INVALID_ARGUMENT, which does not show it, otherwise.
+// Checks a token: 16 to 4096 visible ASCII characters. INVALID_ARGUMENT otherwise, without the token in the message.
 absl::Status CheckToken(absl::string_view token);
 
-// INVALID_ARGUMENT for files that do not go together, or that cannot be used; other codes as reading a file has them.
-// `address` is where the channel will lead. Tokens are added once a call, by gRPC.
+// INVALID_ARGUMENT for files that do not belong together, or cannot be used; other codes come from reading files.
+// `address` is the channel's target. gRPC adds the token to each call.
 absl::StatusOr<ClientCredentials> MakeClientCredentials(const ClientSecurity& security, const std::string& address,
                                                         const ReloadReport& report);
 absl::StatusOr<ServerCredentials> MakeServerCredentials(const ServerSecurity& security, const ReloadReport& report);

@@ -16,7 +16,7 @@ namespace {
 
 using Write = std::function<void(std::string message)>;
 
-// Both live as long as gRPC's threads: as the process.
+// Both live as long as gRPC's threads, that is, as the process.
 const Write* grpc_write = nullptr;
 
 LineWriter& Stderr() {
@@ -26,7 +26,7 @@ LineWriter& Stderr() {
   return writer;
 }
 
-// gRPC aborts the process next: nothing that writes later would be heard.
+// gRPC aborts the process next, so it must be written at once.
 void SayLastWords(const gpr_log_func_args& said) {
   const std::string line = absl::StrCat("gRPC: ", said.file, ":", said.line, "] ", said.message, "\n");
   (void)!write(STDERR_FILENO, line.data(), line.size());

@@ -1,4 +1,4 @@
-// What gRPC itself has to say.
+// Redirects gRPC's own log messages.
 #pragma once
 
 #include <functional>
@@ -6,13 +6,13 @@
 
 namespace refit {
 
-// Hands gRPC's messages to `write`, from its threads, instead of writing them to stderr, where they would hold it up if
-// nobody reads that. How much it says is GRPC_VERBOSITY's to tell; errors by default. For good, in the whole process.
-// An assertion of gRPC's that failed is said on stderr in any case: the process is about to be aborted.
+// Passes gRPC's messages to `write`, from gRPC's threads, instead of writing them to stderr, which would block those
+// threads if no one reads it. GRPC_VERBOSITY sets the level; errors by default. This holds for the whole process, and
+// cannot be undone. A failed assertion of gRPC is always written to stderr, because the process is about to abort.
 void TakeGrpcLog(std::function<void(std::string message)> write);
 
-// To stderr if GRPC_VERBOSITY or GRPC_TRACE asks for it, without holding anything up; otherwise nowhere: what a user
-// has to know is in a status, and these lines speak of gRPC's own files.
+// Writes gRPC's messages to stderr without blocking, if GRPC_VERBOSITY or GRPC_TRACE is set. Otherwise they are
+// dropped: statuses contain what a user must know, and these messages refer to gRPC's own files.
 void KeepGrpcLogFromBlocking();
 
 }  // namespace refit

@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <chrono>
 
-// gRPC's own, of which no public header knows: has the thread of its timers look at them. Absent from later releases.
+// An internal function of gRPC, without a public header: wakes the thread that checks timers. Later releases do not
+// have it.
 extern void grpc_kick_poller() __attribute__((weak));
 
 namespace refit {
@@ -12,7 +13,7 @@ namespace {
 using std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kInterval{250};
-// A channel's attempt to connect gets so long: what resets its backoff begins the attempt anew.
+// How long a channel's attempt to connect may take. Resetting its backoff starts the attempt again.
 constexpr std::chrono::seconds kAttempt{3};
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Has gRPC act in time, whatever keeps it from that: steps of the wall clock, and names that were not found.
+// Wakes gRPC's timers and reconnects channels, because gRPC may otherwise do both much too late.
 #pragma once
 
 #include <grpcpp/channel.h>
@@ -11,15 +11,15 @@
 
 namespace refit {
 
-// gRPC 1.51 counts by a steady clock, but its timers' threads sleep until a time of day (Abseil's waits know no other):
-// once the clock is set back by an hour, keepalive, deadlines and alarms come an hour late, and lost connections are
-// made again after an hour. Has the timers looked at four times a second, whatever the clock says: one that was wrong
-// for a moment, while a thread went to sleep by it, would be missed.
-// A name that was not found (a service without a pod, in Kubernetes) is looked up again by gRPC after up to two
-// minutes. So channels that cannot connect try again every 3 s, whatever gRPC waits for. Thread-safe.
+// Wakes gRPC's timers four times a second. gRPC 1.51 computes deadlines with a steady clock, but its timer threads
+// sleep until a wall-clock time (Abseil's waits only have that clock). If the clock is set back by an hour, keepalive,
+// deadlines, alarms and reconnects are an hour late. Reacting to clock changes would not be enough: the clock may be
+// wrong only for the moment in which a thread goes to sleep.
+// Reconnects channels every 3 s while they cannot connect. If a name was not found (in Kubernetes, a service without a
+// pod), gRPC itself may wait up to two minutes before it looks the name up again. Thread-safe.
 class GrpcWakeups {
  public:
-  // The process's one, for as long as somebody holds it. gRPC has been started.
+  // The object of this process, which lives as long as a reference to it. gRPC must be started.
   static std::shared_ptr<GrpcWakeups> Watch();
 
   GrpcWakeups();
@@ -27,7 +27,7 @@ class GrpcWakeups {
   GrpcWakeups(const GrpcWakeups&) = delete;
   GrpcWakeups& operator=(const GrpcWakeups&) = delete;
 
-  // Sees to it that this one connects again, for as long as it lives.
+  // Keeps reconnecting this channel as long as the channel lives.
   void Add(const std::shared_ptr<grpc::Channel>& channel);
 
  private:

@@ -1,4 +1,4 @@
-// Which of this process's descriptors listen, where a library keeps them to itself.
+// Finds this process's listening sockets, for libraries that do not expose them.
 #pragma once
 
 #include <vector>
@@ -7,7 +7,7 @@
 
 namespace refit {
 
-// Sockets of this process that listen on this TCP port, or, with port 0, on this path. As far as /proc shows them.
+// This process's sockets that listen on this TCP port or, with port 0, on this path; as far as /proc shows them.
 std::vector<int> ListeningSockets(int port, absl::string_view unix_path = "");
 
 }  // namespace refit

@@ -1,4 +1,4 @@
-// Between our own types and their protobuf messages.
+// Converts between our own types and their protobuf messages.
 #pragma once
 
 #include "absl/status/statusor.h"
@@ -13,7 +13,7 @@ namespace refit {
 
 void ToProto(const TensorSpec& spec, v1::TensorSpec& proto);
 
-// INVALID_ARGUMENT, naming the tensor, for an unknown dtype or what Validate refuses.
+// INVALID_ARGUMENT, naming the tensor, for an unknown dtype or if Validate rejects it.
 absl::StatusOr<TensorSpec> FromProto(const v1::TensorSpec& proto, size_t max_name_bytes = kMaxNameBytes);
 
 void ToProto(const Box& box, v1::Box& proto);
@@ -21,10 +21,10 @@ void ToProto(const Box& box, v1::Box& proto);
 Box FromProto(const v1::Box& proto);
 
 void ToProto(const LayoutRule& rule, v1::LayoutRule& proto);
-// INVALID_ARGUMENT for a scope or split that is not known.
+// INVALID_ARGUMENT for an unknown scope or split.
 absl::StatusOr<LayoutRule> FromProto(const v1::LayoutRule& proto);
 
-// All of the chunk but its payload.
+// The chunk without its payload.
 ChunkHeader HeaderOf(const v1::Chunk& chunk);
 // Valid as long as the message.
 ChunkView ViewOf(const v1::Chunk& chunk);

@@ -18,14 +18,14 @@
 namespace refit {
 namespace {
 
-// A call that was cancelled is over in less, unless its peer holds it up.
+// A cancelled call ends sooner than this, unless its peer does not read.
 constexpr std::chrono::milliseconds kDonePatience{50};
 
 }  // namespace
 
-// gRPC calls the On... methods from its own threads; the others are called by RawCall. OnDone is the last that gRPC
-// does with it. It must not be destroyed from there, though: the channel's last reference may go with it, and a channel
-// joins the very thread that calls OnDone.
+// gRPC calls the On... methods from its own threads; RawCall calls the others. OnDone is gRPC's last call. The reactor
+// must not be destroyed in OnDone: that may destroy the channel's last reference, and a channel joins the very thread
+// that calls OnDone.
 class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
   explicit Reactor(const std::shared_ptr<grpc::Channel>& channel) : stub_(channel) {}
@@ -33,7 +33,7 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
   void Start(const std::string& method) {
     method_ = method;
     stub_.PrepareBidiStreamingCall(&context_, method, grpc::StubOptions(), this);
-    AddHold();  // until Release: reads and writes are started from outside of gRPC's threads
+    AddHold();  // until Release: other threads than gRPC's start reads and writes
     reading_ = true;
     StartRead(&incoming_);
     StartCall();
@@ -70,9 +70,9 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
 
   absl::StatusOr<std::optional<grpc::ByteBuffer>> Read(std::chrono::milliseconds timeout) {
     std::unique_lock lock(mutex_);
-    FlushPieces();  // what the peer may wait for
+    FlushPieces();  // the peer may be waiting for them
     if (!Await(lock, timeout, [this] { return !reading_; })) return GiveUp("the peer sent nothing", timeout);
-    if (reading_) return std::nullopt;  // cancelled
+    if (reading_) return std::nullopt;  // the call was cancelled
     std::optional<grpc::ByteBuffer> message = std::exchange(received_, std::nullopt);
     if (message.has_value() && !released_) ReadNext();
     return message;
@@ -82,12 +82,13 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
     std::unique_lock lock(mutex_);
     Release();
     if (!Await(lock, timeout, [this] { return done_; })) return GiveUp("the peer did not end the call", timeout);
-    changed_.wait_for(lock, kDonePatience, [this] { return done_; });  // if it was cancelled
+    changed_.wait_for(lock, kDonePatience, [this] { return done_; });  // if the call was cancelled
     if (!gave_up_.ok()) return gave_up_;
     return done_ ? FromGrpc(status_) : absl::CancelledError(absl::StrCat(method_, ": cancelled"));
   }
 
-  // Whoever waits here hears of it, even if gRPC cannot end the call before a peer has taken what is half written.
+  // Wakes waiting threads at once. gRPC itself may not be able to end the call before the peer has read a half-written
+  // message.
   void Cancel() {
     context_.TryCancel();
     const std::lock_guard lock(mutex_);
@@ -95,7 +96,7 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
     changed_.notify_all();
   }
 
-  // False if gRPC has not let go of it by then.
+  // False if gRPC has not released the call by then.
   bool CancelAndAwaitDone(std::chrono::milliseconds timeout) {
     Cancel();
     if (alarm_ != nullptr) alarm_->Cancel();
@@ -109,7 +110,7 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
     reading_ = false;
     if (ok && !released_) received_ = std::move(incoming_);
     incoming_.Clear();
-    // The status comes after the last message only: drop what nobody will read.
+    // The status comes only after the last message, so unread messages are dropped.
     if (ok && released_) ReadNext();
     changed_.notify_all();
   }
@@ -131,13 +132,13 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
   }
 
  private:
-  // Also true once the call is cancelled.
+  // Also returns true once the call is cancelled.
   template <typename Condition>
   bool Await(std::unique_lock<std::mutex>& lock, std::chrono::milliseconds timeout, Condition condition) {
     return changed_.wait_for(lock, timeout, [&] { return cancelled_ || condition(); });
   }
 
-  // Everything that was given to write was taken by gRPC.
+  // Waits until gRPC has taken everything that was passed to write.
   bool AwaitWritten(std::unique_lock<std::mutex>& lock, std::chrono::milliseconds timeout) {
     FlushPieces();
     return Await(lock, timeout, [this] { return !writing_ && (pieces_.empty() || write_failed_ || released_); });
@@ -147,12 +148,12 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
     batching_ = batching;
     pieces_.reserve(batching.bytes + batching.max_piece_bytes);
     if (std::exchange(alarm_is_set_, true)) return;
-    // A new one each time: the old one's callback may still be returning.
+    // A new alarm each time: the callback of the old one may still be returning.
     alarm_ = std::make_unique<grpc::Alarm>();
     alarm_->Set(SteadyDeadline(batching.wait), [this](bool) { OnAlarm(); });
   }
 
-  // Also when it was cancelled.
+  // Also called when the alarm was cancelled.
   void OnAlarm() {
     const std::lock_guard lock(mutex_);
     alarm_is_set_ = false;
@@ -160,7 +161,7 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
     changed_.notify_all();
   }
 
-  // At once, or when gRPC has taken what it has now.
+  // At once, or when gRPC has taken the current message.
   void FlushPieces() {
     if (pieces_.empty() || write_failed_ || released_ || writes_done_) return;
     flush_ = writing_;
@@ -178,7 +179,7 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
     StartRead(&incoming_);
   }
 
-  // Lets gRPC end the call: from here on only its own threads start anything.
+  // Lets gRPC end the call. From here on only its own threads start operations.
   void Release() {
     if (std::exchange(released_, true)) return;
     if (std::exchange(received_, std::nullopt).has_value()) ReadNext();
@@ -212,23 +213,23 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
   bool done_ = false;
   grpc::ByteBuffer incoming_;
   grpc::ByteBuffer outgoing_;
-  std::string pieces_;  // of the message after outgoing_
-  bool flush_ = false;  // it is to be written, whatever its size
+  std::string pieces_;  // of the message that follows outgoing_
+  bool flush_ = false;  // whether to write it, whatever its size
   std::optional<Batching> batching_;
   std::unique_ptr<grpc::Alarm> alarm_;
   bool alarm_is_set_ = false;
-  std::optional<grpc::ByteBuffer> received_;  // read ahead
+  std::optional<grpc::ByteBuffer> received_;  // a message that was read ahead
   grpc::Status status_;
   absl::Status gave_up_;
 };
 
-// Calls that are over and that gRPC holds on to: while their peer takes nothing, what is half written has to go or the
-// connection to break. They are destroyed once it has, when another call ends.
+// Calls that have ended but that gRPC has not released: if the peer does not read, the half-written message must be
+// sent, or the connection must break. They are destroyed after that, when another call ends.
 class RawCall::Lingering {
  public:
   static void Add(OwnedByProcess<Reactor> reactor) {
     std::list<OwnedByProcess<Reactor>> done;
-    static Lingering& all = *std::make_unique<Lingering>().release();  // as long as gRPC's threads
+    static Lingering& all = *std::make_unique<Lingering>().release();  // lives as long as gRPC's threads
     const std::lock_guard lock(all.mutex_);
     for (auto each = all.reactors_.begin(); each != all.reactors_.end();) {
       const auto next = std::next(each);

@@ -1,4 +1,4 @@
-// A streaming call on raw messages, with blocking reads and writes that always end.
+// A streaming call with raw messages. Its reads and writes block, but always end.
 #pragma once
 
 #include <grpcpp/channel.h>
@@ -16,23 +16,23 @@
 
 namespace refit {
 
-// One call of any streaming kind. One thread may read while another writes; Cancel may come from any thread. The
-// destructor cancels a call that has not finished and waits for gRPC to let go of it, a tenth of a second at most: what
-// a silent peer holds up goes later, and messages keep their owners until then. In a child of a fork
-// FAILED_PRECONDITION, and the parent's call goes on.
+// One streaming call of any kind. One thread may read while another writes. Any thread may call Cancel. The destructor
+// cancels a call that has not finished, and waits for gRPC to release it, at most a tenth of a second. If a peer does
+// not read, gRPC releases the call later, and messages keep their owners until then. In a child of a fork calls return
+// FAILED_PRECONDITION, and the parent's call continues.
 class RawCall {
  public:
   // Starts `method`, such as "/refit.v1.PullService/Pull".
   static std::unique_ptr<RawCall> Start(const std::shared_ptr<grpc::Channel>& channel, const std::string& method);
   ~RawCall();
 
-  // Hands a message to gRPC; returns once the one before it was taken (so at most one is in flight here). Non-OK once
-  // the call has ended: the reason is what Finish says. DEADLINE_EXCEEDED cancels the call.
+  // Passes a message to gRPC. Returns once the previous one was taken, so at most one is in flight here. An error once
+  // the call has ended; Finish returns the reason. DEADLINE_EXCEEDED cancels the call.
   absl::Status Write(grpc::ByteBuffer message, std::chrono::milliseconds timeout);
 
-  // Adds a piece to a message that is sent once it has `bytes`, `wait` after its first piece, or before anything else
-  // is written or read. While gRPC has not taken the message before it, it grows, and at `bytes` the caller waits.
-  // Pieces of one call are batched alike. Otherwise as Write.
+  // Adds a piece to a message. The message is sent once it has `bytes`, or `wait` after its first piece, or before
+  // anything else is written or read. It grows while gRPC has not taken the previous message; at `bytes` the caller
+  // waits. All pieces of a call must be batched in the same way. Otherwise as Write.
   struct Batching {
     size_t bytes;
     size_t max_piece_bytes;
@@ -45,11 +45,11 @@ class RawCall {
   // No more writes.
   absl::Status WritesDone(std::chrono::milliseconds timeout);
 
-  // The next message; nullopt when the peer sends no more (then Finish says why). The following message is already
-  // being read meanwhile. DEADLINE_EXCEEDED, and the call is cancelled, when nothing came for `timeout`.
+  // Reads the next message; nullopt if the peer sends no more (Finish returns the reason). The following message is
+  // read ahead. If nothing arrives for `timeout`, cancels the call and returns DEADLINE_EXCEEDED.
   absl::StatusOr<std::optional<grpc::ByteBuffer>> Read(std::chrono::milliseconds timeout);
 
-  // The call's final status. DEADLINE_EXCEEDED, and the call is cancelled, if it has none within `timeout`.
+  // The call's final status. If there is none within `timeout`, cancels the call and returns DEADLINE_EXCEEDED.
   absl::Status Finish(std::chrono::milliseconds timeout);
 
   void Cancel();

@@ -15,7 +15,7 @@
 namespace refit {
 namespace {
 
-// What is asked of gRPC; each at most once at a time.
+// Operations of gRPC; each is pending at most once.
 enum Operation : size_t { kStart, kWrite, kRead, kFinish, kOperations };
 
 }  // namespace
@@ -28,7 +28,7 @@ class RawReader::State {
   ~State() {
     context_.TryCancel();
     BeginFinish();
-    // All that is pending comes back, as failed.
+    // All pending operations complete, as failed.
     while (pending_ > 0) (void)TakeCompletion(gpr_inf_future(GPR_CLOCK_MONOTONIC));
     completions_.Shutdown();
     void* tag = nullptr;
@@ -131,7 +131,7 @@ class RawReader::State {
   std::array<bool, kOperations> done_ = {};
   std::array<bool, kOperations> succeeded_ = {};
   int pending_ = 0;
-  bool is_reading_ = false;  // a message that was asked for was not given to the caller yet
+  bool is_reading_ = false;  // a requested message was not returned to the caller yet
   bool finishing_ = false;
   grpc::ByteBuffer incoming_;
   grpc::Status status_;

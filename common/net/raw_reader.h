@@ -1,4 +1,4 @@
-// A server-streaming call on raw messages, read on the calling thread.
+// A server-streaming call with raw messages. The calling thread reads and processes them.
 #pragma once
 
 #include <grpcpp/channel.h>
@@ -15,33 +15,33 @@
 
 namespace refit {
 
-// The thread that reads also moves the bytes: no message is handed from one thread to another, which at 2 MiB a message
-// costs more than it wins. One thread at a time; Cancel from any. In a child of a fork FAILED_PRECONDITION, and the
-// parent's call goes on.
+// The thread that reads also moves the bytes. Messages are not passed from one thread to another: for messages of 2
+// MiB, that costs more than it gains. Use it from one thread at a time; any thread may call Cancel. In a child of a
+// fork calls return FAILED_PRECONDITION, and the parent's call continues.
 class RawReader {
  public:
   // Starts `method`, such as "/refit.v1.PullService/Pull", with its only request. A call that cannot start ends at
-  // once, or after `timeout`; Read and Finish say so.
+  // once, or after `timeout`; Read and Finish return the error.
   static std::unique_ptr<RawReader> Start(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
                                           const grpc::ByteBuffer& request, std::chrono::milliseconds timeout);
-  // The same in two steps: Cancel may come in between, and while Begin waits for the call to start.
+  // As Start, in two steps. Cancel may be called in between, and while Begin waits for the call to start.
   static std::unique_ptr<RawReader> Prepare(const std::shared_ptr<grpc::Channel>& channel, const std::string& method);
   void Begin(const grpc::ByteBuffer& request, std::chrono::milliseconds timeout);
-  // Cancels a call that has not ended, and waits for gRPC to let go of it.
+  // Cancels a call that has not ended, and waits for gRPC to release it.
   ~RawReader();
   RawReader(const RawReader&) = delete;
   RawReader& operator=(const RawReader&) = delete;
 
-  // The next message; nullopt when the peer sends no more (then Finish says why). DEADLINE_EXCEEDED, and the call is
-  // cancelled, when nothing came for `timeout`.
+  // The next message; nullopt if the peer sends no more (Finish returns the reason). If nothing arrives for `timeout`,
+  // cancels the call and returns DEADLINE_EXCEEDED.
   absl::StatusOr<std::optional<grpc::ByteBuffer>> Read(std::chrono::milliseconds timeout);
 
-  // The call's final status; messages that nobody has read are dropped. DEADLINE_EXCEEDED, and the call is cancelled,
-  // if it has none within `timeout`.
+  // The call's final status. Drops unread messages. If there is no status within `timeout`, cancels the call and
+  // returns DEADLINE_EXCEEDED.
   absl::Status Finish(std::chrono::milliseconds timeout);
 
-  // Whether the call is known to have ended, or has something to read; does not wait. Nobody else looks at a call that
-  // is not read: ask now and then.
+  // Whether the call has ended, or has a message to read. Does not wait. While no one reads, nothing else processes the
+  // call's events, so call it now and then.
   bool HasNews();
 
   void Cancel();

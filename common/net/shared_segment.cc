@@ -30,7 +30,8 @@ class File {
   const int fd_;
 };
 
-// Of the system call that has just failed. RESOURCE_EXHAUSTED if a limit of this process, or the system's, was hit.
+// The error of the system call that has just failed. RESOURCE_EXHAUSTED if a limit of the process or the system was
+// reached.
 absl::Status Failed(const std::string& why, int error) {
   const bool by_limit = error == EMFILE || error == ENFILE || error == ENOMEM;
   return {by_limit ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kUnavailable, why};
@@ -50,7 +51,7 @@ absl::Status CheckIsAnnounced(const struct stat& found, const v1::SharedSegment&
   return absl::OkStatus();
 }
 
-// Only memory has seals. Without this one a read could end the process.
+// Only memfds have seals. Without this seal, a read could end the process.
 absl::Status CheckNeverShrinks(int fd) {
   const int seals = fcntl(fd, F_GET_SEALS);
   if (seals < 0 || (seals & F_SEAL_SHRINK) == 0) return absl::UnavailableError("it is not sealed against shrinking");
@@ -73,7 +74,7 @@ v1::SharedSegment Announce(const Buffer& buffer) {
 
 absl::StatusOr<std::shared_ptr<MappedSegment>> MappedSegment::Open(const v1::SharedSegment& announced) {
   const std::string path = absl::StrCat("/proc/", announced.pid(), "/fd/", announced.fd());
-  // Looked at before it is opened: opening some files does something.
+  // Checked before it is opened, because opening some files has side effects.
   struct stat found = {};
   absl::Status status = stat(path.c_str(), &found) == 0 ? CheckIsAnnounced(found, announced)
                                                         : absl::UnavailableError(std::strerror(errno));

@@ -1,5 +1,5 @@
-// Memory of another process on the same host. What keeps others out is the kernel: only processes of the same user may
-// open a memfd through /proc, and a segment that is not exactly what was announced is refused.
+// Maps memory of another process on the same host. The kernel protects it: only processes of the same user may open a
+// memfd through /proc. A segment that differs from its announcement is refused.
 #pragma once
 
 #include <cstddef>
@@ -13,22 +13,23 @@
 
 namespace refit {
 
-// How others may open the memory that this buffer lies in, at Buffer::shared().begin; bytes 0 if it is private.
+// Describes how others may open the memory of this buffer, which begins at Buffer::shared().begin. bytes 0 if it is
+// private.
 v1::SharedSegment Announce(const Buffer& buffer);
 
-// Another process's memory, mapped for reading; what is written to it stays with the writer. Immutable, thread-safe.
+// Another process's memory, mapped read-only; only its owner writes to it. Immutable, thread-safe.
 class MappedSegment {
  public:
-  // UNAVAILABLE, saying why, if it cannot be opened, or is not what was announced: another file, another user's,
-  // smaller, or one that may shrink. RESOURCE_EXHAUSTED, naming limit and setting, if a limit keeps it from being
-  // mapped.
+  // UNAVAILABLE, with the reason, if it cannot be opened or differs from the announcement: another file, another
+  // user's, smaller, or one that may shrink. RESOURCE_EXHAUSTED, naming limit and setting, if a limit prevents mapping
+  // it.
   static absl::StatusOr<std::shared_ptr<MappedSegment>> Open(const v1::SharedSegment& announced);
   ~MappedSegment();
   MappedSegment(const MappedSegment&) = delete;
   MappedSegment& operator=(const MappedSegment&) = delete;
 
   absl::Span<std::byte> span() const { return {data_, size_}; }
-  // Whether `announced` is this one.
+  // Whether `announced` describes this segment.
   bool Is(const v1::SharedSegment& announced) const;
 
  private:

@@ -9,13 +9,13 @@
 namespace refit {
 namespace {
 
-// A message travels percent-encoded in a trailer; peers refuse trailers beyond 8 KiB by default.
+// A message is sent percent-encoded in a trailer. By default, peers refuse trailers above 8 KiB.
 constexpr size_t kMaxMessageLength = 2048;
-// gRPC's words for a peer that does not answer its pings.
+// gRPC's message for a peer that does not answer its pings.
 constexpr char kKeepalive[] = "keepalive watchdog timeout";
 
 // "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Failed to connect to remote host:
-// Connection refused" begins with what says nothing to users; the reason proper is at the end.
+// Connection refused": its beginning is of no use to users. The reason is at the end.
 absl::string_view LastReason(absl::string_view message) {
   for (const absl::string_view before : {": ", "::"}) {
     const size_t place = message.rfind(before);

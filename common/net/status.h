@@ -1,4 +1,4 @@
-// The one place where absl::Status and grpc::Status meet. Codes are equal by number.
+// Converts between absl::Status and grpc::Status. Codes have the same numbers.
 #pragma once
 
 #include <grpcpp/support/status.h>
@@ -8,10 +8,10 @@
 namespace refit {
 
 grpc::Status ToGrpc(const absl::Status& status);
-// A connection that does not come about says why, without gRPC's own words around the reason.
+// For a failed connection, keeps the reason and drops gRPC's text around it.
 absl::Status FromGrpc(const grpc::Status& status);
 
-// `status` with `context` before its message: "push of version 3 to 127.0.0.1:50051: ...". OK stays OK, payloads are
+// `status` with `context` before its message: "push of version 3 to 127.0.0.1:50051: ...". OK stays OK. Payloads are
 // kept.
 absl::Status Annotate(const absl::Status& status, absl::string_view context);
 

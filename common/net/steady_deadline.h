@@ -1,4 +1,4 @@
-// Deadlines for gRPC that no step of the wall clock moves.
+// Deadlines for gRPC that do not depend on the wall clock.
 #pragma once
 
 #include <grpc/support/time.h>
@@ -7,8 +7,8 @@
 
 namespace refit {
 
-// `from_now` from now, by the clock of std::chrono::steady_clock: for calls, alarms, completion queues, and whatever
-// else of gRPC takes a deadline. Not for times beyond 290 years.
+// A deadline `from_now`, by the clock of std::chrono::steady_clock: for calls, alarms, completion queues, and
+// everything else of gRPC that takes a deadline. Not for times beyond 290 years.
 inline gpr_timespec SteadyDeadline(std::chrono::nanoseconds from_now) {
   return gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_nanos(from_now.count(), GPR_TIMESPAN));
 }

@@ -9,15 +9,15 @@
 namespace refit {
 
 void IgnoreLockCycles() {
-  // Debian's abseil looks for them at every lock, gRPC's included, which costs more than the locks.
+  // Debian's abseil checks for them at every lock, including gRPC's. That costs more than the locks.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
 }
 
 void TuneForBulkData() {
   IgnoreLockCycles();
 #ifdef __GLIBC__
-  // gRPC receives into fresh 64 KiB blocks. Trimmed away after each message, every page of them would be faulted in
-  // again, which costs several times the copy.
+  // gRPC receives into new blocks of 64 KiB. If these were returned to the kernel after each message, every page would
+  // be faulted in again, which costs several times as much as the copy.
   mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
   mallopt(M_MMAP_THRESHOLD, 32 << 20);
   mallopt(M_TOP_PAD, 64 << 20);

@@ -1,4 +1,4 @@
-// Versions of a model in their order: a larger epoch of the trainer begins a lineage whose numbers may start anew.
+// Orders the versions of a model. A larger epoch of the trainer begins a lineage, whose numbers may start again.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,7 @@ struct VersionKey {
 inline VersionKey KeyOf(const v1::VersionSummary& version) { return {version.trainer_epoch(), version.version()}; }
 inline VersionKey KeyOf(const VersionSummary& version) { return {version.trainer_epoch, version.version}; }
 
-// "version 3", or, where epochs are in use, "version 3 of epoch 7".
+// "version 3" or, if epochs are used, "version 3 of epoch 7".
 inline std::string Describe(const VersionKey& key) {
   return absl::StrCat("version ", key.number, key.epoch == 0 ? "" : absl::StrCat(" of epoch ", key.epoch));
 }

@@ -1,4 +1,4 @@
-// A version's summary, between the plain value and its protobuf message.
+// Converts a version's summary between the plain struct and its protobuf message.
 #pragma once
 
 #include "refit/v1/types.pb.h"

@@ -1,4 +1,4 @@
-// The time of day, for what people read.
+// The wall-clock time, for people.
 #pragma once
 
 #include <cstdint>
@@ -7,8 +7,8 @@
 
 namespace refit {
 
-// Nanoseconds since the Unix epoch. It may step by hours, either way, at any time: intervals, deadlines and durations
-// are std::chrono::steady_clock's business (deploy/check_clocks.sh sees to that).
+// Nanoseconds since the Unix epoch. The clock may jump by hours at any time, in either direction. So use
+// std::chrono::steady_clock for intervals, deadlines and durations (deploy/check_clocks.sh checks that).
 inline int64_t UnixNanos() { return absl::GetCurrentTimeNanos(); }
 
 }  // namespace refit

@@ -48,7 +48,7 @@ absl::Status CannotOpen(int error, const std::string& path) {
 using Check = absl::Status (*)(const struct stat&, const std::string&);
 
 absl::StatusOr<std::string> ReadChecked(const std::string& path, std::initializer_list<Check> checks) {
-  // Not blocking: it may be a pipe that nobody writes to.
+  // Non-blocking: it may be a pipe without a writer.
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return CannotOpen(errno, path);
   const absl::Cleanup closed = [fd] { close(fd); };

@@ -18,24 +18,24 @@
 
 namespace refit {
 
-// Changes with a file's contents. All zero for a file that is not there.
+// Changes when the file's contents change. All zero if the file does not exist.
 using FileStamp = std::tuple<dev_t, ino_t, off_t, int64_t, int64_t>;
 FileStamp StampOf(const std::string& path);
 
-// A regular file of at most 1 MiB. NOT_FOUND, PERMISSION_DENIED and so on, naming it; the latter also if anyone may
-// write it: what decides about trust is not for everyone to change.
+// Reads a regular file of at most 1 MiB. NOT_FOUND, PERMISSION_DENIED and so on, naming it. PERMISSION_DENIED also if
+// everyone may write it: a file that decides about trust must not be writable by everyone.
 absl::StatusOr<std::string> ReadSmallFile(const std::string& path);
 
-// The same, and PERMISSION_DENIED, saying what to do, if others may read it: anyone, or the group of a file of our own.
-// The group of root's file, or of another user's, may read it but not write it: mounted secrets belong to root and to a
-// group that the process is in.
+// As ReadSmallFile, and PERMISSION_DENIED, with the way out, if others may read it: everyone, or the group of a file of
+// our own. If the file belongs to root or another user, its group may read it but not write it: mounted secrets belong
+// to root and to a group of the process.
 absl::StatusOr<std::string> ReadSecretFile(const std::string& path);
 
-// What a file means, read again when the file has changed. Thread-safe.
+// A value parsed from a file. It is read again when the file changes. Thread-safe.
 template <typename T>
 class WatchedFile {
  public:
-  // Reads and checks the file; errors name it.
+  // Reads and checks the file. Errors name the file.
   using Read = std::function<absl::StatusOr<T>(const std::string& path)>;
 
   static absl::StatusOr<std::shared_ptr<WatchedFile>> Load(std::string path, Read read, ReloadReport report) {
@@ -46,7 +46,7 @@ class WatchedFile {
         new WatchedFile(std::move(path), std::move(read), std::move(report), stamp, *std::move(value)));
   }
 
-  // Costs a stat. What cannot be used is reported once and leaves the old.
+  // Costs one stat. A file that cannot be used is reported once, and the old value stays.
   std::shared_ptr<const T> Get() ABSL_LOCKS_EXCLUDED(mutex_) {
     absl::MutexLock lock(&mutex_);
     const FileStamp stamp = StampOf(path_);

@@ -14,13 +14,13 @@
 namespace refit {
 namespace {
 
-// A run of a box's elements that stand in one piece in the box and in the tensor.
+// A run of elements of a box that is contiguous in the box and in the tensor.
 struct Run {
-  int64_t place;  // of its first element, in the box
+  int64_t place;  // index in the box of its first element
   int64_t count;
 };
 
-// From element `first` of the tensor on; nullopt if the box does not have that.
+// The run that begins at element `first` of the tensor; nullopt if the box does not contain that element.
 std::optional<Run> RunFrom(absl::Span<const int64_t> shape, const Box& box, int64_t first) {
   Run run{0, 1};
   int64_t stride = 1;  // elements of the box from one index of dimension d to the next

@@ -10,7 +10,7 @@
 namespace refit {
 namespace {
 
-// A plain name: what stands under it is in the checkpoint's own folder.
+// A plain file name, which can only refer to a file in the checkpoint's folder.
 bool IsPlainName(absl::string_view name) {
   constexpr absl::string_view kForbidden("/\0", 2);
   return !name.empty() && name != "." && name != ".." && name.find_first_of(kForbidden) == absl::string_view::npos;

@@ -1,4 +1,4 @@
-// The index of a checkpoint folder. Private to common/safetensors.
+// Reads the index of a checkpoint folder. Private to common/safetensors.
 #pragma once
 
 #include <map>
@@ -14,8 +14,8 @@ inline constexpr char kIndexName[] = "model.safetensors.index.json";
 // The tensors of each file, by file name.
 using FileMap = std::map<std::string, std::set<std::string>>;
 
-// Reads {"weight_map": {tensor: file}, ...}, whatever else there is. INVALID_ARGUMENT, naming `path`, for what is no
-// such JSON, has a tensor twice, or names files outside of its folder.
+// Reads {"weight_map": {tensor: file}, ...}, and ignores other keys. INVALID_ARGUMENT, naming `path`, if it is not such
+// JSON, has a tensor twice, or names files outside of its folder.
 absl::StatusOr<FileMap> ReadIndex(const std::string& path);
 
 }  // namespace refit

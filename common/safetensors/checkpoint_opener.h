@@ -1,4 +1,4 @@
-// How a checkpoint comes of the files at a path. Private to common/safetensors.
+// Opens a checkpoint from the files at a path. Private to common/safetensors.
 #pragma once
 
 #include <filesystem>
@@ -11,7 +11,7 @@
 
 namespace refit {
 
-// Fills a checkpoint that nobody else sees yet: from a file, from what an index names, or from all ranks' shards.
+// Fills a checkpoint that is not in use yet: from one file, from the files of an index, or from all ranks' shards.
 class Checkpoint::Opener {
  public:
   Opener(Checkpoint& checkpoint, const CheckpointOptions& options) : checkpoint_(checkpoint), options_(options) {}
@@ -21,14 +21,14 @@ class Checkpoint::Opener {
  private:
   absl::Status OpenFile(const std::string& path);
   absl::Status OpenIndexed(const std::filesystem::path& folder);
-  // The tensors of a file that the index names.
+  // Adds the tensors of a file that the index names.
   absl::Status AddIndexed(const std::string& path, const std::set<std::string>& named);
-  // A tensor of the last file.
+  // Adds a tensor of the last file.
   void AddWhole(size_t index);
 
   Checkpoint& checkpoint_;
   const CheckpointOptions& options_;
-  size_t unnamed_ = 0;  // tensors that the index does not name
+  size_t unnamed_ = 0;  // number of tensors that the index does not name
 };
 
 inline bool Matches(const NameFilter& filter, absl::string_view name) { return filter && filter(name); }
@@ -36,7 +36,7 @@ inline bool Matches(const NameFilter& filter, absl::string_view name) { return f
 // INVALID_ARGUMENT, naming the file.
 absl::Status InFile(const SafetensorsFile& file, absl::string_view message);
 
-// Of a path.
+// The file name in a path.
 std::string FileNameOf(absl::string_view path);
 
 }  // namespace refit

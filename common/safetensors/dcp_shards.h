@@ -1,6 +1,6 @@
-// Shards as torch.distributed.checkpoint's HuggingFaceStorageWriter saves them, and so NeMo Automodel: each rank writes
-// what it holds of the tensors into files of its own, and says where that begins in the whole tensors, but not how
-// large these are. Private to common/safetensors.
+// Parses shards that torch.distributed.checkpoint's HuggingFaceStorageWriter saved, which NeMo Automodel uses. Each
+// rank writes its parts of the tensors into files of its own, with the offset of each part in the whole tensor but not
+// the size of the whole. Private to common/safetensors.
 #pragma once
 
 #include <cstdint>
@@ -17,12 +17,11 @@ namespace refit {
 // The metadata key of such a file.
 inline constexpr char kDcpShardingKey[] = "DCP_SHARDING_INFO";
 
-// The key's value, {tensor: {"saved_offsets": [one a dimension]}, ...}. INVALID_ARGUMENT, naming the tensor, for any
-// other.
+// Parses the key's value, {tensor: {"saved_offsets": [one for each dimension]}, ...}. INVALID_ARGUMENT, naming the
+// tensor, for anything else.
 absl::StatusOr<std::map<std::string, Shape>> ParseDcpOffsets(absl::string_view json);
 
-// Which rank wrote a file, from 1: 3 for shard-00003-model-00001-of-00002.safetensors. nullopt for another kind of
-// name.
+// The rank that wrote a file, from 1: 3 for shard-00003-model-00001-of-00002.safetensors. nullopt for other names.
 std::optional<uint64_t> DcpRankOf(absl::string_view file_name);
 
 }  // namespace refit

@@ -26,7 +26,7 @@ absl::StatusOr<DType> ParseFileName(absl::string_view name) {
   return UnknownDType(name, FileName);
 }
 
-// The last dimension in units of `to` bits, where it was in units of `from`.
+// Converts the last dimension from units of `from` bits to units of `to` bits.
 absl::Status Recount(int64_t from, int64_t to, absl::string_view whose, Shape& shape) {
   const bool fits = !shape.empty() && shape.back() <= std::numeric_limits<int64_t>::max() / from;
   const int64_t bits = fits ? shape.back() * from : 0;

@@ -1,5 +1,5 @@
-// What the safetensors format calls a tensor's element type and shape. Packed types differ from ours: the format counts
-// their values, we count bytes.
+// Converts element types and shapes to and from those of the safetensors format. They differ for packed types: the
+// format counts values, we count bytes.
 #pragma once
 
 #include <string>
@@ -17,11 +17,11 @@ struct FileType {
   Shape shape;
 };
 
-// INVALID_ARGUMENT for a part of a packed tensor that does not end where a value ends.
+// INVALID_ARGUMENT for a part of a packed tensor that ends within a value.
 absl::StatusOr<FileType> ToFileType(const TensorSpec& spec);
 
 // Sets dtype and shape of `spec`. INVALID_ARGUMENT for an unknown dtype, listing the known ones, and for packed values
-// whose last dimension is no whole number of bytes. The shape must have no negative sizes.
+// whose last dimension is not a whole number of bytes. The shape must not have negative sizes.
 absl::Status FromFileType(const FileType& type, TensorSpec& spec);
 
 }  // namespace refit

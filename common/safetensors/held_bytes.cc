@@ -45,7 +45,7 @@ absl::Status HeldBytes::TakeFirst(absl::FunctionRef<absl::Status(absl::Span<cons
     if (got <= 0) return FileError(got == 0 ? EIO : errno, "read back", folder_);
     const absl::Status status = take({piece.data(), static_cast<size_t>(got)});
     if (!status.ok()) return status;
-    (void)fallocate(file_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, got);  // a file system without it
+    (void)fallocate(file_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, got);  // may fail on some file systems
     done += static_cast<uint64_t>(got);
   }
   return absl::OkStatus();

@@ -1,4 +1,4 @@
-// Bytes of a stream whose turn has not come. For this project's own use.
+// Holds bytes of a stream until their turn comes. For this project's own use.
 #pragma once
 
 #include <cstddef>
@@ -14,27 +14,27 @@
 
 namespace refit {
 
-// Holds up to 64 MiB in memory. What is more goes to a nameless file in the folder for temporary files, each byte at
-// its place in the stream, so that the file has holes where nothing is held. Not thread-safe.
+// Holds up to 64 MiB in memory. More bytes go to a nameless file in the folder for temporary files, each at its
+// position in the stream, so that the file has holes where nothing is held. Not thread-safe.
 class HeldBytes {
  public:
   bool HasAt(uint64_t position) const { return !held_.empty() && held_.begin()->first == position; }
 
   absl::Status Add(uint64_t position, absl::Span<const std::byte> bytes);
 
-  // Takes the first run out, piece by piece.
+  // Removes the first run, and passes it to `take` in pieces.
   absl::Status TakeFirst(absl::FunctionRef<absl::Status(absl::Span<const std::byte>)> take);
 
  private:
   struct Run {
     uint64_t size;
-    std::vector<std::byte> bytes;  // empty if they are in the file
+    std::vector<std::byte> bytes;  // empty if the bytes are in the file
   };
 
   absl::Status Open();
   absl::Status WriteToFile(uint64_t position, absl::Span<const std::byte> bytes);
 
-  std::map<uint64_t, Run> held_;  // by their places
+  std::map<uint64_t, Run> held_;  // by position
   uint64_t in_memory_ = 0;
   std::string folder_;
   FileDescriptor file_;

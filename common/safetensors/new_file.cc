@@ -16,7 +16,7 @@
 namespace refit {
 namespace {
 
-// Errors of a call that a file system does not have.
+// Whether an error means that the file system does not support the call.
 bool IsMissingCall(int error) { return error == ENOSYS || error == EOPNOTSUPP || error == EINVAL || error == EPERM; }
 
 std::string PathOf(const FileDescriptor& file) { return absl::StrCat("/proc/self/fd/", file.get()); }
@@ -81,7 +81,7 @@ bool NewFile::NameProbe() {
 }
 
 absl::Status NewFile::OpenTemporary(unsigned permissions) {
-  constexpr int kAttempts = 1000;  // names that a process of the same id, now dead, may have left
+  constexpr int kAttempts = 1000;  // names that a dead process with the same id may have left
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     const std::filesystem::path name = folder_ / NewTemporaryName();
     FileDescriptor file(open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, permissions));
@@ -89,9 +89,9 @@ absl::Status NewFile::OpenTemporary(unsigned permissions) {
     if (!file.valid()) return FileError(errno, "create", name.string());
     temporary_ = name;
     file_ = std::move(file);
-    (void)flock(file_.get(), LOCK_EX | LOCK_NB);  // a file system without locks: nobody takes the file for left
+    (void)flock(file_.get(), LOCK_EX | LOCK_NB);  // on a file system without locks, no other process removes the file
     struct stat info = {};
-    if (fstat(file_.get(), &info) == 0 && info.st_nlink == 0) continue;  // taken for left before it was locked
+    if (fstat(file_.get(), &info) == 0 && info.st_nlink == 0) continue;  // removed before it was locked
     return TryRename();
   }
   return absl::AlreadyExistsError(absl::StrCat("too many temporary files in ", Printable(folder_.string())));

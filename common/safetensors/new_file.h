@@ -1,4 +1,4 @@
-// A regular file that appears whole or not at all. For this project's own use.
+// Writes a regular file that appears whole or not at all. For this project's own use.
 #pragma once
 
 #include <sys/stat.h>
@@ -17,7 +17,7 @@
 
 namespace refit {
 
-// A new file, or one that replaces an old one. Before Commit it has no name, or a temporary one; see OutputFile.
+// A new file, or one that replaces an old file. Before Commit it has no name, or a temporary one; see OutputFile.
 class NewFile final : public OutputFile {
  public:
   static absl::StatusOr<std::unique_ptr<OutputFile>> Create(const std::filesystem::path& path, unsigned permissions);
@@ -31,22 +31,23 @@ class NewFile final : public OutputFile {
       : path_(std::move(path)), folder_(path_.has_parent_path() ? path_.parent_path() : ".") {}
 
   absl::Status Open(unsigned permissions);
-  // Gives a name to a nameless file of no bytes: a file whose name is taken away again gets no other. False where there
-  // are no such files, or no way to name one.
+  // Tests on a nameless file of no bytes whether such a file can be given a name. It is not tested on the file itself,
+  // because a file whose name was removed cannot get another. False if the file system has no nameless files, or cannot
+  // name one.
   bool NameProbe();
-  // Creates a file with the permissions that the process gives to any new file, which mkostemp would not.
+  // Creates a file with the permissions that the process gives to new files, which mkostemp would not do.
   absl::Status OpenTemporary(unsigned permissions);
-  // Finds out before all bytes have come whether files can be renamed, rather than after.
+  // Tests whether files can be renamed, so that this is known before all bytes are written.
   absl::Status TryRename();
   absl::Status RenameError(int error) const;
-  // Takes over owner and permissions, as if the old file had been written to. Not all file systems have them, nor may
-  // all users set them.
+  // Copies owner and permissions of the old file, as if that had been written to. Not all file systems support this,
+  // and not all users may do it.
   void TakeOver(const struct stat& old);
-  // Gives the file a temporary name: linkat replaces nothing, so only a rename leads to the name that is wanted.
+  // Gives the file a temporary name. linkat does not replace files, so the final name needs a rename.
   absl::Status Link();
-  // Shares and object stores may report only now that they did not store bytes.
+  // Shares and object stores may report only here that they did not store bytes.
   absl::Status Close();
-  // The new name outlasts a crash of the machine only once its folder is flushed.
+  // The new name survives a crash of the machine only once its folder is flushed.
   void FlushFolder();
   void WarnOfFlush(int error);
 

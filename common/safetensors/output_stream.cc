@@ -16,7 +16,7 @@
 namespace refit {
 namespace {
 
-// write(2), but for the SIGPIPE of a pipe without a reader: EPIPE says it.
+// As write(2), but a pipe without a reader gives EPIPE without a SIGPIPE.
 ssize_t WriteSilently(int fd, const std::byte* data, size_t size) {
   sigset_t pipe;
   sigset_t old;
@@ -41,7 +41,7 @@ ssize_t WriteSilently(int fd, const std::byte* data, size_t size) {
 absl::StatusOr<std::unique_ptr<OutputFile>> OutputStream::Open(const OutputTarget& target) {
   const std::string name = target.path.string();
   const bool is_own = target.kind == OutputTarget::Kind::kDescriptor;
-  // Opened to wait, a pipe that nobody reads would hold this process for ever.
+  // Opening a pipe without a reader would block for ever, so it is opened non-blocking.
   FileDescriptor file(is_own ? fcntl(target.descriptor, F_DUPFD_CLOEXEC, 0)
                              : open(name.c_str(), O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
   if (!file.valid() && errno == ENXIO) {

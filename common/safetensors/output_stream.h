@@ -1,4 +1,4 @@
-// Bytes on their way to what is no file. For this project's own use.
+// Writes bytes to a device, a pipe or an open descriptor. For this project's own use.
 #pragma once
 
 #include <cstddef>
@@ -18,10 +18,10 @@
 
 namespace refit {
 
-// A device, a pipe, or a descriptor of this process: written in order, as the bytes come.
+// A device, a pipe, or a descriptor of this process. Bytes are written in order, as they arrive.
 class OutputStream final : public OutputFile {
  public:
-  // FAILED_PRECONDITION for a pipe that nobody reads.
+  // FAILED_PRECONDITION for a pipe without a reader.
   static absl::StatusOr<std::unique_ptr<OutputFile>> Open(const OutputTarget& target);
 
   absl::Status WriteAt(uint64_t position, absl::Span<const std::byte> bytes) override;
@@ -34,7 +34,7 @@ class OutputStream final : public OutputFile {
   const std::string name_;
   const FileDescriptor file_;
   std::mutex mutex_;
-  uint64_t written_ = 0;  // guarded by mutex_, as what follows
+  uint64_t written_ = 0;  // guarded by mutex_, as is what follows
   HeldBytes held_;
 };
 

@@ -16,7 +16,7 @@
 namespace refit {
 namespace {
 
-constexpr int kMaxLinks = 40;  // as the kernel follows
+constexpr int kMaxLinks = 40;  // the kernel's limit
 
 absl::Status CannotWrite(const std::filesystem::path& path, absl::string_view why) {
   return absl::InvalidArgumentError(absl::StrCat("cannot write ", Printable(path.string()), ": ", why));
@@ -28,7 +28,7 @@ bool IsInProc(const std::filesystem::path& link) {
          info.f_type == PROC_SUPER_MAGIC;
 }
 
-// The number that a link as /proc/self/fd/1 stands for, or -1.
+// The number in a link such as /proc/self/fd/1, or -1.
 int OwnDescriptor(const std::filesystem::path& link) {
   std::error_code error;
   const std::filesystem::path folder = std::filesystem::canonical(link.parent_path(), error);

@@ -1,4 +1,4 @@
-// Where a path leads that is to be written. For this project's own use.
+// Resolves an output path to a file, a stream or a descriptor. For this project's own use.
 #pragma once
 
 #include <filesystem>
@@ -8,20 +8,20 @@
 
 namespace refit {
 
-// What a path leads to, links followed.
+// The target of a path, after following links.
 struct OutputTarget {
   enum class Kind {
-    kFile,        // a regular file, or a name that is free
+    kFile,        // a regular file, or an unused name
     kStream,      // a character device or a named pipe
-    kDescriptor,  // one that this process has open, as by /dev/stdout
+    kDescriptor,  // an open descriptor of this process, as /dev/stdout
   };
   Kind kind = Kind::kFile;
   std::filesystem::path path;
-  int descriptor = -1;  // of kDescriptor
+  int descriptor = -1;  // for kDescriptor
 };
 
-// INVALID_ARGUMENT for what cannot be written: a folder, a block device, a socket, another process's descriptor, links
-// in a circle.
+// INVALID_ARGUMENT for a path that cannot be written: a folder, a block device, a socket, another process's descriptor,
+// or a cycle of links.
 absl::StatusOr<OutputTarget> ResolveOutput(const std::string& path);
 
 }  // namespace refit

@@ -57,7 +57,7 @@ absl::Status WriteAllAt(const FileDescriptor& file, uint64_t position, absl::Spa
 }
 
 absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path) {
-  // Without O_NONBLOCK, opening a named pipe would wait for its other end.
+  // Without O_NONBLOCK, opening a named pipe would block until its other end is opened.
   const FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (!file.valid()) return FileError(errno, "open", path);
   struct stat info = {};

@@ -1,4 +1,4 @@
-// Files by the operating system's own calls, with statuses and owners. For this project's own use.
+// File operations of the operating system, with statuses and owning types. For this project's own use.
 #pragma once
 
 #include <cstddef>
@@ -26,18 +26,18 @@ class FileDescriptor {
 
   bool valid() const { return fd_ >= 0; }
   int get() const { return fd_; }
-  // The caller's to close.
+  // Returns the descriptor, which the caller must close.
   int Release() { return std::exchange(fd_, -1); }
 
  private:
   int fd_ = -1;
 };
 
-// Writes all of `bytes` to their place. Errors as FileError.
+// Writes all of `bytes` at `position`. Errors as FileError.
 absl::Status WriteAllAt(const FileDescriptor& file, uint64_t position, absl::Span<const std::byte> bytes,
                         absl::string_view action, absl::string_view path);
 
-// A regular file, mapped read-only; in memory where its file system does not map files.
+// A regular file, mapped read-only. If its file system cannot map files, it is read into memory.
 class MappedFile {
  public:
   static absl::StatusOr<MappedFile> Open(const std::string& path);

@@ -18,20 +18,20 @@ namespace {
 constexpr size_t kLengthBytes = 8;
 constexpr size_t kMaxMetadataEntries = 100'000;
 
-// An entry of the header, as it stands there.
+// An entry of the header, not yet checked.
 struct Entry {
   std::string name;
   std::string dtype;
   absl::InlinedVector<uint64_t, 4> shape;
-  absl::InlinedVector<uint64_t, 2> offsets;  // of the data's begin and end, within the data section
-  size_t shape_numbers = 0;                  // also those beyond kMaxRank, which `shape` does not keep
+  absl::InlinedVector<uint64_t, 2> offsets;  // begin and end of the data, within the data section
+  size_t shape_numbers = 0;                  // including those beyond kMaxRank, which `shape` does not keep
 
   uint64_t begin() const { return offsets[0]; }
   uint64_t end() const { return offsets[1]; }
 };
 
 // Reads {"__metadata__": {string: string}, name: {"dtype": string, "shape": [sizes], "data_offsets": [begin, end]}}. As
-// the reference implementation does it: other keys of a tensor are skipped, and of equal names the last counts.
+// in the reference implementation, other keys of a tensor are skipped, and the last of several equal names counts.
 class HeaderReader final : public StrictJsonReader {
  public:
   std::vector<Entry> entries;
@@ -116,11 +116,11 @@ class HeaderReader final : public StrictJsonReader {
   enum class Place { kStart, kTop, kMetadata, kTensor, kArray };
   enum class Field { kDType, kShape, kOffsets, kUnknown };
   static constexpr absl::string_view kFieldNames[] = {"dtype", "shape", "data_offsets"};
-  // Of what a key holds that nobody knows; in all, with the two above it, as deep as the reference implementation
-  // reads.
+  // The depth of values of unknown keys. Together with the two levels above, this is the depth that the reference
+  // implementation reads.
   static constexpr size_t kMaxSkippedDepth = 125;
 
-  // Whether the next value belongs to a key that nobody knows.
+  // Whether the next value belongs to an unknown key.
   bool Skips() const { return skipped_depth_ > 0 || (place_ == Place::kTensor && field_ == Field::kUnknown); }
   bool Descend() { return ++skipped_depth_ <= kMaxSkippedDepth || FailTensor("JSON is nested too deep"); }
   bool Ascend() { return --skipped_depth_, true; }
@@ -187,15 +187,16 @@ class HeaderReader final : public StrictJsonReader {
   }
 
   Place place_ = Place::kStart;
-  bool in_metadata_ = false;  // at kTop: what the value to come belongs to
+  bool in_metadata_ = false;  // at kTop: whether the next value belongs to the metadata
   bool metadata_seen_ = false;
   std::string metadata_key_;
   Field field_ = Field::kDType;
-  std::array<bool, 3> seen_ = {};  // fields of the tensor
+  std::array<bool, 3> seen_ = {};  // of the tensor's fields
   size_t skipped_depth_ = 0;
 };
 
-// Of equal names the last counts, as in the reference implementation, which only knows the dtypes of the others.
+// The last of several equal names counts, as in the reference implementation, which checks only the dtypes of the
+// others.
 absl::Status RemoveRepeated(std::vector<Entry>& entries) {
   std::map<absl::string_view, const Entry*> last;
   for (const Entry& entry : entries) last[entry.name] = &entry;
@@ -240,7 +241,7 @@ absl::StatusOr<TensorSpec> SpecOf(const Entry& entry) {
   return spec;
 }
 
-// Needs entries in order of their data.
+// The entries must be in the order of their data.
 absl::Status CheckLayout(const std::vector<Entry>& entries, uint64_t data_bytes) {
   uint64_t end = 0;
   for (const Entry& entry : entries) {
@@ -316,7 +317,7 @@ absl::Status SafetensorsFile::ParseHeader(const NameFilter& unwanted) {
   }
   std::vector<Entry>& entries = reader.entries;
   if (absl::Status status = RemoveRepeated(entries); !status.ok()) return status;
-  // An empty tensor comes before the one that has data at the same place.
+  // An empty tensor comes before the tensor that has data at the same place.
   std::stable_sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
     return std::pair(a.begin(), a.end()) < std::pair(b.begin(), b.end());
   });

@@ -19,7 +19,7 @@ namespace {
 constexpr size_t kLengthBytes = 8;
 constexpr size_t kHeaderAlignment = 8;
 
-// Throws if `text` is no valid UTF-8.
+// Throws if `text` is not valid UTF-8.
 std::string JsonString(absl::string_view text) { return nlohmann::json(std::string(text)).dump(); }
 
 std::string JsonTensor(const TensorSpec& spec, const FileType& type, uint64_t begin) {
@@ -79,8 +79,8 @@ absl::Status Check(const std::vector<TensorSpec>& tensors) {
   return absl::OkStatus();
 }
 
-// Where each tensor's data begins, behind the header: in the given order, or, where that leaves one at no multiple of
-// its element size, in order of falling element sizes.
+// Where each tensor's data begins after the header: in the given order or, if that would put a tensor at an offset that
+// is not a multiple of its element size, in the order of falling element sizes.
 std::vector<uint64_t> Places(const std::vector<TensorSpec>& tensors, SafetensorsWriter::Layout layout) {
   std::vector<size_t> order(tensors.size());
   std::iota(order.begin(), order.end(), size_t{0});
@@ -108,8 +108,8 @@ struct SafetensorsWriter::State {
   std::string path;
   std::unique_ptr<OutputFile> file;
   std::vector<TensorSpec> tensors;
-  std::vector<uint64_t> positions;              // of each tensor in the file
-  std::vector<std::atomic<uint64_t>> received;  // bytes of each tensor
+  std::vector<uint64_t> positions;              // in the file, for each tensor
+  std::vector<std::atomic<uint64_t>> received;  // bytes, for each tensor
   bool open = true;
 };
 

@@ -97,7 +97,7 @@ class ShardsReader final : public TensorFieldsReader {
   std::set<std::string> names_;
 };
 
-// The tensor that an entry speaks of, if the files hold it.
+// The tensor that an entry names, if the files hold it.
 struct Held {
   const TensorSpec* spec = nullptr;
   size_t index = 0;
@@ -138,7 +138,7 @@ struct EntryInFile {
   std::string path;
 };
 
-// Of all files; what several say alike counts once.
+// The entries of all files. Equal entries of several files count once.
 absl::StatusOr<std::vector<EntryInFile>> ReadEntries(const Checkpoint& checkpoint, bool& found) {
   std::vector<EntryInFile> all;
   std::map<std::string, size_t> places;
@@ -175,7 +175,7 @@ absl::StatusOr<std::string> FormatShardMetadata(absl::Span<const TensorPart> par
     std::string member =
         absl::StrCat(nlohmann::json(part.tensor.name).dump(), ":{\"shape\":[", absl::StrJoin(part.tensor.shape, ","),
                      "],\"offsets\":[", absl::StrJoin(part.box.offsets, ","), "]");
-    // So that the file may leave it out.
+    // So that the file may omit the tensor.
     if (part.ByteSize() == 0) absl::StrAppend(&member, ",\"dtype\":\"", Name(part.tensor.dtype), "\"");
     members.push_back(member + "}");
   }

@@ -13,7 +13,7 @@ constexpr absl::string_view kShardsOfOneRank =
     "one rank's shards as torch.distributed.checkpoint saves them (DCP_SHARDING_INFO), which do not tell how large the "
     "tensors are";
 
-// Whether all that torch says of a file's tensors is that they begin where the whole ones do.
+// Whether torch's metadata only says that the file's tensors begin at offset 0, which is also true of whole tensors.
 absl::StatusOr<bool> HoldsWholeTensors(const std::string& sharding) {
   const auto offsets = ParseDcpOffsets(sharding);
   if (!offsets.ok()) return offsets.status();
@@ -22,7 +22,7 @@ absl::StatusOr<bool> HoldsWholeTensors(const std::string& sharding) {
   });
 }
 
-// "2, 5" of the ranks from 1 to `count` that are not in `ranks`; a few of them.
+// "2, 5": the first few of the ranks from 1 to `count` that are not in `ranks`.
 std::string MissingRanks(const std::set<uint64_t>& ranks, uint64_t count) {
   constexpr size_t kNamed = 8;
   std::string missing;
@@ -34,7 +34,7 @@ std::string MissingRanks(const std::set<uint64_t>& ranks, uint64_t count) {
   return missing;
 }
 
-// That there are files of all ranks. The last ones cannot be missed unless their number is known.
+// Checks that there are files of all ranks. Missing last ranks can only be detected if the number of ranks is known.
 absl::Status CheckRanks(const std::string& folder, const std::vector<std::string>& paths,
                         const std::set<uint64_t>& ranks, uint64_t expected) {
   const uint64_t count = expected > 0 ? expected : *ranks.rbegin();
@@ -147,7 +147,7 @@ absl::Status Checkpoint::ShardsOpener::AddShard(size_t index, const Shape& begin
     whole.shape[d] = std::max(whole.shape[d], end);
   }
   Box box{begin, shard.shape};
-  // A rank that has nothing of it says so, or is silent.
+  // A rank that holds nothing of a tensor has an empty box, or no entry.
   if (ElementCount(box) > 0) checkpoint_.pieces_[place->second].push_back({file, index, std::move(box)});
   return absl::OkStatus();
 }

@@ -1,5 +1,4 @@
-// How a checkpoint comes of the shards that all ranks of torch.distributed.checkpoint saved. Private to
-// common/safetensors.
+// Opens a checkpoint from the shards of all ranks of torch.distributed.checkpoint. Private to common/safetensors.
 #pragma once
 
 #include <cstddef>
@@ -14,29 +13,29 @@
 
 namespace refit {
 
-// Fills a checkpoint that nobody else sees yet. The files say where each shard begins, see dcp_shards.h; a tensor is as
-// large as its shards reach.
+// Fills a checkpoint that is not in use yet. The files contain the offset of each shard, see dcp_shards.h. A tensor's
+// size is derived from the ends of its shards.
 class Checkpoint::ShardsOpener {
  public:
   ShardsOpener(Checkpoint& checkpoint, const CheckpointOptions& options) : checkpoint_(checkpoint), options_(options) {}
 
   absl::Status Open(const std::string& folder, const std::vector<std::string>& paths);
 
-  // A rank's file is no model, even where it could be read as one: the first rank's tensors begin at 0 as whole ones
-  // do. Only an index says that a file is a whole one.
+  // Refuses a single rank's file, even if it could be read as a model: the first rank's tensors begin at 0, as whole
+  // ones do. Only an index proves that a file holds whole tensors.
   static absl::Status Refuse(const SafetensorsFile& file, bool is_indexed);
 
  private:
   absl::Status AddShards(const std::string& path);
-  // Tensor `index` of the last file, which begins there in the whole one.
+  // Adds tensor `index` of the last file as a shard, which begins at `begin` in the whole tensor.
   absl::Status AddShard(size_t index, const Shape& begin);
-  // That its shards tile it.
+  // Checks that its shards tile it.
   absl::Status CheckWhole(size_t index) const;
 
   Checkpoint& checkpoint_;
   const CheckpointOptions& options_;
-  std::map<std::string, size_t> places_;  // of tensors in shards, among the checkpoint's
-  std::set<std::string> broken_;          // excluded ones that do not fit
+  std::map<std::string, size_t> places_;  // of sharded tensors, as indices of the checkpoint's tensors
+  std::set<std::string> broken_;          // excluded tensors whose shards do not fit
 };
 
 }  // namespace refit

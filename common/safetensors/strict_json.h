@@ -1,5 +1,5 @@
-// JSON from strangers: read event by event, so that neither depth nor size of a document costs more memory than the
-// reader allows, and repeated keys are seen. Private to common/safetensors.
+// Reads untrusted JSON event by event. So a document's depth and size cannot cost more memory than the reader allows,
+// and repeated keys are detected. Private to common/safetensors.
 #pragma once
 
 #include <cstddef>
@@ -14,14 +14,14 @@
 
 namespace refit {
 
-// A name or key as it may stand in a message.
+// A name or key in a form that is safe for messages.
 inline std::string Quoted(absl::string_view name) { return absl::StrCat("\"", Printable(name), "\""); }
 
-// A reader to which every value is unexpected, other than those that a derived class takes.
+// A reader that rejects every value except those that a derived class accepts.
 class StrictJsonReader : public nlohmann::json::json_sax_t {
  public:
   absl::Status Read(absl::string_view text) {
-    // The parser takes a NUL for the end, and would ignore what follows.
+    // The parser takes a NUL for the end, and would ignore what follows it.
     if (const size_t nul = text.find('\0'); nul != absl::string_view::npos) {
       Fail(absl::StrCat("is no valid JSON: it has a NUL at byte ", nul));
       return status_;
@@ -48,10 +48,10 @@ class StrictJsonReader : public nlohmann::json::json_sax_t {
   }
 
  protected:
-  // Says what was expected instead of `came`.
+  // Fails, with what was expected instead of `came`.
   virtual bool Unexpected(absl::string_view came) = 0;
 
-  // Ends the reading.
+  // Ends reading with an error.
   bool Fail(absl::string_view message) {
     status_ = absl::InvalidArgumentError(message);
     return false;

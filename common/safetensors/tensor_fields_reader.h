@@ -1,5 +1,5 @@
-// JSON of the form {tensor: {field: [whole numbers], ...}, ...}, as the metadata of files with shards has it. Private
-// to common/safetensors.
+// Reads JSON of the form {tensor: {field: [integers], ...}, ...}, the metadata of files with shards. Private to
+// common/safetensors.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 
 namespace refit {
 
-// Walks through tensors and their fields. A derived class knows which fields there are, and keeps what they say.
+// Walks through tensors and their fields. A derived class defines the fields and stores their values.
 class TensorFieldsReader : public StrictJsonReader {
  public:
   bool start_object(size_t) override {
@@ -58,13 +58,13 @@ class TensorFieldsReader : public StrictJsonReader {
  protected:
   enum class Place { kStart, kTop, kTensor, kArray };
 
-  // False if there was a tensor of that name before.
+  // False if there was already a tensor of that name.
   virtual bool StartTensor() = 0;
-  // Fails for a field that is not known, or there for the second time.
+  // Fails for an unknown or a repeated field.
   virtual bool StartField(const std::string& key) = 0;
-  // Where the field's numbers go; null if it has none.
+  // Where the field's numbers are stored; null if it has none.
   virtual Shape* Numbers() = 0;
-  // Says that the field has more than kMaxRank numbers.
+  // The error for a field with more than kMaxRank numbers.
   virtual std::string TooMany() const = 0;
   // Fails if a field is missing.
   virtual bool EndTensor() = 0;

@@ -9,14 +9,14 @@
 namespace refit {
 namespace {
 
-// `box` without `cut`, as boxes that do not overlap.
+// Adds `box` without `cut` to `rest`, as boxes that do not overlap.
 void Subtract(const Box& box, const Box& cut, std::vector<Box>& rest) {
   const std::optional<Box> common = Intersection(box, cut);
   if (!common.has_value()) {
     rest.push_back(box);
     return;
   }
-  Box left = box;  // narrowed to `common` dimension by dimension
+  Box left = box;  // narrowed to `common`, one dimension after the other
   for (size_t d = 0; d < box.sizes.size(); ++d) {
     const int64_t begin = left.offsets[d];
     const int64_t end = begin + left.sizes[d];
@@ -34,7 +34,7 @@ void Subtract(const Box& box, const Box& cut, std::vector<Box>& rest) {
   }
 }
 
-// The first part of the shape that none of the boxes has; nullopt if they have all of it.
+// The first part of the shape that is in none of the boxes; nullopt if there is none.
 std::optional<Box> FirstMissing(absl::Span<const int64_t> shape, absl::Span<const Box> boxes) {
   std::vector<Box> missing = {WholeBox(shape)};
   for (const Box& box : boxes) {
@@ -46,7 +46,7 @@ std::optional<Box> FirstMissing(absl::Span<const int64_t> shape, absl::Span<cons
   return *std::min_element(missing.begin(), missing.end());
 }
 
-// Sweeps along one dimension: only boxes that meet there are compared.
+// Sweeps along one dimension, so that only boxes that meet there are compared.
 std::optional<std::pair<size_t, size_t>> FirstOverlap(absl::Span<const Box> boxes, size_t dimension) {
   std::vector<size_t> order(boxes.size());
   std::iota(order.begin(), order.end(), size_t{0});
@@ -65,7 +65,7 @@ std::optional<std::pair<size_t, size_t>> FirstOverlap(absl::Span<const Box> boxe
   return std::nullopt;
 }
 
-// Where the boxes have the most different beginnings, so that few of them meet.
+// The dimension in which the boxes have the most different beginnings, so that few of them meet.
 size_t BestSweep(absl::Span<const Box> boxes, size_t rank) {
   size_t best = 0;
   size_t most = 0;
@@ -150,7 +150,7 @@ Box Cut(const Box& box, size_t dimension, Split split, uint64_t part, uint64_t p
 }
 
 std::optional<TilingError> CheckTiling(absl::Span<const int64_t> shape, absl::Span<const Box> boxes) {
-  // A 0-D tensor's boxes are all the whole.
+  // All boxes of a 0-D tensor are the whole tensor.
   const auto overlap = shape.empty()
                            ? (boxes.size() > 1 ? std::optional(std::pair<size_t, size_t>(0, 1)) : std::nullopt)
                            : FirstOverlap(boxes, BestSweep(boxes, shape.size()));
@@ -179,10 +179,10 @@ std::string TensorPart::ToString() const {
 }
 
 BoxRuns::BoxRuns(absl::Span<const int64_t> shape, const Box& box) {
-  if (ElementCount(box) == 0) return;  // nothing to place, and its corner may lie beyond all numbers
+  if (ElementCount(box) == 0) return;  // nothing to place, and its corner may be out of range
   size_t d = shape.size();
   int64_t stride = 1;  // elements of the tensor from one index of dimension d to the next
-  // Whole dimensions, and the first that is not, make one run.
+  // Whole dimensions, and the first one that is not whole, form one run.
   while (d > 0) {
     --d;
     run_length_ *= box.sizes[d];

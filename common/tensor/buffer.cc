@@ -23,7 +23,7 @@ class OwnBuffer final : public Buffer {
 
 class BorrowedBuffer final : public Buffer {
  public:
-  // Only ever handed out as const.
+  // Callers only get it as const.
   BorrowedBuffer(absl::Span<const std::byte> bytes, std::shared_ptr<const void> owner)
       : Buffer(const_cast<std::byte*>(bytes.data()), bytes.size()), owner_(std::move(owner)) {}
 

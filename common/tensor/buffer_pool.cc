@@ -19,10 +19,10 @@ namespace {
 
 struct PooledBlock {
   MemoryBlock memory;
-  uint64_t given_back = 0;  // in which order, while idle
+  uint64_t given_back = 0;  // order in which blocks were returned, while idle
 };
 
-// A list of one block: it moves to and from the pool without an allocation, which a destructor could not afford.
+// A list with one block. Moving it to and from the pool needs no allocation, which could fail in a destructor.
 using Blocks = std::list<PooledBlock>;
 
 absl::StatusOr<Blocks> AllocateBlocks(size_t capacity, Backing backing, absl::Status& unshared) {
@@ -45,7 +45,7 @@ class BufferPool::State {
         backing_(backing),
         on_unshared_(std::move(on_unshared)) {}
 
-  // In a child of a fork the lock may be held for ever, by a thread that only the parent has.
+  // In a child of a fork, the lock may be held for ever by a thread that exists only in the parent.
   bool forked() const { return guard_.forked(); }
 
   // An idle block, or a new one. Frees all idle blocks first if memory, descriptors or mappings have run out.
@@ -62,7 +62,7 @@ class BufferPool::State {
     return block;
   }
 
-  // Counts as handed out; false, and does not, if there were more than `max_bytes` then.
+  // Counts a block as in use. Returns false, without counting it, if that would exceed `max_bytes`.
   bool Count(size_t capacity, uint64_t max_bytes) {
     const std::lock_guard lock(mutex_);
     if (capacity > max_bytes || used_bytes_ > max_bytes - capacity) return false;
@@ -70,16 +70,16 @@ class BufferPool::State {
     return true;
   }
 
-  // Corrects Count: the block of `capacity` is one of `instead`, or, if that is 0, there is none.
+  // Corrects Count: the block of `capacity` became one of `instead`, or, if that is 0, there is none.
   void Recount(size_t capacity, size_t instead) {
     const std::lock_guard lock(mutex_);
-    if (instead > 0) idle_.try_emplace(instead);  // now, since giving back must not allocate
+    if (instead > 0) idle_.try_emplace(instead);  // allocated now, because returning a block must not allocate
     used_bytes_ += instead;
     used_bytes_ -= capacity;
   }
 
   void GiveBack(Blocks block, bool reusable) {
-    Blocks freed;  // after the lock is released: unmapping takes long
+    Blocks freed;  // freed after the lock is released, because unmapping takes long
     {
       const std::lock_guard lock(mutex_);
       used_bytes_ -= block.front().memory.capacity();
@@ -95,7 +95,7 @@ class BufferPool::State {
     if (on_release_) on_release_();
   }
 
-  // Frees idle blocks until they and what is handed out are no more than `bytes` together.
+  // Frees idle blocks until idle and used blocks together do not exceed `bytes`.
   void TrimToTotal(uint64_t bytes) {
     Blocks freed;
     const std::lock_guard lock(mutex_);
@@ -119,7 +119,8 @@ class BufferPool::State {
   }
 
  private:
-  // An idle block, or none: of those that fit the smallest, and of these the newest, which is the warmest.
+  // An idle block, or none: the smallest that fits, and of several the one returned last, which is most likely in the
+  // cache.
   std::optional<Blocks> Take(size_t capacity) {
     const std::lock_guard lock(mutex_);
     for (auto fits = idle_.lower_bound(capacity); fits != idle_.end(); ++fits) {
@@ -134,7 +135,7 @@ class BufferPool::State {
     return std::nullopt;
   }
 
-  // Takes out the oldest blocks, for the caller to free. Needs the lock.
+  // Removes the oldest blocks, which the caller frees. The caller holds the lock.
   Blocks Trim(uint64_t bytes) {
     Blocks trimmed;
     while (idle_bytes_ > bytes) {
@@ -150,13 +151,13 @@ class BufferPool::State {
   }
 
   const uint64_t max_idle_bytes_;
-  const size_t largest_fit_;  // times what is asked for
+  const size_t largest_fit_;  // as a multiple of the requested capacity
   const std::function<void()> on_release_;
   const Backing backing_;
   const std::function<void(const absl::Status&)> on_unshared_;
   std::atomic<bool> told_unshared_{false};
   const ForkGuard guard_;
-  // Guards all below. ThreadSanitizer knows it, while it cannot see into an abseil that was built without.
+  // Guards all members below. A std::mutex, because ThreadSanitizer cannot see the locks of an abseil built without it.
   mutable std::mutex mutex_;
   std::map<size_t, Blocks> idle_;  // by capacity; oldest first
   uint64_t given_back_ = 0;
@@ -176,12 +177,12 @@ absl::StatusOr<std::shared_ptr<Buffer>> BufferPool::Get(size_t size) {
 
 absl::StatusOr<std::shared_ptr<Buffer>> BufferPool::GetWithin(size_t size, uint64_t max_bytes) {
   absl::StatusOr<std::shared_ptr<Buffer>> buffer = Take(size, max_bytes);
-  // Afterwards: an idle block that serves needs no room. What is new is not touched yet.
+  // Trimmed afterwards: a reused idle block needs no additional room, and a new one is not touched yet.
   if (buffer.ok() && *buffer != nullptr) state_->TrimToTotal(max_bytes);
   return buffer;
 }
 
-// Null if more than `max_bytes` were handed out then.
+// Null if the used bytes would exceed `max_bytes`.
 absl::StatusOr<std::shared_ptr<Buffer>> BufferPool::Take(size_t size, uint64_t max_bytes) try {
   class PooledBuffer final : public Buffer {
    public:

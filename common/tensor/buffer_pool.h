@@ -1,4 +1,4 @@
-// Memory that is used again. For this project's own use.
+// A pool that reuses the memory of buffers. For this project's own use.
 #pragma once
 
 #include <cstddef>
@@ -12,17 +12,17 @@
 
 namespace refit {
 
-// Keeps freed buffers for the next version, whose tensors have the same sizes. Their pages stay mapped: to touch a page
-// for the first time costs more than to copy into it. Thread-safe. Buffers may outlive the pool.
+// Keeps freed buffers for the next version, whose tensors have the same sizes. Their pages stay mapped, because the
+// first touch of a page costs more than a copy into it. Thread-safe. Buffers may outlive the pool.
 class BufferPool {
  public:
-  // Which free block serves a request. kExact: only one of the same capacity, so that no memory is wasted. kLoose: or
-  // else the smallest one of up to four times that capacity, for a user with few buffers at a time.
+  // Which free block serves a request. kExact: only one of the same capacity, so that no memory is wasted. kLoose:
+  // otherwise the smallest one of up to four times that capacity, for a user with few buffers at a time.
   enum class Fit { kExact, kLoose };
 
-  // Keeps at most `max_idle_bytes` of free memory. Calls `on_release` after each buffer that came back, from the thread
-  // that let go of it, which may hold any locks. Calls `on_unshared` once, when memory is private in place of kShared,
-  // with the reason, from the thread that asked for the memory.
+  // Keeps at most `max_idle_bytes` of free memory. Calls `on_release` after each buffer that is returned, from the
+  // thread that dropped it, which may hold any locks. Calls `on_unshared` once, with the reason, when memory is private
+  // although kShared was requested; from the thread that requested it.
   explicit BufferPool(uint64_t max_idle_bytes, Fit fit = Fit::kExact, std::function<void()> on_release = nullptr,
                       Backing backing = Backing::kPrivate,
                       std::function<void(const absl::Status&)> on_unshared = nullptr);
@@ -31,8 +31,8 @@ class BufferPool {
   // A buffer of exactly `size` usable bytes. Takes a free block that fits if there is one.
   absl::StatusOr<std::shared_ptr<Buffer>> Get(size_t size);
 
-  // The same within a limit: null if more than `max_bytes` were handed out then. Frees idle memory, so that this and
-  // what is handed out are no more than `max_bytes` together.
+  // As Get, with a limit: null if the used bytes would exceed `max_bytes`. Frees idle memory so that used and idle
+  // memory together do not exceed `max_bytes`.
   absl::StatusOr<std::shared_ptr<Buffer>> GetWithin(size_t size, uint64_t max_bytes);
 
   // Frees idle memory down to `bytes`.

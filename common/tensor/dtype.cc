@@ -19,7 +19,7 @@ struct DTypeInfo {
   int packed_bits = 0;
 };
 
-// Indexed by the enumerator's value; 0 stands for none.
+// Indexed by the enumerator's value. Index 0 is unused.
 constexpr DTypeInfo kInfos[] = {{"?", 0, false},
                                 {"F64", 8, true},
                                 {"F32", 4, true},

@@ -1,4 +1,4 @@
-// Names of dtypes in messages. For this project's own use.
+// The error for an unknown dtype. For this project's own use.
 #pragma once
 
 #include "absl/status/status.h"
@@ -7,7 +7,7 @@
 
 namespace refit {
 
-// INVALID_ARGUMENT: `got` names no dtype. Lists those that are known, as `name_of` calls them.
+// INVALID_ARGUMENT: `got` is not a dtype. Lists the known ones by the names that `name_of` returns.
 absl::Status UnknownDType(absl::string_view got, absl::string_view (*name_of)(DType));
 
 }  // namespace refit

@@ -18,10 +18,10 @@ namespace {
 
 constexpr size_t kLine = 64;
 
-// Of this process, and not yet unmapped.
+// Blocks of this process that are not unmapped yet.
 std::atomic<uint64_t> mapped_blocks{0};
 
-// Memory that others may map through /proc/<pid>/fd/<fd>, and that never shrinks under them.
+// Memory that others may map through /proc/<pid>/fd/<fd>, and that cannot shrink.
 absl::StatusOr<int> MakeSharedMemory(size_t capacity) {
   if (absl::Status status = CheckFileSize(capacity); !status.ok()) return status;
   static const bool to_be_had_at_once = IsMemoryCountedStrictly();
@@ -38,8 +38,8 @@ absl::StatusOr<int> MakeSharedMemory(size_t capacity) {
   return status;
 }
 
-// The kernel aligns to 4 KiB pages only: reserve one huge page more than needed, and use what is aligned. Null if it
-// cannot be had, for the reason in errno.
+// The kernel only aligns to pages of 4 KiB. So one more huge page is reserved, and the aligned part is used. Null if it
+// fails; errno has the reason.
 std::byte* MapHugePages(size_t capacity, int fd) {
   const int reserve = fd < 0 ? PROT_READ | PROT_WRITE : PROT_NONE;
   void* mapped = mmap(nullptr, capacity + kHugePage, reserve, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -55,7 +55,7 @@ std::byte* MapHugePages(size_t capacity, int fd) {
     errno = error;
     return nullptr;
   }
-  madvise(data, capacity, MADV_HUGEPAGE);  // a wish: without it all works, slower
+  madvise(data, capacity, MADV_HUGEPAGE);  // a hint: without huge pages everything works, only slower
   return data;
 }
 
@@ -113,7 +113,7 @@ absl::StatusOr<MemoryBlock> MemoryBlock::Allocate(size_t capacity, Backing backi
   if (absl::Status status = CheckAddressesLeft(capacity); !status.ok()) return OutOfMemory(capacity, status.message());
   if (absl::Status status = CheckMayMap(); !status.ok()) {
     if (backing == Backing::kShared) unshared = status;
-    return FromHeap(capacity, status.message());  // which may grow without a mapping more
+    return FromHeap(capacity, status.message());  // the heap may grow without another mapping
   }
   if (backing == Backing::kShared) {
     const absl::StatusOr<int> fd = MakeSharedMemory(capacity);

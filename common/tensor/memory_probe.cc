@@ -14,15 +14,15 @@
 namespace refit {
 namespace {
 
-// As in Linux 5.14; Debian's headers know them, older ones do not.
+// As in Linux 5.14. Debian's headers define them, older headers do not.
 constexpr int kPopulateRead = 22;
 constexpr int kPopulateWrite = 23;
 
-// What one mincore tells of: a byte a page.
+// How many pages one mincore covers, with a byte for each.
 constexpr size_t kPagesAtOnce = 4096;
 using Residency = std::array<unsigned char, kPagesAtOnce>;
 
-// Small tensors lie close together: so much is looked at beyond one of them.
+// Small tensors are close together, so this many pages beyond one of them are checked too.
 constexpr size_t kNeighbourPages = 64;
 
 uintptr_t PageSize() {
@@ -45,17 +45,17 @@ bool IsPopulateKnown() {
   return known;
 }
 
-// What the kernel does for a program it does for a system call, but with an error instead of a signal.
+// A system call reads memory as a program would, but gets an error instead of a signal.
 bool CanReadByte(uintptr_t address) {
   std::array<int, 2> ends{};
-  if (pipe2(ends.data(), O_CLOEXEC) != 0) return true;  // nothing is known then
+  if (pipe2(ends.data(), O_CLOEXEC) != 0) return true;  // then nothing is known
   const bool readable = write(ends[1], At(address), 1) == 1;
   close(ends[0]);
   close(ends[1]);
   return readable;
 }
 
-// Brings in whole pages that are not in memory.
+// Reads in whole pages that are not resident.
 absl::Status Populate(uintptr_t begin, uintptr_t end) {
   if (!IsPopulateKnown()) return absl::OkStatus();
   while (madvise(At(begin), end - begin, kPopulateRead) != 0) {
@@ -66,19 +66,19 @@ absl::Status Populate(uintptr_t begin, uintptr_t end) {
                       "the file that is mapped there has no such byte: was it truncated, or is its disk full?");
     }
     if (errno == EHWPOISON) return Unusable("read", begin, "the machine's memory is damaged there");
-    // EINVAL: a device's mapping, or one that may not be read.
+    // EINVAL: the mapping of a device, or one that must not be read.
     if (errno == EINVAL && !CanReadByte(begin)) return Unusable("read", begin, "it is protected");
     return absl::OkStatus();
   }
   return absl::OkStatus();
 }
 
-// Whole pages, at most kPagesAtOnce.
+// Checks whole pages, at most kPagesAtOnce.
 absl::Status CheckPages(uintptr_t begin, uintptr_t end) {
   const uintptr_t page = PageSize();
   Residency resident;
   if (mincore(At(begin), end - begin, resident.data()) != 0) {
-    // EAGAIN and the like say nothing.
+    // EAGAIN and similar errors tell nothing.
     return errno == ENOMEM ? Unusable("read", begin, "nothing is mapped there") : absl::OkStatus();
   }
   const auto is_in = [](unsigned char state) { return (state & 1) != 0; };
@@ -107,7 +107,7 @@ bool MemoryProbe::FindResident(uintptr_t begin, uintptr_t end) {
   if (begin >= seen_begin_ && end <= seen_end_) return true;
   if (end - begin > kNeighbourPages * PageSize()) return false;
   Residency resident;
-  // Fails where nothing is mapped among the neighbours.
+  // Fails if some neighbouring page is not mapped.
   if (mincore(At(begin), kNeighbourPages * PageSize(), resident.data()) != 0) return false;
   const auto* const absent = std::find_if(resident.begin(), resident.begin() + kNeighbourPages,
                                           [](unsigned char state) { return (state & 1) == 0; });

@@ -9,10 +9,10 @@
 namespace refit {
 namespace {
 
-// Of `unit` and the dimensions; -1 if that is refused. Very many tensors are asked for it, very often.
+// Product of `unit` and the dimensions; -1 if it is invalid. Called very often, for many tensors.
 int64_t Product(absl::Span<const int64_t> shape, int64_t unit) {
   if (shape.size() > kMaxRank) return -1;
-  // Zeros are left out of the product so that they cannot hide a dimension that overflows.
+  // Zeros are left out of the product, so that they cannot hide a dimension that overflows.
   int64_t nonzero = unit;
   bool empty = false;
   for (const int64_t dimension : shape) {
@@ -26,7 +26,7 @@ int64_t Product(absl::Span<const int64_t> shape, int64_t unit) {
   return empty ? 0 : nonzero;
 }
 
-// Why Product refuses it.
+// Explains why Product rejects it.
 absl::Status Refusal(absl::Span<const int64_t> shape, absl::string_view what) {
   if (shape.size() > kMaxRank) {
     return absl::InvalidArgumentError(

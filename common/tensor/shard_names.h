@@ -1,4 +1,4 @@
-// Shards by the names of their tensors.
+// Finds shards by the names of their tensors.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,7 @@
 
 namespace refit {
 
-// Of shards that must outlive it and stay as they are. Not thread-safe.
+// The shards must outlive it and must not change. Not thread-safe.
 class ShardNames {
  public:
   explicit ShardNames(const std::vector<TensorPart>& shards) : shards_(shards) {}
@@ -21,7 +21,7 @@ class ShardNames {
 
  private:
   const std::vector<TensorPart>& shards_;
-  absl::flat_hash_map<absl::string_view, size_t> indices_;  // once one is asked for
+  absl::flat_hash_map<absl::string_view, size_t> indices_;  // built on first use
 };
 
 }  // namespace refit

@@ -1,4 +1,5 @@
-// Casting and transposing, compiled once for every instruction set worth having; the processor chooses at run time.
+// Kernels that cast and transpose, compiled for several instruction sets. The processor decides at run time which is
+// used.
 #include <algorithm>
 #include <cstring>
 #include <string>
@@ -8,7 +9,7 @@
 #include "common/tensor/float_bits.h"
 #include "common/tensor/kernels.h"
 
-// Vectors whose length only the processor knows cannot be kept in arrays, as tiles are.
+// Vectors whose length is known only at run time cannot be stored in arrays, which tiles need.
 #define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_RVV | HWY_SSSE3 | HWY_AVX3_DL)
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "common/tensor/simd_kernels.cc"
@@ -35,7 +36,7 @@ void Store(std::byte* dst, T value) {
   std::memcpy(dst, &value, sizeof(T));
 }
 
-// How the castable types are stored, and the arithmetic type that stands for them while one is converted.
+// How the castable types are stored, and the arithmetic type used for converting them.
 struct F64 {
   using Stored = double;
   using Value = double;
@@ -63,7 +64,7 @@ struct BF16 {
 
 using Converter = void (*)(const std::byte* src, std::byte* dst, int64_t count);
 
-// The compiler makes vectors of this, as wide as the instruction set has them.
+// The compiler vectorises this with the widest vectors of the instruction set.
 template <typename From, typename To>
 void ConvertRun(const std::byte* __restrict src, std::byte* __restrict dst, int64_t count) {
   using Source = typename From::Stored;
@@ -117,7 +118,8 @@ struct Extent {
 // Strides count bytes from here on.
 
 #if HWY_TARGET != HWY_SCALAR
-// A tile is as many rows as a 16-byte block has elements, each a vector long: square tiles side by side.
+// A tile has as many rows as a 16-byte block has elements; each row is one vector. So it consists of square tiles side
+// by side.
 template <size_t kSize>
 struct Tile {
   using Tag = hn::ScalableTag<Unsigned<kSize>>;
@@ -125,8 +127,7 @@ struct Tile {
   static constexpr int64_t kRows = 16 / kSize;
   static constexpr int64_t kCols = HWY_MAX_BYTES / kSize;
 
-  // Each pass shuffles the index bits of the square tiles round by one; after log2(rows) passes rows and columns of
-  // each have changed places.
+  // Each pass rotates the index bits of the square tiles by one. After log2(rows) passes each one is transposed.
   static void Transpose(const std::byte* src, int64_t src_stride, std::byte* dst, int64_t dst_stride) {
     const Tag tag;
     Vector rows[kRows];
@@ -152,7 +153,7 @@ struct Tile {
     return hn::LoadU(Tag(), reinterpret_cast<const Unsigned<kSize>*>(src));
   }
 
-  // Block b of the vector goes to dst + b * stride.
+  // Writes block b of the vector to dst + b * stride.
   template <typename V>
   static void StoreBlocks(V vector, std::byte* dst, int64_t stride) {
     const hn::DFromV<V> tag;
@@ -181,8 +182,8 @@ void TransposeScalar(const std::byte* src, int64_t src_stride, std::byte* dst, i
 
 constexpr int64_t kLine = 64;  // bytes of a cache line
 
-// The rows that come after those being worked on. They are fetched in the order of memory, which is the order in which
-// it is fast, and bit by bit: all at once would wait for it.
+// Prefetches the rows after the current ones, in the order of memory, which is the fastest order, and in small steps,
+// because fetching all at once would stall.
 class Upcoming {
  public:
   Upcoming(const std::byte* src, int64_t stride, int64_t rows, int64_t row_bytes)
@@ -207,7 +208,7 @@ class Upcoming {
   int64_t at_ = 0;
 };
 
-// As many whole tiles as fit, then what is left over.
+// Transposes as many whole tiles as fit, then the rest.
 template <size_t kSize>
 void TransposeBlock(const std::byte* src, int64_t src_stride, std::byte* dst, int64_t dst_stride, Extent extent) {
   int64_t whole_rows = 0;
@@ -230,7 +231,7 @@ void TransposeBlock(const std::byte* src, int64_t src_stride, std::byte* dst, in
                          {extent.rows - whole_rows, extent.cols});
 }
 
-// Copies a line past the cache; the destination is aligned to one.
+// Copies a cache line past the cache. The destination is aligned to a line.
 void StreamLine(const std::byte* src, std::byte* dst) {
   const hn::ScalableTag<uint8_t> tag;
   for (int64_t at = 0; at < kLine; at += static_cast<int64_t>(hn::Lanes(tag))) {
@@ -247,9 +248,9 @@ void Stream(const std::byte* src, std::byte* dst, size_t size) {
   hwy::FlushStream();
 }
 
-// One transposition. Goes by panels of rows that become one line of the destination's, a panel by blocks of a line of
-// elements. With a cast, a block's rows are converted first; with streaming, its lines are collected, since only whole
-// ones may be written past the cache.
+// One transposition. It processes panels of rows, each of which becomes one cache line of the destination's rows; and
+// each panel in blocks of a line of elements. With a cast, a block's rows are converted first. With streaming, its
+// lines are collected first, because only whole lines may be written past the cache.
 template <size_t kSize>
 class Transposer {
  public:
@@ -260,7 +261,7 @@ class Transposer {
     const bool stream = dst_stride_ * cols_ >= static_cast<int64_t>(kPastCacheBytes) && dst_stride_ % kLine == 0 &&
                         reinterpret_cast<uintptr_t>(dst) % kSize == 0;
     while (rows > 0) {
-      // The first panel may end where the destination's first whole line begins.
+      // The first panel may be smaller, so that the next one begins with a whole line of the destination.
       const auto misplaced = static_cast<int64_t>(reinterpret_cast<uintptr_t>(dst) % kLine / kSize);
       const int64_t panel = std::min(rows, kEdge - misplaced);
       rows -= panel;
@@ -273,7 +274,7 @@ class Transposer {
   }
 
  private:
-  static constexpr int64_t kEdge = kLine / kSize;  // of a block: a line of elements both ways
+  static constexpr int64_t kEdge = kLine / kSize;  // of a block: one line of elements in both directions
 
   void Panel(const std::byte* src, std::byte* dst, int64_t rows, bool stream, Upcoming& upcoming) {
     for (int64_t c = 0; c < cols_; c += kEdge) {
@@ -361,7 +362,7 @@ std::vector<std::string> KernelTargets() {
 }
 
 bool UseKernelTarget(const std::string& name) {
-  hwy::SetSupportedTargetsForTest(0);  // all, for what follows to see
+  hwy::SetSupportedTargetsForTest(0);  // all, so that later calls see them
   int64_t wanted = 0;
   for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
     if (name == hwy::TargetName(target)) wanted = target;

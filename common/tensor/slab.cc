@@ -10,17 +10,17 @@ namespace {
 
 constexpr uint64_t kLine = 64;
 constexpr uint64_t kPage = 4096;
-constexpr uint64_t kOnPages = 64 << 10;  // from here on a tensor begins on a page
+constexpr uint64_t kOnPages = 64 << 10;  // from this size on a tensor begins on a page
 constexpr uint64_t kLeastCapacity = uint64_t{64} << 20;
 
-// Beyond it no memory is to be had anyway.
+// More memory than this is never available.
 constexpr uint64_t kMostBytes = uint64_t{1} << 60;
 
 uint64_t RoundUp(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
 
 uint64_t AlignmentOf(uint64_t size) { return size < kOnPages ? kLine : kPage; }
 
-// With what may lie between it and the tensor before.
+// Includes the gap that may be between it and the previous tensor.
 uint64_t MostBytesOf(uint64_t size) { return RoundUp(std::min(size, kMostBytes), kLine) + AlignmentOf(size) - kLine; }
 
 class Piece final : public Buffer {
@@ -43,8 +43,8 @@ class Piece final : public Buffer {
 SlabPlan::SlabPlan(absl::Span<const uint64_t> sizes) : places_(sizes.size()) {
   uint64_t total = 0;
   for (const uint64_t size : sizes) total = std::min(total + MostBytesOf(size), kMostBytes);
-  // Two slabs that follow each other hold more than one's capacity: there are at most 2 * total / capacity of those,
-  // two that are not full, and fewer than total / capacity for tensors that are larger than that.
+  // Two consecutive slabs together hold more than one slab's capacity. So there are at most 2 * total / capacity of
+  // these, two that are not full, and fewer than total / capacity for tensors larger than a slab.
   const uint64_t capacity = std::max(kLeastCapacity, RoundUp(total / (kMostSlabs / 2 - 2) + 1, kHugePage));
   Fill(sizes, /*small=*/true, capacity);
   Fill(sizes, /*small=*/false, capacity);
@@ -76,7 +76,7 @@ void SlabPlan::Fill(absl::Span<const uint64_t> sizes, bool small, uint64_t capac
       begin = 0;
       slab = static_cast<uint32_t>(slab_bytes_.size());
       slab_bytes_.push_back(0);
-      if (bytes <= capacity) filling = slab;  // a larger one has a slab of its own
+      if (bytes <= capacity) filling = slab;  // a larger one gets a slab of its own
     }
     places_[tensor] = {begin, size, slab};
     slab_bytes_[slab] = begin + bytes;

@@ -1,5 +1,5 @@
-// Where the tensors of a version lie: many to a slab of memory, so that a version takes few descriptors and mappings,
-// whatever the number of its tensors.
+// Places the tensors of a version in slabs of memory, so that a version needs few descriptors and mappings, however
+// many tensors it has.
 #pragma once
 
 #include <cstddef>
@@ -16,18 +16,18 @@
 
 namespace refit {
 
-// Which tensor lies where in which slab. Versions of the same sizes have the same plan, so that a pool finds slabs that
-// fit. Small tensors have slabs of their own, since they travel by themselves: a worker that maps the others needs no
-// memory beside them. Immutable.
+// Which tensor is where in which slab. Versions with the same sizes have the same plan, so that a pool finds slabs that
+// fit. Small tensors have separate slabs, because they are sent over the connection: a worker that maps the other slabs
+// needs no memory for them. Immutable.
 class SlabPlan {
  public:
-  // Whatever the sizes, there are no more slabs than this.
+  // There are never more slabs than this, whatever the sizes.
   static constexpr size_t kMostSlabs = 64;
-  // Below it a tensor is small.
+  // Tensors below this size are small.
   static constexpr uint64_t kSmallBytes = 32 << 10;
 
   SlabPlan() = default;
-  // One tensor a size, in bytes.
+  // One size in bytes for each tensor.
   explicit SlabPlan(absl::Span<const uint64_t> sizes);
   static SlabPlan Of(absl::Span<const TensorPart> parts);
 
@@ -40,19 +40,19 @@ class SlabPlan {
 
   size_t slabs() const { return slab_bytes_.size(); }
   uint64_t slab_bytes(size_t slab) const { return slab_bytes_[slab]; }
-  // What a pool counts for all of them.
+  // The sum of the slabs' capacities, as a pool counts them.
   uint64_t capacity() const;
 
  private:
-  // Gives the tensors that are small, or those that are not, their places.
+  // Places the tensors that are small, or those that are not.
   void Fill(absl::Span<const uint64_t> sizes, bool small, uint64_t capacity);
 
   std::vector<Place> places_;
   std::vector<uint64_t> slab_bytes_;
 };
 
-// The memory of one version. A slab is had when the first of its tensors is asked for, and let go of once the last of
-// them is, and this. Not thread-safe; its buffers may outlive it.
+// The memory of one version. A slab is allocated when the first of its tensors is requested. It is freed when all of
+// its tensors and this object are gone. Not thread-safe. Its buffers may outlive it.
 class Slabs {
  public:
   using Source = absl::FunctionRef<absl::StatusOr<std::shared_ptr<Buffer>>(size_t size)>;
@@ -60,7 +60,7 @@ class Slabs {
   Slabs() = default;
   explicit Slabs(SlabPlan plan) : plan_(std::move(plan)), slabs_(plan_.slabs()) {}
 
-  // The memory of a tensor, in a slab from `source`. Errors as the source's.
+  // The memory of a tensor, in a slab from `source`. Errors as those of `source`.
   absl::StatusOr<std::shared_ptr<Buffer>> Get(size_t tensor, Source source);
 
   const SlabPlan& plan() const { return plan_; }

@@ -9,8 +9,8 @@
 namespace refit {
 namespace {
 
-constexpr int64_t kBlock = 1024;  // elements that are decoded and summed at a time
-constexpr int64_t kLanes = 8;     // sums side by side, each added to once every kLanes elements
+constexpr int64_t kBlock = 1024;  // elements that are decoded and summed together
+constexpr int64_t kLanes = 8;     // independent sums: each gets every kLanes-th element
 
 struct BlockStatistics {
   double min = std::numeric_limits<double>::infinity();
@@ -21,7 +21,7 @@ struct BlockStatistics {
   int64_t zeros = 0;
 };
 
-// Without branches, so that the inner loop vectorises.
+// Without branches, so that the inner loop is vectorised.
 BlockStatistics Summarise(const double* values, int64_t count) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   double min[kLanes];
@@ -34,7 +34,7 @@ BlockStatistics Summarise(const double* values, int64_t count) {
   std::fill_n(max, kLanes, -kInfinity);
   const auto add = [&](double value, int64_t lane) {
     const bool number = value == value;
-    // Comparisons with NaN are false: it changes neither.
+    // Comparisons with NaN are false, so NaN changes neither.
     min[lane] = value < min[lane] ? value : min[lane];
     max[lane] = value > max[lane] ? value : max[lane];
     sum[lane] += number ? value : 0;
@@ -76,7 +76,7 @@ class Sum {
     lost_ += std::fabs(total_) >= std::fabs(value) ? (total_ - total) + value : (value - total) + total_;
     total_ = total;
   }
-  // What was lost is no number once the total is infinite or NaN.
+  // Once the total is infinite or NaN, the compensation is not a number.
   double value() const { return std::isfinite(total_) ? total_ + lost_ : total_; }
 
  private:

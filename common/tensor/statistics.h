@@ -1,4 +1,4 @@
-// Min, max, mean and odd values of a tensor, for people who look into a version.
+// Computes min, max, mean and the number of special values of a tensor, for people who inspect a version.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +9,8 @@
 
 namespace refit {
 
-// NaNs count in nan_count and nowhere else; min, max and mean are absent when nothing else is there. Infinities take
-// part in min and max, and in the mean as IEEE has it.
+// NaNs only count in nan_count. min, max and mean are absent if there are no other elements. Infinities count for min
+// and max, and for the mean as in IEEE arithmetic.
 struct TensorStatistics {
   std::optional<double> min;
   std::optional<double> max;
@@ -21,7 +21,7 @@ struct TensorStatistics {
   uint64_t elements = 0;
 };
 
-// `bytes` holds whole elements. One pass; the mean is summed in double with pairwise or compensated summation.
+// `bytes` holds whole elements. One pass. The mean is summed in double, with pairwise or compensated summation.
 TensorStatistics ComputeStatistics(DType dtype, absl::Span<const std::byte> bytes);
 
 }  // namespace refit

@@ -12,10 +12,10 @@ constexpr size_t kMaxPrintableBytes = 200;
 
 struct CodePoint {
   char32_t value;
-  size_t bytes;  // 0: no valid UTF-8
+  size_t bytes;  // 0: not valid UTF-8
 };
 
-// Decodes the first code point of `text`, which is not empty. Refuses overlong forms, surrogates and all beyond
+// Decodes the first code point of `text`, which is not empty. Rejects overlong forms, surrogates, and values above
 // U+10FFFF.
 CodePoint DecodeUtf8(absl::string_view text) {
   constexpr CodePoint kInvalid{0, 0};
@@ -37,7 +37,7 @@ CodePoint DecodeUtf8(absl::string_view text) {
 
 bool IsControl(char32_t value) { return value < 0x20 || (value >= 0x7F && value < 0xA0); }
 
-// As almost all names are; there are very many of them.
+// True for almost all names, and cheap, because there are very many names.
 bool IsPlainAscii(absl::string_view name) {
   return std::all_of(name.begin(), name.end(), [](char c) { return c >= 0x20 && c < 0x7F; });
 }
@@ -84,7 +84,7 @@ absl::Status Validate(const TensorSpec& spec, size_t max_name_bytes) {
 std::string Printable(absl::string_view name) {
   constexpr absl::string_view kCut = "...";
   std::string out;
-  size_t cut = 0;  // where the last piece ends after which the mark of a cut still fits
+  size_t cut = 0;  // the last place at which a cut leaves room for the mark
   while (!name.empty()) {
     const CodePoint point = DecodeUtf8(name);
     const size_t bytes = point.bytes == 0 ? 1 : point.bytes;
