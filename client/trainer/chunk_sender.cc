@@ -10,7 +10,7 @@
 
 namespace refit {
 
-// Short chunks go over the connection, and so do those that would soon fill the ring.
+// Short chunks are sent over the connection, and so are chunks that would soon fill the ring.
 bool ChunkSender::IsShared(uint64_t payload_bytes) const {
   return ring_ != nullptr && payload_bytes >= kShortChunkBytes && payload_bytes <= ring_->bytes() / 4;
 }

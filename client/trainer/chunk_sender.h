@@ -1,4 +1,4 @@
-// The ways that a chunk can take to the service: in a message of its own, in a batch, through shared memory.
+// Sends chunks to the service: each in a message of its own, in batches, or through shared memory.
 #pragma once
 
 #include <cstddef>
@@ -16,28 +16,27 @@
 
 namespace refit {
 
-// Keeps what is under way within the service's window. Not thread-safe.
+// Never sends more than the service's window without acknowledgement. Not thread-safe.
 class ChunkSender {
  public:
-  // `ring` null: all goes over the stream. `window_bytes` 0: any number of bytes may be under way. Both objects must
-  // live as long.
+  // `ring` null: everything is sent over the stream. `window_bytes` 0: no limit. Both objects must outlive this one.
   ChunkSender(PushStream& stream, SharedRing* ring, uint64_t window_bytes)
       : stream_(stream), ring_(ring), window_bytes_(window_bytes) {}
 
-  // A payload whose way is decided.
+  // A payload, after the decision how it is sent.
   struct Payload {
     absl::Span<const std::byte> bytes;
     uint64_t digest = 0;
     std::optional<uint64_t> place;  // in the ring, which has a copy
   };
-  // Waits until so much more may be under way, and digests it.
+  // Waits until the window has room for `bytes`, and digests them.
   absl::StatusOr<Payload> Prepare(absl::Span<const std::byte> bytes);
 
-  // A chunk with the payload that was prepared last. What goes in a message of its own is borrowed if it has an
-  // `owner`, which is kept until gRPC has let go of the bytes. `tensor` is its name.
+  // Sends a chunk with the payload that was prepared last. If it is sent in a message of its own and has an `owner`,
+  // the payload is borrowed, and `owner` is kept until gRPC has released the bytes. `tensor` is the tensor's name.
   absl::Status Send(const ChunkHeader& header, const Payload& payload, std::shared_ptr<const void> owner,
                     absl::string_view tensor);
-  // In a batch: of less than kShortChunkBytes.
+  // Sends a chunk of less than kShortChunkBytes in a batch.
   absl::Status SendShort(const ChunkHeader& header, absl::Span<const std::byte> payload, absl::string_view tensor);
 
  private:
@@ -48,8 +47,8 @@ class ChunkSender {
   PushStream& stream_;
   SharedRing* const ring_;
   const uint64_t window_bytes_;
-  uint64_t sent_bytes_ = 0;      // of payload
-  uint64_t received_bytes_ = 0;  // of those, what the service has acknowledged
+  uint64_t sent_bytes_ = 0;      // payload bytes
+  uint64_t received_bytes_ = 0;  // how many of them the service has acknowledged
 };
 
 }  // namespace refit

@@ -27,7 +27,7 @@ absl::Status CheckSizes(const Mesh& mesh) {
   return absl::OkStatus();
 }
 
-// One after the other: the product of the sizes may be beyond any integer.
+// Divides by one size after the other, because the product of the sizes may overflow.
 absl::Status CheckDivides(uint32_t world, absl::Span<const Axis> axes) {
   uint32_t rest = world;
   std::string product;
@@ -59,7 +59,7 @@ absl::StatusOr<bool> HoldsExperts(const Adapter& adapter, const TensorSpec& nati
 }
 
 absl::StatusOr<TensorPart> ShardOf(LayoutRules& rules, const Adapter& adapter, TensorSpec native) {
-  // How long a name may be is for the service to say.
+  // The service limits the length of names, not the client.
   if (absl::Status status = Validate(native, std::numeric_limits<size_t>::max()); !status.ok()) return status;
   const absl::StatusOr<bool> experts = HoldsExperts(adapter, native);
   if (!experts.ok()) return experts.status();
@@ -84,7 +84,7 @@ absl::StatusOr<std::vector<LayoutRule>> RulesOfRank(const Mesh& mesh, uint32_t r
   rules.push_back(
       {Scope::kExperts, "", 1, outside_tp / mesh.ep_size % mesh.ep_shard_size, mesh.ep_shard_size, Split::kCeil});
   rules.push_back({Scope::kOrdinary, "", 0, outside_tp % mesh.fsdp_size, mesh.fsdp_size, Split::kCeil});
-  // A rule that cuts nothing need not apply to anything either.
+  // A rule that splits nothing need not apply to any tensor either.
   rules.erase(std::remove_if(rules.begin(), rules.end(), [](const LayoutRule& rule) { return rule.parts == 1; }),
               rules.end());
   return rules;

@@ -99,7 +99,7 @@ absl::StatusOr<uint32_t> Publisher::AwaitWorkers(const Await& await, std::vector
   request.set_workers(await.workers);
   request.set_all(await.all);
   request.set_timeout_ms(static_cast<uint64_t>(std::max<int64_t>(await.timeout.count(), 0)));
-  // The service answers at the timeout; the margin is for one that does not.
+  // The service answers at the timeout. The margin is for a service that does not.
   const absl::StatusOr<v1::AwaitWorkersResponse> response =
       CallUnary(*state_->push, &Stub::AwaitWorkers, request, await.timeout + kAnswerMargin,
                 state_->Context("waiting for workers of", await.model, await.version), state_->service.calls);

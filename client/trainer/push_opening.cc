@@ -14,11 +14,11 @@
 namespace refit {
 namespace {
 
-// A part of a declaration is sent once it is this large.
+// The declaration is sent in parts of about this size.
 constexpr size_t kDeclareBytes = 128 << 10;
-// What a message may hold besides its payload.
+// What a message may contain besides its payload.
 constexpr uint64_t kMessageOverhead = 1 << 10;
-// Chunks are cut at multiples of the largest element.
+// Chunks are split at multiples of the largest element.
 constexpr uint64_t kElementBytes = 8;
 
 v1::PushRequest OpenRequest(const PublishOptions& options, const SharedRing* ring) {
@@ -43,7 +43,7 @@ v1::PushRequest OpenRequest(const PublishOptions& options, const SharedRing* rin
 }
 
 absl::Status Declare(PushStream& stream, const std::vector<TensorPart>& shards) {
-  google::protobuf::Arena arena;  // for very many small parts; those of a message that was sent serve the next
+  google::protobuf::Arena arena;  // for very many small parts; its memory is reused for the next message
   v1::PushRequest& request = *google::protobuf::Arena::CreateMessage<v1::PushRequest>(&arena);
   size_t bytes = 0;
   for (const TensorPart& shard : shards) {
@@ -60,7 +60,7 @@ absl::Status Declare(PushStream& stream, const std::vector<TensorPart>& shards) 
   return stream.Send(Serialize(request));
 }
 
-// The longest chunk that both the version's chunk size and the limits allow; 0 if that is none.
+// The longest chunk allowed by both the version's chunk size and the limits; 0 if there is none.
 uint64_t ChunkLimit(const v1::VersionOpened& opened) {
   const uint64_t limit =
       std::min({opened.summary().chunk_bytes(), opened.max_chunk_bytes(), kMaxMessageBytes - kMessageOverhead});
@@ -79,7 +79,7 @@ absl::Status Mark(const google::protobuf::RepeatedField<uint64_t>& shards, std::
 }
 
 absl::Status CheckUnderstood(const PublishOptions& options, const v1::VersionOpened& opened) {
-  // A service that knows no ranks would take this one for the whole trainer, and commit without the others.
+  // A service without support for ranks would take this one for the whole trainer, and commit without the others.
   if (options.world > 1 && opened.summary().world() != options.world) {
     return absl::InternalError(absl::StrCat("the service opened it for ", opened.summary().world(), " ranks"));
   }

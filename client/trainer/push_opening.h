@@ -1,4 +1,4 @@
-// How a push begins: the version is opened, its tensors are declared, and the service says what it wants of them.
+// Opens a push: opens the version, declares its tensors, and receives what the service needs of them.
 #pragma once
 
 #include <cstdint>
@@ -13,19 +13,19 @@
 
 namespace refit {
 
-// What the service has agreed to.
+// The service's answer to the opening.
 struct OpenedPush {
   VersionSummary summary;
   std::vector<bool> digest_only;  // shards that another rank sends
   std::vector<bool> unneeded;     // shards that no output needs
-  uint64_t chunk_limit = 0;       // bytes of the longest chunk that may be sent; at least 1
-  uint64_t window_bytes = 0;      // of payload that may be under way; 0: any
-  bool shares_memory = false;     // it takes payloads out of the ring
+  uint64_t chunk_limit = 0;       // bytes of the longest chunk allowed; at least 1
+  uint64_t window_bytes = 0;      // payload bytes allowed without acknowledgement; 0: no limit
+  bool shares_memory = false;     // whether it reads payloads from the ring
 };
 
-// Opens the version, and waits until all ranks have. `ring`, if there is one, is offered to the service. Errors end the
-// stream: what the service says of the push; INTERNAL for an answer that cannot be meant; FAILED_PRECONDITION for a
-// service that is older than what `options` ask for.
+// Opens the version, and waits until all ranks have opened it. `ring`, if there is one, is offered to the service.
+// Errors end the stream: the service's error; INTERNAL for an invalid answer; FAILED_PRECONDITION if the service is too
+// old for `options`.
 absl::StatusOr<OpenedPush> OpenPush(PushStream& stream, const PublishOptions& options,
                                     const std::vector<TensorPart>& shards, const SharedRing* ring);
 

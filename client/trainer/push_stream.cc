@@ -18,13 +18,14 @@ constexpr char kPushMethod[] = "/refit.v1.PushService/Push";
 constexpr RawCall::Batching kShortChunks{kBatchBytes, kMaxBatchBytes - kBatchBytes, std::chrono::milliseconds(2),
                                          &MakeBatchMessage};
 
-// Whether somebody other than the service ended a stream: its process, a network, or a proxy in between.
+// Whether something other than the service ended the stream: its process, a network, or a proxy in between.
 bool WasCut(const absl::Status& status) {
   return absl::IsUnavailable(status) || absl::StrContains(status.message(), "RST_STREAM") ||
          status.message() == "Stream removed";
 }
 
-// Proxies and meshes end streams after a time of their own, and tell nobody that it was they.
+// Proxies and meshes end streams after a time limit of their own, without saying so. The time in the message helps to
+// find that.
 absl::Status WithTimeToTheCut(const absl::Status& status, std::chrono::steady_clock::duration lasted) {
   if (!WasCut(status)) return status;
   const double seconds = std::chrono::duration<double>(lasted).count();
@@ -56,7 +57,7 @@ absl::Status PushStream::Fail(const absl::Status& status, absl::string_view tens
   return over_;
 }
 
-// A write that fails, and a stream that ends early, do not know why: the call's status does.
+// A failed write, or an early end of the stream, does not contain the reason. The call's status does.
 absl::Status PushStream::FailAsServiceSays(absl::string_view tensor) {
   absl::Status status = call_->Finish(timeout_);
   if (status.ok()) status = absl::InternalError("the service ended the push before it was committed");
@@ -87,12 +88,12 @@ absl::Status PushStream::Read(v1::PushResponse& response) {
   return status.ok() ? status : Fail(absl::InternalError(status.message()));
 }
 
-// How long other ranks may keep this one waiting is for the service to say; each `waiting` shows that it lives.
+// The service decides how long other ranks may keep this one waiting. Each `waiting` message shows that it is alive.
 absl::Status PushStream::Receive(v1::PushResponse::ResponseCase expected, v1::PushResponse& response) {
   while (true) {
     if (absl::Status status = Read(response); !status.ok()) return status;
     if (response.response_case() == expected) return absl::OkStatus();
-    if (response.has_received()) continue;  // was not waited for
+    if (response.has_received()) continue;  // acknowledgements are counted, but not waited for
     if (!response.has_waiting()) break;
     const auto& missing = response.waiting().ranks();
     if (on_waiting_) on_waiting_(absl::MakeConstSpan(missing.data(), missing.size()));

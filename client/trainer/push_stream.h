@@ -1,4 +1,4 @@
-// The stream of one push: what is written to it, what the service answers, and why it ended.
+// The stream of one push: sends messages, receives answers, and keeps the error that ended it.
 #pragma once
 
 #include <chrono>
@@ -17,31 +17,31 @@
 
 namespace refit {
 
-// Messages out and answers in; knows nothing of shards. The first error ends it, and is what every later call gets. Not
-// thread-safe. To be destroyed in the process that made it only: see OwnedByProcess.
+// Sends messages and receives answers; it does not know shards. The first error ends the stream, and every later call
+// returns it. Not thread-safe. Only the process that made it may destroy it: see OwnedByProcess.
 class PushStream {
  public:
-  // Begins the call, which cancelling `calls` ends. `context` begins every error: "push of default/3 to host:port".
+  // Begins the call. Cancelling `calls` ends it. `context` begins every error: "push of default/3 to host:port".
   PushStream(const std::shared_ptr<grpc::Channel>& channel, const std::shared_ptr<ActiveCalls>& calls,
              const PublishOptions& options, std::string context);
 
   const std::string& context() const { return context_; }
-  // Not OK: nothing more can be pushed.
+  // If not OK, nothing more can be pushed.
   const absl::Status& over() const { return over_; }
-  // The push has come to its end: `how` is why nothing more can be pushed.
+  // Marks the push as ended. `how` is the reason why nothing more can be pushed.
   void Close(absl::string_view how);
 
-  // `tensor` names the tensor that the message is of, for errors; empty: of none.
+  // `tensor` is the name of the tensor in the message, for errors. Empty: no tensor.
   absl::Status Send(grpc::ByteBuffer message, absl::string_view tensor = "");
-  // A short chunk, batched with others; see RawCall::WriteTogether.
+  // Sends a short chunk in a batch with others; see RawCall::WriteTogether.
   absl::Status SendTogether(absl::FunctionRef<void(std::string& entries)> append, absl::string_view tensor);
-  // The last message.
+  // Sends the last message.
   absl::Status SendLast(const v1::PushRequest& request);
 
-  // The next answer, which must be `expected`. Meanwhile on_waiting is told of the ranks that are missing.
+  // Receives the next answer, which must be `expected`. Calls on_waiting with the missing ranks meanwhile.
   absl::Status Receive(v1::PushResponse::ResponseCase expected, v1::PushResponse& response);
 
-  // Ends it because of this error, which it returns with the context before it.
+  // Ends the stream with this error, and returns it with the context before its message.
   absl::Status Fail(const absl::Status& status, absl::string_view tensor = "");
 
  private:
@@ -53,7 +53,7 @@ class PushStream {
   const std::function<void(absl::Span<const uint32_t> missing)> on_waiting_;
   const std::chrono::steady_clock::time_point begin_;
   const std::unique_ptr<RawCall> call_;
-  const ActiveCalls::Entry entry_;  // of the call: goes before it
+  const ActiveCalls::Entry entry_;  // ends before the call does
   absl::Status over_;
 };
 

@@ -1,4 +1,4 @@
-// How far one shard of a push has come.
+// Tracks the progress of one shard of a push.
 #pragma once
 
 #include <cstdint>
@@ -10,28 +10,28 @@
 
 namespace refit {
 
-// Counts a shard's bytes and digests them. Each call takes the next bytes, and gives the tensor digest if they complete
+// Counts and digests a shard's bytes. Each call takes the next bytes, and returns the tensor digest if they complete
 // the shard.
 class ShardProgress {
  public:
-  // Digested in blocks of the version's `chunk_bytes`.
+  // Digests are over blocks of the version's `chunk_bytes`.
   ShardProgress(uint64_t shard_bytes, uint64_t chunk_bytes) : shard_bytes_(shard_bytes), chunk_bytes_(chunk_bytes) {}
 
-  // So far.
+  // Bytes so far.
   uint64_t bytes() const { return bytes_; }
   uint64_t missing_bytes() const { return shard_bytes_ - bytes_; }
 
-  // Any run of bytes.
+  // Adds any run of bytes.
   std::optional<uint64_t> Add(absl::Span<const std::byte> bytes) {
     Digester().Update(bytes);
     return Advance(bytes.size());
   }
-  // A whole chunk, whose digest is known.
+  // Adds a whole chunk with a known digest.
   std::optional<uint64_t> AddChunk(absl::Span<const std::byte> chunk, uint64_t digest) {
     Digester().UpdateChunk(chunk, digest, chunk.size() == missing_bytes());
     return Advance(chunk.size());
   }
-  // Bytes that nobody needs, and so no digest of them.
+  // Skips bytes that no output needs, without digesting them.
   void Skip(uint64_t bytes) { bytes_ += bytes; }
 
  private:
@@ -50,7 +50,7 @@ class ShardProgress {
   uint64_t shard_bytes_;
   uint64_t chunk_bytes_;
   uint64_t bytes_ = 0;
-  std::unique_ptr<TensorDigester> digester_;  // from the first bytes to the last
+  std::unique_ptr<TensorDigester> digester_;  // exists from the first byte to the last
 };
 
 }  // namespace refit

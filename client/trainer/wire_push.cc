@@ -18,7 +18,7 @@
 namespace refit {
 namespace {
 
-// A few chunks, so that payloads are still in the cache when the service reads them.
+// Only a few chunks, so that payloads are still in the cache when the service reads them.
 constexpr uint64_t kRingBytes = 16 << 20;
 
 std::string ContextOf(const PublishOptions& options, const std::string& address) {
@@ -28,7 +28,7 @@ std::string ContextOf(const PublishOptions& options, const std::string& address)
 }
 
 absl::Status CheckShard(const TensorPart& shard) {
-  // How long a name may be is for the service to say.
+  // The service limits the length of names, not the client.
   if (absl::Status status = Validate(shard.tensor, std::numeric_limits<size_t>::max()); !status.ok()) return status;
   const absl::Status status = Validate(shard.box, shard.tensor.shape);
   return status.ok() ? status : Annotate(status, absl::StrCat("tensor ", Printable(shard.tensor.name)));
@@ -44,7 +44,7 @@ absl::Status CheckDeclaration(const PublishOptions& options, const std::vector<T
   return absl::OkStatus();
 }
 
-// null where there is none, or the service is elsewhere: all goes over the connection then.
+// Null if there is no shared memory, or the service is on another host: then everything is sent over the connection.
 absl::StatusOr<std::unique_ptr<SharedRing>> RingTo(const ServiceConnection& service) {
   const bool may_share = service.transport == Transport::kSharedMemory ||
                          (service.transport == Transport::kAuto && IsLocal(service.address));
@@ -56,7 +56,7 @@ absl::StatusOr<std::unique_ptr<SharedRing>> RingTo(const ServiceConnection& serv
 
 class WirePush final : public VersionPush {
  public:
-  // What only the process that made it can end.
+  // Objects that only the process that made them may destroy.
   struct Connection {
     Connection(std::unique_ptr<SharedRing> offered, const ServiceConnection& service, const PublishOptions& options,
                std::string context)
@@ -90,7 +90,7 @@ class WirePush final : public VersionPush {
 
  private:
   PushStream& stream() { return connection_->stream; }
-  // In a child of a fork nothing of the connection may be touched but what stays as it is.
+  // A child of a fork must not touch the connection, except what never changes.
   absl::Status CheckNotForked() const { return connection_.get_deleter().guard.Check(connection_->stream.context()); }
   absl::Status Invalid(const TensorPart& shard, absl::string_view what) const;
   absl::Status CheckAppend(size_t index, absl::Span<const std::byte> bytes);
@@ -148,7 +148,7 @@ absl::Status WirePush::Append(size_t index, absl::Span<const std::byte> bytes, s
   }
   if (opened_.digest_only[index]) return AppendDigest(index, bytes);
   while (!bytes.empty()) {
-    // Cut at multiples of the chunk size within the shard, wherever the caller's pieces begin.
+    // Chunks are split at multiples of the chunk size within the shard, wherever the caller's pieces begin.
     const uint64_t to_boundary = opened_.chunk_limit - progress_[index].bytes() % opened_.chunk_limit;
     const auto chunk = bytes.subspan(0, to_boundary);
     if (absl::Status status = AppendChunk(index, chunk, owner); !status.ok()) return status;
@@ -168,7 +168,7 @@ absl::Status WirePush::AppendChunk(size_t index, absl::Span<const std::byte> byt
   return chunks_.Send(header, *payload, std::move(owner), shards_[index].tensor.name);
 }
 
-// Another rank sends the bytes; this one tells what they must be.
+// Another rank sends the bytes. This one only sends their digest.
 absl::Status WirePush::AppendDigest(size_t index, absl::Span<const std::byte> bytes) {
   if (bytes.empty()) return absl::OkStatus();
   ChunkHeader header;

@@ -1,4 +1,4 @@
-// A version that is pushed to a service elsewhere.
+// A version that is pushed to a remote service.
 #pragma once
 
 #include <memory>
@@ -14,7 +14,7 @@
 
 namespace refit {
 
-// What a publisher's pushes have in common.
+// What all pushes of a publisher share.
 struct ServiceConnection {
   std::string address;
   Transport transport = Transport::kAuto;

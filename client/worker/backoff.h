@@ -1,4 +1,4 @@
-// Pauses between attempts: longer each time, never for ever.
+// Pauses between attempts, which grow up to a limit.
 #pragma once
 
 #include <algorithm>
@@ -10,18 +10,18 @@
 
 namespace refit {
 
-// Doubles from `first` to `longest`; each pause is between half of that and all of it, so that a fleet which lost its
-// service does not come back in one instant. One thread at a time.
+// Pauses double from `first` to `longest`. Each is random between half and all of that, so that the workers of a fleet
+// that lost its service do not all reconnect at once. Use it from one thread at a time.
 class Backoff {
  public:
   Backoff(std::chrono::nanoseconds first, std::chrono::nanoseconds longest) : first_(first), longest_(longest) {
     Reset();
   }
 
-  // After a success.
+  // Call it after a success.
   void Reset() { next_ = first_; }
 
-  // False if it was, or is, stopped.
+  // False if stopped, before or during the wait.
   bool Wait(StopFlag& stop) {
     const auto pause = std::chrono::nanoseconds(absl::Uniform<int64_t>(random_, next_.count() / 2, next_.count() + 1));
     next_ = std::min(longest_, 2 * next_);

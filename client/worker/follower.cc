@@ -33,7 +33,7 @@ absl::Status Follower::Run(Backoff& backoff, const std::function<bool()>& done) 
 absl::Status Follower::Refit(VersionSummary version) {
   absl::StatusOr<StagedVersion> staged = StagedVersion{};
   while (true) {
-    // Written over the version in use, it cannot wait for its release later.
+    // In place, a version overwrites the one in use, so it cannot be staged before its release.
     if (options_.in_place && version.installs_held) {
       absl::StatusOr<VersionSummary> next = AwaitRelease(KeyOf(version));
       if (!next.ok()) return next.status();
@@ -52,7 +52,7 @@ absl::Status Follower::Refit(VersionSummary version) {
   return refitter_.InstallFollowing(*staged);
 }
 
-// The version once it is released, or a newer one that was committed meanwhile.
+// Waits for the release of the version, and returns it, or a newer one that was committed meanwhile.
 absl::StatusOr<VersionSummary> Follower::AwaitRelease(const VersionKey& version) {
   while (true) {
     absl::StatusOr<VersionSummary> event = watch_->Next(kNoTimeout);
@@ -63,13 +63,15 @@ absl::StatusOr<VersionSummary> Follower::AwaitRelease(const VersionKey& version)
   }
 }
 
-// The service offers what would not be taken, which is told once. Or it has got the one in use after all.
+// Reports once if the service offers a version of another run, which would not be installed; or notices that the
+// service has the one in use after all.
 void Follower::LookAtOtherRun(const VersionSummary& offered) {
   if (versions_.IsBackAtService(offered)) reporter_.ReportAgain();
   if (absl::Status status = versions_.ComplainOfOtherRun(offered); !status.ok()) reporter_.Tell(status);
 }
 
-// A version that was aborted, or is not to be had any more, is no reason to begin anew: others come.
+// Whether the error is only about this version, which was aborted or is not available any more. The watch can then
+// continue, because other versions will come.
 bool Follower::IsOfThisVersion(const absl::Status& status) const {
   if (versions_.torn().has_value()) return false;
   if (absl::IsAborted(status)) return true;

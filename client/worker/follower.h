@@ -1,4 +1,4 @@
-// Follows one watch of the model's versions.
+// Follows a model's versions during one watch.
 #pragma once
 
 #include <functional>
@@ -18,15 +18,15 @@
 
 namespace refit {
 
-// As long as the watch lasts. A new one begins with the state of every version, so that nothing is missed. One thread
-// at a time. All that it is given must outlive it.
+// Lives as long as the watch. A new watch begins with the state of every version, so that nothing is missed. Use it
+// from one thread at a time. Everything that it is given must outlive it.
 class Follower {
  public:
   Follower(Subscriber& subscriber, const WorkerOptions& options, InstalledVersions& versions, Reporter& reporter,
            Refitter& refitter);
 
-  // Stages and installs each version that is due. OK once `done`, asked after each install, says so; otherwise why it
-  // is to begin anew. Resets `backoff` after each refit.
+  // Stages and installs each version that is due. Returns OK once `done`, called after each install, returns true;
+  // otherwise the reason why a new watch is needed. Resets `backoff` after each refit.
   absl::Status Run(Backoff& backoff, const std::function<bool()>& done);
 
  private:

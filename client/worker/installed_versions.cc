@@ -9,7 +9,7 @@
 namespace refit {
 namespace {
 
-// As far as their digests are known: that of an open version is not.
+// Compares digests only if both are known; an open version has none yet.
 bool MayBeTheSame(const VersionSummary& a, const VersionSummary& b) {
   return !a.manifest_digest.has_value() || !b.manifest_digest.has_value() || a.manifest_digest == b.manifest_digest;
 }
@@ -45,7 +45,7 @@ bool InstalledVersions::IsInUse(const VersionSummary& version) const {
   return installed_.has_value() && KeyOf(*installed_) == KeyOf(version) && MayBeTheSame(*installed_, version);
 }
 
-// An open version is staged while it is still pushed, except in place: it might yet be aborted.
+// An open version is staged while it is pushed; but not in place, because it might still be aborted.
 bool InstalledVersions::IsDue(const VersionSummary& version) const {
   const bool is_open = version.state == VersionState::kOpen && !options_.in_place;
   if (version.state != VersionState::kCommitted && !is_open) return false;
@@ -147,7 +147,7 @@ void InstalledVersions::SetOtherRun(bool other_run) {
   if (other_run_ == other_run) return;
   other_run_ = other_run;
   told_other_run_ = false;
-  if (LeavesItsRun()) highest_ = {};  // nothing of the new run was tried
+  if (LeavesItsRun()) highest_ = {};  // no version of the new run was tried
 }
 
 bool InstalledVersions::IsBackAtService(const VersionSummary& offered) const {

@@ -1,4 +1,4 @@
-// Memory of the service that a worker has mapped, and gives back.
+// Memory of the service that a worker has mapped and returns later.
 #pragma once
 
 #include <cstdint>
@@ -10,14 +10,14 @@
 
 namespace refit {
 
-// Lives as long as anything that was mapped in one pull; the destructor tells the service.
+// Lives as long as anything that was mapped in one pull. The destructor tells the service.
 class Lease {
  public:
   virtual ~Lease() = default;
 };
 
-// A tensor where the service has it. What is written to it is seen by nobody else. Its segment, which other tensors of
-// the pull share, stays mapped until the last of them goes.
+// A tensor in the service's memory. Writes to it are visible only in this process. Other tensors of the pull share its
+// segment, which stays mapped until the last of them is gone.
 class LeasedBuffer final : public Buffer {
  public:
   // [begin, begin + size) must lie within the segment.

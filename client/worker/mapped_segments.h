@@ -1,4 +1,4 @@
-// Shared memory of the service that chunks of a pull lie in.
+// The service's shared memory segments in which chunks of a pull lie.
 #pragma once
 
 #include <algorithm>
@@ -17,13 +17,13 @@ namespace refit {
 // Maps each segment once.
 class MappedSegments {
  public:
-  // For a new stream. What others hold on to stays mapped.
+  // For a new stream. A segment stays mapped while others use it.
   void Clear() {
     current_.reset();
     all_.clear();
   }
 
-  // Makes the segment that is announced the current one. Errors as MappedSegment::Open.
+  // Maps the announced segment, and makes it the current one. Errors as MappedSegment::Open.
   absl::Status Enter(const v1::SharedSegment& announced) {
     const auto is_meant = [&](const auto& segment) { return segment->Is(announced); };
     if (current_ != nullptr && is_meant(current_)) return absl::OkStatus();
@@ -33,7 +33,7 @@ class MappedSegments {
     return absl::OkStatus();
   }
 
-  // Null before the first.
+  // Null before the first one.
   const std::shared_ptr<const MappedSegment>& current() const { return current_; }
 
  private:
@@ -42,7 +42,7 @@ class MappedSegments {
     if (!mapped.ok()) return mapped.status();
     current_ = *std::move(mapped);
     all_.push_back(current_);
-    // Of a service that has a segment for each tensor, the oldest are not asked for again.
+    // A service with one segment for each tensor does not use the oldest ones again.
     if (all_.size() > SlabPlan::kMostSlabs) all_.pop_front();
     return absl::OkStatus();
   }

@@ -1,4 +1,4 @@
-// Pulled tensors in host memory of a pool.
+// A sink that puts pulled tensors into host memory from a pool.
 #pragma once
 
 #include <memory>
@@ -20,7 +20,7 @@ class MemorySink final : public TensorSink {
 
   absl::Status Begin(const VersionSummary&, const std::vector<TensorPart>& tensors) override {
     slabs_ = Slabs(SlabPlan::Of(tensors));
-    // What earlier versions left, and this one cannot use.
+    // Frees memory of earlier versions that this version cannot use.
     pool_.TrimTo(slabs_.plan().capacity());
     tensors_.reserve(tensors.size());
     for (const TensorPart& part : tensors) tensors_.push_back({part, nullptr});

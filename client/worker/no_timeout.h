@@ -4,7 +4,7 @@
 
 namespace refit {
 
-// Longer than any process lives, short enough for any clock.
+// Longer than any process lives, but small enough for every clock.
 inline constexpr std::chrono::milliseconds kNoTimeout = std::chrono::hours(24 * 365);
 
 }  // namespace refit

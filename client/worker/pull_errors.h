@@ -1,4 +1,4 @@
-// The errors of one pull.
+// Makes the error messages of one pull.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// A pull's call, and the service's memory that was mapped in it.
+// Keeps a pull's call open as long as memory that was mapped in it is used.
 #pragma once
 
 #include <chrono>
@@ -13,13 +13,13 @@
 
 namespace refit {
 
-// The call goes on until the memory that was mapped is let go of.
+// The call stays open until the mapped memory is released.
 class PullLease final : public Lease {
  public:
   PullLease(std::shared_ptr<SubscriberConnection> connection, const v1::PullRequest& request,
             std::chrono::milliseconds timeout);
-  // A lease that cannot be given back ends with the call: the service never uses that memory again. So it is with one
-  // that was there at a fork, whose child may have the memory mapped for as long as it likes.
+  // If a lease cannot be returned, it ends with the call, and the service never reuses that memory. That includes
+  // leases that existed at a fork, because the child may keep the memory mapped.
   ~PullLease() override;
 
   SubscriberStream& stream() { return stream_; }

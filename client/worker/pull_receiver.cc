@@ -49,7 +49,7 @@ absl::Status PullReceiver::OnMessage(const grpc::ByteBuffer& buffer) {
     });
   }
   if (const auto batch = message.DecodeBatch(); batch.has_value()) return OnBatch(*batch);
-  google::protobuf::Arena arena;  // a manifest has very many small entries
+  google::protobuf::Arena arena;  // a manifest may have very many small entries
   v1::PullResponse& response = *google::protobuf::Arena::CreateMessage<v1::PullResponse>(&arena);
   if (absl::Status status = Parse(message.buffer(), response); !status.ok()) return errors_.Breach(status.message());
   return OnResponse(response);
@@ -64,8 +64,8 @@ absl::Status PullReceiver::OnResponse(const v1::PullResponse& response) {
     case v1::PullResponse::kCommitted:
       return OnCommitted(response.committed());
     case v1::PullResponse::kWaiting:
-      return absl::OkStatus();      // it has shown that the service lives
-    case v1::PullResponse::kChunk:  // from an encoder that orders fields otherwise
+      return absl::OkStatus();      // it only shows that the service is alive
+    case v1::PullResponse::kChunk:  // from an encoder with another order of fields
       return OnChunk(ViewOf(response.chunk()));
     case v1::PullResponse::kChunks:
       return OnBatch(ViewsOf(response.chunks()));
@@ -79,7 +79,7 @@ absl::Status PullReceiver::OnResponse(const v1::PullResponse& response) {
 
 absl::Status PullReceiver::OnChunk(const ChunkView& chunk) {
   return OnChunk(chunk.header, chunk.payload.size(), [&chunk](std::byte* dst) {
-    // An empty tensor may have no memory at all.
+    // An empty tensor may have no memory.
     if (!chunk.payload.empty()) std::memcpy(dst, chunk.payload.data(), chunk.payload.size());
     return DigestBytes({dst, chunk.payload.size()});
   });
@@ -92,8 +92,8 @@ absl::Status PullReceiver::OnBatch(absl::Span<const ChunkView> batch) {
   return absl::OkStatus();
 }
 
-// A number may be pushed anew after the version was aborted, or its service lost it: what is here already is then of no
-// use.
+// After an abort, or after the service has lost the version, another version may be pushed under its number. What was
+// received so far is then useless.
 absl::Status PullReceiver::OnHeaderAgain(const v1::VersionSummary& header) {
   resumes_ = false;
   const bool same = header.model() == version_.model && header.version() == version_.version &&
@@ -111,7 +111,7 @@ absl::Status PullReceiver::OnHeader(const v1::VersionSummary& header) {
     return errors_.Breach(absl::StrCat("it sends version ", Printable(header.model()), "/", header.version()));
   }
   if (options_.trainer_epoch.has_value() && header.trainer_epoch() != *options_.trainer_epoch) {
-    // From a service that does not know what was asked for.
+    // From a service that does not support the requested selection.
     return absl::NotFoundError(absl::StrCat(errors_.context(), ": the service has ", Describe(KeyOf(header)),
                                             ", not of epoch ", *options_.trainer_epoch));
   }
@@ -181,7 +181,7 @@ absl::Status PullReceiver::OnChunk(const ChunkHeader& chunk, uint64_t payload_by
   return AddChunk(chunk, payload_bytes, copy);
 }
 
-// Makes the segment that the chunk lies in the current one, and checks that it does.
+// Makes the segment of the chunk the current one, and checks that the chunk lies in it.
 absl::Status PullReceiver::EnterSegment(const v1::SharedChunk& shared) {
   if (absl::Status status = segments_.Enter(shared.segment()); !status.ok()) {
     could_not_map_ = true;
@@ -193,7 +193,7 @@ absl::Status PullReceiver::EnterSegment(const v1::SharedChunk& shared) {
       absl::StrCat("a chunk of ", shared.bytes(), " bytes at ", shared.begin(), " of shared memory that has ", size));
 }
 
-// The tensor begins at `begin` of the current segment. Without a sink that adopts it, it is copied as ever.
+// The tensor begins at `begin` of the current segment. If the sink does not adopt it, it is copied as usual.
 absl::Status PullReceiver::BeginSharedTensor(uint64_t begin) {
   const uint64_t bytes = parts()[tensor_].ByteSize();
   if (lease_ == nullptr || bytes > segments_.current()->span().size() - begin) return BeginTensor();

@@ -1,5 +1,5 @@
-// The worker's half of the pull protocol: takes the messages of one pull in turn, checks each, and moves tensors to a
-// sink. Knows no connection.
+// The worker's half of the pull protocol: checks the messages of one pull in order, and passes tensors to a sink. It
+// does not use a connection.
 #pragma once
 
 #include <grpcpp/support/byte_buffer.h>
@@ -27,30 +27,30 @@ namespace refit {
 
 class PullReceiver {
  public:
-  // `context` begins the messages of errors: "pull of default/3 from 127.0.0.1:50051".
+  // `context` begins every error message: "pull of default/3 from 127.0.0.1:50051".
   PullReceiver(const PullOptions& options, std::string context, TensorSink& sink);
 
-  // Before each stream: the first one, and those that resume it. `lease` goes with all memory of the service that the
-  // sink adopts.
+  // Call it before each stream: the first one, and those that resume it. `lease` is kept with all memory of the service
+  // that the sink adopts.
   void BeginStream(std::shared_ptr<const Lease> lease);
-  // What the next stream is to be asked for: the version, and where to begin; nullopt: all from the beginning.
+  // What to request in the next stream: the version, and the place to begin at; nullopt: everything from the beginning.
   struct Place {
     VersionKey version;
     v1::Cursor cursor;
   };
   std::optional<Place> place() const;
-  // The last message was a damaged chunk, which may come again.
+  // Whether the last message was a damaged chunk, which may be sent again.
   bool chunk_was_damaged() const { return chunk_was_damaged_; }
-  // The last message was of memory that cannot be mapped; over the connection it may come.
+  // Whether the last message referred to memory that cannot be mapped. The data may be requested over the connection.
   bool could_not_map() const { return could_not_map_; }
 
-  // INTERNAL for a message that breaks the protocol, DATA_LOSS for a digest that does not match, or what the sink said.
+  // INTERNAL for a message that breaks the protocol, DATA_LOSS for a wrong digest, or the sink's error.
   absl::Status OnMessage(const grpc::ByteBuffer& message);
 
-  // To be called when the stream has ended with OK; INTERNAL unless the version was committed.
+  // Call it when the stream has ended with OK. INTERNAL unless the version was committed.
   absl::Status OnEnd() const;
 
-  // Once committed: not 0 if the service waits for its memory to be given back, and the stream does not end before.
+  // Once committed: not 0 if the service waits for its memory to be returned. The stream does not end before that.
   uint64_t lease() const { return lease_number_; }
 
   // Version, tensors and bytes.
@@ -87,7 +87,7 @@ class PullReceiver {
   std::shared_ptr<const Lease> lease_;
 
   Phase phase_ = Phase::kHeader;
-  bool resumes_ = false;  // the header comes once more
+  bool resumes_ = false;  // the header comes again
   bool chunk_was_damaged_ = false;
   bool could_not_map_ = false;
   VersionSummary version_;
@@ -97,8 +97,8 @@ class PullReceiver {
   // The place of the next chunk.
   size_t tensor_ = 0;
   uint64_t offset_ = 0;
-  absl::Span<std::byte> memory_;            // of tensor_, once its first chunk has come
-  std::optional<TensorDigester> digester_;  // likewise
+  absl::Span<std::byte> memory_;            // of tensor_, set at its first chunk
+  std::optional<TensorDigester> digester_;  // of tensor_, set at its first chunk
 
   uint64_t lease_number_ = 0;
   std::vector<uint64_t> skipped_;

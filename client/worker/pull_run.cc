@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::chrono::milliseconds kFirstPause{100};
 constexpr std::chrono::seconds kLongestPause{2};
-// A chunk that comes damaged this often has not lost its bytes on the way.
+// A chunk that arrives damaged this often was not damaged on the way.
 constexpr int kMostDamaged = 3;
 
 std::string Version(const PullOptions& options) {
@@ -47,7 +47,7 @@ v1::PullRequest MakeRequest(const PullOptions& options, uint64_t life) {
   return request;
 }
 
-// What a connection that breaks, or a service that ends, gives a stream.
+// Whether the status is that of a broken connection, or of a service that ends.
 bool IsCut(const absl::Status& status) {
   return status.code() == absl::StatusCode::kUnavailable || status.code() == absl::StatusCode::kInternal ||
          status.code() == absl::StatusCode::kUnknown || status.code() == absl::StatusCode::kCancelled;
@@ -96,11 +96,11 @@ PullRun::StreamEnd PullRun::RunStream() {
   receiver_.BeginStream(lease);
   StreamEnd end = Receive(lease->stream());
   if (end.status.ok()) lease->set_number(receiver_.lease());
-  if (receiver_.could_not_map()) lease->stream()->Cancel();  // what is mapped already stays, and nobody reads on
+  if (receiver_.could_not_map()) lease->stream()->Cancel();  // mapped memory stays, and the stream is not read further
   return end;
 }
 
-// From where the receiver is.
+// From the receiver's current place.
 v1::PullRequest PullRun::NextRequest(bool shared_memory) const {
   v1::PullRequest request = MakeRequest(options_, connection_->life);
   request.set_shared_memory(shared_memory);
@@ -133,7 +133,7 @@ PullRun::StreamEnd PullRun::End(SubscriberStream& stream) {
   return {Annotate(status, context_), cut};
 }
 
-// What cannot be mapped comes over the connection, from where the stream is.
+// Memory that cannot be mapped is requested over the connection, from the current place.
 bool PullRun::GoesOnUnmapped(const StreamEnd& end) {
   if (!receiver_.could_not_map() || !not_mapped_.empty() || connection_->transport != Transport::kAuto) return false;
   not_mapped_ = std::string(end.status.message());
@@ -150,7 +150,7 @@ bool PullRun::MayResume(const StreamEnd& end, bool gained, Clock::time_point las
   return backoff_.Wait(connection_->calls->cancelled());
 }
 
-// Of a pull that was resumed in vain, what cut it matters at least as much.
+// If resuming a pull failed, the error that interrupted it is at least as important.
 absl::Status PullRun::Failure(const absl::Status& status) const {
   if (cut_ == status) return status;
   if (absl::IsDataLoss(cut_)) {

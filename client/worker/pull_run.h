@@ -1,4 +1,4 @@
-// One pull, over as many streams as it takes.
+// One pull, over as many streams as it needs.
 #pragma once
 
 #include <chrono>
@@ -18,18 +18,18 @@
 
 namespace refit {
 
-// The first stream, and those that resume it where it was cut. Options and sink must outlive it.
+// Runs the first stream, and those that resume it after an interruption. Options and sink must outlive it.
 class PullRun {
  public:
   PullRun(std::shared_ptr<SubscriberConnection> connection, const PullOptions& options, TensorSink& sink);
 
-  // Once.
+  // Call it once.
   absl::StatusOr<PullResult> Run();
 
  private:
   using Clock = std::chrono::steady_clock;
 
-  // `cut`: the stream did not come to its end, for no fault of what the service sent.
+  // `cut`: the stream was interrupted, and not because of what the service sent.
   struct StreamEnd {
     absl::Status status;
     bool cut = false;
@@ -50,8 +50,8 @@ class PullRun {
   PullReceiver receiver_;
   Backoff backoff_;
   std::chrono::nanoseconds waited_{0};
-  absl::Status cut_;        // the first since something came
-  std::string not_mapped_;  // why; nothing is mapped any more then
+  absl::Status cut_;        // the first error since something was received
+  std::string not_mapped_;  // the reason; after it nothing is mapped any more
   uint64_t resumed_ = 0;
   int damaged_ = 0;
 };

@@ -1,4 +1,4 @@
-// The manifest of a pull, as it comes in parts.
+// Receives the manifest of a pull, in parts.
 #pragma once
 
 #include <cstdint>
@@ -16,20 +16,19 @@
 
 namespace refit {
 
-// Checks each entry against the version's header and against what was asked for. Both options and errors must outlive
-// it.
+// Checks each entry against the version's header and the request. Options and errors must outlive it.
 class ReceivedManifest {
  public:
   ReceivedManifest(const PullOptions& options, const PullErrors& errors);
 
-  // For a stream that begins anew.
+  // Call it for a stream that begins again.
   void Clear();
-  // INTERNAL for a part that breaks the protocol. The last part makes the manifest complete.
+  // INTERNAL for a part that breaks the protocol. With the last part the manifest is complete.
   absl::Status Add(const v1::ManifestPart& part, const VersionSummary& version);
 
-  // What will come, in order; so far.
+  // The tensors to come, in order, as far as received.
   const std::vector<TensorPart>& parts() const { return parts_; }
-  // Whole tensors are asked for, all of them.
+  // Whether all tensors are requested, and all of them whole.
   bool selects_all() const { return SelectsAllTensors() && !AsksForParts(); }
 
  private:
@@ -43,7 +42,7 @@ class ReceivedManifest {
 
   const PullOptions& options_;
   const PullErrors& errors_;
-  const std::unordered_map<std::string, Box> boxes_;  // asked for, by name
+  const std::unordered_map<std::string, Box> boxes_;  // requested boxes, by name
   std::vector<TensorPart> parts_;
   uint64_t bytes_ = 0;
 };

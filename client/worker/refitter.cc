@@ -30,11 +30,11 @@ absl::StatusOr<StagedVersion> Refitter::StageFollowing(const Wanted& wanted) {
 
 absl::Status Refitter::InstallFollowing(StagedVersion& staged) {
   const std::lock_guard lock(mutex_);
-  if (!versions_.IsDue(staged.version)) return absl::OkStatus();  // a call was quicker
+  if (!versions_.IsDue(staged.version)) return absl::OkStatus();  // a call has installed it meanwhile
   const VersionSummary version = staged.version;
   const absl::Status status = Install(staged);
   if (status.ok() || versions_.torn().has_value()) return status;
-  reporter_.Tell(status);  // once: the next version may do better
+  reporter_.Tell(status);  // reported once: the next version may succeed
   versions_.SetFailed(version);
   return absl::OkStatus();
 }
@@ -54,11 +54,11 @@ absl::StatusOr<StagedVersion> Refitter::Stage(const Wanted& wanted, Way way) {
     if (std::optional<VersionSummary> installed = versions_.installed()) staged.version = *std::move(installed);
     return staged;
   }
-  // An aborted version is the trainer's affair.
+  // The abort of a version is the trainer's decision, and no failure of this worker.
   if (absl::IsAborted(result.status()) && !versions_.torn().has_value()) return result.status();
   if (!result.ok() && sink.was_refused() && way != Way::kBack) {
     const bool was_other_run = versions_.of_other_run();
-    reporter_.ReportAgain();  // which tells what the service knows of the one in use
+    reporter_.ReportAgain();  // the answer tells whether the service knows the version in use
     if (versions_.of_other_run() != was_other_run) return Stage(wanted, way);
   }
   if (!result.ok()) {

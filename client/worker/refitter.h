@@ -18,7 +18,7 @@
 
 namespace refit {
 
-// Which version to pull: the newest committed one without a number.
+// Which version to pull. Without a number, the newest committed one.
 struct Wanted {
   static Wanted Exactly(const VersionSummary& version) { return {version.version, version.trainer_epoch}; }
 
@@ -26,23 +26,23 @@ struct Wanted {
   std::optional<uint64_t> trainer_epoch;
 };
 
-// Thread-safe: one staging or install goes on at a time, others wait for it. All that it is given must outlive it.
+// Thread-safe: one staging or install runs at a time, others wait for it. Everything that it is given must outlive it.
 class Refitter {
  public:
   Refitter(Subscriber& subscriber, const WorkerOptions& options, InstalledVersions& versions, Reporter& reporter,
            const StopFlag& stop)
       : subscriber_(subscriber), options_(options), versions_(versions), reporter_(reporter), stop_(stop) {}
 
-  // Stages and installs; the version in use then. What is in use already is not pulled again.
+  // Stages and installs. Returns the version then in use. A version that is already in use is not pulled again.
   absl::StatusOr<VersionSummary> Refit(const Wanted& wanted, Way way);
 
-  // Follow's two steps, between which the version may wait for its release. An install that fails is told, and is no
-  // error, as long as the old version is still in use; the version is not due again.
+  // Follow's two steps. Between them the version may wait for its release. A failed install is reported, but is no
+  // error as long as the old version is still in use. The version is not due again.
   absl::StatusOr<StagedVersion> StageFollowing(const Wanted& wanted);
   absl::Status InstallFollowing(StagedVersion& staged);
 
  private:
-  // All below with mutex_ held.
+  // The functions below need mutex_ held.
   absl::StatusOr<StagedVersion> Stage(const Wanted& wanted, Way way);
   absl::Status Install(StagedVersion& staged);
   absl::Status Failed(const VersionSummary& version, const absl::Status& status);

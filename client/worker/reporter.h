@@ -1,4 +1,4 @@
-// What a worker shows and tells the service of itself.
+// Shows a worker's presence to the service, and reports its progress.
 #pragma once
 
 #include <chrono>
@@ -15,25 +15,25 @@
 
 namespace refit {
 
-// Shows that the worker is there, and reports how far it is. What does not arrive changes nothing here: the next report
-// says more, and a new watch says all. Thread-safe. All that it is given must outlive it.
+// Shows that the worker is present, and reports its state. Lost reports have no consequences: the next report says
+// more, and a new watch says everything. Thread-safe. Everything that it is given must outlive it.
 class Reporter {
  public:
   Reporter(Subscriber& subscriber, const WorkerOptions& options, InstalledVersions& versions, const StopFlag& stop)
       : subscriber_(subscriber), options_(options), versions_(versions), stop_(stop) {}
 
-  // To a service that may have been restarted, and knows nothing of this worker. Tells it all if it does; false if
-  // there was no need.
+  // Makes sure that the worker's presence is shown. If it was not, shows it and reports everything: the service may
+  // have been restarted, and know nothing of this worker. Returns false if there was no need.
   bool BePresent();
 
-  // How far the worker is with `version`. Whether the service never had that version.
+  // Reports the worker's phase for `version`. Returns whether the service never had that version.
   bool Report(const VersionSummary& version, WorkerPhase phase, const absl::Status& status = absl::OkStatus(),
               std::chrono::nanoseconds stage_time = {}, std::chrono::nanoseconds install_time = {});
 
-  // What is torn and what is in use, and learns whether they are of another run.
+  // Reports what is torn and what is in use, and learns whether these are of another run.
   void ReportAgain();
 
-  // Tells the worker's owner what went wrong.
+  // Passes an error to the worker's owner.
   void Tell(const absl::Status& error) const;
 
  private:

@@ -1,4 +1,4 @@
-// Where a pull puts the version that a worker stages.
+// The sink for a version that a worker stages.
 #pragma once
 
 #include <memory>
@@ -17,19 +17,19 @@
 
 namespace refit {
 
-// Into the worker's own memory, or where WorkerOptions::place says. Refuses a version that may not be installed before
-// any byte of it comes. All that it is given must outlive it.
+// Puts tensors into the worker's own memory, or where WorkerOptions::place decides. Refuses a version that must not be
+// installed before its first byte. Everything that it is given must outlive it.
 class StageSink final : public TensorSink {
  public:
   StageSink(const WorkerOptions& options, InstalledVersions& versions, Reporter& reporter, BufferPool& pool, Way way,
             StagedVersion& staged)
       : options_(options), versions_(versions), reporter_(reporter), pool_(pool), way_(way), staged_(staged) {}
 
-  // As its header told it; number 0 if none came.
+  // As in its header; number 0 if none was received.
   const VersionSummary& version() const { return version_; }
-  // It is in use already.
+  // Whether it is already in use.
   bool is_installed() const { return is_installed_; }
-  // It may not be installed.
+  // Whether it must not be installed.
   bool was_refused() const { return was_refused_; }
 
   absl::Status Begin(const VersionSummary& version, const std::vector<TensorPart>& tensors) override;

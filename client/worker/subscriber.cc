@@ -23,7 +23,7 @@ namespace {
 
 constexpr std::chrono::seconds kReportTimeout{10};
 
-// Of 64 random bits no two are alike, and none is 0.
+// 64 random bits: unique, and never 0, for all practical purposes.
 uint64_t NewLife() {
   std::random_device random;
   uint64_t life = 0;

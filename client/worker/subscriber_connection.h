@@ -1,4 +1,4 @@
-// A subscriber's connection, which everything that was begun on it holds on to.
+// A subscriber's connection. Everything that was begun on it holds a reference.
 #pragma once
 
 #include <grpcpp/channel.h>
@@ -24,13 +24,13 @@ struct SubscriberConnection {
   Transport transport = Transport::kAuto;
   std::shared_ptr<grpc::Channel> channel;
   BufferPool pool{std::numeric_limits<int64_t>::max()};
-  // Of a worker that shows its presence; others are told by their names.
+  // Set for a worker that shows its presence. Other workers are identified by name.
   std::atomic<uint64_t> life{0};
   const std::shared_ptr<ActiveCalls> calls = std::make_shared<ActiveCalls>();
 
   // FAILED_PRECONDITION in a child of a fork.
   absl::Status CheckNotForked() const;
-  // Whether this process can map the service's memory: OK, or why not.
+  // OK if this process can map the service's memory; otherwise the reason.
   absl::Status TryToShare() const;
 };
 

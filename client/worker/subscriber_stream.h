@@ -1,4 +1,4 @@
-// A stream from the service that Subscriber::Cancel reaches.
+// A stream from the service, which Subscriber::Cancel cancels.
 #pragma once
 
 #include <google/protobuf/message_lite.h>
@@ -14,7 +14,7 @@
 
 namespace refit {
 
-// From construction to destruction. One thread at a time, as RawReader.
+// The stream lives from construction to destruction. Use it from one thread at a time, as RawReader.
 class SubscriberStream {
  public:
   SubscriberStream(const SubscriberConnection& connection, const std::string& method,

@@ -49,7 +49,7 @@ PresenceStream::PresenceStream(const SubscriberConnection& connection, const v1:
 bool PresenceStream::IsAlive() {
   while ((*stream_)->HasNews()) {
     const auto message = (*stream_)->Read(std::chrono::milliseconds::zero());
-    if (!message.ok() || !message->has_value()) return false;  // a service that sends versions is one all the same
+    if (!message.ok() || !message->has_value()) return false;  // a service that sends versions is alive too
   }
   return true;
 }

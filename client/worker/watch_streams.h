@@ -14,7 +14,7 @@ namespace refit {
 
 class WatchStream final : public VersionWatch {
  public:
-  // Opens nothing in a child of a fork.
+  // In a child of a fork it opens nothing.
   WatchStream(std::shared_ptr<SubscriberConnection> connection, const v1::WatchVersionsRequest& request);
 
   absl::StatusOr<VersionSummary> Next(std::chrono::milliseconds timeout) override;

@@ -18,7 +18,7 @@
 namespace refit {
 namespace {
 
-// "host/pid", for people: containers may have the same.
+// "host/pid", for people. It is not unique: containers may share both.
 std::string DefaultName() {
   std::array<char, 256> host = {};
   if (gethostname(host.data(), host.size() - 1) != 0) host[0] = '\0';

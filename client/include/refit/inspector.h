@@ -1,4 +1,4 @@
-// Looks into a refit service: thin, typed calls of InspectService.
+// Inspects a refit service: typed calls of InspectService.
 #pragma once
 
 #include <chrono>
@@ -36,13 +36,13 @@ class Inspector {
   ~Inspector();
 
   absl::StatusOr<v1::GetServerInfoResponse> ServerInfo();
-  // Of one model, or of all.
+  // The versions of one model, or of all if it is empty.
   absl::StatusOr<v1::ListVersionsResponse> Versions(const std::string& model = "");
   absl::StatusOr<v1::ListWorkersResponse> Workers(const std::string& model = "");
   absl::StatusOr<v1::DescribeVersionResponse> DescribeVersion(const v1::DescribeVersionRequest& request);
   absl::StatusOr<v1::DescribeTensorResponse> DescribeTensor(const v1::DescribeTensorRequest& request);
 
-  // Ends every call with CANCELLED, and every one that is begun later. From any thread.
+  // Ends every call, and every later one, with CANCELLED. Any thread may call it.
   void Cancel();
 
  private:

@@ -1,4 +1,4 @@
-// The trainer's side: pushes native tensors to a refit service, one version a transaction.
+// The trainer's client: pushes native tensors to a refit service. Each version is a transaction.
 #pragma once
 
 #include <chrono>
@@ -59,39 +59,40 @@ class Publisher {
   // Aborts an open version from outside, whoever pushes it. NOT_FOUND; FAILED_PRECONDITION if it is not open.
   absl::StatusOr<VersionSummary> Abort(const std::string& model, uint64_t version, const std::string& reason);
 
-  // Lets workers install a version that holds installs. NOT_FOUND; FAILED_PRECONDITION if it is aborted or retired.
+  // Lets workers install a version whose installs are held. NOT_FOUND; FAILED_PRECONDITION if it is aborted or retired.
   absl::StatusOr<VersionSummary> ReleaseInstalls(const std::string& model, uint64_t version);
 
-  // What to wait for: that at least so many workers have staged (or installed) a version or a later one of the same
-  // run, and, with `all`, every worker that is connected. Nobody else counts.
+  // The condition to wait for: at least `workers` workers have staged (or installed) a version, or a later one of the
+  // same run, and, with `all`, every connected worker has. Workers that are not connected do not count.
   struct Await {
     std::string model = "default";
     uint64_t version = 0;
-    // The run that it is of. Unset: the last that the service has heard of.
+    // The run of the version. Unset: the newest run that the service knows.
     std::optional<uint64_t> trainer_epoch = std::nullopt;
     enum class Phase { kStaged, kInstalled } phase = Phase::kInstalled;
     uint32_t workers = 1;
     bool all = false;
     std::chrono::milliseconds timeout = std::chrono::seconds(60);
   };
-  // How many workers have it; in `gone`, some that are remembered and not connected any more. DEADLINE_EXCEEDED, naming
-  // those that are behind and why, if they do not in time; ABORTED if the version was aborted; FAILED_PRECONDITION if a
-  // larger trainer_epoch than the one given has taken over.
+  // Returns how many workers have it. `gone` gets some workers that the service remembers but that are no longer
+  // connected. DEADLINE_EXCEEDED, naming the workers that are behind and why, if the condition does not hold in time;
+  // ABORTED if the version was aborted; FAILED_PRECONDITION if a larger trainer_epoch than the given one has taken
+  // over.
   absl::StatusOr<uint32_t> AwaitWorkers(const Await& await, std::vector<std::string>* gone = nullptr);
 
-  // What a trainer that is started anew goes on from: a larger trainer_epoch than this, and, so that nobody is misled
-  // by a number that was used before, a larger number. Both 0 of a model that the service does not know.
+  // The values that a restarted trainer must exceed: it takes a larger trainer_epoch and a larger version number, so
+  // that no number is used twice. Both are 0 for a model that the service does not know.
   struct LastRun {
-    uint64_t trainer_epoch = 0;  // the largest that the service has seen of the model
-    uint64_t version = 0;        // the largest number that it knows, of any run
+    uint64_t trainer_epoch = 0;  // the largest that the service has seen for the model
+    uint64_t version = 0;        // the largest number that it knows, in any run
   };
   absl::StatusOr<LastRun> AskLastRun(const std::string& model);
 
   // How many workers of the model are connected. Errors as AskLastRun.
   absl::StatusOr<int> AskConnectedWorkers(const std::string& model);
 
-  // Ends every push and call of this publisher with CANCELLED, and every one that is begun later: their versions are
-  // aborted. From any thread.
+  // Ends every push and call of this publisher, and every later one, with CANCELLED. Their versions are aborted. Any
+  // thread may call it.
   void Cancel();
 
  private:

@@ -1,4 +1,4 @@
-// One pull: what a worker asks for, where the tensors go, and what came.
+// The options, the sink and the result of one pull.
 #pragma once
 
 #include <chrono>
@@ -22,86 +22,88 @@ namespace refit {
 // A plain value.
 struct PullOptions {
   std::string model = "default";
-  // Exactly this version, open or committed, of the newest run that has one of this number. Unset: the newest committed
-  // one.
+  // Exactly this version, open or committed, of the newest run that has a version with this number. Unset: the newest
+  // committed version.
   std::optional<uint64_t> version;
-  // Only of this run of the trainer (PublishOptions::trainer_epoch); NOT_FOUND rather than one of another.
+  // Only a version of this run of the trainer (PublishOptions::trainer_epoch). NOT_FOUND if it has none.
   std::optional<uint64_t> trainer_epoch;
-  // RE2 pattern to be found in a name. Empty: all tensors.
+  // RE2 pattern that is searched in the names. Empty: all tensors.
   std::string filter;
   // Only these names. Empty: all.
   std::vector<std::string> names;
-  // Cut tensors into parts; only those bytes come. Rules apply in order, each to what the ones before it left.
+  // Cut tensors into parts; only the bytes of those parts are sent. Rules apply in order, each to what the rules before
+  // it left.
   std::vector<LayoutRule> rules;
-  // Boxes of single tensors; rules do not apply to them. Selects no tensor: see `names`.
+  // Boxes of single tensors. Rules do not apply to these tensors. A box does not select its tensor: see `names`.
   std::vector<std::pair<std::string, Box>> boxes;
-  // Shown in the service's status. Empty: the address.
+  // The worker's name, shown in the service's status. Empty: its address.
   std::string worker;
-  // Which life of the worker it is, to tell those of one name apart. 0: the subscriber's.
+  // Identifies the life of the worker, among workers of the same name. 0: the subscriber's.
   uint64_t life = 0;
-  // A pull that hears nothing for so long ends with DEADLINE_EXCEEDED (a service that waits for its trainer says so
-  // every few seconds).
+  // A pull that receives nothing for this long ends with DEADLINE_EXCEEDED. (A service that waits for its trainer sends
+  // a message every few seconds.)
   std::chrono::milliseconds idle_timeout = std::chrono::seconds(60);
-  // A pull that is cut, or one of whose chunks came damaged, is resumed where it was: nothing that was verified comes
-  // again. It is given up once nothing new has come for so long; zero: at once.
+  // If the connection breaks or a chunk arrives damaged, the pull is resumed where it was; verified bytes are not sent
+  // again. The pull fails when it has received nothing new for this long; zero: at once.
   std::chrono::milliseconds resume_within = std::chrono::seconds(30);
-  // The version that is in use, and its trainer_epoch (unset: that of the version pulled): PullResult then tells which
-  // ones are skipped.
+  // The version in use and its trainer_epoch (unset: that of the pulled version). PullResult then lists the skipped
+  // versions.
   std::optional<uint64_t> installed;
   std::optional<uint64_t> installed_epoch;
 };
 
-// Where a pull puts tensors, and what it tells on the way. Legal order: Begin once; then for each tensor in turn Adopt
-// or Place, and Done. Called from the thread that pulls. An error from any of them ends the pull with that error. The
-// caller of the pull owns the sink, which must outlive it.
+// Receives the tensors of a pull. Calls come in this order: Begin once; then for each tensor Adopt or Place, and Done.
+// They come from the thread that pulls. An error from any of them ends the pull with that error. The caller of the pull
+// owns the sink, which must outlive the pull.
 class TensorSink {
  public:
   virtual ~TensorSink() = default;
 
-  // The version and what will come of its tensors, once, before any of it. Allocate here if you like.
+  // Called once, before any tensor: the version and the tensors that will come. You may allocate memory here.
   virtual absl::Status Begin(const VersionSummary& version, const std::vector<TensorPart>& tensors) = 0;
 
-  // The memory for tensors[index], exactly its ByteSize(); must stay valid until Done(index). Called once a tensor, in
-  // order.
+  // Returns the memory for tensors[index], exactly its ByteSize(). It must stay valid until Done(index). Called once
+  // for each tensor, in order.
   virtual absl::StatusOr<absl::Span<std::byte>> Place(size_t index) = 0;
 
-  // Offers tensors[index] where the service on this host has it, in place of Place(index): true takes it, and its bytes
-  // are there without a copy. It holds on to the service's memory until it is let go of.
+  // Offers the service's own memory of tensors[index], on the same host, instead of Place(index). If it returns true,
+  // the sink takes `mapped`, which has the bytes without a copy. The service cannot reuse that memory until `mapped` is
+  // released.
   virtual bool Adopt(size_t index, std::shared_ptr<Buffer> mapped) {
     (void)index, (void)mapped;
     return false;
   }
 
-  // tensors[index] is complete and its digest verified. It is not part of a committed version yet: install nothing
-  // before the pull returns OK.
+  // tensors[index] is complete, and its digest is verified. The version is not yet known to be committed: install
+  // nothing before the pull returns OK.
   virtual absl::Status Done(size_t index) = 0;
 
-  // `bytes` more were received. For progress; may be called often.
+  // Reports progress: `bytes` more were received. May be called often.
   virtual void Progress(uint64_t bytes) { (void)bytes; }
 };
 
 // A plain value.
 struct PullResult {
-  // The committed version; its manifest digest was checked against the tensors received.
+  // The committed version. Its manifest digest was checked against the received tensors.
   VersionSummary version;
   uint64_t tensors = 0;
   uint64_t bytes = 0;
-  // Wall time of the whole pull, and the part of it that waited for the service (wire, conversion, trainer).
+  // Duration of the whole pull, and how long it waited for the service (wire, conversion, trainer).
   std::chrono::nanoseconds elapsed{0};
   std::chrono::nanoseconds waited{0};
-  // How often it was resumed.
+  // How often the pull was resumed.
   uint64_t resumed = 0;
-  // Not empty: the service is on this host, but its memory could not be mapped, and all from there on came over the
-  // connection. Says why, naming the limit and its setting if one was hit.
+  // Not empty: the service is on this host, but its memory could not be mapped, so the rest came over the connection.
+  // Contains the reason, with the limit and its setting if one was reached.
   std::string not_mapped;
-  // Versions committed between PullOptions::installed and this one, as far as the service remembers them; ascending.
+  // Versions committed between PullOptions::installed and this one, ascending, as far as the service remembers them.
   std::vector<uint64_t> skipped;
 };
 
-// A pulled tensor that owns its memory. Tensors of a version share slabs of memory, each of which is let go of with the
-// last of its tensors.
+// A pulled tensor that owns its memory. Tensors of a version share slabs of memory. A slab is freed with the last of
+// its tensors.
 struct PulledTensor {
-  TensorPart part;               // the whole tensor unless the pull asked for less
+  TensorPart part;               // the whole tensor, unless the pull selected less
   std::shared_ptr<Buffer> data;  // part.ByteSize() bytes, row-major
 };
 

@@ -1,4 +1,5 @@
-// The worker's side, step by step: watches versions, pulls them, reports. refit/worker.h does all of it by itself.
+// The worker's client for single steps: watching versions, pulling them, reporting. refit/worker.h does all of it by
+// itself.
 #pragma once
 
 #include <chrono>
@@ -65,20 +66,20 @@ class Subscriber {
   // Next.
   std::unique_ptr<VersionWatch> StartWatch(const WatchOptions& options);
 
-  // Shows the service that this worker is there, whatever else it does.
+  // Shows the service that this worker is present, in addition to its other calls.
   std::unique_ptr<WorkerPresence> StartPresence(const std::string& model, const std::string& worker);
 
-  // Tells the service how far this worker is. Without a life it is this subscriber's. True: the service never had that
-  // version; it is of another run of the trainer, or was lost with an earlier life of the service. INVALID_ARGUMENT for
-  // a report without worker, version or phase; DEADLINE_EXCEEDED after 10 s.
+  // Reports to the service how far this worker is. Without a life, the report has this subscriber's. Returns true if
+  // the service never had that version: it is of another run of the trainer, or was lost when the service was
+  // restarted. INVALID_ARGUMENT for a report without worker, version or phase; DEADLINE_EXCEEDED after 10 s.
   absl::StatusOr<bool> Report(const WorkerReport& report);
 
-  // Ends all pulls and watches of this subscriber with CANCELLED, and every one that is begun later. From any thread.
+  // Ends all pulls and watches of this subscriber, and all later ones, with CANCELLED. Any thread may call it.
   void Cancel();
 
  private:
   explicit Subscriber(std::shared_ptr<SubscriberConnection> connection);
-  std::shared_ptr<SubscriberConnection> connection_;  // what was begun on it holds it too
+  std::shared_ptr<SubscriberConnection> connection_;  // its pulls, watches and presences also hold it
 };
 
 }  // namespace refit

@@ -1,4 +1,4 @@
-// An inference worker's weights: each version staged beside the one in use, verified, and installed in one step.
+// Keeps an inference worker's weights up to date: stages, verifies and installs each version.
 #pragma once
 
 #include <chrono>
@@ -20,51 +20,52 @@
 
 namespace refit {
 
-// A version that came whole: every chunk, every tensor and the manifest match their digests, and it is committed.
+// A complete version: it is committed, and every chunk, every tensor and the manifest match their digests.
 struct StagedVersion {
   VersionSummary version;
   struct Tensor {
     TensorPart part;
-    absl::Span<std::byte> bytes;  // row-major; yours to read, and to move elsewhere
-    // Keeps `bytes`, and with them the slab of memory that other tensors of the version share; null where
-    // WorkerOptions::place gave them.
+    absl::Span<std::byte> bytes;  // row-major; the caller may read it and move it elsewhere
+    // Keeps `bytes` alive, with the whole slab that other tensors of the version share. Null if WorkerOptions::place
+    // provided the memory.
     std::shared_ptr<Buffer> owner;
   };
   std::vector<Tensor> tensors;  // in manifest order
-  // Versions that were committed since the one in use, and that this worker passes over.
+  // Versions committed after the one in use that this worker skips.
   std::vector<uint64_t> skipped;
   // See PullResult::not_mapped.
   std::string not_mapped;
-  // How long it took to come.
+  // How long staging took.
   std::chrono::nanoseconds stage_time{0};
 };
 
 struct WorkerOptions {
-  // Model, selection and name. `version` and `installed` are set by the worker. Without a name: host and process.
+  // Model, selection and name. The worker sets `version` and `installed`. Default name: host and process.
   PullOptions pull;
 
-  // Puts a staged version into use; called by one thread at a time. It may take its time, say until a batch is through.
-  // An error leaves the old version in use, and must have left it so in the engine too. Let go of `tensors` (move what
-  // is kept): they may lie in the service's memory.
+  // Puts a staged version into use. Called by one thread at a time. It may take its time, for example wait for the end
+  // of a batch. After an error the old version must still be in use, in the engine too. Release `tensors` (move what
+  // you keep): they may be in the service's memory.
   std::function<absl::Status(StagedVersion& staged)> install;
 
-  // Memory for a tensor, exactly part.ByteSize() bytes, valid until `install` returns. Unset: the worker's own.
+  // Provides memory for a tensor, exactly part.ByteSize() bytes, valid until `install` returns. Unset: the worker's
+  // own.
   std::function<absl::StatusOr<absl::Span<std::byte>>(const TensorPart& part)> place;
-  // `place` gives the memory in use: there is no room for a second version. From its first byte to the last the worker
-  // is torn: it says so to the service, is not ready(), and when a pull fails in between it stays torn, and Follow
-  // pulls again until it has a whole version. `install` is then called with everything in its place.
+  // `place` provides the memory that is in use, because there is no room for a second version. From the first byte to
+  // the last the worker is torn: it reports this to the service, and is not ready(). If the pull fails meanwhile it
+  // stays torn, and Follow pulls again until it has a whole version. `install` is called when all tensors are in place.
   bool in_place = false;
 
-  // Versions of a run may not leap further than this, so that one forged number cannot shut out all that follow. 0: no
+  // The largest step between versions of a run, so that one forged number cannot block all versions that follow. 0: no
   // limit.
   uint64_t max_version_step = 0;
-  // A service that has lost its memory, or a trainer that was started anew without a larger trainer_epoch, offers
-  // numbers below the one in use: this worker has a version of another run. It says so, once, and waits. True: it takes
-  // what the service offers, whatever its number.
+  // Whether to follow a service that offers numbers below the one in use. That happens if the service has lost its
+  // memory, or if the trainer was restarted without a larger trainer_epoch: this worker then has a version of another
+  // run. False: the worker reports it once, and waits. True: it takes what the service offers, whatever the number.
   bool accept_new_run = false;
-  // Hears of what went wrong while Follow goes on. From its thread.
+  // Called with errors while Follow continues, in Follow's thread.
   std::function<void(const absl::Status&)> on_error;
-  // Pauses of Follow after failures: from the first, doubling, to the longest.
+  // Follow's pauses after failures: the first one, doubled each time, up to the longest.
   std::chrono::milliseconds first_pause{200};
   std::chrono::milliseconds longest_pause{5000};
 };
@@ -88,42 +89,45 @@ class Worker {
   static absl::StatusOr<std::unique_ptr<Worker>> Create(const ChannelOptions& channel, WorkerOptions options);
   ~Worker();
 
-  // Stages each new version while it is pushed, and installs it once it is committed, until Stop: then OK. A worker
-  // that was busy goes to the newest one, and learns which it skipped. Survives the service's restarts. A version that
-  // holds installs (PublishOptions::hold_installs) is staged, and installed once the trainer releases it, unless a
-  // newer one comes before. One whose install failed is not tried again. Or until `done`, asked after each install,
-  // says so. What goes wrong is told to WorkerOptions::on_error, and Follow goes on.
+  // Stages each new version while it is pushed, and installs it once it is committed. Returns OK after Stop, or when
+  // `done`, called after each install, returns true. A worker that was busy goes to the newest version, and learns
+  // which ones it skipped. Follow continues after restarts of the service. A version whose installs are held
+  // (PublishOptions::hold_installs) is staged, and installed once the trainer releases it, unless a newer one comes
+  // before. A version whose install failed is not tried again. Errors are passed to WorkerOptions::on_error, and Follow
+  // continues.
   absl::Status Follow(const std::function<bool()>& done = nullptr);
 
-  // Stages and installs the newest committed version, or this one (of this run of the trainer), now. What is installed
-  // already is not pulled again. Returns the version in use then. FAILED_PRECONDITION if the version holds installs, is
-  // older than the one in use (see RollBack), leaps too far (see max_version_step), or if the one in use is of another
-  // run (see accept_new_run). Otherwise errors as Subscriber::Pull, and what `install` says.
+  // Stages and installs the newest committed version now, or the given one (of the given run of the trainer). A version
+  // that is already installed is not pulled again. Returns the version then in use. FAILED_PRECONDITION if installs of
+  // the version are held, if it is older than the one in use (see RollBack), if the step is too large (see
+  // max_version_step), or if the one in use is of another run (see accept_new_run). Otherwise errors as
+  // Subscriber::Pull, and those of `install`.
   absl::StatusOr<VersionSummary> Refit(std::optional<uint64_t> version = std::nullopt,
                                        std::optional<uint64_t> trainer_epoch = std::nullopt);
 
-  // Installs the version that was in use before the present one, of an earlier run too, while the service retains it;
-  // Follow then waits for one that is newer than both. FAILED_PRECONDITION if there was none, or if the service has
-  // another under its number. Otherwise errors as Refit.
+  // Installs the previous version again, even if it is of an earlier run, while the service retains it. Follow then
+  // waits for a version that is newer than both. FAILED_PRECONDITION if there was none, or if the service has another
+  // version with its number. Otherwise errors as Refit.
   absl::StatusOr<VersionSummary> RollBack();
 
-  // Until a version of this number or a later one is in use, of this run of the trainer, or else of the newest that the
-  // worker has heard of. DEADLINE_EXCEEDED, naming the one in use, if it does not come: a service that goes silent, or
-  // keeps serving what is old, is noticed.
+  // Waits until this version or a later one is in use, of this run of the trainer or, by default, of the newest run
+  // that the worker knows. DEADLINE_EXCEEDED, naming the version in use, if that takes too long. So a service that is
+  // silent, or only serves old versions, is detected.
   absl::Status WaitForVersion(uint64_t version, std::chrono::milliseconds timeout,
                               std::optional<uint64_t> trainer_epoch = std::nullopt) const;
 
   // The version in use; nullopt before the first, while torn, and in a child of a fork.
   std::optional<uint64_t> installed() const;
-  // What is in use was never had by the service, as far as that is known: see accept_new_run.
+  // Whether the service never had the version in use, as far as that is known: see accept_new_run.
   bool of_other_run() const;
-  // A whole version is in use.
+  // Whether a whole version is in use.
   bool ready() const { return installed().has_value(); }
-  // The version in use was begun to be written over: see in_place.
+  // Whether the version in use is partly overwritten: see in_place.
   bool torn() const;
   const std::string& name() const;
 
-  // Ends Follow, and every call under way, with the old version in use. For good. From any thread.
+  // Ends Follow and all other calls, with the old version in use. The worker cannot be used again. Any thread may call
+  // it.
   void Stop();
 
  private:

@@ -1,4 +1,4 @@
-// Errors of the service, for who gave arguments rather than flags.
+// Errors that name Python arguments instead of flags.
 #pragma once
 
 #include "absl/status/status.h"
@@ -7,7 +7,7 @@
 
 namespace refit::python {
 
-// As Check, with flags that the message names as Python's arguments.
+// As Check, but flags in the message are replaced by Python's arguments.
 inline void CheckRenamed(const absl::Status& status) {
   if (!status.ok()) Check(absl::Status(status.code(), WithArgumentNames(status.message())));
 }

@@ -1,4 +1,4 @@
-// From protocol messages and options to Python's own types, and back.
+// Converts between protocol messages or options and Python types.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -23,10 +23,10 @@ inline std::chrono::milliseconds Milliseconds(double seconds) {
 
 inline double Seconds(std::chrono::nanoseconds duration) { return std::chrono::duration<double>(duration).count(); }
 
-// INVALID_ARGUMENT for a name that is none.
+// INVALID_ARGUMENT for an unknown name.
 std::optional<DType> OptionalDType(const std::optional<std::string>& name);
 
-// As client options: `transport` is "auto", "wire" or "shared_memory"; seconds.
+// Makes client options. `transport` is "auto", "wire" or "shared_memory"; times are in seconds.
 ChannelOptions MakeChannelOptions(const std::string& address, const std::string& transport, double connect_timeout,
                                   const pybind11::dict& security);
 

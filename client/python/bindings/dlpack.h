@@ -1,5 +1,5 @@
-// The exchange format for tensors in memory, as its specification lays it out (DLPack 0.8, github.com/dmlc/dlpack;
-// codes of 8-bit floats from 1.1, and 1.x's capsules, which say more): what this package gives and takes of it.
+// The parts of DLPack that this package uses, as its specification defines them (DLPack 0.8, github.com/dmlc/dlpack;
+// codes of 8-bit floats from 1.1, and the capsules of 1.x, which contain more).
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@ namespace refit::python {
 
 enum DLDeviceType : int32_t { kDLCPU = 1, kDLCUDAHost = 3, kDLROCMHost = 11, kDLCUDAManaged = 13 };
 
-// Whether a processor may read it, whatever else may.
+// Whether a CPU can read it.
 constexpr bool IsHostMemory(int32_t type) {
   return type == kDLCPU || type == kDLCUDAHost || type == kDLROCMHost || type == kDLCUDAManaged;
 }

@@ -43,7 +43,7 @@ LayoutRule MakeRule(uint32_t dimension, uint64_t part, uint64_t parts, const std
   return {scopes.at(scope), pattern, dimension, part, parts, splits.at(split)};
 }
 
-// MakeRule's arguments.
+// The arguments of MakeRule.
 py::tuple StateOfRule(const LayoutRule& rule) {
   return py::make_tuple(rule.dimension, rule.part, rule.parts, rule.pattern, NameOf(Scopes(), rule.scope),
                         NameOf(Splits(), rule.split));

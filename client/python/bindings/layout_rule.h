@@ -1,4 +1,4 @@
-// Rules that cut tensors into parts: refit/layout_rule.h for Python.
+// Python bindings of refit/layout_rule.h: rules that split tensors into parts.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -1,4 +1,4 @@
-// What Python lends to a push.
+// Shards that Python lends to a push.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,7 @@
 
 namespace refit::python {
 
-// Indices of shards, and the bytes of all of each.
+// Indices of shards, each with all its bytes.
 using LentShards = std::vector<std::pair<size_t, Lent>>;
 
 // INVALID_ARGUMENT, naming the shard, for bytes that cannot be read.

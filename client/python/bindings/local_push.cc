@@ -13,10 +13,10 @@
 namespace refit::python {
 namespace {
 
-// What one thread converts until it looks whether it is still to go on.
+// How much one thread converts before it checks whether to continue.
 constexpr uint64_t kPieceBytes = uint64_t{64} << 20;
 
-// Work that asks `is_cancelled` now and then, and ends by itself.
+// Runs work that checks `is_cancelled` now and then, and ends by itself.
 absl::Status Finish(absl::FunctionRef<absl::Status(const std::atomic<bool>& is_cancelled)> work) {
   absl::Status status;
   std::atomic<bool> is_cancelled{false};
@@ -69,7 +69,7 @@ pybind11::dict LocalPush::Commit() {
   return ToDict(*version);
 }
 
-// No worker could get what is committed now.
+// A version that is committed after the service has ended would reach no worker.
 void LocalPush::CheckRunning() const {
   if (!*is_closed_) return;
   const VersionSummary& version = push_->summary();

@@ -1,4 +1,4 @@
-// A version that Python publishes into a service of its own process.
+// A version that Python publishes to a service in its own process.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -14,17 +14,17 @@
 
 namespace refit::python {
 
-// A version under way, and the service that it needs. Ctrl-C ends what runs.
+// A version that is being pushed, and its service. Ctrl-C ends a running call.
 class LocalPush {
  public:
-  // Opens it; `is_closed` says later on that no worker could get it any more.
+  // Opens a version. `is_closed` tells later whether the service has ended, so that no worker could get the version.
   static std::unique_ptr<LocalPush> Open(const std::shared_ptr<RefitServer>& server,
                                          const std::shared_ptr<const std::atomic<bool>>& is_closed,
                                          const PublishOptions& options, std::vector<TensorSpec> native);
 
   pybind11::dict Summary() const;
   bool Unneeded(size_t index) const { return push_->unneeded(index); }
-  // Whole tensors, in any order: converted before it returns, so that nobody reads them any more.
+  // Appends whole tensors, in any order. They are converted before it returns, and not read afterwards.
   void Append(const LentShards& shards, bool until_read);
   pybind11::dict Commit();
   void Abort(const std::string& reason) { push_->Abort(reason).IgnoreError(); }

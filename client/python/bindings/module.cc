@@ -1,4 +1,4 @@
-// The native half of the package: thin, and used by its Python half only.
+// The native module of the package. Only the package's Python modules use it.
 #include <pybind11/pybind11.h>
 
 #include "client/python/bindings/adapters.h"

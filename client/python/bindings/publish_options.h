@@ -1,4 +1,4 @@
-// What a trainer says of a version, of Publisher and Service alike: refit/publish_options.h for Python.
+// Python bindings of refit/publish_options.h, for Publisher and Service.
 #pragma once
 
 #include <pybind11/pybind11.h>

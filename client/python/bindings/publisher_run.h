@@ -1,4 +1,4 @@
-// Calls of a publisher from Python.
+// Runs calls of a publisher from Python.
 #pragma once
 
 #include <optional>
@@ -12,7 +12,7 @@
 
 namespace refit::python {
 
-// What `call` gives, which runs without the GIL; Ctrl-C cancels the publisher.
+// Returns what `call` returns. `call` runs without the GIL. Ctrl-C cancels the publisher.
 template <typename Result>
 Result Run(Publisher& publisher, absl::FunctionRef<absl::StatusOr<Result>()> call) {
   std::optional<absl::StatusOr<Result>> result;

@@ -7,7 +7,7 @@
 namespace refit::python {
 namespace {
 
-// How often progress is told.
+// How often progress is reported.
 constexpr std::chrono::milliseconds kProgressInterval{100};
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Where a pull of Python's puts tensors, and how it tells of its progress.
+// The sink of a pull from Python, and its progress reports.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -19,10 +19,10 @@
 
 namespace refit::python {
 
-// Tells Python how far a pull is, now and then.
+// Reports the progress of a pull to Python now and then.
 class ProgressReport {
  public:
-  // `callback`, which may be None, must live longer.
+  // `callback` may be None. It must outlive this object.
   explicit ProgressReport(pybind11::handle callback) : callback_(callback) {}
 
   // CANCELLED if the callback raised.
@@ -33,8 +33,8 @@ class ProgressReport {
   std::chrono::steady_clock::time_point told_;
 };
 
-// Into the caller's memory where there is some, else into the pool's, or the service's. All that it is given must
-// outlive it.
+// Receives tensors into the caller's memory if there is some; otherwise into the pool's or the service's. Everything
+// that it is given must outlive it.
 class PullSink final : public TensorSink {
  public:
   PullSink(BufferPool& pool, const Targets& targets, bool may_map, ProgressReport& progress)

@@ -39,7 +39,7 @@ absl::Status Set(const std::vector<Setting>& settings, const std::string& argume
   return Annotate(setting->set(value), argument);
 }
 
-// Arguments' names, and what refit-server says of the flags: the documentation is tested against it.
+// The arguments' names, with refit-server's help texts. A test compares the documentation with them.
 py::dict DescribeSettings() {
   ServerOptions options;
   LogOptions log;
@@ -50,7 +50,7 @@ py::dict DescribeSettings() {
   return described;
 }
 
-// What Python is to be told, from whatever thread: told by the next call that comes from there. Thread-safe.
+// Warnings for Python, which any thread may add. The next call from Python shows them. Thread-safe.
 class Warnings {
  public:
   void Add(std::string warning) {
@@ -68,7 +68,7 @@ class Warnings {
 };
 class Service {
  public:
-  // Settings as text, by argument.
+  // Settings as text, by argument name.
   explicit Service(const std::map<std::string, std::string>& given) {
     ServerOptions options;
     LogOptions log;

@@ -1,4 +1,4 @@
-// The service within the trainer's process: refit/server.h for Python.
+// Python bindings of refit/server.h: the service in the trainer's process.
 #pragma once
 
 #include <pybind11/pybind11.h>

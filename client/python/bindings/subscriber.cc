@@ -40,8 +40,8 @@ class PythonSubscriber {
       : subscriber_(
             Connected(channel, flag, [](const ChannelOptions& options) { return Subscriber::Connect(options); })) {}
 
-  // (what the version is, its tensors). The exception of a pull that failed with some of `targets` written has
-  // `torn` set.
+  // Returns (the version's summary, its tensors). If a pull fails after some of `targets` were written, its exception
+  // has `torn` set.
   py::tuple Pull(const PullOptions& options, const Targets& targets, bool may_map, const py::object& on_progress) {
     ProgressReport progress(on_progress);
     PullSink sink(pool_, targets, may_map, progress);
@@ -51,7 +51,7 @@ class PythonSubscriber {
     return py::make_tuple(ResultOf(*result), std::move(sink.tensors()));
   }
 
-  // Calls `on_event` with each state until it says False.
+  // Calls `on_event` with each state until it returns False.
   void Watch(const WatchOptions& options, const py::object& on_event) {
     absl::Status status;
     const auto tell = [&](const VersionSummary& version) {

@@ -1,4 +1,4 @@
-// Pulls and watches: refit/subscriber.h for Python.
+// Python bindings of refit/subscriber.h: pulls and watches.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -1,4 +1,4 @@
-// Memory of the caller's that a pull writes.
+// The caller's memory into which a pull receives.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -16,13 +16,13 @@
 
 namespace refit::python {
 
-// One place a tensor, by name. Keeps the memory.
+// One buffer for each tensor, by name. Keeps the memory alive.
 class Targets {
  public:
   void Add(const TensorPart& expected, const Lent& lent);
   bool empty() const { return targets_.empty(); }
 
-  // INVALID_ARGUMENT, naming the first tensor of the version that has no place of its dtype and shape.
+  // INVALID_ARGUMENT, naming the first tensor of the version for which there is no buffer of its dtype and shape.
   absl::Status Check(const std::vector<TensorPart>& tensors) const;
 
   Tensor At(const TensorPart& part) const;

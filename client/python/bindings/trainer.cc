@@ -29,7 +29,7 @@ std::shared_ptr<Publisher> Connect(const ChannelOptions& channel, CancelFlag& fl
   return Connected(channel, flag, [](const ChannelOptions& options) { return Publisher::Connect(options); });
 }
 
-// Tells Python who is waited for.
+// Tells Python which ranks are missing.
 std::function<void(absl::Span<const uint32_t>)> Waiting(const py::object& on_waiting) {
   if (on_waiting.is_none()) return nullptr;
   return [callback = py::handle(on_waiting), owner = OwnedBy(on_waiting)](absl::Span<const uint32_t> missing) {

@@ -1,4 +1,4 @@
-// The trainer's side: refit/publisher.h for Python.
+// Python bindings of refit/publisher.h: the trainer's client.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -11,14 +11,15 @@
 namespace refit::python {
 namespace {
 
-// Looked at, and then sent, at a time. A multiple of the usual chunk sizes, which are cut anew in each.
+// How much memory is checked and then sent at a time. A multiple of the usual chunk sizes, because each piece is split
+// into chunks of its own.
 constexpr uint64_t kProbedBytes = 8 << 20;
-// More than gRPC and the kernel have under way at a time.
+// More than gRPC and the kernel hold at a time.
 constexpr uint64_t kCopiedBytes = 8 << 20;
 
 }  // namespace
 
-// Waits for gRPC: not with the GIL.
+// Waits for gRPC, so without the GIL.
 WirePush::~WirePush() {
   const WithoutGil no_gil;
   push_.reset();

@@ -15,7 +15,7 @@
 
 namespace refit::python {
 
-// A version under way, and the connection that it needs. Ctrl-C cancels that.
+// A version that is being pushed, and its connection. Ctrl-C cancels the connection.
 class WirePush {
  public:
   WirePush(std::shared_ptr<Publisher> publisher, std::unique_ptr<VersionPush> push, std::chrono::milliseconds timeout)
@@ -25,18 +25,18 @@ class WirePush {
   WirePush& operator=(const WirePush&) = delete;
 
   pybind11::dict Summary() const;
-  // Whether the shard's bytes need not be at hand.
+  // Whether the shard's bytes are not needed.
   bool Unneeded(size_t index) const { return push_->unneeded(index); }
 
-  // Whole shards, in any order. Returns once gRPC has taken the last one; with `until_read`, once nobody reads any
-  // memory that was ever lent to this push: it may be changed, and freed. The last bytes are copied then, so that the
-  // network has work while it is waited for.
+  // Appends whole shards, in any order. Returns once gRPC has taken the last one. With `until_read`, it returns once no
+  // memory that was lent to this push is read any more, so that the caller may change or free it. In that case the last
+  // bytes are copied, so that the network stays busy during the wait.
   void Append(const LentShards& shards, bool until_read);
   pybind11::dict Commit();
   void Abort(const std::string& reason);
 
  private:
-  // Looks at the memory, and then has it sent. Borrows it if there is an owner.
+  // Checks the memory, and then sends it. Borrows it if there is an owner.
   absl::Status AppendPiece(size_t index, absl::Span<const std::byte> bytes, std::shared_ptr<const void> owner,
                            MemoryProbe& probe);
 

@@ -24,10 +24,10 @@ namespace {
 
 namespace py = pybind11;
 
-// The engine's side of a worker: Python functions that it calls.
+// Calls the engine's Python functions for a worker.
 class PythonWorker {
  public:
-  // `install(dict, tensors)`; `on_error(exception)` or None. `targets`: memory in use, written in place.
+  // `install(dict, tensors)`; `on_error(exception)` or None. `targets`: memory in use, which is overwritten in place.
   PythonWorker(const ChannelOptions& channel, CancelFlag& flag, const PullOptions& pull, Targets targets, bool in_place,
                uint64_t max_version_step, bool accept_new_run, py::object install, py::object on_error)
       : targets_(std::move(targets)), install_(std::move(install)), on_error_(std::move(on_error)) {
@@ -49,7 +49,7 @@ class PythonWorker {
   PythonWorker(const PythonWorker&) = delete;
   PythonWorker& operator=(const PythonWorker&) = delete;
 
-  // Until Stop, or until `done()` says so.
+  // Runs until Stop, or until `done()` returns true.
   void Follow(const py::object& done) {
     std::function<bool()> is_done;
     if (!done.is_none()) {
@@ -82,7 +82,7 @@ class PythonWorker {
     RunInterruptible(work, [this] { worker_->Stop(); });
   }
 
-  // What `install` raised is raised again, rather than what became of it.
+  // If `install` raised, that exception is raised again, rather than the status that was made from it.
   py::dict Installed(absl::FunctionRef<absl::StatusOr<VersionSummary>()> refit) {
     absl::StatusOr<VersionSummary> version;
     raised_ = py::none();
@@ -104,7 +104,8 @@ class PythonWorker {
     return called ? status : absl::CancelledError("interrupted");
   }
 
-  // With the GIL held. An error of the engine's leaves the old version in use; what is to end the program goes through.
+  // Call it with the GIL held. If the engine fails, the old version stays in use. An exception that ends the program is
+  // passed on.
   absl::Status CallInstall(StagedVersion& staged) {
     try {
       install_(VersionOf(staged), TensorsOf(staged));
@@ -143,7 +144,7 @@ class PythonWorker {
   const Targets targets_;
   const py::object install_;
   const py::object on_error_;
-  py::object raised_ = py::none();  // by `install`, since it was last told of
+  py::object raised_ = py::none();  // by `install`, since it was last reported
   std::unique_ptr<Worker> worker_;
 };
 

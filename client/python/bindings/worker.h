@@ -1,4 +1,4 @@
-// A worker that follows: refit/worker.h for Python.
+// Python bindings of refit/worker.h: a worker that follows versions.
 #pragma once
 
 #include <pybind11/pybind11.h>
