@@ -1,10 +1,13 @@
 # The headers that the library promises, as #include <refit/...>: each area's include folder, and two that are made here.
-# Sets refit_public_headers to their names. A header may include public headers only; tests/headers compiles each alone.
+# Sets refit_public_headers to their names, and refit_public_folders to where
+# they are. Each includes public headers only; tests/consumer compiles it alone.
 set(refit_public_headers)
+set(refit_public_folders ${PROJECT_BINARY_DIR}/include)
 foreach(area common client server)
   file(GLOB_RECURSE found RELATIVE ${PROJECT_SOURCE_DIR}/${area}/include CONFIGURE_DEPENDS
     ${PROJECT_SOURCE_DIR}/${area}/include/refit/*.h)
   list(APPEND refit_public_headers ${found})
+  list(APPEND refit_public_folders ${PROJECT_SOURCE_DIR}/${area}/include)
 endforeach()
 list(APPEND refit_public_headers refit/version.h)
 list(SORT refit_public_headers)

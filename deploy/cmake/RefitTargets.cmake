@@ -36,8 +36,8 @@ if(REFIT_COVERAGE)
 endif()
 
 # refit_library(<name> SOURCES ... [DEPS ...] [PRIVATE_DEPS ...] [STANDARD 17|20])
-# A static library refit_<name> with the alias refit::<name>. Those who link it see its area's public headers, and no
-# others: common's, and server's or client's, as #include <refit/...>.
+# A static library refit_<name> with the alias refit::<name>. Those who link it see the public headers, as
+# #include <refit/...>, and no others.
 function(refit_library name)
   cmake_parse_arguments(ARG "" "STANDARD" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
   if(NOT ARG_STANDARD)
@@ -46,11 +46,8 @@ function(refit_library name)
   add_library(refit_${name} STATIC ${ARG_SOURCES})
   add_library(refit::${name} ALIAS refit_${name})
   set_target_properties(refit_${name} PROPERTIES EXPORT_NAME ${name} CXX_STANDARD ${ARG_STANDARD} CXX_STANDARD_REQUIRED ON)
-  cmake_path(RELATIVE_PATH CMAKE_CURRENT_SOURCE_DIR BASE_DIRECTORY ${PROJECT_SOURCE_DIR} OUTPUT_VARIABLE area)
-  string(REGEX REPLACE "/.*" "" area ${area})
   target_include_directories(refit_${name} PUBLIC
-    "$<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/${area}/include;${PROJECT_BINARY_DIR}/include>"
-    $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+    "$<BUILD_INTERFACE:${refit_public_folders}>" $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
   target_link_libraries(refit_${name} PUBLIC ${ARG_DEPS} PRIVATE ${ARG_PRIVATE_DEPS} $<BUILD_INTERFACE:refit_flags>)
   if(REFIT_SANITIZE OR REFIT_COVERAGE)
     target_link_libraries(refit_${name} PUBLIC $<BUILD_INTERFACE:refit_flags>)

@@ -32,7 +32,7 @@ class VersionPart {
 
   // As Version::GetChunk.
   absl::StatusOr<std::optional<Version::Chunk>> GetChunk(uint64_t chunk) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Calls `wake` when GetChunk may return more; see Version::WaitForChunks.
+  // Calls `wake` when GetChunk may return more; see Version::WaitForChunk.
   uint64_t Wait(uint64_t chunk, std::function<void()> wake) const;
 
   // Set once the last chunk was returned.

@@ -189,7 +189,7 @@ absl::StatusOr<PushSession::Answer> PushSession::Poll() {
     return Explain(absl::AbortedError(absl::StrCat(Label(), " was aborted: ", summary.abort_reason())));
   }
   if (!opened_) {
-    if (!builder_->version()->assembly().is_complete()) return std::nullopt;
+    if (!builder_->version()->rank_shards().is_complete()) return std::nullopt;
     opened_ = true;
     chunks_->AllowDigestsAlone();
     return OpenedMessage();
@@ -235,7 +235,7 @@ v1::PushResponse PushSession::WaitingMessage() const {
     waiting.set_for_workers(true);
     return response;
   }
-  const std::vector<uint32_t> missing = builder_->version()->assembly().Missing();
+  const std::vector<uint32_t> missing = builder_->version()->rank_shards().Missing();
   waiting.mutable_ranks()->Assign(missing.begin(), missing.begin() + std::min(missing.size(), kMaxRanksNamed));
   waiting.set_missing(missing.size());
   return response;
@@ -253,7 +253,7 @@ absl::Status PushSession::CheckPatience() const {
 absl::Status PushSession::CheckRanksPatience() const {
   const absl::Duration patience = absl::FromChrono(context_.admission.limits.rank_join_timeout);
   if (opened_ || Clock::now() - declared_at_ < context_.admission.limits.rank_join_timeout) return absl::OkStatus();
-  std::vector<uint32_t> missing = builder_->version()->assembly().Missing();
+  std::vector<uint32_t> missing = builder_->version()->rank_shards().Missing();
   const size_t count = missing.size();
   missing.resize(std::min(count, kMaxRanksNamed));
   return absl::DeadlineExceededError(absl::StrCat(

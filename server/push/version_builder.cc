@@ -213,7 +213,7 @@ absl::Status VersionBuilder::Join(std::vector<TensorPart> shards) {
 }
 
 std::string VersionBuilder::AsRank(absl::string_view what) const {
-  return version_->assembly().world() > 1 ? absl::StrCat("rank ", rank_, ": ", what) : std::string(what);
+  return version_->rank_shards().world() > 1 ? absl::StrCat("rank ", rank_, ": ", what) : std::string(what);
 }
 
 absl::Status VersionBuilder::PublishWithoutData() {
@@ -235,7 +235,7 @@ absl::Status VersionBuilder::PublishWithoutData() {
 bool VersionBuilder::is_digest_only(size_t index) const {
   if (!digest_only_.has_value()) {
     digest_only_.emplace(shards_.size(), false);
-    for (const size_t tensor : version_->assembly().DigestOnly(rank_)) (*digest_only_)[tensor] = true;
+    for (const size_t tensor : version_->rank_shards().DigestOnly(rank_)) (*digest_only_)[tensor] = true;
   }
   return (*digest_only_)[index];
 }
@@ -267,9 +267,10 @@ absl::Status VersionBuilder::CheckRange(size_t index, uint64_t offset, uint64_t 
 }
 
 absl::Status VersionBuilder::CheckComplete() const {
-  if (version_->assembly().is_complete()) return absl::OkStatus();
+  if (version_->rank_shards().is_complete()) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrCat("version ", version_->Label(), ": bytes came before all ",
-                                                    version_->assembly().world(), " ranks have declared their shards"));
+                                                    version_->rank_shards().world(),
+                                                    " ranks have declared their shards"));
 }
 
 absl::Status VersionBuilder::Append(size_t index, uint64_t offset, absl::Span<const std::byte> bytes) {
@@ -350,7 +351,7 @@ absl::Status VersionBuilder::ConvertPiece(size_t index, uint64_t offset, absl::S
 absl::Status VersionBuilder::Finish(size_t index, uint64_t digest) {
   if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   if (is_digest_only(index)) received_[index] = shards_[index].ByteSize();
-  return version_->assembly().CheckDigest(rank_, index, digest);
+  return version_->rank_shards().CheckDigest(rank_, index, digest);
 }
 
 absl::StatusOr<v1::VersionSummary> VersionBuilder::Commit() {
@@ -368,7 +369,7 @@ absl::StatusOr<v1::VersionSummary> VersionBuilder::Commit() {
                      " tensors are incomplete, the first is tensor ", shards_[first].ToString(), " with ",
                      received_[first], " of ", shards_[first].ByteSize(), " bytes"));
   }
-  if (version_->assembly().Commit(rank_)) {
+  if (version_->rank_shards().Commit(rank_)) {
     if (absl::Status status = store_.Commit(*version_); !status.ok()) return status;
   }
   return version_->Summary();

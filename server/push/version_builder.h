@@ -28,7 +28,7 @@ namespace refit {
 class VersionBuilder {
  public:
   // Plans the version, and opens or joins it, with this rank's box of every native tensor. Bytes may be appended once
-  // the version's assembly is complete, which is at once for a single rank. Errors: PlanVersion, FindAdapter (as
+  // all ranks have declared theirs, which is at once for a single rank. Errors: PlanVersion, FindAdapter (as
   // INVALID_ARGUMENT), PythonRegex::Compile, VersionStore::Open; INVALID_ARGUMENT for a rank that is not below world, a
   // box out of bounds, a declaration that differs from the other ranks', or boxes that do not tile a tensor. The
   // version is aborted then, unless the rank is not one of its ranks. RESOURCE_EXHAUSTED for a declaration beyond
@@ -55,7 +55,7 @@ class VersionBuilder {
   // Whether no output needs the shard's bytes, for example because the tensor is excluded. They need not be appended.
   bool is_unneeded(size_t index) const { return version_->plan().outputs_of_native[index].empty(); }
 
-  // Whether another rank with the same box sends the shard's bytes. Only once the assembly is complete.
+  // Whether another rank with the same box sends the shard's bytes. Only once all ranks have declared theirs.
   bool is_digest_only(size_t index) const;
 
   // Gets memory for the shard's outputs. False while there is no room, which happens only to streamed versions: workers
@@ -105,7 +105,7 @@ class VersionBuilder {
   bool joined_ = false;
   std::vector<TensorPart> shards_;
   std::vector<uint64_t> received_;
-  mutable std::optional<std::vector<bool>> digest_only_;  // set once the assembly is complete
+  mutable std::optional<std::vector<bool>> digest_only_;  // set once all ranks have declared theirs
 };
 
 }  // namespace refit

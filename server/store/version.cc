@@ -25,7 +25,7 @@ Version::Version(VersionIdentity identity, VersionPlan plan, uint64_t chunk_byte
       plan_(std::move(plan)),
       chunk_bytes_(chunk_bytes),
       memory_(std::move(memory)),
-      assembly_(plan_.native, identity_.world),
+      rank_shards_(plan_.native, identity_.world),
       lifecycle_(Label(), identity_.hold_installs),
       tensors_(plan_, chunk_bytes_) {
   absl::MutexLock lock(&mutex_);
@@ -95,8 +95,8 @@ v1::VersionSummary Version::Summary() const {
   times_.Fill(summary);
   summary.set_abort_reason(lifecycle_.abort_reason());
   summary.set_world(identity_.world);
-  summary.set_joined_ranks(assembly_.joined());
-  summary.set_committed_ranks(assembly_.committed());
+  summary.set_joined_ranks(rank_shards_.joined());
+  summary.set_committed_ranks(rank_shards_.committed());
   summary.set_trainer_epoch(identity_.trainer_epoch);
   return summary;
 }
@@ -185,7 +185,7 @@ bool Version::IsOver(const Awaited& awaited) const {
     case Awaited::What::kChunks:
       return tensors_.AreReady(awaited.tensor, awaited.first_chunk, awaited.end_chunk);
     case Awaited::What::kRanks:
-      return assembly_.is_complete();
+      return rank_shards_.is_complete();
     case Awaited::What::kEnd:
       break;
   }
@@ -276,7 +276,7 @@ void Version::Publish(size_t tensor, const ChunkCounts& written) {
 }
 
 absl::StatusOr<bool> Version::Join(uint32_t rank, std::vector<Box> boxes) {
-  absl::StatusOr<bool> is_last = assembly_.Join(rank, std::move(boxes));
+  absl::StatusOr<bool> is_last = rank_shards_.Join(rank, std::move(boxes));
   if (!is_last.ok() || !*is_last) return is_last;
   {
     absl::MutexLock lock(&mutex_);

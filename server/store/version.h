@@ -19,8 +19,8 @@
 #include "common/net/version_key.h"
 #include "common/tensor/slab.h"
 #include "refit/v1/types.pb.h"
-#include "server/store/assembly.h"
 #include "server/store/chunk_progress.h"
+#include "server/store/rank_shards.h"
 #include "server/store/tensor_memory.h"
 #include "server/store/tensor_table.h"
 #include "server/store/version_lifecycle.h"
@@ -85,8 +85,8 @@ class Version : public std::enable_shared_from_this<Version> {
   // The share of the memory budget: all its bytes, or, if it is streamed, those of tensors that now have memory.
   uint64_t reserved_bytes() const;
   // The ranks that push it, and their shards.
-  Assembly& assembly() { return assembly_; }
-  const Assembly& assembly() const { return assembly_; }
+  RankShards& rank_shards() { return rank_shards_; }
+  const RankShards& rank_shards() const { return rank_shards_; }
   // "default/3", for messages.
   std::string Label() const;
 
@@ -137,7 +137,7 @@ class Version : public std::enable_shared_from_this<Version> {
 
   // For VersionBuilder.
   //
-  // A rank declares its shards; see Assembly.
+  // A rank declares its shards; see RankShards.
   absl::StatusOr<bool> Join(uint32_t rank, std::vector<Box> boxes);
   // The memory of an output, allocated on first use. `within`: returns null if the budget has no room for it now.
   absl::StatusOr<std::shared_ptr<Buffer>> DataFor(size_t tensor, bool within = false);
@@ -195,7 +195,7 @@ class Version : public std::enable_shared_from_this<Version> {
   const VersionPlan plan_;
   const uint64_t chunk_bytes_;
   const std::shared_ptr<TensorMemory> memory_;
-  Assembly assembly_;
+  RankShards rank_shards_;
   uint64_t bytes_ = 0;
   uint64_t declared_bytes_ = 0;
   std::atomic<uint64_t> received_bytes_{0};

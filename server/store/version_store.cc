@@ -53,14 +53,14 @@ absl::StatusOr<std::shared_ptr<Version>> VersionStore::FindToJoin(const VersionI
   if (found == model->second.end()) return nullptr;
   const std::shared_ptr<Version>& version = found->second;
   const v1::VersionSummary summary = version->Summary();
-  Assembly& assembly = version->assembly();
-  if (summary.state() == v1::VERSION_STATE_OPEN && assembly.world() != identity.world) {
-    return absl::InvalidArgumentError(absl::StrCat("version ", version->Label(), " is pushed by ", assembly.world(),
+  RankShards& rank_shards = version->rank_shards();
+  if (summary.state() == v1::VERSION_STATE_OPEN && rank_shards.world() != identity.world) {
+    return absl::InvalidArgumentError(absl::StrCat("version ", version->Label(), " is pushed by ", rank_shards.world(),
                                                    " ranks, but rank ", rank, " says it is one of ", identity.world));
   }
-  if (summary.state() == v1::VERSION_STATE_OPEN && !assembly.HasJoined(rank)) return version;
-  const bool is_meant = assembly.world() == identity.world;
-  if (summary.state() == v1::VERSION_STATE_ABORTED && is_meant && assembly.Hear(rank)) {
+  if (summary.state() == v1::VERSION_STATE_OPEN && !rank_shards.HasJoined(rank)) return version;
+  const bool is_meant = rank_shards.world() == identity.world;
+  if (summary.state() == v1::VERSION_STATE_ABORTED && is_meant && rank_shards.Hear(rank)) {
     return absl::AbortedError(absl::StrCat("version ", version->Label(), " was aborted before rank ", rank,
                                            " came: ", summary.abort_reason()));
   }

@@ -33,6 +33,16 @@ extra=$(printf '%s\n' "$@" | sed -n 's/^-DCMAKE_CXX_FLAGS=//p')
 c++ -std=c++17 $extra "${flags[@]}" "$here/main.cc" -o "$scratch/by_pkg_config" "${libraries[@]}"
 "$scratch/by_pkg_config"
 
+echo "== the examples of client/CPP.md"
+awk -v folder="$scratch" '
+  /^```cpp$/ { file = folder "/block_" ++count ".inc"; next }
+  /^```$/ { file = "" }
+  file != "" && !/^#include/ && !/^\.\.\.$/ { print > file }' "$sources/client/CPP.md"
+[[ $(ls "$scratch"/block_*.inc | wc -l) == $(grep -c '^#include "block_' "$here/page.cc") ]] ||
+  fail "client/CPP.md has other examples than page.cc"
+c++ -std=c++20 -Wall -Wno-missing-field-initializers -Wno-unused-result -fsyntax-only "${flags[@]}" -I"$scratch" \
+  "$here/page.cc"
+
 echo "== each public header alone"
 [[ $(ls "$scratch/prefix/include") == refit ]] || fail "more than refit/ is installed: $(ls "$scratch/prefix/include")"
 count=0

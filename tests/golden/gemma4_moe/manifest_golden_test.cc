@@ -13,7 +13,7 @@ namespace refit {
 namespace {
 
 const std::string kHfFolder = std::string(REFIT_TEST_DATA) + "/manifests/";
-const std::string kNativeFolder = std::string(REFIT_TEST_DATA) + "/../../client/manifests/";
+const std::string kNativeFolder = std::string(REFIT_TEST_DATA) + "/../../client/native/manifests/";
 
 std::vector<TensorSpec> ReadManifest(const std::string& path) {
   std::ifstream file(path);

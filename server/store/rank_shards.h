@@ -17,10 +17,10 @@
 namespace refit {
 
 // Thread-safe.
-class Assembly {
+class RankShards {
  public:
   // `native`, the global tensors, must outlive it.
-  Assembly(const std::vector<TensorSpec>& native, uint32_t world) : native_(native), world_(world), ranks_(world) {}
+  RankShards(const std::vector<TensorSpec>& native, uint32_t world) : native_(native), world_(world), ranks_(world) {}
 
   uint32_t world() const { return world_; }
 

@@ -1,4 +1,4 @@
-#include "server/store/assembly.h"
+#include "server/store/rank_shards.h"
 
 #include <algorithm>
 #include <limits>
@@ -15,7 +15,7 @@ constexpr uint32_t kNone = std::numeric_limits<uint32_t>::max();
 
 }  // namespace
 
-absl::StatusOr<bool> Assembly::Join(uint32_t rank, std::vector<Box> boxes) {
+absl::StatusOr<bool> RankShards::Join(uint32_t rank, std::vector<Box> boxes) {
   absl::MutexLock lock(&mutex_);
   if (ranks_[rank].joined) {
     return absl::AlreadyExistsError(absl::StrCat("rank ", rank, " of ", world_, " has joined already"));
@@ -37,16 +37,16 @@ absl::StatusOr<bool> Assembly::Join(uint32_t rank, std::vector<Box> boxes) {
   return true;
 }
 
-bool Assembly::HoldsAll(const Rank& rank) const {
+bool RankShards::HoldsAll(const Rank& rank) const {
   return std::equal(native_.begin(), native_.end(), rank.boxes.begin(), rank.boxes.end(),
                     [](const TensorSpec& spec, const Box& box) { return IsWhole(box, spec.shape); });
 }
 
-uint32_t Assembly::HolderOf(uint32_t rank, size_t tensor) const {
+uint32_t RankShards::HolderOf(uint32_t rank, size_t tensor) const {
   return holders_.empty() ? kNone : ranks_[rank].holders[tensor];
 }
 
-void Assembly::Group() {
+void RankShards::Group() {
   holders_.resize(native_.size());
   for (Rank& rank : ranks_) rank.holders.resize(native_.size(), kNone);
   for (size_t tensor = 0; tensor < native_.size(); ++tensor) {
@@ -63,7 +63,7 @@ void Assembly::Group() {
   for (Rank& rank : ranks_) rank.boxes = {};
 }
 
-absl::Status Assembly::CheckFit(size_t tensor) const {
+absl::Status RankShards::CheckFit(size_t tensor) const {
   const TensorSpec& spec = native_[tensor];
   const std::vector<Holders>& holders = holders_[tensor];
   std::vector<Box> boxes;
@@ -82,7 +82,7 @@ absl::Status Assembly::CheckFit(size_t tensor) const {
       absl::StrCat("tensor ", spec.ToString(), ": no rank of ", world_, " holds box ", ToString(*error->missing)));
 }
 
-void Assembly::ChooseSenders() {
+void RankShards::ChooseSenders() {
   std::vector<uint64_t> bytes(world_, 0);  // bytes that each rank sends
   const auto choose = [&](bool replicated) {
     for (size_t tensor = 0; tensor < native_.size(); ++tensor) {
@@ -98,12 +98,12 @@ void Assembly::ChooseSenders() {
   choose(true);
 }
 
-bool Assembly::HasJoined(uint32_t rank) const {
+bool RankShards::HasJoined(uint32_t rank) const {
   absl::MutexLock lock(&mutex_);
   return ranks_[rank].joined;
 }
 
-std::vector<size_t> Assembly::DigestOnly(uint32_t rank) const {
+std::vector<size_t> RankShards::DigestOnly(uint32_t rank) const {
   absl::MutexLock lock(&mutex_);
   std::vector<size_t> tensors;
   for (size_t tensor = 0; tensor < native_.size(); ++tensor) {
@@ -113,7 +113,7 @@ std::vector<size_t> Assembly::DigestOnly(uint32_t rank) const {
   return tensors;
 }
 
-absl::Status Assembly::CheckDigest(uint32_t rank, size_t tensor, uint64_t digest) {
+absl::Status RankShards::CheckDigest(uint32_t rank, size_t tensor, uint64_t digest) {
   if (world_ == 1) return absl::OkStatus();
   absl::MutexLock lock(&mutex_);
   const uint32_t index = HolderOf(rank, tensor);
@@ -129,23 +129,23 @@ absl::Status Assembly::CheckDigest(uint32_t rank, size_t tensor, uint64_t digest
                                              *alike.digest, digest));
 }
 
-bool Assembly::Commit(uint32_t rank) {
+bool RankShards::Commit(uint32_t rank) {
   absl::MutexLock lock(&mutex_);
   if (!std::exchange(ranks_[rank].committed, true)) ++committed_;
   return committed_ == world_;
 }
 
-uint32_t Assembly::joined() const {
+uint32_t RankShards::joined() const {
   absl::MutexLock lock(&mutex_);
   return joined_;
 }
 
-uint32_t Assembly::committed() const {
+uint32_t RankShards::committed() const {
   absl::MutexLock lock(&mutex_);
   return committed_;
 }
 
-std::vector<uint32_t> Assembly::Missing() const {
+std::vector<uint32_t> RankShards::Missing() const {
   absl::MutexLock lock(&mutex_);
   std::vector<uint32_t> missing;
   for (uint32_t r = 0; r < world_; ++r) {
@@ -154,7 +154,7 @@ std::vector<uint32_t> Assembly::Missing() const {
   return missing;
 }
 
-bool Assembly::Hear(uint32_t rank) {
+bool RankShards::Hear(uint32_t rank) {
   absl::MutexLock lock(&mutex_);
   if (ranks_[rank].joined) return false;
   return !std::exchange(ranks_[rank].heard, true);
