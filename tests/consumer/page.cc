@@ -1,4 +1,5 @@
-// The examples of client/CPP.md, as they stand there, each in a function that has what it speaks of. run.sh cuts them out.
+// The examples of client/CPP.md, as they stand there, each in a function that has what it speaks of. run.sh cuts them
+// out.
 #include <refit/refit.h>
 
 #include <iostream>
