@@ -56,13 +56,14 @@ class VersionPush {
   //
   // Errors: OUT_OF_RANGE for more bytes than the shard lacks, or an index that was not declared; INVALID_ARGUMENT for
   // part of an element or a null address. Nothing is sent then, and the push goes on.
-  virtual absl::Status Append(size_t index, absl::Span<const std::byte> bytes,
-                              std::shared_ptr<const void> owner = nullptr) = 0;
+  virtual absl::Status Append(size_t index, absl::Span<const std::byte> bytes, std::shared_ptr<const void> owner) = 0;
+  absl::Status Append(size_t index, absl::Span<const std::byte> bytes) { return Append(index, bytes, nullptr); }
 
   // The whole shard of the tensor of this name. NOT_FOUND if it was not declared; INVALID_ARGUMENT unless `bytes` is
   // exactly its size; otherwise as Append.
   virtual absl::Status Push(absl::string_view name, absl::Span<const std::byte> bytes,
-                            std::shared_ptr<const void> owner = nullptr) = 0;
+                            std::shared_ptr<const void> owner) = 0;
+  absl::Status Push(absl::string_view name, absl::Span<const std::byte> bytes) { return Push(name, bytes, nullptr); }
 
   // Commits, once every rank does, and returns the version as it then is. FAILED_PRECONDITION, naming a tensor, if one
   // is incomplete: the push goes on then.
