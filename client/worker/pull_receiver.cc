@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/messages.h"
+#include "common/net/received_message.h"
 #include "common/net/status.h"
 #include "common/net/version_summary.h"
 #include "common/tensor/kernels.h"

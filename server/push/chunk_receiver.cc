@@ -6,6 +6,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
 #include "common/net/messages.h"
+#include "common/net/received_message.h"
 #include "server/access/limit_reached.h"
 
 namespace refit {

@@ -14,7 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "common/net/byte_buffer.h"
+#include "common/net/received_message.h"
 #include "common/net/shared_segment.h"
 #include "common/wire/digest.h"
 #include "refit/v1/push.pb.h"

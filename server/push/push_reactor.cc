@@ -16,6 +16,7 @@
 #include "absl/time/time.h"
 #include "common/limits/within_memory.h"
 #include "common/net/byte_buffer.h"
+#include "common/net/received_message.h"
 #include "common/net/status.h"
 #include "common/net/steady_deadline.h"
 #include "server/access/limit_reached.h"

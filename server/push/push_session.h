@@ -10,7 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
-#include "common/net/byte_buffer.h"
+#include "common/net/received_message.h"
 #include "common/net/shared_segment.h"
 #include "refit/box.h"
 #include "refit/v1/push.pb.h"

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "common/net/received_message.h"
 #include "tests/fuzz/chunk_codec_model.h"
 #include "tests/fuzz/mutate.h"
 #include "tests/support/number_flags.h"

@@ -7,6 +7,7 @@
 
 #include "common/net/byte_buffer.h"
 #include "common/net/messages.h"
+#include "common/net/received_message.h"
 #include "common/wire/digest.h"
 #include "refit/v1/pull.pb.h"
 #include "refit/v1/push.pb.h"

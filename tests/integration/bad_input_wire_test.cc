@@ -10,6 +10,7 @@
 #include "common/net/byte_buffer.h"
 #include "common/net/channel.h"
 #include "common/net/raw_call.h"
+#include "common/net/received_message.h"
 #include "common/net/status.h"
 #include "common/wire/digest.h"
 #include "refit/publisher.h"

@@ -23,6 +23,7 @@
 #include "common/net/channel.h"
 #include "common/net/raw_call.h"
 #include "common/net/raw_reader.h"
+#include "common/net/received_message.h"
 #include "refit/v1/pull.pb.h"
 #include "server/store/tensor_memory.h"
 #include "tests/support/fleet.h"

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "common/net/received_message.h"
 #include "common/wire/digest.h"
 #include "refit/v1/pull.pb.h"
 #include "refit/v1/push.pb.h"

@@ -9,6 +9,7 @@
 
 #include "common/net/byte_buffer.h"
 #include "common/net/channel.h"
+#include "common/net/received_message.h"
 #include "refit/v1/pull.grpc.pb.h"
 #include "refit/v1/push.grpc.pb.h"
 #include "tests/unit/net/loopback_server.h"
