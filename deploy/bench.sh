@@ -33,11 +33,11 @@ while (($#)); do
   esac
 done
 
-# The system's Python is the one that Debian's packages belong to.
+# Debian's packages belong to the system's Python.
 python=/usr/bin/python3
 [[ -x $python ]] || python=python3
 
-# Arrow Flight is no Debian package; without it that row says so.
+# Arrow Flight is not a Debian package. Without it, its row says so.
 install_flight() {
   local venv=build/bench-venv
   if [[ -x $venv/bin/python ]] && "$venv/bin/python" -c 'import pyarrow.flight' 2>/dev/null; then

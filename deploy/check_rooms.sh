@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Includes run one way: a room (a folder) may include rooms of the lines above its own, and no others. A public header,
-# #include "refit/...", includes public headers only. Server and client know each other nowhere but in Python's package,
-# which has both. Prints what does not hold, and fails. Exit code 0: nothing found. Part of deploy/lint.sh, and a test.
+# Checks the order of includes: a room (a folder) may only include rooms from the lines above its own. A public header,
+# #include "refit/...", may only include public headers. Server and client may not include each other, except in
+# Python's package, which uses both. Prints each violation, and fails. Exit code 0: nothing found. Part of
+# deploy/lint.sh, and a test.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -40,7 +41,7 @@ while read -r -a rooms; do
   depth=$((depth + 1))
 done <<<"$order"
 
-# The room of a header as it is included: of a public one, the area's that has it; none of a header that is made (the
+# The room of an included header. For a public header, the area that has it. Nothing for a generated header (the
 # protos', the version's).
 room_of() {
   local area

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every test with instrumentation and prints the line coverage of common/ and server/, a line a file.
-# Fails below 85 %, or the number given: deploy/coverage.sh [PERCENT].
+# Runs all tests with instrumentation, and prints the line coverage of each file in common/ and server/. Fails below 85
+# %, or below the given number: deploy/coverage.sh [PERCENT].
 set -euo pipefail
 cd "$(dirname "$0")/.."
 least=${1:-85}

@@ -77,7 +77,7 @@ exec 3>&-
 server=127.0.0.1:$port
 echo "refit-server listens on $server"
 
-# Pushes version $1 while every worker pulls it, with the whole fleet on show, and waits for all of them.
+# Pushes version $1 while all workers pull it, shows the whole fleet, and waits for all of them.
 refit_version() {
   local version=$1 source check finished
   local -A parties=()
@@ -99,7 +99,7 @@ refit_version() {
   "$bin/refit" push --server "$server" --version "$version" "${source[@]}" >"$logs/version-$version-push.log" 2>&1 &
   parties[$!]=under_way
 
-  # Whoever fails ends the demo at once.
+  # The first process that fails ends the demo.
   while ((${#parties[@]} > 0)); do
     wait -n -p finished "${!parties[@]}"
     unset "parties[$finished]"

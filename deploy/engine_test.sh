@@ -44,7 +44,7 @@ if [[ $build == yes ]]; then
   cmake --build --preset release --target refit-server refit refit_python
 fi
 
-# Two lanes beside each other, with a model each: a server's start keeps one core busy.
+# Two lanes run at the same time, each with a model of its own, because a server's start keeps only one core busy.
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 has() { [[ " ${parts[*]} " == *" $1 "* ]]; }

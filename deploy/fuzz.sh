@@ -53,7 +53,7 @@ for target in "${targets[@]}"; do
   rm -rf "$crashes"
   mkdir -p "$corpus" "$crashes"
   options=(-max_total_time="$seconds" -max_len=4096 -timeout=25 -rss_limit_mb=4096 -print_final_stats=1 -artifact_prefix="$crashes/")
-  # gRPC's threads allocate and free meanwhile, so that counting what one input leaves behind says nothing.
+  # gRPC's threads allocate and free memory meanwhile, so the leak check after each input would be meaningless.
   [[ $target != service ]] || options+=(-detect_leaks=0)
   echo "$target: $seconds s, log in ${log#"$PWD/"}"
   "$build/fuzz/$target" "${options[@]}" "$corpus" "tests/fuzz/corpus/$target" >"$log" 2>&1 || failed=yes

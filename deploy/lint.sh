@@ -36,7 +36,7 @@ fi
 if [[ -n $newest ]]; then
   mapfile -t files < <(git log --format= --name-only --diff-filter=d -- '*.cc' | awk '!seen[$0]++')
 fi
-# What is not compiled here (the consumer, say) has no entry in the compilation database.
+# Files that are not compiled here (the consumer, for example) have no entry in the compilation database.
 sources=()
 for file in "${files[@]}"; do
   if [[ -z $newest ]] || ((${#sources[@]} < newest)); then

@@ -22,7 +22,7 @@ trap 'rm -rf "$venv"' EXIT
 "$venv/bin/pip" wheel -q --no-deps -w "$out" ./client/python
 "$venv/bin/pip" install -q --no-index --force-reinstall "$out"/refit-*.whl
 "$venv/bin/pip" install -q pytest numpy
-# What others ask a package for before they install it.
+# Checks the metadata that installers read.
 "$venv/bin/python" - <<'EOF'
 from importlib.metadata import distribution, metadata
 assert metadata("refit")["License-Expression"] == "Apache-2.0", metadata("refit").items()

@@ -34,11 +34,11 @@ while (($#)); do
 done
 
 [[ $install == no ]] || deploy/install_dependencies.sh
-# Without it the grpcurl test is skipped; the reason is printed here and by the test.
+# Without it, the grpcurl test is skipped. The reason is printed here and by the test.
 deploy/get_grpcurl.sh || (($? == 77))
-# Likewise for the Python tests with a current torch; those with the system's run in any case.
+# The same for Python tests with a current torch. Those with the system's torch always run.
 [[ $install == no || $preset != release ]] || deploy/get_torch.sh || (($? == 77))
-# And for those with a real vLLM and NeMo Automodel.
+# The same for those with a real vLLM and NeMo Automodel.
 [[ $install == no || $preset != release ]] || deploy/get_engine.sh || (($? == 77))
 
 cmake --preset "$preset"

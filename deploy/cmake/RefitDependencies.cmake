@@ -1,10 +1,11 @@
-# Everything that this project builds on, as imported targets. Debian 12's packages suffice; newer versions work too.
+# Finds the dependencies of this project as imported targets. The packages of Debian 12 suffice; newer versions work
+# too.
 include(CheckCXXSymbolExists)
-# Projects that build refit as a part of theirs link what is found here too.
+# A project that builds refit as a part of itself links these targets too.
 set(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL ON)
 find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
-# A project that builds one of these as a part of itself has its targets already.
+# A project that builds one of these as a part of itself already has its targets.
 foreach(dependency absl=absl::status Protobuf=protobuf::libprotobuf gRPC=gRPC::grpc++
         nlohmann_json=nlohmann_json::nlohmann_json CLI11=CLI11::CLI11 prometheus-cpp=prometheus-cpp::pull)
   string(REGEX MATCH "^([^=]+)=(.+)$" dependency ${dependency})
@@ -20,7 +21,7 @@ if(NOT TARGET re2::re2)
   add_library(re2::re2 ALIAS PkgConfig::re2)
 endif()
 pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET GLOBAL libxxhash)
-# Whether the library chooses its code by the processor.
+# Whether the library chooses its code at run time, depending on the processor.
 set(CMAKE_REQUIRED_LIBRARIES PkgConfig::xxhash)
 check_cxx_symbol_exists(XXH3_64bits_update_dispatch xxh_x86dispatch.h REFIT_XXHASH_DISPATCH)
 unset(CMAKE_REQUIRED_LIBRARIES)
@@ -29,7 +30,7 @@ if(REFIT_XXHASH_DISPATCH)
 endif()
 pkg_check_modules(hwy REQUIRED IMPORTED_TARGET GLOBAL libhwy)
 if(REFIT_WITH_TORCH)
-  # As its headers want it: the imported target carries include folders and libraries.
+  # Its headers need this: the imported target has include folders and libraries.
   find_package(Torch REQUIRED)
   add_library(refit_libtorch INTERFACE)
   target_include_directories(refit_libtorch SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})

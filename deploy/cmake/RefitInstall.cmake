@@ -7,7 +7,7 @@
 # refit.pc and refit-server.pc say the same to pkg-config.
 include(CMakePackageConfigHelpers)
 
-# Sets `out` to every target in `directory` and below.
+# Sets `out` to all targets in `directory` and below.
 function(refit_collect_targets directory out)
   get_property(found DIRECTORY ${directory} PROPERTY BUILDSYSTEM_TARGETS)
   get_property(children DIRECTORY ${directory} PROPERTY SUBDIRECTORIES)
@@ -18,7 +18,7 @@ function(refit_collect_targets directory out)
   set(${out} ${found} PARENT_SCOPE)
 endfunction()
 
-# Sets `out` to whether `target` needs LibTorch, by itself or through our other targets.
+# Sets `out` to whether `target` needs LibTorch, directly or through other targets of ours.
 function(refit_needs_torch target out)
   set(${out} FALSE PARENT_SCOPE)
   get_target_property(dependencies ${target} LINK_LIBRARIES)

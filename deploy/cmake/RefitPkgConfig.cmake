@@ -3,8 +3,8 @@
 #   c++ main.cc $(pkg-config --cflags --libs refit)          refit::client
 #   c++ main.cc $(pkg-config --cflags --libs refit-server)   refit::server
 
-# Sets the variable `archives_name` to our libraries that `target` links, each before those that it needs, and `packages_name` to the
-# pkg-config names of the others.
+# Sets the variable `archives_name` to our libraries that `target` links, each before those that it needs, and
+# `packages_name` to the pkg-config names of the other libraries.
 function(refit_collect_links target archives_name packages_name)
   if(${target} IN_LIST ${archives_name})
     return()
@@ -53,7 +53,7 @@ function(refit_pkg_config name target description)
   list(TRANSFORM archives PREPEND -l)
   list(JOIN archives " " libraries)
   list(JOIN packages " " requires)
-  # Found from where the file lies: a prefix may be moved.
+  # Relative to the file's own place, because a prefix may be moved.
   cmake_path(RELATIVE_PATH CMAKE_INSTALL_PREFIX BASE_DIRECTORY ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig
     OUTPUT_VARIABLE up)
   file(WRITE ${PROJECT_BINARY_DIR}/${name}.pc "prefix=\${pcfiledir}/${up}

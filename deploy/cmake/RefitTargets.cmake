@@ -1,4 +1,4 @@
-# How every target of this project is built.
+# Functions and flags for the targets of this project.
 include(GNUInstallDirs)
 
 set(CMAKE_CXX_EXTENSIONS OFF)
@@ -13,8 +13,8 @@ if(REFIT_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${REFIT_CCACHE})
 endif()
 
-# What all our targets share: flags, and headers by their path from the top. Dependencies' headers are system headers and
-# warn about nothing.
+# Flags for all our targets, and includes by the path from the top folder. Dependencies' headers are system headers, so
+# they cause no warnings.
 add_library(refit_flags INTERFACE)
 target_include_directories(refit_flags INTERFACE ${PROJECT_SOURCE_DIR})
 target_compile_options(refit_flags INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wno-missing-field-initializers)
@@ -23,7 +23,7 @@ if(REFIT_WERROR)
 endif()
 if(REFIT_SANITIZE)
   target_compile_options(refit_flags INTERFACE -fsanitize=${REFIT_SANITIZE} -fno-omit-frame-pointer)
-  # GCC sees less of what was checked before, once it is instrumented, and warns of optionals in its own headers.
+  # With instrumentation, GCC no longer sees some checks, and warns about optionals in its own headers.
   target_compile_options(refit_flags INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
   target_link_options(refit_flags INTERFACE -fsanitize=${REFIT_SANITIZE})
 endif()

@@ -1,4 +1,5 @@
-# Links tests/tsan/ into every program: shows ThreadSanitizer the locks of packaged Abseil and the handoffs of packaged gRPC.
+# Links tests/tsan/ into every program. It shows ThreadSanitizer the locks of packaged Abseil and the thread handoffs of
+# packaged gRPC.
 add_library(refit_tsan OBJECT ${PROJECT_SOURCE_DIR}/tests/tsan/absl_mutex.cc
   ${PROJECT_SOURCE_DIR}/tests/tsan/grpc_handoff.cc)
 target_include_directories(refit_tsan PRIVATE ${PROJECT_SOURCE_DIR})

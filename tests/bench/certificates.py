@@ -1,4 +1,4 @@
-"""Throw-away certificates for mutual TLS on localhost."""
+"""Test certificates for mutual TLS on localhost."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from processes import run
 
 
 def make(binaries: Path, directory: Path) -> Path:
-    """A folder as `refit certs` makes it."""
+    """Makes a folder with `refit certs`."""
     run("refit certs", [binaries / "refit", "certs", directory])
     return directory
 
 
 def server_options(directory: Path) -> list[str]:
-    """Mutual TLS for refit-server."""
+    """The options of refit-server for mutual TLS."""
     files = {"--tls-cert": "server.pem", "--tls-key": "server.key", "--tls-client-ca": "ca.pem"}
     return _options(directory, files)
 
 
 def client_options(directory: Path, role: str) -> list[str]:
-    """Mutual TLS for bench-trainer, bench-worker and refit."""
+    """The options of bench-trainer, bench-worker and refit for mutual TLS."""
     return _options(directory, {"--tls-ca": "ca.pem", "--tls-cert": f"{role}.pem", "--tls-key": f"{role}.key"})
 
 

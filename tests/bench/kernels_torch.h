@@ -1,4 +1,4 @@
-// LibTorch's way to transpose and cast, for comparison.
+// Transposes and casts with LibTorch, for comparison.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,7 @@ namespace refit {
 // False in a build without LibTorch; then TorchTranspose does nothing.
 bool HasTorch();
 
-// target = source.transpose(-1, -2).contiguous().to(dtype), on one thread, into memory that is there already.
+// target = source.transpose(-1, -2).contiguous().to(dtype), on one thread, into existing memory.
 void TorchTranspose(DType from, DType to, const std::vector<int64_t>& shape, const std::byte* source,
                     std::byte* target);
 

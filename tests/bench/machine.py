@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""Describes the machine on which figures were measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs that run beside the driver: started, spoken to line by line, and always ended."""
+"""Starts programs, exchanges lines with them, and always ends them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _libc = ctypes.CDLL(None)
 
 
 class ProgramFailed(Exception):
-    """A program ended, or did not answer in time. The text has its last words."""
+    """A program ended, or did not answer in time. The text contains its last output."""
 
 
 class NotMeasured(Exception):
-    """Something is not there to be measured; the text says what."""
+    """Something is not available to be measured; the text says what."""
 
 
 def _die_with_driver() -> None:
@@ -30,7 +30,7 @@ def _die_with_driver() -> None:
 
 
 class Program:
-    """A child process that is told lines and answers with lines. A context manager: leaving it ends the process."""
+    """A child process that reads and answers lines. A context manager: leaving it ends the process."""
 
     def __init__(self, name: str, argv: Sequence[str | Path], env: dict[str, str] | None = None) -> None:
         self.name = name
@@ -84,7 +84,7 @@ class Program:
             raise self.failure("ended") from None
 
     def hear(self, timeout: float = 300) -> list[str]:
-        """The words of its next line."""
+        """The words of the process's next line."""
         try:
             line = self._lines.get(timeout=timeout)
         except queue.Empty:
@@ -99,14 +99,14 @@ class Program:
         return self.hear(timeout)
 
     def wait_ready(self, timeout: float = 600) -> list[str]:
-        """What follows "ready" in its first line."""
+        """The words after "ready" in its first line."""
         words = self.hear(timeout)
         if not words or words[0] != "ready":
             raise self.failure(f"said {' '.join(words)!r} instead of ready")
         return words[1:]
 
     def output(self, timeout: float = 1800) -> str:
-        """Waits for its end, which must be a good one; all lines that were not heard yet."""
+        """Waits for the process to end with success. Returns all lines that were not read yet."""
         self._process.stdin.close()
         try:
             code = self._process.wait(timeout)
@@ -121,20 +121,20 @@ class Program:
         return "\n".join(lines)
 
     def cpu_seconds(self) -> float:
-        """User and system time so far, all threads."""
+        """User and system time so far, of all threads."""
         # The name may hold spaces; the fields are counted from behind it.
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
 
     def peak_bytes(self) -> int:
-        """The most memory that was resident at a time."""
+        """The peak of resident memory."""
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
         raise self.failure("has no VmHWM")
 
     def stop(self) -> None:
-        """Ends it: politely by the end of its input, then by SIGTERM, then by SIGKILL."""
+        """Ends the process: first by the end of its input, then by SIGTERM, then by SIGKILL."""
         for end in (self._process.stdin.close, self._process.terminate, self._process.kill):
             if not self.is_running():
                 break
@@ -149,6 +149,6 @@ class Program:
 
 
 def run(name: str, argv: Sequence[str | Path], env: dict[str, str] | None = None, timeout: float = 1800) -> str:
-    """The output of a program that runs by itself."""
+    """Runs a program and returns its output."""
     with Program(name, argv, env) as program:
         return program.output(timeout)

@@ -1,4 +1,4 @@
-"""This project's own programs, as the sections drive them."""
+"""Starts this project's own programs for the sections."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TRANSPORTS = ("tcp", "shm")
 
 @dataclass(frozen=True)
 class Setup:
-    """How this run measures."""
+    """Options of this run of the benchmarks."""
 
     binaries: Path
     rounds: int
@@ -30,7 +30,7 @@ class Setup:
     layers: int | None
 
     def synthetic(self, layers: int, excluded: str = "") -> list[str]:
-        """Options of a trainer: so many layers of the model and nothing else, or the tiny one in a smoke run."""
+        """Options of a trainer: this many layers of the model and nothing else, or the tiny model in a smoke run."""
         exclude = ["--exclude-key-regex", f"{NO_LAYER}|{excluded}" if excluded else NO_LAYER]
         if self.smoke:
             return ["--synthetic", TINY_MODEL, "--layers", str(layers), *exclude]
@@ -80,7 +80,7 @@ class Trainer(Program):
         self._wanted = transport
 
     def wait_for_values(self) -> None:
-        """It makes its values first."""
+        """It first makes its values."""
         _check_transport(self._wanted, self.wait_ready()[1])
 
     def push(self, version: int) -> float:
@@ -103,7 +103,7 @@ class Worker(Program):
             raise
 
     def pull(self, version: int) -> float:
-        """Seconds, verified."""
+        """Pulls and verifies a version. Returns the seconds."""
         return float(self.ask(version)[2])
 
     def pull_bytes(self, version: int) -> int:
@@ -124,16 +124,16 @@ def start_trainer(
 
 
 def newest_version(setup: Setup, service: Service) -> dict:
-    """As `refit versions --json` has it."""
+    """The versions, as `refit versions --json` prints them."""
     text = run("refit versions", [setup.binaries / "refit", "versions", "-s", service.address, "--json"])
     return json.loads(text)["versions"][-1]
 
 
 def hf_bytes(setup: Setup, service: Service) -> int:
-    """Of the newest version."""
+    """The newest version."""
     return int(newest_version(setup, service)["bytes"])
 
 
 def converting_seconds(setup: Setup, service: Service) -> float:
-    """CPU time that converting and digesting the newest version took so far."""
+    """CPU time spent so far on converting and digesting the newest version."""
     return int(newest_version(setup, service)["convert_ns"]) / 1e9

@@ -1,4 +1,4 @@
-"""Tables for the terminal and the README, JSON, and the picture."""
+"""Writes tables for the terminal and the README, JSON, and the picture."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _check_cells(check: Check, smoke: bool) -> tuple[str, str, str]:
 
 
 def _lines(section: Section, smoke: bool) -> list[tuple[str, ...]]:
-    """One for each row, one more for each further check."""
+    """One row for each row of the section, and one for each further check."""
     lines = []
     for row in section.rows:
         cells = [_check_cells(check, smoke) for check in row.checks] or [("", "", "")]
@@ -93,7 +93,7 @@ def _draw(axes, section: Section) -> None:
 
 
 def draw_picture(path: Path, machine: dict, sections: list[Section]) -> str:
-    """Why there is no picture; empty if there is one."""
+    """The reason if there is no picture; empty if there is one."""
     drawn = [
         section for section in sections if any(row.value and row.unit == section.unit for row in section.rows)
     ]

@@ -1,4 +1,4 @@
-"""What a section hands to the report."""
+"""The results that a section gives to the report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def format_number(value: float) -> str:
 
 @dataclass
 class Check:
-    """A ratio (or a size) and what it should be."""
+    """A ratio (or a size) and its target."""
 
     of: str
     value: float

@@ -1,4 +1,4 @@
-"""Round-robin over contenders, so that whatever slows the machine for a while slows all of them alike."""
+"""Runs contenders in rounds, one after another, so that a slow phase of the machine affects all of them alike."""
 
 from __future__ import annotations
 

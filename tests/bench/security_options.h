@@ -1,4 +1,4 @@
-// TLS, as the benchmark programs are told.
+// TLS options of the benchmark programs.
 #pragma once
 
 #include <CLI/CLI.hpp>

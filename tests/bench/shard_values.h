@@ -1,4 +1,4 @@
-// A trainer's shards in memory, as a real one has them.
+// Fills a trainer's shards in memory.
 #pragma once
 
 #include <memory>
@@ -11,10 +11,10 @@
 
 namespace refit {
 
-// One a shard; null for what is not published, which would only take memory.
+// One buffer for each shard; null for shards that are not published, which would only take memory.
 using ShardValues = std::vector<std::shared_ptr<Buffer>>;
 
-// INVALID_ARGUMENT for a bad regex; RESOURCE_EXHAUSTED without memory.
+// INVALID_ARGUMENT for a bad regex; RESOURCE_EXHAUSTED if memory is exhausted.
 absl::StatusOr<ShardValues> MakeShardValues(const ShardSource& source, const std::string& exclude_key_regex);
 
 }  // namespace refit

@@ -1,4 +1,4 @@
-"""A version that is larger than the service's memory: pushed and pulled at the same time, kept by nobody."""
+"""Pushes and pulls a version that is larger than the service's memory; the service does not keep it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Streamed:
 
 
 def stream(setup: Setup, service: Service, version: int, what: list[str], verify: list[str]) -> Streamed:
-    """From the start of both programs to the end of both."""
+    """Seconds from the start of both programs to the end of both."""
     common = ["-s", service.address, "--version", str(version), "--json"]
     begin = time.perf_counter()
     pull = Program("refit pull", [setup.binaries / "refit", "pull", *common, "--wait", "60", *verify])
@@ -32,5 +32,5 @@ def stream(setup: Setup, service: Service, version: int, what: list[str], verify
 
 
 def verified(what: list[str]) -> list[str]:
-    """The pull's options for what the push's options make."""
+    """The pull options that match the push options."""
     return ["--verify-synthetic" if word == "--synthetic" else word for word in what]

@@ -1,4 +1,4 @@
-// How bulk bytes travel, as the benchmark programs are told.
+// The transport option of the benchmark programs.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -16,7 +16,7 @@ inline void AddTransportOption(CLI::App& app, ChannelOptions& channel) {
   app.add_option("--transport", channel.transport)->transform(CLI::CheckedTransformer(kTransports));
 }
 
-// What was asked for: without shared memory, "shm" is an error.
+// The requested transport: without shared memory, "shm" is an error.
 inline std::string TransportName(const ChannelOptions& channel) {
   for (const auto& [name, value] : kTransports) {
     if (value == channel.transport) return name;

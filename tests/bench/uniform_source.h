@@ -1,4 +1,4 @@
-// Native tensors that are all alike, to measure what a tensor costs whatever its bytes.
+// Native tensors that are all alike, to measure what a tensor costs, independent of its size.
 #pragma once
 
 #include <cstdint>

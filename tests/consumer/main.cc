@@ -1,4 +1,4 @@
-// Ten lines against the library: connecting to where nobody listens is an explained error.
+// A small program that uses the library: connecting to a port without a service returns an error that explains it.
 #include <refit/refit.h>
 
 #include <chrono>

@@ -46,7 +46,7 @@ ChannelOptions To(const std::string& address, Transport transport) {
   return channel;
 }
 
-// Numbers are never used twice, whatever became of them: an earlier life of this trainer may have begun one.
+// Numbers are never reused: an earlier life of this trainer may have begun a version with one.
 uint64_t FirstNumber(const std::string& log) {
   std::ifstream lines(log);
   std::string word;
@@ -78,7 +78,7 @@ class Trainer {
  private:
   void Pause(uint64_t most_ms) { (void)never_.WaitFor(milliseconds(random_() % most_ms)); }
 
-  // In a child.
+  // Called in a child.
   bool RefusesUse() {
     Publisher* const publisher = publisher_;
     if (publisher == nullptr) return true;

@@ -1,4 +1,4 @@
-// A TCP proxy that breaks connections in the ways that networks do, and in some that they should not.
+// A TCP proxy that breaks connections, as networks do, and also in ways that they should not.
 #pragma once
 
 #include <sys/socket.h>
@@ -19,14 +19,14 @@ namespace refit {
 struct Fault {
   enum class Kind {
     kCut,       // both ends get a reset
-    kTruncate,  // what is on its way is lost, then both ends see an orderly end
-    kFlip,      // one bit is another
-    kReorder,   // two halves of what is on its way change places
-    kDelay,     // nothing moves for `delay`
-    kStall,     // nothing moves any more, and nobody is told
+    kTruncate,  // bytes on the way are lost, then both ends see an orderly end
+    kFlip,      // one bit is flipped
+    kReorder,   // two halves of the bytes on the way are swapped
+    kDelay,     // nothing is forwarded for `delay`
+    kStall,     // nothing is forwarded any more, and neither end is told
   };
   Kind kind = Kind::kCut;
-  // Of the bytes that go this way from now on, all connections together, how many pass before it strikes, once.
+  // The fault strikes once, after this many bytes in this direction, counted over all connections from now on.
   uint64_t after_bytes = 0;
   bool towards_client = true;
   std::chrono::milliseconds delay{0};
@@ -35,7 +35,7 @@ struct Fault {
 // One thread moves the bytes. Thread-safe.
 class FaultProxy {
  public:
-  // Forwards what comes in on a port of its own to 127.0.0.1:`target_port`, which may change later.
+  // Listens on a port of its own, and forwards connections to 127.0.0.1:`target_port`, which may change later.
   explicit FaultProxy(int target_port);
   ~FaultProxy();
   FaultProxy(const FaultProxy&) = delete;
@@ -45,18 +45,18 @@ class FaultProxy {
   std::string address() const { return "127.0.0.1:" + std::to_string(port_); }
   void SetTarget(int port) { target_port_ = port; }
 
-  // Replaces a fault that has not struck.
+  // Sets the next fault. It replaces a fault that has not struck yet.
   void Inject(Fault fault);
   void Heal();
-  // Faults that struck so far.
+  // How many faults have struck.
   uint64_t struck() const { return struck_; }
   uint64_t bytes_to_client() const { return bytes_to_client_; }
 
  private:
-  // Bytes that go one way of one connection.
+  // One direction of a connection.
   struct Way {
-    std::vector<char> held;  // read and not yet written
-    size_t written = 0;      // of those
+    std::vector<char> held;  // read but not yet written
+    size_t written = 0;      // how many of them are written
     bool ended = false;      // nothing more will be read
     bool end_passed_on = false;
     std::chrono::steady_clock::time_point not_before{};

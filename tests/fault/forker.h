@@ -1,4 +1,4 @@
-// A process that forks when it is told to, while its other threads go on.
+// A process that forks on a signal, while its other threads continue.
 #pragma once
 
 #include <pthread.h>
@@ -15,11 +15,11 @@
 
 namespace refit {
 
-// To be made before any other thread: on SIGUSR1 a child does one of three things with what it inherited, by turns.
+// Create it before any other thread. On SIGUSR1 it forks; the child uses, drops or ignores what it inherited, by turns.
 class Forker {
  public:
   struct Inherited {
-    std::function<bool()> use;  // whether it was refused
+    std::function<bool()> use;  // returns whether it was refused
     std::function<void()> drop;
   };
 
@@ -52,7 +52,7 @@ class Forker {
     if (child == 0) BeChild();
     int status = 0;
     waitpid(child, &status, 0);
-    // A hang ends by SIGALRM.
+    // A child that hangs is ended by SIGALRM.
     if (status != 0)
       log_.Write("bad-fork", static_cast<uint64_t>(WIFSIGNALED(status) ? 1000 + WTERMSIG(status) : forks_ % 3));
     log_.Write("forked", forks_);
@@ -67,7 +67,7 @@ class Forker {
         inherited.drop();
         std::_Exit(0);
       default:
-        std::exit(0);  // with all that ends in order
+        std::exit(0);  // ends with all destructors and exit handlers
     }
   }
 

@@ -1,4 +1,4 @@
-// What the processes of a chaos run write down, a line each, so that it outlives them.
+// The log of a process in a chaos run: one line for each event, which outlives the process.
 #pragma once
 
 #include <fcntl.h>
@@ -11,7 +11,7 @@
 
 namespace refit {
 
-// A line is there whole or not at all, whenever its writer is killed.
+// A line is written whole or not at all, whenever the writer is killed.
 class PeerLog {
  public:
   explicit PeerLog(const std::string& path)

@@ -22,10 +22,10 @@ namespace {
 
 using Ns = int64_t;
 constexpr Ns kSecond = 1'000'000'000;
-// How soon a sleeper notices a step; the kernel does at once.
+// How soon a sleeper notices a step. The kernel's own sleepers notice it at once.
 constexpr Ns kSlice = 20'000'000;
 
-// The system's own: nothing of libc, which this replaces.
+// Calls the system directly, without libc's functions, which this library replaces.
 long Raw(long number, long a, long b, long c, long d, long e, long f) {
   long result = 0;
   register long r10 __asm__("r10") = d;

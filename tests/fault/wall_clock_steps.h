@@ -1,4 +1,4 @@
-// A wall clock that steps, for whole processes: see stepping_clock.cc.
+// A wall clock that can be stepped, for whole processes; see stepping_clock.cc.
 #pragma once
 
 #include <fcntl.h>
@@ -25,11 +25,11 @@ class WallClockSteps {
   WallClockSteps(const WallClockSteps&) = delete;
   WallClockSteps& operator=(const WallClockSteps&) = delete;
 
-  // Starts a program under this clock.
+  // The command prefix that starts a program under this clock.
   std::vector<std::string> Starter() const {
     return {"env", std::string("LD_PRELOAD=") + REFIT_STEPPING_CLOCK, "STEPPING_CLOCK=" + path_};
   }
-  // The clock is now so far ahead of the system's; a negative number: behind.
+  // Sets how far the clock is ahead of the system's. Negative: behind.
   void Set(int64_t seconds) { *ahead_ = seconds; }
 
  private:

@@ -1,4 +1,4 @@
-// What the hand-written chunk codec must have in common with generated protobuf, for any bytes.
+// Checks that the hand-written chunk codec and generated protobuf agree, for any bytes.
 #pragma once
 
 #include <algorithm>
@@ -19,7 +19,7 @@ inline absl::Span<const std::byte> BytesOf(const std::string& text) {
   return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
 }
 
-// The message in slices of these sizes, what is left in the last.
+// Splits the message into slices of these sizes. The rest is in the last one.
 inline grpc::ByteBuffer InSlices(const std::string& message, const std::vector<size_t>& sizes) {
   std::vector<grpc::Slice> slices;
   size_t at = 0;
@@ -39,13 +39,13 @@ inline std::string PayloadOf(const ReceivedMessage& message, const DecodedChunk&
   return payload;
 }
 
-// Whether the codec takes this message for a chunk in its own form; it and protobuf agree about it.
+// Checks that the codec and protobuf agree. Returns whether the codec accepts the message as a chunk in its own form.
 inline bool CheckAgainstProtobuf(const std::string& bytes, const std::vector<size_t>& slice_sizes) {
   const ReceivedMessage message(InSlices(bytes, slice_sizes));
   FUZZ_CHECK(message.size() == bytes.size());
   const absl::StatusOr<std::optional<DecodedChunk>> decoded = message.DecodeChunk();
 
-  // The head decides, however much more of the message is at hand.
+  // The result depends only on the head, however much more of the message is available.
   const auto whole = DecodeChunkPrefix(BytesOf(bytes), bytes.size());
   FUZZ_CHECK(whole.ok() == decoded.ok()) << whole.status().ToString() << decoded.status().ToString();
   if (whole.ok()) FUZZ_CHECK(whole->has_value() == decoded->has_value());
@@ -60,8 +60,8 @@ inline bool CheckAgainstProtobuf(const std::string& bytes, const std::vector<siz
     return false;
   }
   if (!decoded->has_value()) {
-    // What protobuf reads as nothing but a chunk in our form must not be left to it (numbers of encodings are never
-    // negative, and have no form of ours).
+    // If protobuf reads the message as only a chunk in our form, the codec must accept it. (Numbers of encodings are
+    // never negative, and then have no form of ours.)
     if (!valid_push || !pushed.has_chunk() || pushed.chunk().encoding() < 0) return false;
     const std::string& payload = pushed.chunk().payload();
     FUZZ_CHECK(EncodeChunkPrefix(HeaderOf(pushed.chunk()), payload.size()) + payload != bytes);

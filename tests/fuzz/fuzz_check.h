@@ -1,4 +1,4 @@
-// What must hold whatever the input: otherwise the process ends, which is what fuzzers look for.
+// A check that ends the process if it fails, because fuzzers look for that.
 #pragma once
 
 #include <cstdio>
@@ -26,6 +26,6 @@ class FuzzFailure {
 
 }  // namespace refit
 
-// FUZZ_CHECK(condition) << what else to print;
+// FUZZ_CHECK(condition) << further output;
 #define FUZZ_CHECK(condition) \
   while (!(condition)) ::refit::FuzzFailure(__FILE__, __LINE__, #condition)

@@ -1,4 +1,4 @@
-// Takes a fuzzer's bytes apart. Past their end everything is zero and empty.
+// Reads values from a fuzzer's bytes. Past their end all values are zero and empty.
 #pragma once
 
 #include <algorithm>
@@ -29,7 +29,7 @@ class FuzzInput {
   uint64_t Below(uint64_t bound) { return Byte() % bound; }
   bool Bool() { return (Byte() & 1) != 0; }
 
-  // The next `count` bytes, or what is left.
+  // The next `count` bytes, or the rest.
   std::string Bytes(size_t count) {
     const size_t taken = std::min(count, size_);
     std::string bytes(reinterpret_cast<const char*>(data_), taken);
@@ -37,7 +37,7 @@ class FuzzInput {
     size_ -= taken;
     return bytes;
   }
-  // A string after its length in one byte.
+  // A string whose length is in the byte before it.
   std::string Text() { return Bytes(Byte()); }
   std::string Rest() { return Bytes(size_); }
 

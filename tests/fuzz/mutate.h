@@ -1,4 +1,4 @@
-// Changes to inputs, for where libFuzzer is not at hand.
+// Changes inputs randomly, for builds without libFuzzer.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,7 @@
 
 namespace refit {
 
-// Some seed, changed in one to eight places. `corpus` is not empty.
+// A random input of `corpus`, which is not empty, changed in one to eight places.
 inline std::string Mutate(const std::vector<std::string>& corpus, std::mt19937_64& random) {
   constexpr size_t kMaxBytes = 8192;
   constexpr std::array<uint8_t, 12> kEdges = {0, 1, 2, 0x0f, 0x3f, 0x40, 0x7e, 0x7f, 0x80, 0x81, 0xfe, 0xff};
@@ -21,13 +21,13 @@ inline std::string Mutate(const std::vector<std::string>& corpus, std::mt19937_6
     const size_t at = below(input.size() + 1);
     const size_t length = std::min(input.size() - at, below(below(8) == 0 ? 256 : 8) + 1);
     switch (below(8)) {
-      case 0:  // a bit
+      case 0:  // flip a bit
         if (length > 0) input[at] = static_cast<char>(input[at] ^ (1 << below(8)));
         break;
-      case 1:  // a byte
+      case 1:  // change a byte
         if (length > 0) input[at] = static_cast<char>(below(2) == 0 ? kEdges[below(kEdges.size())] : random());
         break;
-      case 2:  // a little more, or less
+      case 2:  // add or subtract a little
         if (length > 0) input[at] = static_cast<char>(input[at] + (below(2) == 0 ? 1 : -1));
         break;
       case 3:
@@ -36,14 +36,14 @@ inline std::string Mutate(const std::vector<std::string>& corpus, std::mt19937_6
       case 4:
         input.insert(at, length + 1, static_cast<char>(kEdges[below(kEdges.size())]));
         break;
-      case 5:  // again
+      case 5:  // repeat a part
         input.insert(below(input.size() + 1), input.substr(at, length));
         break;
-      case 6:  // all of a run to one byte
+      case 6:  // set a run to one byte
         std::fill_n(input.begin() + static_cast<std::ptrdiff_t>(at), length,
                     static_cast<char>(kEdges[below(kEdges.size())]));
         break;
-      default: {  // goes on like another seed
+      default: {  // continue like another input
         const std::string& other = corpus[below(corpus.size())];
         input = input.substr(0, at) + other.substr(std::min(other.size(), below(other.size() + 1)));
       }

@@ -1,4 +1,4 @@
-// For what comes about in another process or thread, without a sign.
+// Waits for a condition that another thread or process makes true without a signal.
 #pragma once
 
 #include <chrono>
@@ -7,7 +7,7 @@
 
 namespace refit {
 
-// Looks again and again until `condition` holds; false if it does not in time.
+// Checks `condition` repeatedly until it holds. False if it does not hold in time.
 inline bool Eventually(const std::function<bool()>& condition,
                        std::chrono::seconds patience = std::chrono::seconds(60)) {
   const auto deadline = std::chrono::steady_clock::now() + patience;

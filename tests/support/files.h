@@ -1,4 +1,4 @@
-// Files of tests.
+// Files and folders for tests.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -13,7 +13,7 @@
 
 namespace refit {
 
-// A folder that is gone with its contents at the end.
+// A folder that is removed with its contents at the end.
 class ScratchFolder {
  public:
   ScratchFolder() {
@@ -28,7 +28,7 @@ class ScratchFolder {
   const std::string& path() const { return path_; }
   std::string Path(const std::string& name) const { return path_ + "/" + name; }
 
-  // Written beside and renamed, so that nobody sees half of it; the path.
+  // Writes a temporary file and renames it, so that readers never see half of it. Returns the path.
   std::string Write(const std::string& name, const std::string& contents, mode_t mode = S_IRUSR | S_IWUSR) const {
     const std::string path = Path(name);
     std::ofstream(path + ".new", std::ios::binary) << contents;

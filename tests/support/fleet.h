@@ -1,4 +1,4 @@
-// A service in this process, and the way to it, for tests of trainers and workers.
+// A service in this process, and a connection to it, for tests of trainers and workers.
 #pragma once
 
 #include <memory>

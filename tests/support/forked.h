@@ -1,4 +1,4 @@
-// What becomes of something in a child of a fork.
+// Runs code in a child of a fork.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -9,8 +9,8 @@
 
 namespace refit {
 
-// Exit code of a child that calls `act`: what it returns, or 200 and the signal that ended it; SIGALRM (214) if it
-// hangs.
+// The exit code of a child that calls `act`: the value that `act` returns, or 200 plus the signal that ended the child.
+// If it hangs, SIGALRM ends it (214).
 inline int InChild(const std::function<int()>& act) {
   const pid_t child = fork();
   if (child == 0) {

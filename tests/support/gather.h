@@ -1,4 +1,4 @@
-// A part's own bytes, cut out of the whole tensor's.
+// Copies a part's bytes out of those of the whole tensor.
 #pragma once
 
 #include <cstddef>

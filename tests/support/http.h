@@ -1,4 +1,4 @@
-// A plain HTTP client, as little of one as tests need.
+// A minimal HTTP client for tests.
 #pragma once
 
 #include <arpa/inet.h>
@@ -28,7 +28,7 @@ class TcpConnection {
   void Send(const std::string& text) const {
     EXPECT_EQ(send(fd_, text.data(), text.size(), MSG_NOSIGNAL), static_cast<ssize_t>(text.size()));
   }
-  // Until the other end closes.
+  // Reads until the other end closes the connection.
   std::string ReadAll() const {
     std::string all;
     char part[65536];
@@ -40,7 +40,7 @@ class TcpConnection {
   const int fd_;
 };
 
-// The whole answer, headers too.
+// Returns the whole answer, including headers.
 inline std::string HttpGet(const std::string& address, const std::string& path) {
   const TcpConnection connection(address);
   connection.Send("GET " + path + " HTTP/1.0\r\nHost: " + address + "\r\nConnection: close\r\n\r\n");

@@ -1,4 +1,4 @@
-// Limits of this process, lowered for a while.
+// Lowers limits of this process for a while.
 #pragma once
 
 #include <sys/mman.h>
@@ -11,7 +11,7 @@
 
 namespace refit {
 
-// Of `resource`, such as RLIMIT_NOFILE, the soft limit.
+// Lowers the soft limit of `resource`, such as RLIMIT_NOFILE.
 class LowLimit {
  public:
   LowLimit(__rlimit_resource resource, rlim_t limit) : resource_(resource) {
@@ -28,17 +28,17 @@ class LowLimit {
   rlimit before_ = {};
 };
 
-// Takes all mappings that vm.max_map_count leaves this process, but for `left`.
+// Takes all mappings that vm.max_map_count leaves this process, except `left`.
 class NoMappings {
  public:
   explicit NoMappings(size_t left = 0) {
     data_ = static_cast<std::byte*>(mmap(nullptr, kPages * page_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     if (data_ == MAP_FAILED) throw std::runtime_error("mmap");
-    // Each page that differs from its neighbours takes two more.
+    // Each page that differs from its neighbours takes two more mappings.
     size_t taken = 1;
     while (taken < kPages && mprotect(data_ + taken * page_, page_, PROT_READ) == 0) taken += 2;
     is_exhausted_ = taken < kPages;
-    // The last ones cannot be had by dividing what is mapped; these never join each other.
+    // Dividing a mapping cannot take the last ones. These single mappings are never merged.
     for (void*& single : singles_) single = mmap(nullptr, page_, PROT_READ, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     for (size_t given = 0; given < left && taken > 2; given += 2) {
       taken -= 2;
@@ -54,7 +54,7 @@ class NoMappings {
   NoMappings(const NoMappings&) = delete;
   NoMappings& operator=(const NoMappings&) = delete;
 
-  // False where the system allows very many.
+  // False if the system allows too many mappings to take them all.
   bool is_exhausted() const { return is_exhausted_; }
 
  private:

@@ -1,4 +1,4 @@
-// Flags of tests that can be run for longer, or otherwise, than in the suite.
+// Flags of tests that can be run for longer, or with other seeds, than in the test suite.
 #pragma once
 
 #include <cstdint>
@@ -13,10 +13,10 @@
 
 namespace refit {
 
-// By name, such as "--seed"; each takes a whole number.
+// By name, such as "--seed". Each takes a whole number.
 using NumberFlags = std::map<std::string, std::function<void(uint64_t)>>;
 
-// What GoogleTest has left of the arguments. False, having said what was expected, for anything else.
+// Parses the arguments that GoogleTest has left. For an invalid one it prints what was expected, and returns false.
 inline bool ReadNumberFlags(int argc, char** argv, const NumberFlags& flags) {
   for (int i = 1; i < argc; i += 2) {
     const auto flag = flags.find(argv[i]);

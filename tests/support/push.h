@@ -1,4 +1,4 @@
-// A version pushed at one go.
+// Pushes a whole version with one call.
 #pragma once
 
 #include <cstddef>

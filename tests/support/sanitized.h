@@ -1,4 +1,4 @@
-// Whether this program is built with a sanitizer, which is slower and keeps memory that was freed.
+// Whether this program is built with a sanitizer. Then it is slower and keeps freed memory.
 #pragma once
 
 namespace refit {

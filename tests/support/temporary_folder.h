@@ -1,4 +1,4 @@
-// A folder that is gone with its contents at the end.
+// A folder that is removed with its contents at the end.
 #pragma once
 
 #include <stdlib.h>
@@ -25,7 +25,7 @@ class TemporaryFolder {
   TemporaryFolder& operator=(const TemporaryFolder&) = delete;
 
   std::string Path(const std::string& name) const { return path_ + "/" + name; }
-  // Names of what is in it, sorted.
+  // The sorted names of its contents.
   std::vector<std::string> Names() const {
     std::vector<std::string> names;
     for (const auto& entry : std::filesystem::directory_iterator(path_)) names.push_back(entry.path().filename());

@@ -57,7 +57,7 @@ class TestModel {
     return Push(publisher, Options(version));
   }
 
-  // Whether these are a version's bytes, all of them and nothing else; says what is not.
+  // Checks that these are a version's bytes, all of them and nothing else. The error says what differs.
   absl::Status Check(const StagedVersion& staged) const {
     if (staged.tensors.size() != specs_.size()) return absl::InternalError("not all tensors");
     for (size_t i = 0; i < specs_.size(); ++i) {

@@ -33,6 +33,6 @@ fi
 cmake --preset release >/dev/null
 cmake --build --preset release --target refit_python
 
-# The CPU wheel of vLLM needs mending from outside; with CUDA leave the second folder out.
+# The CPU wheel of vLLM needs fixes from outside. With CUDA, leave out the second folder.
 export PYTHONPATH=$PWD/build/release/python:$PWD/tests/engines/vllm_cpu_faults${PYTHONPATH:+:$PYTHONPATH}
 exec build/engine-venv/bin/python -B -W ignore deploy/examples/loop/loop.py "${options[@]}"

@@ -1,4 +1,4 @@
-"""Memory and line protocol that the Python baselines share; warm_region.h is the same in C++."""
+"""Memory and line protocol shared by the Python baselines; warm_region.h is the same in C++."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CHUNK_BYTES = 2 << 20
 
 
 def make_warm_region(size: int) -> mmap.mmap:
-    """Touched memory, with huge pages where the system gives them."""
+    """Touched memory, with huge pages if the system provides them."""
     region = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         region.madvise(mmap.MADV_HUGEPAGE)
@@ -32,7 +32,7 @@ def say(line: str) -> None:
 
 
 def time_transfers(transfer: Callable[[], None]) -> None:
-    """One transfer for each line of stdin; prints its seconds."""
+    """Runs one transfer for each line of stdin, and prints its seconds."""
     say("ready")
     for _ in sys.stdin:
         begin = time.perf_counter()

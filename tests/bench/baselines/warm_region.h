@@ -1,4 +1,4 @@
-// Memory that a baseline sends from or receives into: touched, with huge pages where the system gives them.
+// Memory that a baseline sends from or receives into. It is touched, with huge pages if the system provides them.
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// The golden cases: inputs, and what the reference adapter made of them.
+// The golden cases: inputs, and the outputs that the reference adapter made of them.
 #pragma once
 
 #include <cstddef>
@@ -22,9 +22,9 @@ struct GoldenCase {
   std::string exclude_key_regex;
   ExpertMesh mesh;
   std::string input;                     // path
-  std::string output;                    // path; empty where an error is expected
+  std::string output;                    // path; empty if an error is expected
   std::vector<std::string> output_keys;  // in emission order
-  std::string error_message;             // the reference's
+  std::string error_message;             // of the reference
 };
 
 // All cases, or those of one operation.
