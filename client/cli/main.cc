@@ -105,7 +105,7 @@ std::vector<std::string> Arguments(int argc, char** argv) {
   if (!arguments.empty() && arguments.front() == "help") {
     arguments.erase(arguments.begin());
     arguments.resize(std::min<size_t>(arguments.size(), 1));
-    arguments.push_back("--help");
+    arguments.emplace_back("--help");
   }
   return arguments;
 }

@@ -4,8 +4,8 @@
 #include <cstdlib>
 
 // Coverage and the leak checker run these at exit. Other builds do not have them.
-extern "C" void __gcov_dump() __attribute__((weak));
-extern "C" void __lsan_do_leak_check() __attribute__((weak));
+extern "C" void __gcov_dump() __attribute__((weak));           // NOLINT(bugprone-reserved-identifier)
+extern "C" void __lsan_do_leak_check() __attribute__((weak));  // NOLINT(bugprone-reserved-identifier)
 
 namespace refit::cli {
 

@@ -36,8 +36,8 @@ StatusLines::StatusLines(std::FILE* stream, bool json)
                     : absl::StrCat("(", FormatCount(lines, "line"), " dropped: nobody read them)");
       }) {}
 
-void StatusLines::Say(std::string line) { writer_.Write(WithoutControls(line)); }
+void StatusLines::Say(const std::string& line) { writer_.Write(WithoutControls(line)); }
 
-void SayOnStderr(std::string line) { StatusLines(stderr).Say(std::move(line)); }
+void SayOnStderr(const std::string& line) { StatusLines(stderr).Say(line); }
 
 }  // namespace refit::cli

@@ -16,7 +16,7 @@ class StatusLines {
   explicit StatusLines(std::FILE* stream, bool json = false);
 
   // Control characters are escaped, because lines quote text from other processes.
-  void Say(std::string line);
+  void Say(const std::string& line);
   // Whether the pipe's reader has closed it.
   bool reader_gone() const { return writer_.reader_gone(); }
 
@@ -25,6 +25,6 @@ class StatusLines {
 };
 
 // Prints a line on stderr. It does not block if stderr is a full pipe.
-void SayOnStderr(std::string line);
+void SayOnStderr(const std::string& line);
 
 }  // namespace refit::cli

@@ -50,6 +50,7 @@ inline pybind11::object ToException(const absl::Status& status) {
 }
 
 inline void RegisterStatusError() {
+  // NOLINTNEXTLINE(performance-unnecessary-value-param): the signature is pybind11's.
   pybind11::register_exception_translator([](std::exception_ptr thrown) {
     try {
       if (thrown) std::rethrow_exception(thrown);

@@ -28,7 +28,9 @@ struct Lent {
   uint64_t size = 0;
   pybind11::object owner;
 
-  absl::Span<const std::byte> bytes() const { return {reinterpret_cast<const std::byte*>(address), size}; }
+  absl::Span<const std::byte> bytes() const {
+    return {reinterpret_cast<const std::byte*>(address), size};  // NOLINT(performance-no-int-to-ptr): from Python
+  }
 };
 
 std::vector<int64_t> ToVector(absl::Span<const int64_t> shape);
