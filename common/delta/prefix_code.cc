@@ -82,6 +82,7 @@ CodeLengths LengthsFor(const SymbolCounts& counts) {
   }
   std::stable_sort(symbols.begin(), symbols.end(), [&](int a, int b) { return counts[a] < counts[b]; });
   std::vector<uint64_t> weights;
+  weights.reserve(symbols.size());
   for (const int symbol : symbols) weights.push_back(counts[symbol]);
   std::vector<int> depths = TreeDepths(weights);
   // Flatter weights make a flatter tree; equal ones one that is flat enough.

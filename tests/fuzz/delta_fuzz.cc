@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "common/delta/compose_deltas.h"
+#include "common/delta/delta_composer.h"
 #include "common/delta/delta_decoder.h"
 #include "common/delta/delta_encoder.h"
 #include "tests/fuzz/fuzz_check.h"
@@ -50,7 +50,8 @@ void CheckEncoded(const Bytes& base, const Bytes& now, size_t element_size) {
   FUZZ_CHECK(read.ok()) << read.ToString();
   FUZZ_CHECK(Applied(decoder, base) == now);
   const absl::Span<const std::byte> payloads[] = {delta->payload};
-  const absl::StatusOr<EncodedDelta> composed = ComposeDeltas(payloads, base.size(), element_size, kAnyNumber);
+  const absl::StatusOr<EncodedDelta> composed =
+      DeltaComposer().Compose(payloads, base.size(), element_size, kAnyNumber);
   FUZZ_CHECK(composed.ok() && composed->payload == delta->payload);
 }
 

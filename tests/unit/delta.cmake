@@ -1,5 +1,5 @@
 refit_test(delta_test
-  SOURCES delta/delta_codec_test.cc delta/compose_deltas_test.cc delta/delta_decoder_test.cc
+  SOURCES delta/delta_codec_test.cc delta/delta_composer_test.cc delta/delta_decoder_test.cc
   DEPS refit::delta refit::tensor
   LABELS unit)
 find_package(Python3 COMPONENTS Interpreter)

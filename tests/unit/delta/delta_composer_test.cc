@@ -1,4 +1,4 @@
-#include "common/delta/compose_deltas.h"
+#include "common/delta/delta_composer.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -18,9 +18,15 @@ constexpr DeltaLimits kAnyNumber{.changed = 1};
 struct Chain {
   std::vector<Bytes> payloads;
 
-  absl::StatusOr<EncodedDelta> Compose(uint64_t bytes, size_t element_size, const DeltaLimits& limits = kAnyNumber) {
+  absl::StatusOr<EncodedDelta> Compose(uint64_t bytes, size_t element_size,
+                                       const DeltaLimits& limits = kAnyNumber) const {
+    DeltaComposer composer;
+    return Compose(composer, bytes, element_size, limits);
+  }
+  absl::StatusOr<EncodedDelta> Compose(DeltaComposer& composer, uint64_t bytes, size_t element_size,
+                                       const DeltaLimits& limits = kAnyNumber) const {
     const std::vector<absl::Span<const std::byte>> spans(payloads.begin(), payloads.end());
-    return ComposeDeltas(spans, bytes, element_size, limits);
+    return composer.Compose(spans, bytes, element_size, limits);
   }
   void Add(const Bytes& base, const Bytes& now, size_t element_size) {
     absl::StatusOr<EncodedDelta> delta = DeltaEncoder().Encode(base, now, element_size, kAnyNumber);
@@ -31,7 +37,8 @@ struct Chain {
 };
 
 // What a chain makes is what one delta over all its versions is, to the byte.
-TEST(ComposeDeltas, RandomChains) {
+TEST(DeltaComposer, RandomChains) {
+  DeltaComposer composer;  // keeps nothing of earlier chains but memory
   for (uint64_t seed = 0; seed < 200; ++seed) {
     RandomRanges random(seed);
     const size_t element_size = size_t{1} << random.Below(4);
@@ -45,7 +52,7 @@ TEST(ComposeDeltas, RandomChains) {
       chain.Add(last, next, element_size);
       last = next;
     }
-    const absl::StatusOr<EncodedDelta> composed = chain.Compose(first.size(), element_size);
+    const absl::StatusOr<EncodedDelta> composed = chain.Compose(composer, first.size(), element_size);
     ASSERT_OK(composed);
     const absl::StatusOr<EncodedDelta> direct = DeltaEncoder().Encode(first, last, element_size, kAnyNumber);
     ASSERT_OK(direct);
@@ -55,7 +62,7 @@ TEST(ComposeDeltas, RandomChains) {
   }
 }
 
-TEST(ComposeDeltas, ThereAndBackIsUnchanged) {
+TEST(DeltaComposer, ThereAndBackIsUnchanged) {
   RandomRanges random(1);
   const Bytes here = random.Range(1000, 2);
   const Bytes there = random.Changed(here, 2, 0.1, Step::kAnyBits);
@@ -67,13 +74,13 @@ TEST(ComposeDeltas, ThereAndBackIsUnchanged) {
   EXPECT_EQ(composed->kind, Kind::kUnchanged);
 }
 
-TEST(ComposeDeltas, NoDeltasAreUnchanged) {
+TEST(DeltaComposer, NoDeltasAreUnchanged) {
   const absl::StatusOr<EncodedDelta> composed = Chain().Compose(1000, 2);
   ASSERT_OK(composed);
   EXPECT_EQ(composed->kind, Kind::kUnchanged);
 }
 
-TEST(ComposeDeltas, RawWhereTooManyHaveChanged) {
+TEST(DeltaComposer, RawWhereTooManyHaveChanged) {
   RandomRanges random(2);
   const Bytes first = random.Range(1 << 16, 2);
   const Bytes second = random.Changed(first, 2, 0.1, Step::kUlps);
@@ -86,12 +93,12 @@ TEST(ComposeDeltas, RawWhereTooManyHaveChanged) {
   EXPECT_EQ(composed->kind, Kind::kRaw);
 }
 
-TEST(ComposeDeltas, SaysWhichIsMalformed) {
+TEST(DeltaComposer, SaysWhichIsMalformed) {
   RandomRanges random(3);
   const Bytes base = random.Range(1000, 2);
   Chain chain;
   chain.Add(base, random.Changed(base, 2, 0.1, Step::kUlps), 2);
-  chain.payloads.push_back(Bytes(3));
+  chain.payloads.emplace_back(3);
   EXPECT_THAT(chain.Compose(base.size(), 2),
               StatusIs(absl::StatusCode::kInvalidArgument, testing::StartsWith("delta 2 of 2: malformed delta")));
 }
