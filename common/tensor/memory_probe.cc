@@ -30,7 +30,7 @@ uintptr_t PageSize() {
   return size;
 }
 
-void* At(uintptr_t address) { return reinterpret_cast<void*>(address); }  // NOLINT(performance-no-int-to-ptr)
+void* At(uintptr_t address) { return reinterpret_cast<void*>(address); }
 
 absl::Status Unusable(absl::string_view verb, uintptr_t address, absl::string_view why) {
   return absl::InvalidArgumentError(

@@ -28,9 +28,7 @@ struct Lent {
   uint64_t size = 0;
   pybind11::object owner;
 
-  absl::Span<const std::byte> bytes() const {
-    return {reinterpret_cast<const std::byte*>(address), size};  // NOLINT(performance-no-int-to-ptr): from Python
-  }
+  absl::Span<const std::byte> bytes() const { return {reinterpret_cast<const std::byte*>(address), size}; }
 };
 
 std::vector<int64_t> ToVector(absl::Span<const int64_t> shape);
