@@ -12,7 +12,7 @@
 namespace refit {
 
 // The kind of memory. kShared: buffers of 2 MiB or more are in memory that other processes of the same user may map, as
-// far as the system has such memory; see common/net/shared_segment.h.
+// far as the system has such memory (memfd).
 enum class Backing { kPrivate, kShared };
 
 // A buffer's place in a memfd that is sealed against shrinking. `bytes` of it may be mapped. fd -1: the buffer is not

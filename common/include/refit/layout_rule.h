@@ -1,5 +1,4 @@
 // Rules that split tensors into parts, for a mesh of trainer ranks or a parallel group of workers.
-// common/adapters/layout_rules.h applies them.
 #pragma once
 
 #include <cstdint>

@@ -9,7 +9,7 @@
 
 namespace refit {
 
-// 8 GiB, or half of what this process may use if that is less (see common/limits/host_limits.h).
+// 8 GiB, or half of the memory that this process may use (RAM, control groups), whichever is less.
 uint64_t DefaultMemoryBudget();
 
 struct StoreOptions {
