@@ -38,6 +38,11 @@ using Arguments = std::vector<std::string>;
 
 std::string GoldenPath(const std::string& name) { return std::string(REFIT_TEST_DATA) + "/golden/" + name; }
 
+Arguments operator+(Arguments a, const Arguments& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
 class CliService : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -183,6 +188,18 @@ TEST_F(CliService, VerificationNamesTensorAndElementOfAWrongSeed) {
   EXPECT_THAT(outcome.err, HasSubstr("expected 0x"));
   EXPECT_THAT(folder_.Names(), ElementsAre("port"));
   EXPECT_EQ(Run({"pull", "--verify-synthetic", "gemma4_tiny", "--seed", "1"}).code, 0);
+}
+
+TEST_F(CliService, ASyntheticStepIsVerifiedAsThatStepOnly) {
+  MustRun({"push", "--synthetic", "gemma4_tiny", "--step", "1", "--change", "0.01"});
+  const Arguments pull = {"pull", "--verify-synthetic", "gemma4_tiny"};
+  MustRun(pull + Arguments{"--step", "1", "--change", "0.01"});
+  for (const Arguments& other :
+       {Arguments{}, {"--step", "2", "--change", "0.01"}, {"--step", "1", "--change", "0.02"}}) {
+    const Outcome outcome = Run(pull + other);
+    EXPECT_EQ(outcome.code, 6);
+    EXPECT_THAT(outcome.err, HasSubstr("element ["));
+  }
 }
 
 TEST_F(CliService, WorkersPullWhileTheTrainerPushes) {
@@ -395,11 +412,6 @@ TEST_F(CliService, PipesCarryNoEscapesAndQuietNothing) {
 }
 
 // ---- several ranks, and parts
-
-Arguments operator+(Arguments a, const Arguments& b) {
-  a.insert(a.end(), b.begin(), b.end());
-  return a;
-}
 
 class CliRanks : public CliService {
  protected:

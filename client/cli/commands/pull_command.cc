@@ -164,6 +164,7 @@ void AddPullCommand(CLI::App& app, Invocation& invocation) {
       "  refit pull --version latest --out hf.safetensors\n"
       "  refit pull --version 8 --wait 60 --worker w0  # as soon as version 8 is opened\n"
       "  refit pull --verify-synthetic gemma4_26b_a4b --layers 2 --seed 7\n"
+      "  refit pull --verify-synthetic gemma4_26b_a4b --step 3 --change 0.01\n"
       "  refit pull --filter 'layers\\.0\\.' --out layer0.safetensors\n"
       "  refit pull --ep-rank 3 --ep-size 8 --out experts3.safetensors\n"
       "  refit pull --tp-rank 0 --tp-size 2 --tp-rules gemma4_tp_rules.txt\n",

@@ -109,6 +109,7 @@ void AddPushCommand(CLI::App& app, Invocation& invocation) {
                  "  refit push native.safetensors --exclude-key-regex '.*_extra_state.*'\n"
                  "  refit push --adapter identity hf_checkpoint/      # already Hugging Face's layout\n"
                  "  refit push --synthetic gemma4_26b_a4b --layers 2 --seed 7\n"
+                 "  refit push --synthetic gemma4_26b_a4b --step 3 --change 0.01  # 1 % moves at each of 3 steps\n"
                  "  refit push -v 7 --rank 3 --world 8 --ep-size 8 --fsdp-size 8 checkpoint/\n"
                  "  refit push -v 7 --rank 3 --world 8 rank3.safetensors\n",
                  [flags] { return RunCommand(*flags); });

@@ -26,6 +26,8 @@ absl::StatusOr<std::shared_ptr<const NativeSource>> NativeOptions::Open() const 
   wanted.model = synthetic;
   wanted.layers = layers;
   wanted.seed = seed;
+  wanted.step = step;
+  wanted.change = change;
   wanted.dtype = synthetic_dtype;
   return OpenSyntheticSource(wanted);
 }
@@ -59,6 +61,24 @@ void AddNativeOptions(CLI::App* command, NativeOptions& options, const std::stri
       ->type_name("S")
       ->capture_default_str()
       ->needs(synthetic)
+      ->group(kSourceGroup);
+  CLI::Option* step =
+      command
+          ->add_option("--step", options.step,
+                       "Synthetic: values after K training steps. At each, --change of the elements of every F64, F32, "
+                       "F16 and BF16 tensor moves by 1 or 2 units in the last place, up or down; other types stay")
+          ->check(CLI::Range(int64_t{0}, int64_t{kMostSyntheticSteps}))
+          ->type_name("K")
+          ->capture_default_str()
+          ->needs(synthetic)
+          ->group(kSourceGroup);
+  command
+      ->add_option("--change", options.change,
+                   "Synthetic: fraction of the elements that change at each step, 0 to 1: 0.01 is 1 %")
+      ->check(Fraction())
+      ->type_name("P")
+      ->capture_default_str()
+      ->needs(step)
       ->group(kSourceGroup);
   AddDTypeOption(
       command, "--synthetic-dtype", kFloats, [&options](DType dtype) { options.synthetic_dtype = dtype; },

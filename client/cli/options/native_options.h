@@ -19,6 +19,8 @@ struct NativeOptions {
   std::string synthetic;  // or a model whose tensors are synthesised
   int layers = -1;
   uint64_t seed = 1;
+  uint32_t step = 0;
+  double change = 0.01;
   std::optional<DType> synthetic_dtype;
 
   std::string adapter = "gemma4_moe";

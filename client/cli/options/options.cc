@@ -151,6 +151,13 @@ CLI::Validator Seconds() {
   });
 }
 
+CLI::Validator Fraction() {
+  return Check("a fraction from 0 to 1, such as 0.01 for 1 %", [](const std::string& text) {
+    double fraction = 0;
+    return absl::SimpleAtod(text, &fraction) && fraction >= 0 && fraction <= 1;
+  });
+}
+
 CLI::Validator OneOf(const std::vector<std::string>& words) {
   return Check(absl::StrCat("one of ", absl::StrJoin(words, ", ")),
                [words](const std::string& text) { return std::find(words.begin(), words.end(), text) != words.end(); });

@@ -41,10 +41,11 @@ void AddModelOption(CLI::App* command, CommonOptions& options);
 void AddModelFilter(CLI::App* command, CommonOptions& options);
 
 // Checks of option values. Their messages say what was expected: an integer of at least `least`; "latest" or a positive
-// number; seconds from 0 to ten years; one of several words.
+// number; seconds from 0 to ten years; a fraction from 0 to 1; one of several words.
 CLI::Validator AtLeast(int64_t least);
 CLI::Validator VersionOrLatest();
 CLI::Validator Seconds();
+CLI::Validator Fraction();
 CLI::Validator OneOf(const std::vector<std::string>& words);
 
 // Adds --adapter, which takes the name of a known adapter.
