@@ -277,12 +277,13 @@ void VersionStore::RetireBeyond(uint32_t retained, Versions& versions, Changes& 
   // Versions without bytes do not displace versions that have some.
   uint32_t committed = 0;
   uint32_t empty = 0;
-  for (auto it = versions.rbegin(); it != versions.rend(); ++it) {
-    if (it->second->state() != v1::VERSION_STATE_COMMITTED) continue;
-    if (++(it->second->bytes() > 0 ? committed : empty) <= retained) continue;
-    it->second->SetRetired();
-    changes.push_back(it->second);
-  }
+  std::for_each(versions.rbegin(), versions.rend(), [&](const auto& entry) {
+    const std::shared_ptr<Version>& version = entry.second;
+    if (version->state() != v1::VERSION_STATE_COMMITTED) return;
+    if (++(version->bytes() > 0 ? committed : empty) <= retained) return;
+    version->SetRetired();
+    changes.push_back(version);
+  });
 }
 
 void VersionStore::ForgetOld(Versions& versions) {

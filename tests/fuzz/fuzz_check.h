@@ -27,5 +27,11 @@ class FuzzFailure {
 }  // namespace refit
 
 // FUZZ_CHECK(condition) << further output;
+// The switch keeps an `else` that follows with the `if` that it was written for.
 #define FUZZ_CHECK(condition) \
-  while (!(condition)) ::refit::FuzzFailure(__FILE__, __LINE__, #condition)
+  switch (0)                  \
+  case 0:                     \
+  default:                    \
+    if (condition) {          \
+    } else                    \
+      ::refit::FuzzFailure(__FILE__, __LINE__, #condition)

@@ -77,6 +77,7 @@ TEST_P(Manifest, FromF32MastersIsTheSameAfterTheCast) {
 TEST_P(Manifest, ComesBackFromHf) {
   const std::vector<NativeOutput> outputs = PlanGemma4MoeFromHf({GetParam().experts}, DType::kBF16, hf_, {}).value();
   std::vector<TensorSpec> native;
+  native.reserve(outputs.size());
   for (const NativeOutput& output : outputs) native.push_back(output.native);
   const auto by_name = [](const TensorSpec& a, const TensorSpec& b) { return a.name < b.name; };
   std::vector<TensorSpec> expected = native_;
