@@ -131,7 +131,9 @@ void CheckLayout(const VersionPlan& plan, FuzzInput& input) {
   }
   for (const VersionPlan::Output& output : plan.outputs) {
     const auto box = rules->BoxOf(output.planned.hf, output.planned.experts);
-    if (box.ok()) FUZZ_CHECK(Validate(*box, output.planned.hf.shape).ok()) << output.planned.hf.ToString();
+    if (box.ok()) {
+      FUZZ_CHECK(Validate(*box, output.planned.hf.shape).ok()) << output.planned.hf.ToString();
+    }
   }
   (void)rules->CheckAllApplied();
 }
@@ -171,11 +173,15 @@ void CheckStateDict(FuzzInput& input) {
   std::vector<TensorSpec> specs(input.Below(6));
   for (TensorSpec& spec : specs) spec = AnyTensor(input);
   const auto to_hf = PlanGemma4MoeToHf(config, dtype, specs, nullptr);
-  if (!to_hf.ok()) FUZZ_CHECK(!to_hf.status().message().empty());
+  if (!to_hf.ok()) {
+    FUZZ_CHECK(!to_hf.status().message().empty());
+  }
   const ExpertMesh mesh{static_cast<int64_t>(input.Below(4)), static_cast<int64_t>(input.Below(4)),
                         static_cast<int64_t>(input.Below(4)), static_cast<int64_t>(input.Below(4))};
   const auto from_hf = PlanGemma4MoeFromHf(config, dtype, specs, mesh);
-  if (!from_hf.ok()) FUZZ_CHECK(!from_hf.status().message().empty());
+  if (!from_hf.ok()) {
+    FUZZ_CHECK(!from_hf.status().message().empty());
+  }
 }
 
 }  // namespace

@@ -58,16 +58,24 @@ void CheckShapes(FuzzInput& input) {
   const bool good = CountElements(shape, count);
   const absl::StatusOr<int64_t> elements = ElementCount(shape);
   FUZZ_CHECK(elements.ok() == good) << ToString(shape) << elements.status().ToString();
-  if (good) FUZZ_CHECK(*elements == static_cast<int64_t>(count)) << ToString(shape) << *elements;
+  if (good) {
+    FUZZ_CHECK(*elements == static_cast<int64_t>(count)) << ToString(shape) << *elements;
+  }
   for (const DType dtype : {DType::kU8, DType::kBF16, DType::kF32, DType::kF64}) {
     const absl::StatusOr<uint64_t> bytes = ByteCount(dtype, shape);
-    if (!good) FUZZ_CHECK(!bytes.ok()) << ToString(shape);
-    if (bytes.ok()) FUZZ_CHECK(*bytes == static_cast<uint64_t>(count) * ElementSize(dtype)) << ToString(shape);
+    if (!good) {
+      FUZZ_CHECK(!bytes.ok()) << ToString(shape);
+    }
+    if (bytes.ok()) {
+      FUZZ_CHECK(*bytes == static_cast<uint64_t>(count) * ElementSize(dtype)) << ToString(shape);
+    }
     if (good && count * 8 <= kMax) {
       // With a zero, the product of the others may still be too large.
       Wide others = 1;
       for (const int64_t dimension : shape) others *= dimension == 0 || others > kMax ? 1 : dimension;
-      if (others * 8 <= kMax) FUZZ_CHECK(bytes.ok()) << ToString(shape) << bytes.status().ToString();
+      if (others * 8 <= kMax) {
+        FUZZ_CHECK(bytes.ok()) << ToString(shape) << bytes.status().ToString();
+      }
     }
   }
 }
@@ -159,7 +167,9 @@ void CheckIntersection(const Shape& shape, const Box& a, const Box& b) {
   }
   const std::optional<Box> common = Intersection(a, b);
   FUZZ_CHECK(common.has_value() == !both.empty()) << ToString(a) << ToString(b);
-  if (common.has_value()) FUZZ_CHECK(Places(shape, *common) == both) << ToString(a) << ToString(b);
+  if (common.has_value()) {
+    FUZZ_CHECK(Places(shape, *common) == both) << ToString(a) << ToString(b);
+  }
 }
 
 void CheckTilingOf(const Shape& shape, const std::vector<Box>& boxes) {
@@ -195,9 +205,13 @@ void CheckCuts(const Shape& shape, const Box& box, size_t dimension, uint64_t pa
       const uint64_t most = (size + parts - 1) / parts;
       const auto got = static_cast<uint64_t>(cut.sizes[dimension]);
       FUZZ_CHECK(got <= most) << ToString(cut);
-      if (split == Split::kBalanced) FUZZ_CHECK(got == least + (part < size % parts ? 1 : 0)) << ToString(cut);
+      if (split == Split::kBalanced) {
+        FUZZ_CHECK(got == least + (part < size % parts ? 1 : 0)) << ToString(cut);
+      }
       // torch.chunk: full parts, then what is left, then nothing.
-      if (split == Split::kCeil) FUZZ_CHECK(got == std::min(most, size - std::min(size, part * most))) << ToString(cut);
+      if (split == Split::kCeil) {
+        FUZZ_CHECK(got == std::min(most, size - std::min(size, part * most))) << ToString(cut);
+      }
     }
     FUZZ_CHECK(next == box.offsets[dimension] + box.sizes[dimension]);
   }

@@ -48,7 +48,9 @@ inline bool CheckAgainstProtobuf(const std::string& bytes, const std::vector<siz
   // The result depends only on the head, however much more of the message is available.
   const auto whole = DecodeChunkPrefix(BytesOf(bytes), bytes.size());
   FUZZ_CHECK(whole.ok() == decoded.ok()) << whole.status().ToString() << decoded.status().ToString();
-  if (whole.ok()) FUZZ_CHECK(whole->has_value() == decoded->has_value());
+  if (whole.ok()) {
+    FUZZ_CHECK(whole->has_value() == decoded->has_value());
+  }
 
   v1::PushRequest pushed;
   v1::PullResponse pulled;

@@ -26,12 +26,8 @@ class FuzzFailure {
 
 }  // namespace refit
 
-// FUZZ_CHECK(condition) << further output;
-// The switch keeps an `else` that follows with the `if` that it was written for.
+// FUZZ_CHECK(condition) << further output; a statement of its own, within braces after an `if`.
 #define FUZZ_CHECK(condition) \
-  switch (0)                  \
-  case 0:                     \
-  default:                    \
-    if (condition) {          \
-    } else                    \
-      ::refit::FuzzFailure(__FILE__, __LINE__, #condition)
+  if (condition) {            \
+  } else                      \
+    ::refit::FuzzFailure(__FILE__, __LINE__, #condition)
