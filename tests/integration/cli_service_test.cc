@@ -422,6 +422,7 @@ class CliRanks : public CliService {
   // All ranks at once; `arguments` gives what each pushes. What they said, in JSON.
   std::vector<json> PushRanks(int world, const std::function<Arguments(int)>& arguments) const {
     std::vector<std::unique_ptr<Subprocess>> ranks;
+    ranks.reserve(world);
     for (int rank = 0; rank < world; ++rank) {
       ranks.push_back(Start(Arguments{"push", "--json"} + RankOptions(rank, world) + arguments(rank)));
     }

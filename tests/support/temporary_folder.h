@@ -1,9 +1,8 @@
 // A folder that is removed with its contents at the end.
 #pragma once
 
-#include <stdlib.h>
-
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <stdexcept>
 #include <string>
