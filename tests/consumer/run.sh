@@ -72,7 +72,7 @@ compile_within() { # HOW SOURCE, with the extra configure arguments
 echo "== add_subdirectory"
 compile_within subdirectory "$sources" "$@"
 echo "== FetchContent"
-git -C "$sources" archive --output="$scratch/refit.tar" HEAD
+tar -C "$sources" --exclude=./build --exclude=./.git -cf "$scratch/refit.tar" --transform "s,^\.,refit," .
 compile_within fetched "$scratch/refit.tar" "$@"
 
 echo "== what is missing is said"
