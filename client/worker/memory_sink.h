@@ -7,8 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/net/status.h"
-#include "common/tensor/buffer_pool.h"
-#include "common/tensor/slab.h"
+#include "common/tensor/pooled_slabs.h"
 #include "refit/pull.h"
 
 namespace refit {
@@ -16,12 +15,10 @@ namespace refit {
 // Puts the tensors into `tensors`. Both must outlive it.
 class MemorySink final : public TensorSink {
  public:
-  MemorySink(BufferPool& pool, std::vector<PulledTensor>& tensors) : pool_(pool), tensors_(tensors) {}
+  MemorySink(BufferPool& pool, std::vector<PulledTensor>& tensors) : memory_(pool), tensors_(tensors) {}
 
   absl::Status Begin(const VersionSummary&, const std::vector<TensorPart>& tensors) override {
-    slabs_ = Slabs(SlabPlan::Of(tensors));
-    // Frees memory of earlier versions that this version cannot use.
-    pool_.TrimTo(slabs_.plan().capacity());
+    memory_.Begin(tensors);
     tensors_.reserve(tensors.size());
     for (const TensorPart& part : tensors) tensors_.push_back({part, nullptr});
     return absl::OkStatus();
@@ -29,7 +26,7 @@ class MemorySink final : public TensorSink {
 
   absl::StatusOr<absl::Span<std::byte>> Place(size_t index) override {
     PulledTensor& tensor = tensors_[index];
-    absl::StatusOr<std::shared_ptr<Buffer>> data = slabs_.Get(index, [this](size_t size) { return pool_.Get(size); });
+    absl::StatusOr<std::shared_ptr<Buffer>> data = memory_.Get(index);
     if (!data.ok()) return Annotate(data.status(), absl::StrCat("memory for tensor ", tensor.part.ToString()));
     tensor.data = *std::move(data);
     return tensor.data->span();
@@ -43,8 +40,7 @@ class MemorySink final : public TensorSink {
   absl::Status Done(size_t) override { return absl::OkStatus(); }
 
  private:
-  BufferPool& pool_;
-  Slabs slabs_;
+  PooledSlabs memory_;
   std::vector<PulledTensor>& tensors_;
 };
 

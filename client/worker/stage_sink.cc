@@ -14,8 +14,7 @@ absl::Status StageSink::Begin(const VersionSummary& version, const std::vector<T
   const absl::Status status = versions_.CheckMayInstall(version, way_);
   was_refused_ = !status.ok();
   if (was_refused_) return status;
-  if (!options_.place) slabs_ = Slabs(SlabPlan::Of(tensors));
-  pool_.TrimTo(slabs_.plan().capacity());
+  memory_.Begin(options_.place ? absl::Span<const TensorPart>() : tensors);
   staged_.tensors.reserve(tensors.size());
   for (const TensorPart& part : tensors) staged_.tensors.push_back({part, {}, nullptr});
   return absl::OkStatus();
@@ -45,7 +44,7 @@ void StageSink::BeTorn() {
 absl::StatusOr<absl::Span<std::byte>> StageSink::Memory(size_t index) {
   StagedVersion::Tensor& tensor = staged_.tensors[index];
   if (options_.place) return options_.place(tensor.part);
-  absl::StatusOr<std::shared_ptr<Buffer>> owner = slabs_.Get(index, [this](size_t size) { return pool_.Get(size); });
+  absl::StatusOr<std::shared_ptr<Buffer>> owner = memory_.Get(index);
   if (!owner.ok()) return owner.status();
   tensor.owner = *std::move(owner);
   return tensor.owner->span();

@@ -9,8 +9,7 @@
 #include "absl/types/span.h"
 #include "client/worker/installed_versions.h"
 #include "client/worker/reporter.h"
-#include "common/tensor/buffer_pool.h"
-#include "common/tensor/slab.h"
+#include "common/tensor/pooled_slabs.h"
 #include "refit/pull.h"
 #include "refit/version_summary.h"
 #include "refit/worker.h"
@@ -23,7 +22,7 @@ class StageSink final : public TensorSink {
  public:
   StageSink(const WorkerOptions& options, InstalledVersions& versions, Reporter& reporter, BufferPool& pool, Way way,
             StagedVersion& staged)
-      : options_(options), versions_(versions), reporter_(reporter), pool_(pool), way_(way), staged_(staged) {}
+      : options_(options), versions_(versions), reporter_(reporter), memory_(pool), way_(way), staged_(staged) {}
 
   // As in its header; number 0 if none was received.
   const VersionSummary& version() const { return version_; }
@@ -44,10 +43,9 @@ class StageSink final : public TensorSink {
   const WorkerOptions& options_;
   InstalledVersions& versions_;
   Reporter& reporter_;
-  BufferPool& pool_;
+  PooledSlabs memory_;
   const Way way_;
   StagedVersion& staged_;
-  Slabs slabs_;
   VersionSummary version_;
   bool is_installed_ = false;
   bool was_refused_ = false;

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "common/delta/delta_format.h"
+#include "common/tensor/unaligned.h"
 
 #define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_RVV | HWY_SSSE3 | HWY_AVX3_DL)
 #undef HWY_TARGET_INCLUDE
@@ -22,13 +23,6 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr size_t kWord = 64;           // elements that are compared to one word of bits
 constexpr size_t kBlock = 64 * kWord;  // elements that stay in the fastest cache until their differences are taken
-
-template <typename T>
-T Load(const std::byte* src) {
-  T value;
-  std::memcpy(&value, src, sizeof(T));
-  return value;
-}
 
 // Bit i: element i differs. T is an unsigned type: what it holds is compared bit by bit.
 template <typename T>
@@ -79,7 +73,7 @@ void TakeDifferences(const std::byte* base, const std::byte* now, const uint32_t
   for (size_t i = 0; i < count; ++i) {
     const size_t at = positions[i] * sizeof(T);
     const T folded = Fold(static_cast<T>(Load<T>(now + at) - Load<T>(base + at)));
-    std::memcpy(out + i * sizeof(T), &folded, sizeof(T));
+    Store(out + i * sizeof(T), folded);
   }
 }
 
@@ -148,13 +142,6 @@ HWY_EXPORT(Find);
 HWY_EXPORT(Sample);
 
 template <typename T>
-T Load(const std::byte* src) {
-  T value;
-  std::memcpy(&value, src, sizeof(T));
-  return value;
-}
-
-template <typename T>
 size_t AddIn(const Changes& changes, Direction direction, size_t first, uint64_t skipped, absl::Span<std::byte> bytes) {
   const uint64_t end = skipped + bytes.size() / sizeof(T);
   const T sign = direction == Direction::kForward ? 0 : static_cast<T>(-1);
@@ -165,7 +152,7 @@ size_t AddIn(const Changes& changes, Direction direction, size_t first, uint64_t
     std::byte* const element = bytes.data() + (positions[i] - skipped) * sizeof(T);
     const auto signed_difference = static_cast<T>(static_cast<T>(Load<T>(differences + i * sizeof(T)) ^ sign) - sign);
     const auto value = static_cast<T>(Load<T>(element) + signed_difference);
-    std::memcpy(element, &value, sizeof(T));
+    Store(element, value);
   }
   return i;
 }

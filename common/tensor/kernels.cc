@@ -5,16 +5,10 @@
 #include <limits>
 
 #include "common/tensor/float_bits.h"
+#include "common/tensor/unaligned.h"
 
 namespace refit {
 namespace {
-
-template <typename T>
-T Load(const std::byte* src) {
-  T value;
-  std::memcpy(&value, src, sizeof(T));
-  return value;
-}
 
 // The number one, in the element's bytes.
 uint64_t OneBits(DType dtype) {

@@ -8,6 +8,7 @@
 
 #include "common/tensor/float_bits.h"
 #include "common/tensor/kernels.h"
+#include "common/tensor/unaligned.h"
 
 // Vectors whose length is known only at run time cannot be stored in arrays, which tiles need.
 #define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_RVV | HWY_SSSE3 | HWY_AVX3_DL)
@@ -23,18 +24,6 @@ namespace HWY_NAMESPACE {
 namespace {
 
 namespace hn = hwy::HWY_NAMESPACE;
-
-template <typename T>
-T Load(const std::byte* src) {
-  T value;
-  std::memcpy(&value, src, sizeof(T));
-  return value;
-}
-
-template <typename T>
-void Store(std::byte* dst, T value) {
-  std::memcpy(dst, &value, sizeof(T));
-}
 
 // How the castable types are stored, and the arithmetic type used for converting them.
 struct F64 {

@@ -9,6 +9,7 @@
 #include "common/delta/delta_decoder.h"
 #include "common/delta/delta_encoder.h"
 #include "common/delta/delta_format.h"
+#include "common/tensor/unaligned.h"
 #ifdef REFIT_WITH_ZSTD
 #include <zstd.h>
 #endif
@@ -35,17 +36,6 @@ class Ours : public DeltaCodec {
   DeltaEncoder encoder_;
   DeltaDecoder decoder_;
 };
-
-template <typename T>
-T Load(const std::byte* src) {
-  T value;
-  std::memcpy(&value, src, sizeof(T));
-  return value;
-}
-template <typename T>
-void Store(std::byte* dst, T value) {
-  std::memcpy(dst, &value, sizeof(T));
-}
 
 // verl's `delta_sharded`, vLLM's sparse transfer: for each change its 32-bit position, then for each its new value.
 // Changes are found as ours are, here and below.

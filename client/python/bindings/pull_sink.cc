@@ -24,8 +24,7 @@ absl::Status PullSink::Begin(const VersionSummary&, const std::vector<TensorPart
   if (!targets_.empty()) {
     if (absl::Status status = targets_.Check(tensors); !status.ok()) return status;
   }
-  if (targets_.empty()) slabs_ = Slabs(SlabPlan::Of(tensors));
-  pool_.TrimTo(slabs_.plan().capacity());
+  memory_.Begin(targets_.empty() ? tensors : absl::Span<const TensorPart>());
   tensors_.reserve(tensors.size());
   for (const TensorPart& part : tensors) {
     tensors_.push_back(targets_.empty() ? Tensor{part, {}, nullptr} : targets_.At(part));
@@ -40,7 +39,7 @@ absl::StatusOr<absl::Span<std::byte>> PullSink::Place(size_t index) {
     wrote_targets_ = true;
     return tensor.bytes;
   }
-  auto buffer = slabs_.Get(index, [this](size_t size) { return pool_.Get(size); });
+  auto buffer = memory_.Get(index);
   if (!buffer.ok()) return buffer.status();
   tensor.bytes = (*buffer)->span();
   tensor.owner = *std::move(buffer);

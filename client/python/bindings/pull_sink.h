@@ -13,8 +13,7 @@
 #include "absl/types/span.h"
 #include "client/python/bindings/targets.h"
 #include "client/python/bindings/tensor.h"
-#include "common/tensor/buffer_pool.h"
-#include "common/tensor/slab.h"
+#include "common/tensor/pooled_slabs.h"
 #include "refit/pull.h"
 
 namespace refit::python {
@@ -38,7 +37,7 @@ class ProgressReport {
 class PullSink final : public TensorSink {
  public:
   PullSink(BufferPool& pool, const Targets& targets, bool may_map, ProgressReport& progress)
-      : pool_(pool), targets_(targets), may_map_(may_map && targets.empty()), progress_(progress) {}
+      : memory_(pool), targets_(targets), may_map_(may_map && targets.empty()), progress_(progress) {}
 
   absl::Status Begin(const VersionSummary& version, const std::vector<TensorPart>& tensors) override;
   absl::StatusOr<absl::Span<std::byte>> Place(size_t index) override;
@@ -49,8 +48,7 @@ class PullSink final : public TensorSink {
   bool wrote_targets() const { return wrote_targets_; }
 
  private:
-  BufferPool& pool_;
-  Slabs slabs_;
+  PooledSlabs memory_;
   const Targets& targets_;
   const bool may_map_;
   ProgressReport& progress_;
