@@ -181,6 +181,7 @@ TEST_F(FleetTruth, OneThatComesBackUnderItsNameHasNothingInstalled) {
     Engine engine(server_->address());
     ASSERT_OK(engine.worker().Refit());
   }
+  ASSERT_TRUE(Eventually([&] { return !Workers().empty() && !Workers()[0].connected(); }, kPatience));
   Engine reborn(server_->address());
   EXPECT_THAT(Await(1, 1, kShort), StatusIs(StatusCode::kDeadlineExceeded, HasSubstr("behind: w0")));
   reborn.Refuse();

@@ -22,6 +22,9 @@ import pytest
 sys.dont_write_bytecode = True
 BIN = Path(os.environ.get("REFIT_BIN", Path(__file__).parents[2] / "build/release/bin"))
 REFIT = str(BIN / "refit")
+# How much longer than an optimised build these programs may take: sanitizers slow them down.
+SLOWNESS = float(os.environ.get("REFIT_SLOWNESS", "1"))
+WITH_TORCH = (BIN / "refit-torch").exists()
 COMMANDS = ("push", "pull", "follow", "await", "release", "watch", "status", "versions", "describe", "abort", "convert",
             "certs")
 # Every command that speaks to the service, with the least that it wants.
@@ -64,12 +67,15 @@ def start(*command: str, **options: Any) -> subprocess.Popen[bytes]:
 
 def finish(process: subprocess.Popen[bytes], patience: float = 30) -> Done:
     try:
-        out, err = process.communicate(timeout=patience)
+        out, err = process.communicate(timeout=patience * SLOWNESS)
     except subprocess.TimeoutExpired:
         process.kill()
         out, err = process.communicate()
-        raise AssertionError(f"{process.args} still ran after {patience} s: {out!r} {err!r}") from None
-    return Done(process.returncode, (out or b"").decode(), (err or b"").decode())
+        raise AssertionError(f"{process.args} still ran after {patience * SLOWNESS} s: {out!r} {err!r}") from None
+    done = Done(process.returncode, (out or b"").decode(), (err or b"").decode())
+    if not WITH_TORCH and "this build of refit lacks LibTorch" in done.err:
+        pytest.skip("this build of refit lacks LibTorch")
+    return done
 
 
 def run(*command: str, patience: float = 30, **options: Any) -> Done:
@@ -88,7 +94,7 @@ def on_terminal(*command: str, columns: int = 80, rows: int = 24, patience: floa
     process = start(*command, stdout=theirs, stderr=theirs, env=environment(**{"TERM": "xterm", **changes}))
     os.close(theirs)
     got = b""
-    end = time.monotonic() + patience
+    end = time.monotonic() + patience * SLOWNESS
     while time.monotonic() < end and select.select([ours], [], [], max(0.0, end - time.monotonic()))[0]:
         try:
             piece = os.read(ours, 65536)
@@ -102,7 +108,7 @@ def on_terminal(*command: str, columns: int = 80, rows: int = 24, patience: floa
 
 
 def eventually(holds: Callable[[], Any], patience: float = 15) -> Any:
-    end = time.monotonic() + patience
+    end = time.monotonic() + patience * SLOWNESS
     while not (result := holds()):
         assert time.monotonic() < end, "did not come about in time"
         time.sleep(0.05)

@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import CALLS, REFIT, Service, eventually, finish, start
+from conftest import CALLS, REFIT, SLOWNESS, WITH_TORCH, Service, eventually, finish, start
 
 # Ours, beside what a loaded machine needs to start and end a process.
-AT_ONCE_S = 3.0
+AT_ONCE_S = 3.0 * SLOWNESS
 
 
 def waits(pid: int) -> bool:
@@ -59,6 +59,7 @@ def test_a_push_that_waits_for_ranks_that_hang_with_the_service(service: Service
     end_by(process, signal.SIGINT, 0.2)
 
 
+@pytest.mark.skipif(not WITH_TORCH, reason="this build of refit lacks LibTorch")
 def test_a_conversion(tmp_path: Path) -> None:
     """Which waits for nobody: a pipe that nobody reads holds it up."""
     import os

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
-from conftest import BIN, CALLS, REFIT, Done, Service, eventually, finish, run
+from conftest import BIN, CALLS, REFIT, SLOWNESS, Done, Service, eventually, finish, run
 
 LONGEST = 400
 # gRPC's own words, which say nothing to users.
@@ -36,11 +36,12 @@ def check_line(done: Done, code: int, *words: str) -> None:
 
 def short(name: str) -> tuple[str, ...]:
     """Of a command that would wait by design, one that does not wait long."""
-    return {"watch": ("watch", "--timeout", "1", "--until", "77"),
-            "watch-fleet": ("watch", "--fleet", "--timeout", "1", "--until", "77"),
-            "await": ("await", "77", "--timeout", "1"),
-            "pull-wait": ("pull", "--wait", "1", "--version", "77"),
-            "follow": ("follow", "--timeout", "1", "--count", "2")}.get(name, CALLS[name])
+    wait = f"{SLOWNESS:g}"
+    return {"watch": ("watch", "--timeout", wait, "--until", "77"),
+            "watch-fleet": ("watch", "--fleet", "--timeout", wait, "--until", "77"),
+            "await": ("await", "77", "--timeout", wait),
+            "pull-wait": ("pull", "--wait", wait, "--version", "77"),
+            "follow": ("follow", "--timeout", wait, "--count", "2")}.get(name, CALLS[name])
 
 
 @pytest.fixture(scope="module")
