@@ -59,8 +59,12 @@ ServerParts::ServerParts(const ServerOptions& options, std::shared_ptr<const Aut
       workers(options.limits.max_workers),
       pushes{admission, store, workers, convert,
              BufferPool(2 * options.store.chunk_bytes * static_cast<uint64_t>(ThreadCount(options.convert_threads)))},
-      pulls{admission, store, workers, options.store.shared_memory ? MakeSharedSample() : nullptr,
-            PartTable(options.limits.packed_bytes)},
+      pulls{admission,
+            store,
+            workers,
+            options.store.shared_memory ? MakeSharedSample() : nullptr,
+            PartTable(options.limits.packed_bytes),
+            DeltaTable(options.deltas ? std::max<uint64_t>(options.limits.delta_bytes, 1) : 0)},
       convert(ThreadCount(options.convert_threads)) {}
 
 absl::Status ServerParts::OpenSpool(const ServerOptions& options) {

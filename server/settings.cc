@@ -184,6 +184,11 @@ void AddVersions(ServerOptions& options, Table& table) {
   table.Add("--pack-memory", "SIZE",
             "Memory, besides --memory, for parts of tensors that workers ask for and that must be packed [256MiB]",
             Size(options.limits.packed_bytes));
+  table.Add("--delta-memory", "SIZE",
+            "Memory, besides --memory, for what has changed between versions, encoded once for all workers [256MiB]",
+            Size(options.limits.delta_bytes));
+  table.Add("--no-deltas", "", "Send whole tensors also to workers that hold an earlier version",
+            Switch(options.deltas));
   table.Add("--convert-threads", "N",
             "Threads that convert, one for each stream that is pushed at the time; 0: one for each two CPUs that the "
             "process\n"

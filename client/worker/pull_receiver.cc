@@ -2,6 +2,7 @@
 
 #include <google/protobuf/arena.h>
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -14,15 +15,24 @@
 #include "common/tensor/kernels.h"
 
 namespace refit {
+namespace {
+
+uint64_t DecodedBytes(const ChunkHeader& chunk, uint64_t payload_bytes) {
+  return chunk.encoding == v1::CHUNK_ENCODING_RAW ? payload_bytes : chunk.decoded_bytes;
+}
+
+}  // namespace
 
 PullReceiver::PullReceiver(const PullOptions& options, std::string context, TensorSink& sink)
-    : options_(options), errors_(std::move(context)), sink_(sink), manifest_(options, errors_) {}
+    : options_(options), errors_(std::move(context)), sink_(sink), manifest_(options, errors_), base_(options.base) {}
 
 void PullReceiver::BeginStream(std::shared_ptr<const Lease> lease) {
   lease_ = std::move(lease);
   segments_.Clear();
   chunk_was_damaged_ = false;
   could_not_map_ = false;
+  base_failed_ = false;
+  deltas_.reset();
   resumes_ = phase_ == Phase::kChunks;
   if (resumes_) return;
   phase_ = Phase::kHeader;
@@ -38,6 +48,16 @@ std::optional<PullReceiver::Place> PullReceiver::place() const {
   return place;
 }
 
+void PullReceiver::RefuseBase(std::string reason) {
+  base_ = nullptr;
+  traffic_.base_refused = std::move(reason);
+  if (has_deltas_) {
+    again_ = std::max(again_, offset_);
+    received_bytes_ -= offset_;
+    offset_ = 0;
+  }
+}
+
 absl::Status PullReceiver::OnMessage(const grpc::ByteBuffer& buffer) {
   const ReceivedMessage message(buffer);
   const absl::StatusOr<std::optional<DecodedChunk>> chunk = message.DecodeChunk();
@@ -45,7 +65,8 @@ absl::Status PullReceiver::OnMessage(const grpc::ByteBuffer& buffer) {
   if (chunk->has_value()) {
     return OnChunk((*chunk)->header, (*chunk)->payload_bytes, [&](std::byte* dst) {
       using Through = ReceivedMessage::Through;
-      const Through through = memory_.size() < kPastCacheBytes ? Through::kCache : Through::kPastCache;
+      const bool hot = memory_.size() < kPastCacheBytes || (*chunk)->header.encoding != v1::CHUNK_ENCODING_RAW;
+      const Through through = hot ? Through::kCache : Through::kPastCache;
       return message.CopyAndDigest((*chunk)->payload_offset, dst, through);
     });
   }
@@ -105,7 +126,23 @@ absl::Status PullReceiver::OnHeaderAgain(const v1::VersionSummary& header) {
                                          " was replaced by another"));
 }
 
+// Whether the service sends deltas in this stream.
+absl::Status PullReceiver::NoteBase(const v1::VersionSummary& header) {
+  if (base_ == nullptr) {
+    return header.has_base_version() ? errors_.Breach("a header with a base that was not named") : absl::OkStatus();
+  }
+  if (!header.base_refused().empty()) traffic_.base_refused = Printable(header.base_refused());
+  if (!header.has_base_version()) return absl::OkStatus();
+  if (header.base_version() != base_->version) {
+    return errors_.Breach(absl::StrCat("a header with base ", header.base_version(), " in place of ", base_->version));
+  }
+  traffic_.base_version = base_->version;
+  deltas_.emplace(*base_);
+  return absl::OkStatus();
+}
+
 absl::Status PullReceiver::OnHeader(const v1::VersionSummary& header) {
+  if (absl::Status status = NoteBase(header); !status.ok()) return status;
   if (resumes_) return OnHeaderAgain(header);
   if (phase_ != Phase::kHeader) return errors_.Breach("a second header");
   if (header.model() != options_.model || (options_.version.has_value() && header.version() != *options_.version)) {
@@ -117,10 +154,8 @@ absl::Status PullReceiver::OnHeader(const v1::VersionSummary& header) {
                                             ", not of epoch ", *options_.trainer_epoch));
   }
   if (header.chunk_bytes() == 0) return errors_.Breach("a header with chunk_bytes 0");
-  if (header.layout() != v1::LAYOUT_WHOLE || header.has_base_version()) {
-    return errors_.Breach(absl::StrCat("layout ", header.layout(),
-                                       header.has_base_version() ? " with a base version" : "",
-                                       ", which was not asked for"));
+  if (header.layout() != v1::LAYOUT_WHOLE) {
+    return errors_.Breach(absl::StrCat("layout ", header.layout(), ", which was not asked for"));
   }
   version_ = FromProto(header);
   phase_ = Phase::kManifest;
@@ -143,25 +178,41 @@ absl::Status PullReceiver::CheckChunk(const ChunkHeader& chunk, uint64_t payload
     return errors_.Breach(absl::StrCat("a chunk of tensor number ", chunk.tensor, " at offset ", chunk.offset,
                                        "; expected number ", tensor_, " (", part.ToString(), ") at offset ", offset_));
   }
-  const auto bad = [&](const auto&... what) {
-    return errors_.Breach(absl::StrCat("tensor ", part.ToString(), ", chunk at offset ", offset_, ": ", what...));
-  };
-  if (chunk.encoding != v1::CHUNK_ENCODING_RAW) return bad("encoding ", chunk.encoding, " was not asked for");
-  if (chunk.decoded_bytes != 0 && chunk.decoded_bytes != payload_bytes) {
-    return bad("raw, but of ", chunk.decoded_bytes, " bytes made from ", payload_bytes);
-  }
+  if (absl::Status status = CheckEncoding(chunk, payload_bytes); !status.ok()) return status;
+  const uint64_t bytes = DecodedBytes(chunk, payload_bytes);
   const uint64_t rest = part.ByteSize() - offset_;
-  if (payload_bytes > rest) return bad(payload_bytes, " bytes, but the tensor lacks ", rest);
-  if (payload_bytes == 0 && rest != 0) return bad("it is empty, but the tensor lacks ", rest, " bytes");
-  if (chunk.tensor_digest.has_value() != (payload_bytes == rest)) {
-    return bad(payload_bytes == rest ? "it ends the tensor without a tensor digest"
-                                     : "a tensor digest, but it does not end the tensor");
+  if (bytes > rest) return BadChunk(absl::StrCat(bytes, " bytes, but the tensor lacks ", rest));
+  if (bytes == 0 && rest != 0) return BadChunk(absl::StrCat("it is empty, but the tensor lacks ", rest, " bytes"));
+  if (chunk.tensor_digest.has_value() != (bytes == rest)) {
+    return BadChunk(bytes == rest ? "it ends the tensor without a tensor digest"
+                                  : "a tensor digest, but it does not end the tensor");
   }
   return absl::OkStatus();
 }
 
+absl::Status PullReceiver::CheckEncoding(const ChunkHeader& chunk, uint64_t payload_bytes) const {
+  switch (chunk.encoding) {
+    case v1::CHUNK_ENCODING_RAW:
+      if (chunk.decoded_bytes == 0 || chunk.decoded_bytes == payload_bytes) return absl::OkStatus();
+      return BadChunk(absl::StrCat("raw, but of ", chunk.decoded_bytes, " bytes made from ", payload_bytes));
+    case v1::CHUNK_ENCODING_DELTA:
+      if (!deltas_.has_value()) return BadChunk("a delta, but the header has no base");
+      return chunk.decoded_bytes != 0 ? absl::OkStatus() : BadChunk("a delta of nothing");
+    default:
+      return BadChunk(absl::StrCat("encoding ", chunk.encoding, " was not asked for"));
+  }
+}
+
+absl::Status PullReceiver::BadChunk(absl::string_view what) const {
+  return errors_.Breach(
+      absl::StrCat("tensor ", parts()[tensor_].ToString(), ", chunk at offset ", offset_, ": ", what));
+}
+
 absl::Status PullReceiver::BeginTensor() {
   const TensorPart& part = parts()[tensor_];
+  digester_.emplace(version_.chunk_bytes);
+  has_deltas_ = false;
+  if (std::exchange(placed_, true)) return absl::OkStatus();
   const absl::StatusOr<absl::Span<std::byte>> memory = sink_.Place(tensor_);
   if (!memory.ok()) return memory.status();
   if (memory->size() != part.ByteSize()) {
@@ -170,7 +221,6 @@ absl::Status PullReceiver::BeginTensor() {
                                                    part.ByteSize()));
   }
   memory_ = *memory;
-  digester_.emplace(version_.chunk_bytes);
   return absl::OkStatus();
 }
 
@@ -179,7 +229,12 @@ absl::Status PullReceiver::OnChunk(const ChunkHeader& chunk, uint64_t payload_by
   if (offset_ == 0) {
     if (absl::Status status = BeginTensor(); !status.ok()) return status;
   }
-  return AddChunk(chunk, payload_bytes, copy);
+  ++(chunk.encoding == v1::CHUNK_ENCODING_RAW ? traffic_.raw_chunks
+     : payload_bytes == 0                     ? traffic_.unchanged_chunks
+                                              : traffic_.delta_chunks);
+  traffic_.wire_bytes += payload_bytes;
+  return chunk.encoding == v1::CHUNK_ENCODING_RAW ? AddChunk(chunk, payload_bytes, copy)
+                                                  : AddDelta(chunk, payload_bytes, copy);
 }
 
 // Makes the segment of the chunk the current one, and checks that the chunk lies in it.
@@ -199,7 +254,7 @@ absl::Status PullReceiver::BeginSharedTensor(uint64_t begin) {
   const uint64_t bytes = parts()[tensor_].ByteSize();
   if (lease_ == nullptr || bytes > segments_.current()->span().size() - begin) return BeginTensor();
   const auto mapped = std::make_shared<LeasedBuffer>(segments_.current(), begin, bytes, lease_);
-  if (!sink_.Adopt(tensor_, mapped)) return BeginTensor();
+  if (placed_ || !sink_.Adopt(tensor_, mapped)) return BeginTensor();
   memory_ = mapped->span();
   digester_.emplace(version_.chunk_bytes);
   return absl::OkStatus();
@@ -207,11 +262,14 @@ absl::Status PullReceiver::BeginSharedTensor(uint64_t begin) {
 
 absl::Status PullReceiver::OnSharedChunk(const v1::SharedChunk& shared) {
   const ChunkHeader chunk = HeaderOf(shared.chunk());
+  if (chunk.encoding != v1::CHUNK_ENCODING_RAW) return errors_.Breach("a delta in shared memory");
   if (absl::Status status = CheckChunk(chunk, shared.bytes()); !status.ok()) return status;
   if (absl::Status status = EnterSegment(shared); !status.ok()) return status;
   if (offset_ == 0) {
     if (absl::Status status = BeginSharedTensor(shared.begin()); !status.ok()) return status;
   }
+  ++traffic_.raw_chunks;
+  traffic_.wire_bytes += shared.bytes();
   const absl::Span<const std::byte> payload = segments_.current()->span().subspan(shared.begin(), shared.bytes());
   return AddChunk(chunk, payload.size(), [&](std::byte* dst) {
     return dst == payload.data() ? DigestBytes(payload) : CopyAndDigest(payload, dst);
@@ -221,16 +279,42 @@ absl::Status PullReceiver::OnSharedChunk(const v1::SharedChunk& shared) {
 absl::Status PullReceiver::AddChunk(const ChunkHeader& chunk, uint64_t payload_bytes, const Copy& copy) {
   const absl::Span<std::byte> payload = memory_.subspan(offset_, payload_bytes);
   const uint64_t digest = copy(payload.data());
-  if (digest != chunk.digest) {
-    chunk_was_damaged_ = true;
-    return errors_.Mismatch(absl::StrCat("tensor ", parts()[tensor_].ToString(), ", chunk at offset ", offset_),
-                            chunk.digest, digest);
+  return digest == chunk.digest ? Advance(chunk, digest, payload_bytes) : Damaged(chunk, digest);
+}
+
+// The payload is checked before it is applied. If the base is another one than the service's, the tensor's digest
+// tells.
+absl::Status PullReceiver::AddDelta(const ChunkHeader& chunk, uint64_t payload_bytes, const Copy& copy) {
+  payload_.resize(std::max<size_t>(payload_.size(), payload_bytes));
+  const uint64_t digest = copy(payload_.data());
+  if (digest != chunk.digest) return Damaged(chunk, digest);
+  has_deltas_ = true;
+  const absl::StatusOr<DeltaReceiver::Applied> applied =
+      deltas_->Apply(parts()[tensor_], offset_, absl::MakeConstSpan(payload_).first(payload_bytes),
+                     memory_.subspan(offset_, chunk.decoded_bytes));
+  if (!applied.ok()) {
+    base_failed_ = true;
+    return BadChunk(applied.status().message());
   }
+  traffic_.changed_elements += applied->changed;
+  return Advance(chunk, applied->digest, chunk.decoded_bytes);
+}
+
+absl::Status PullReceiver::Damaged(const ChunkHeader& chunk, uint64_t digest) {
+  chunk_was_damaged_ = true;
+  return errors_.Mismatch(absl::StrCat("tensor ", parts()[tensor_].ToString(), ", chunk at offset ", offset_),
+                          chunk.digest, digest);
+}
+
+// `digest`: of the tensor's bytes that the chunk brought.
+absl::Status PullReceiver::Advance(const ChunkHeader& chunk, uint64_t digest, uint64_t bytes) {
   const bool ends = chunk.tensor_digest.has_value();
-  digester_->UpdateChunk(payload, digest, ends);
-  offset_ += payload_bytes;
-  received_bytes_ += payload_bytes;
-  sink_.Progress(payload_bytes);
+  digester_->UpdateChunk(memory_.subspan(offset_, bytes), digest, ends);
+  offset_ += bytes;
+  received_bytes_ += bytes;
+  const uint64_t again = std::min(again_, bytes);
+  again_ -= again;
+  sink_.Progress(bytes - again);
   return ends ? EndTensor(*chunk.tensor_digest) : absl::OkStatus();
 }
 
@@ -238,10 +322,13 @@ absl::Status PullReceiver::EndTensor(uint64_t expected_digest) {
   const TensorPart& part = parts()[tensor_];
   const uint64_t digest = digester_->Finish();
   if (digest != expected_digest) {
+    base_failed_ = has_deltas_;
     return errors_.Mismatch(absl::StrCat("tensor ", part.ToString()), expected_digest, digest);
   }
   manifest_digester_.Add(part, digest);
   offset_ = 0;
+  placed_ = false;
+  has_deltas_ = false;
   return sink_.Done(tensor_++);
 }
 
@@ -266,6 +353,7 @@ absl::Status PullReceiver::OnCommitted(const v1::PullCommitted& committed) {
     return errors_.Mismatch("the manifest", summary.manifest_digest(), digest);
   }
   version_ = FromProto(summary);
+  selection_digest_ = digest;
   lease_number_ = committed.lease();
   skipped_.assign(committed.skipped().begin(), committed.skipped().end());
   phase_ = Phase::kCommitted;
@@ -283,6 +371,8 @@ PullResult PullReceiver::result() const {
   result.version = version_;
   result.tensors = parts().size();
   result.bytes = received_bytes_;
+  result.traffic = traffic_;
+  result.selection_digest = selection_digest_;
   result.skipped = skipped_;
   return result;
 }

@@ -13,6 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "client/worker/delta_receiver.h"
 #include "client/worker/lease.h"
 #include "client/worker/mapped_segments.h"
 #include "client/worker/pull_errors.h"
@@ -44,6 +45,14 @@ class PullReceiver {
   // Whether the last message referred to memory that cannot be mapped. The data may be requested over the connection.
   bool could_not_map() const { return could_not_map_; }
 
+  // Whether the last message showed that the base is another one than the service's. Then RefuseBase, and what depends
+  // on it may be requested again.
+  bool base_failed() const { return base_failed_; }
+  // The base is not used any more, for this reason. The present tensor begins again.
+  void RefuseBase(std::string reason);
+  // The base to name in the next stream. Null: none.
+  const PullBase* base() const { return base_.get(); }
+
   // INTERNAL for a message that breaks the protocol, DATA_LOSS for a wrong digest, or the sink's error.
   absl::Status OnMessage(const grpc::ByteBuffer& message);
 
@@ -65,6 +74,7 @@ class PullReceiver {
   absl::Status OnResponse(const v1::PullResponse& response);
   absl::Status OnHeader(const v1::VersionSummary& header);
   absl::Status OnHeaderAgain(const v1::VersionSummary& header);
+  absl::Status NoteBase(const v1::VersionSummary& header);
   absl::Status OnManifest(const v1::ManifestPart& part);
   absl::Status OnChunk(const ChunkView& chunk);
   absl::Status OnBatch(absl::Span<const ChunkView> batch);
@@ -74,9 +84,14 @@ class PullReceiver {
   absl::Status OnCommitted(const v1::PullCommitted& committed);
 
   absl::Status CheckChunk(const ChunkHeader& chunk, uint64_t payload_bytes) const;
+  absl::Status CheckEncoding(const ChunkHeader& chunk, uint64_t payload_bytes) const;
+  absl::Status BadChunk(absl::string_view what) const;
+  absl::Status Damaged(const ChunkHeader& chunk, uint64_t digest);
   absl::Status BeginTensor();
   absl::Status BeginSharedTensor(uint64_t begin);
   absl::Status AddChunk(const ChunkHeader& chunk, uint64_t payload_bytes, const Copy& copy);
+  absl::Status AddDelta(const ChunkHeader& chunk, uint64_t payload_bytes, const Copy& copy);
+  absl::Status Advance(const ChunkHeader& chunk, uint64_t digest, uint64_t bytes);
   absl::Status EndTensor(uint64_t expected_digest);
 
   const std::vector<TensorPart>& parts() const { return manifest_.parts(); }
@@ -97,13 +112,23 @@ class PullReceiver {
   // The place of the next chunk.
   size_t tensor_ = 0;
   uint64_t offset_ = 0;
-  absl::Span<std::byte> memory_;            // of tensor_, set at its first chunk
+  bool placed_ = false;                     // whether the sink has given memory for tensor_
+  absl::Span<std::byte> memory_;            // of tensor_
   std::optional<TensorDigester> digester_;  // of tensor_, set at its first chunk
+
+  std::shared_ptr<const PullBase> base_;  // null: none, or it was refused
+  std::optional<DeltaReceiver> deltas_;   // set while the service sends deltas of base_
+  std::vector<std::byte> payload_;        // of a delta
+  bool has_deltas_ = false;               // whether tensor_ depends on the base
+  bool base_failed_ = false;
+  uint64_t again_ = 0;  // bytes of tensor_ that were received already
 
   uint64_t lease_number_ = 0;
   std::vector<uint64_t> skipped_;
   ManifestDigester manifest_digester_;
+  uint64_t selection_digest_ = 0;
   uint64_t received_bytes_ = 0;
+  PullTraffic traffic_;
 };
 
 }  // namespace refit

@@ -47,6 +47,13 @@ v1::PullRequest MakeRequest(const PullOptions& options, uint64_t life) {
   return request;
 }
 
+void NameBase(const PullBase& base, v1::PullRequest& request) {
+  request.add_encodings(v1::CHUNK_ENCODING_DELTA);
+  request.set_base_version(base.version);
+  request.set_base_epoch(base.trainer_epoch);
+  request.set_base_digest(base.digest);
+}
+
 // Whether the status is that of a broken connection, or of a service that ends.
 bool IsCut(const absl::Status& status) {
   return status.code() == absl::StatusCode::kUnavailable || status.code() == absl::StatusCode::kInternal ||
@@ -69,7 +76,7 @@ absl::StatusOr<PullResult> PullRun::Run() {
     const uint64_t before = receiver_.result().bytes;
     const StreamEnd end = RunStream();
     if (end.status.ok()) break;
-    if (GoesOnUnmapped(end)) continue;
+    if (GoesOnUnmapped(end) || GoesOnWithoutBase(end)) continue;
     const bool gained = receiver_.result().bytes > before;
     if (gained) last_gain = Clock::now();
     if (cut_.ok() || gained) cut_ = end.status;
@@ -104,6 +111,7 @@ PullRun::StreamEnd PullRun::RunStream() {
 v1::PullRequest PullRun::NextRequest(bool shared_memory) const {
   v1::PullRequest request = MakeRequest(options_, connection_->life);
   request.set_shared_memory(shared_memory);
+  if (receiver_.base() != nullptr) NameBase(*receiver_.base(), request);
   if (const std::optional<PullReceiver::Place> place = receiver_.place()) {
     request.mutable_version()->set_number(place->version.number);
     request.mutable_version()->set_trainer_epoch(place->version.epoch);
@@ -137,6 +145,13 @@ PullRun::StreamEnd PullRun::End(SubscriberStream& stream) {
 bool PullRun::GoesOnUnmapped(const StreamEnd& end) {
   if (!receiver_.could_not_map() || !not_mapped_.empty() || connection_->transport != Transport::kAuto) return false;
   not_mapped_ = std::string(end.status.message());
+  return true;
+}
+
+// What depends on a base that is not the service's is requested again, whole.
+bool PullRun::GoesOnWithoutBase(const StreamEnd& end) {
+  if (!receiver_.base_failed()) return false;
+  receiver_.RefuseBase(absl::StrCat("it is not the one that the service has: ", WithoutContext(end.status)));
   return true;
 }
 

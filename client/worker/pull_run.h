@@ -40,6 +40,7 @@ class PullRun {
   StreamEnd Receive(SubscriberStream& stream);
   StreamEnd End(SubscriberStream& stream);
   bool GoesOnUnmapped(const StreamEnd& end);
+  bool GoesOnWithoutBase(const StreamEnd& end);
   bool MayResume(const StreamEnd& end, bool gained, Clock::time_point last_gain);
   absl::Status Failure(const absl::Status& status) const;
   absl::string_view WithoutContext(const absl::Status& status) const;

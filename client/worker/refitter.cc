@@ -46,6 +46,7 @@ absl::StatusOr<StagedVersion> Refitter::Stage(const Wanted& wanted, Way way) {
   if (const std::optional<VersionSummary> installed = versions_.installed()) {
     pull.installed = installed->version;
     pull.installed_epoch = installed->trainer_epoch;
+    if (options_.deltas) pull.base = base_.Get();
   }
   StagedVersion staged;
   StageSink sink(options_, versions_, reporter_, pool_, way, staged);
@@ -70,6 +71,8 @@ absl::StatusOr<StagedVersion> Refitter::Stage(const Wanted& wanted, Way way) {
   staged.skipped = std::move(result->skipped);
   staged.not_mapped = std::move(result->not_mapped);
   staged.stage_time = result->elapsed;
+  staged.traffic = std::move(result->traffic);
+  staged.selection_digest = result->selection_digest;
   if (!options_.in_place) {
     reporter_.Report(staged.version, WorkerPhase::kStaged, absl::OkStatus(), staged.stage_time);
   }
@@ -80,11 +83,13 @@ absl::Status Refitter::Install(StagedVersion& staged) {
   const VersionSummary version = staged.version;
   const std::chrono::nanoseconds stage_time = staged.stage_time;
   const Clock::time_point begin = Clock::now();
+  if (options_.deltas) base_.Remember(staged);
   if (absl::Status status = options_.install(staged); !status.ok()) {
     return Failed(version, Annotate(status, absl::StrCat("worker ", options_.pull.worker, ": install of version ",
                                                          version.version)));
   }
   versions_.SetInstalled(version);
+  base_.Use();
   reporter_.Report(version, WorkerPhase::kInstalled, absl::OkStatus(), stage_time, Clock::now() - begin);
   return absl::OkStatus();
 }

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "client/calls/stop_flag.h"
+#include "client/worker/base_in_use.h"
 #include "client/worker/installed_versions.h"
 #include "client/worker/reporter.h"
 #include "common/tensor/buffer_pool.h"
@@ -31,7 +32,12 @@ class Refitter {
  public:
   Refitter(Subscriber& subscriber, const WorkerOptions& options, InstalledVersions& versions, Reporter& reporter,
            const StopFlag& stop)
-      : subscriber_(subscriber), options_(options), versions_(versions), reporter_(reporter), stop_(stop) {}
+      : subscriber_(subscriber),
+        options_(options),
+        versions_(versions),
+        reporter_(reporter),
+        stop_(stop),
+        base_(options.keep_base) {}
 
   // Stages and installs. Returns the version then in use. A version that is already in use is not pulled again.
   absl::StatusOr<VersionSummary> Refit(const Wanted& wanted, Way way);
@@ -54,6 +60,7 @@ class Refitter {
   const StopFlag& stop_;
 
   std::mutex mutex_;
+  BaseInUse base_;
   BufferPool pool_{std::numeric_limits<int64_t>::max()};
 };
 

@@ -164,6 +164,8 @@ std::unique_ptr<WorkerRegistry::Pull> WorkerRegistry::StartPull(const WorkerId& 
     worker.set_state(v1::WORKER_STATE_PULLING);
     worker.set_version(version);
     worker.set_sent_bytes(0);
+    worker.set_wire_bytes(0);
+    worker.clear_base_version();
     worker.set_selected_bytes(selected_bytes);
     entry->pull_began = entry->last_call;
     worker.set_started_at_ns(UnixNanos());
@@ -284,12 +286,19 @@ WorkerRegistry::Pull::Pull(WorkerRegistry& registry, std::shared_ptr<Entry> entr
 
 WorkerRegistry::Pull::~Pull() { Fail(absl::CancelledError("the worker went away")); }
 
-void WorkerRegistry::Pull::Sent(uint64_t bytes) {
+void WorkerRegistry::Pull::Sent(uint64_t bytes, uint64_t wire_bytes) {
   absl::MutexLock lock(&registry_.mutex_);
   v1::Worker& worker = entry_->worker;
   worker.set_sent_bytes(worker.sent_bytes() + bytes);
-  worker.set_total_sent_bytes(worker.total_sent_bytes() + bytes);
+  worker.set_wire_bytes(worker.wire_bytes() + wire_bytes);
+  worker.set_total_sent_bytes(worker.total_sent_bytes() + wire_bytes);
   registry_.totals_.sent_bytes += bytes;
+  registry_.totals_.wire_bytes += wire_bytes;
+}
+
+void WorkerRegistry::Pull::SetBase(uint64_t version) {
+  absl::MutexLock lock(&registry_.mutex_);
+  entry_->worker.set_base_version(version);
 }
 
 void WorkerRegistry::Pull::Waited(std::chrono::nanoseconds time) {

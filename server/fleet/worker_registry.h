@@ -58,7 +58,10 @@ class WorkerRegistry {
    public:
     Pull(WorkerRegistry& registry, std::shared_ptr<Entry> entry);
     ~Pull();
-    void Sent(uint64_t bytes);
+    // Tensor bytes, and the payload bytes in which they came.
+    void Sent(uint64_t bytes, uint64_t wire_bytes);
+    // The base that deltas are sent of.
+    void SetBase(uint64_t version);
     void Waited(std::chrono::nanoseconds time);
     void Complete();
     void Fail(const absl::Status& status);
@@ -109,7 +112,8 @@ class WorkerRegistry {
   struct Totals {
     uint64_t pulls = 0;
     uint64_t resumed_pulls = 0;
-    uint64_t sent_bytes = 0;
+    uint64_t sent_bytes = 0;  // tensor bytes
+    uint64_t wire_bytes = 0;  // payload bytes
   };
   Totals totals() const ABSL_LOCKS_EXCLUDED(mutex_);
 

@@ -11,6 +11,7 @@
 #include "server/access/admission.h"
 #include "server/fleet/worker_registry.h"
 #include "server/process/end_table.h"
+#include "server/pull/delta_table.h"
 #include "server/pull/part_table.h"
 #include "server/store/version_store.h"
 
@@ -32,6 +33,7 @@ struct PullContext {
   WorkerRegistry& workers;
   const std::shared_ptr<const Buffer> shared_sample;  // null if this service shares no memory
   PartTable parts;
+  DeltaTable deltas;
   EndTable leases;   // for memory that workers have mapped
   EndTable watches;  // they have no end of their own
   std::atomic<uint32_t> open{0};

@@ -197,7 +197,11 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
 
   void Log(const absl::Status& status) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (status.ok()) {
-      context_.admission.log.Info("pull complete", {{"version", session_->Label()}, {"worker", session_->worker()}});
+      context_.admission.log.Info("pull complete", {{"version", session_->Label()},
+                                                    {"worker", session_->worker()},
+                                                    {"base", session_->base()},
+                                                    {"bytes", absl::StrCat(session_->sent_bytes())},
+                                                    {"wire_bytes", absl::StrCat(session_->wire_bytes())}});
     } else {
       context_.admission.log.Warning(
           "pull failed",

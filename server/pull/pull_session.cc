@@ -14,6 +14,7 @@
 #include "common/wire/digest.h"
 #include "server/access/limit_checks.h"
 #include "server/pull/selection.h"
+#include "server/pull/selection_digest.h"
 
 namespace refit {
 
@@ -62,8 +63,24 @@ absl::StatusOr<std::unique_ptr<PullSession>> PullSession::Start(PullContext& con
   // Memory of a streamed version is not shared, because it is freed as soon as it was sent.
   session->shares_ =
       request.shared_memory() && context.shared_sample != nullptr && IsLocal(peer) && !session->reader_->is_streamed();
+  if (request.has_base_version()) session->FindBase(context, request);
   session->fleet_ = context.workers.StartPull(worker, peer, number, session->SelectedBytes(), request.has_resume());
+  if (session->base_ != nullptr) session->fleet_->SetBase(session->base_->number());
   return session;
+}
+
+// The base is a hint: without it everything is sent as it is.
+void PullSession::FindBase(PullContext& context, const v1::PullRequest& request) {
+  if (shares_) {
+    base_refused_ = "the worker maps this service's memory, so nothing is moved";
+    return;
+  }
+  absl::StatusOr<std::unique_ptr<HeldBase>> base = HeldBase::Find(context, request, reader_.version(), selection_);
+  if (base.ok()) {
+    base_ = *std::move(base);
+  } else {
+    base_refused_ = std::string(base.status().message());
+  }
 }
 
 absl::Status PullSession::SetCursor(const v1::PullRequest& request) {
@@ -121,7 +138,10 @@ absl::StatusOr<std::optional<grpc::ByteBuffer>> PullSession::Next() {
 grpc::ByteBuffer PullSession::Header() {
   phase_ = skip_manifest_ ? Phase::kChunks : Phase::kManifest;
   v1::PullResponse response;
-  *response.mutable_header() = reader_->Summary();
+  v1::VersionSummary& header = *response.mutable_header();
+  header = reader_->Summary();
+  if (base_ != nullptr) header.set_base_version(base_->number());
+  header.set_base_refused(base_refused_);
   return Serialize(response);
 }
 
@@ -138,31 +158,46 @@ uint64_t PullSession::SizeOf(const Selected& selected) const {
   return static_cast<uint64_t>(ElementCount(selected.box)) * ElementSize(reader_->spec(selected.tensor).dtype);
 }
 
-VersionPart& PullSession::PresentPart() {
-  const Selected& selected = selection_[tensor_];
-  if (part_ == nullptr) part_ = parts_.Get(reader_.version(), selected.tensor, selected.box);
+const PartChunks& PullSession::PresentPart() {
+  if (!part_.has_value()) {
+    const Selected& selected = selection_[tensor_];
+    part_ = {reader_.version(), selected.tensor,
+             selected.whole ? nullptr : parts_.Get(reader_.version(), selected.tensor, selected.box)};
+  }
   return *part_;
 }
 
-absl::StatusOr<std::optional<Version::Chunk>> PullSession::GetChunk() {
-  const Selected& selected = selection_[tensor_];
-  return selected.whole ? reader_->GetChunk(selected.tensor, chunk_) : PresentPart().GetChunk(chunk_);
-}
-
-ChunkHeader PullSession::HeaderOf(const Version::Chunk& chunk) const {
-  ChunkHeader header;
-  header.tensor = tensor_;
-  header.offset = chunk_ * reader_->chunk_bytes();
-  header.digest = chunk.digest;
-  header.tensor_digest = chunk.tensor_digest;
-  return header;
+absl::StatusOr<std::optional<PullSession::Outgoing>> PullSession::GetOutgoing() {
+  absl::StatusOr<std::optional<Version::Chunk>> chunk = PresentPart().Get(chunk_);
+  if (!chunk.ok()) return chunk.status();
+  if (!chunk->has_value()) return std::nullopt;
+  Version::Chunk& ready = **chunk;
+  Outgoing outgoing;
+  outgoing.header.tensor = tensor_;
+  outgoing.header.offset = chunk_ * reader_->chunk_bytes();
+  outgoing.header.digest = ready.digest;
+  outgoing.header.tensor_digest = ready.tensor_digest;
+  outgoing.tensor_bytes = ready.bytes.size();
+  const DeltaChunk delta = base_ != nullptr ? base_->Get(tensor_, chunk_, ready) : DeltaChunk();
+  if (delta.kind == EncodedDelta::Kind::kRaw) {
+    outgoing.payload = ready.bytes;
+    outgoing.owner = std::move(ready.owner);
+    return outgoing;
+  }
+  outgoing.header.encoding = v1::CHUNK_ENCODING_DELTA;
+  outgoing.header.decoded_bytes = ready.bytes.size();
+  outgoing.header.digest = delta.payload != nullptr ? delta.digest : DigestBytes({});
+  outgoing.owner = delta.payload;
+  if (delta.payload != nullptr) outgoing.payload = delta.payload->span();
+  return outgoing;
 }
 
 // Moves to the place after the chunk that was sent.
-void PullSession::Advance(uint64_t sent) {
-  sent_bytes_ += sent;
+void PullSession::Advance(const Outgoing& sent) {
+  wire_bytes_ += sent.payload.size();
+  sent_bytes_ += sent.tensor_bytes;
   ++sent_chunks_;
-  fleet_->Sent(sent);
+  fleet_->Sent(sent.tensor_bytes, sent.payload.size());
   if (++chunk_ < ChunkCount(SizeOf(selection_[tensor_]), reader_->chunk_bytes())) return;
   ++tensor_;
   chunk_ = 0;
@@ -170,27 +205,26 @@ void PullSession::Advance(uint64_t sent) {
 }
 
 absl::StatusOr<std::optional<grpc::ByteBuffer>> PullSession::NextChunk() {
-  absl::StatusOr<std::optional<Version::Chunk>> chunk = GetChunk();
+  absl::StatusOr<std::optional<Outgoing>> chunk = GetOutgoing();
   if (!chunk.ok()) return chunk.status();
   if (!chunk->has_value()) return std::nullopt;
-  Version::Chunk& ready = **chunk;
-  if (batches_ && ready.bytes.size() < kShortChunkBytes) return NextBatch(std::move(ready));
+  Outgoing& ready = **chunk;
+  if (batches_ && ready.payload.size() < kShortChunkBytes) return NextBatch(std::move(ready));
   if (shares_ && ready.owner->shared_fd() >= 0) return SharedMessage(ready);
-  const ChunkHeader header = HeaderOf(ready);
-  Advance(ready.bytes.size());
+  Advance(ready);
   reader_.Pass(PresentTensor());
-  return MakeChunkMessage(header, ready.bytes, std::move(ready.owner));
+  return MakeChunkMessage(ready.header, ready.payload, std::move(ready.owner));
 }
 
-grpc::ByteBuffer PullSession::SharedMessage(const Version::Chunk& chunk) {
+grpc::ByteBuffer PullSession::SharedMessage(const Outgoing& chunk) {
   v1::PullResponse response;
   v1::SharedChunk& shared = *response.mutable_shared_chunk();
-  ToProto(HeaderOf(chunk), *shared.mutable_chunk());
+  ToProto(chunk.header, *shared.mutable_chunk());
   *shared.mutable_segment() = Announce(*chunk.owner);
-  shared.set_begin(chunk.owner->shared().begin + (chunk.bytes.data() - chunk.owner->data()));
-  shared.set_bytes(chunk.bytes.size());
+  shared.set_begin(chunk.owner->shared().begin + (chunk.payload.data() - chunk.owner->data()));
+  shared.set_bytes(chunk.payload.size());
   if (lent_.empty() || lent_.back() != chunk.owner) lent_.push_back(chunk.owner);
-  Advance(chunk.bytes.size());
+  Advance(chunk);
   reader_.Pass(PresentTensor());
   return Serialize(response);
 }
@@ -200,16 +234,16 @@ void PullSession::Forfeit() const {
 }
 
 // The short chunks that are ready, from `first` on.
-grpc::ByteBuffer PullSession::NextBatch(Version::Chunk first) {
+grpc::ByteBuffer PullSession::NextBatch(Outgoing first) {
   std::string entries;
   entries.reserve(kMaxBatchBytes);
-  for (std::optional<Version::Chunk> chunk = std::move(first); chunk.has_value();) {
-    AppendBatchEntry(HeaderOf(*chunk), chunk->bytes, entries);
-    Advance(chunk->bytes.size());
+  for (std::optional<Outgoing> chunk = std::move(first); chunk.has_value();) {
+    AppendBatchEntry(chunk->header, chunk->payload, entries);
+    Advance(*chunk);
     chunk.reset();
     if (entries.size() >= kBatchBytes || tensor_ == selection_.size()) break;
-    absl::StatusOr<std::optional<Version::Chunk>> next = GetChunk();  // the next message reports an error again
-    if (next.ok() && next->has_value() && (*next)->bytes.size() < kShortChunkBytes) chunk = *std::move(next);
+    absl::StatusOr<std::optional<Outgoing>> next = GetOutgoing();  // the next message reports an error again
+    if (next.ok() && next->has_value() && (*next)->payload.size() < kShortChunkBytes) chunk = *std::move(next);
   }
   reader_.Pass(PresentTensor());
   return MakeBatchMessage(std::move(entries));
@@ -221,7 +255,7 @@ absl::StatusOr<std::optional<grpc::ByteBuffer>> PullSession::Committed() {
   if (summary.state() == v1::VERSION_STATE_ABORTED) {
     return absl::AbortedError(absl::StrCat("version ", Label(), " was aborted: ", summary.abort_reason()));
   }
-  const absl::StatusOr<uint64_t> selection_digest = SelectionDigest(summary);
+  const absl::StatusOr<uint64_t> selection_digest = SelectionDigest(reader_.version(), selection_, parts_);
   if (!selection_digest.ok()) return selection_digest.status();
   phase_ = Phase::kDone;
   v1::PullResponse response;
@@ -230,7 +264,7 @@ absl::StatusOr<std::optional<grpc::ByteBuffer>> PullSession::Committed() {
   // has received, not what can still be pulled.
   summary.set_state(v1::VERSION_STATE_COMMITTED);
   *committed.mutable_summary() = std::move(summary);
-  committed.set_sent_bytes(sent_bytes_);
+  committed.set_sent_bytes(wire_bytes_);
   committed.set_sent_chunks(sent_chunks_);
   committed.set_selection_digest(*selection_digest);
   committed.set_lease(lease_);
@@ -242,38 +276,8 @@ absl::StatusOr<std::optional<grpc::ByteBuffer>> PullSession::Committed() {
   return Serialize(response);
 }
 
-// For a committed version.
-absl::StatusOr<uint64_t> PullSession::SelectionDigest(const v1::VersionSummary& summary) const {
-  const auto is_whole = [](const Selected& selected) { return selected.whole; };
-  if (selection_.size() == reader_->size() && std::all_of(selection_.begin(), selection_.end(), is_whole)) {
-    return summary.manifest_digest();
-  }
-  ManifestDigester digester;
-  for (const Selected& selected : selection_) {
-    const absl::StatusOr<uint64_t> digest = DigestOf(selected);
-    if (!digest.ok()) return digest.status();
-    digester.Add(TensorPart{reader_->spec(selected.tensor), selected.box}, *digest);
-  }
-  return digester.Finish();
-}
-
-// For a committed version.
-absl::StatusOr<uint64_t> PullSession::DigestOf(const Selected& selected) const {
-  if (selected.whole) return reader_->tensor_digest(selected.tensor).value_or(0);
-  const std::shared_ptr<VersionPart> part = parts_.Get(reader_.version(), selected.tensor, selected.box);
-  if (const std::optional<uint64_t> digest = part->digest()) return *digest;
-  // No pull has read this part completely: the worker resumed after its end. Reading the last chunk computes the
-  // digest.
-  const absl::StatusOr<std::optional<Version::Chunk>> last = part->GetChunk(part->chunk_count() - 1);
-  if (!last.ok()) return last.status();
-  if (last->has_value()) return *(*last)->tensor_digest;
-  return absl::InternalError(absl::StrCat(part->part().ToString(), " of version ", Label(), " is not converted"));
-}
-
 uint64_t PullSession::Wait(std::function<void()> wake) {
   if (tensor_ == selection_.size()) return reader_->WaitForEnd(std::move(wake));
-  const Selected& selected = selection_[tensor_];
-  if (selected.whole) return reader_->WaitForChunk(selected.tensor, chunk_, std::move(wake));
   return PresentPart().Wait(chunk_, std::move(wake));
 }
 
@@ -283,6 +287,11 @@ grpc::ByteBuffer PullSession::WaitingMessage() const {
   cursor.set_tensor(tensor_);
   cursor.set_offset(chunk_ * reader_->chunk_bytes());
   return Serialize(response);
+}
+
+std::string PullSession::base() const {
+  if (base_ != nullptr) return absl::StrCat(base_->number());
+  return base_refused_.empty() ? "none" : absl::StrCat("none: ", base_refused_);
 }
 
 void PullSession::Ended(const absl::Status& status) {

@@ -14,6 +14,8 @@
 #include "absl/status/statusor.h"
 #include "common/wire/chunk_codec.h"
 #include "refit/v1/pull.pb.h"
+#include "server/pull/held_base.h"
+#include "server/pull/part_chunks.h"
 #include "server/pull/pull_context.h"
 #include "server/pull/selection.h"
 #include "server/store/version.h"
@@ -52,6 +54,11 @@ class PullSession {
   void Ended(const absl::Status& status);
 
   std::string Label() const { return reader_->Label(); }
+  // Payload bytes that were sent, and the tensor bytes that they stand for: more, if deltas were sent.
+  uint64_t wire_bytes() const { return wire_bytes_; }
+  uint64_t sent_bytes() const { return sent_bytes_; }
+  // The base's number, or why there is none; for the log.
+  std::string base() const;
   const std::string& worker() const { return worker_; }
 
  private:
@@ -65,23 +72,28 @@ class PullSession {
         selection_(std::move(selection)),
         worker_(std::move(worker)) {}
   absl::Status SetCursor(const v1::PullRequest& request);
+  void FindBase(PullContext& context, const v1::PullRequest& request);
   uint64_t SelectedBytes() const;
   // Index of the tensor that is being sent; the number of tensors after the last one.
   size_t PresentTensor() const;
   grpc::ByteBuffer Header();
   grpc::ByteBuffer Manifest();
   absl::StatusOr<std::optional<grpc::ByteBuffer>> NextChunk();
-  grpc::ByteBuffer NextBatch(Version::Chunk first);
-  // For the chunk at the current place.
-  ChunkHeader HeaderOf(const Version::Chunk& chunk) const;
-  grpc::ByteBuffer SharedMessage(const Version::Chunk& chunk);
-  void Advance(uint64_t sent);
-  absl::StatusOr<std::optional<Version::Chunk>> GetChunk();
+  // A chunk in the form in which it is sent.
+  struct Outgoing {
+    ChunkHeader header;
+    std::shared_ptr<const Buffer> owner;  // null if there is no payload
+    absl::Span<const std::byte> payload;
+    uint64_t tensor_bytes = 0;
+  };
+  // The chunk at the current place; nullopt: not converted yet.
+  absl::StatusOr<std::optional<Outgoing>> GetOutgoing();
+  grpc::ByteBuffer NextBatch(Outgoing first);
+  grpc::ByteBuffer SharedMessage(const Outgoing& chunk);
+  void Advance(const Outgoing& sent);
   uint64_t SizeOf(const Selected& selected) const;
-  // The part that is being sent. Only if the current tensor is not sent whole.
-  VersionPart& PresentPart();
-  absl::StatusOr<uint64_t> SelectionDigest(const v1::VersionSummary& summary) const;
-  absl::StatusOr<uint64_t> DigestOf(const Selected& selected) const;
+  // The part that is being sent.
+  const PartChunks& PresentPart();
   absl::StatusOr<std::optional<grpc::ByteBuffer>> Committed();
 
   const VersionStore& store_;
@@ -98,9 +110,12 @@ class PullSession {
   std::vector<std::shared_ptr<const Buffer>> lent_;
   uint64_t lease_ = 0;
   size_t manifest_next_ = 0;
-  size_t tensor_ = 0;                  // index into selection_
-  uint64_t chunk_ = 0;                 // within the selected part of that tensor
-  std::shared_ptr<VersionPart> part_;  // of that tensor; null until one is needed
+  size_t tensor_ = 0;               // index into selection_
+  uint64_t chunk_ = 0;              // within the selected part of that tensor
+  std::optional<PartChunks> part_;  // of that tensor; nullopt until it is needed
+  std::unique_ptr<HeldBase> base_;  // null: no deltas are sent
+  std::string base_refused_;        // the reason, if the worker has named one
+  uint64_t wire_bytes_ = 0;
   uint64_t sent_bytes_ = 0;
   uint64_t sent_chunks_ = 0;
 };

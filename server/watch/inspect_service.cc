@@ -118,8 +118,8 @@ void FillServerInfo(const Observed& observed, v1::GetServerInfoResponse& respons
   response.set_convert_threads(observed.convert.threads());
   response.set_open_pushes(observed.pushes.open);
   response.set_active_pulls(observed.pulls.open);
-  response.set_packed_bytes(observed.pulls.parts.packed().packed_bytes());
-  response.set_shared_packed_bytes(observed.pulls.parts.packed().shared_bytes());
+  response.set_packed_bytes(observed.pulls.parts.packed().inserted_bytes());
+  response.set_shared_packed_bytes(observed.pulls.parts.packed().found_bytes());
   if (observed.pulls.shared_sample != nullptr)
     *response.mutable_shared_memory() = Announce(*observed.pulls.shared_sample);
   if (observed.spool != nullptr) *response.mutable_spool() = observed.spool->Info();

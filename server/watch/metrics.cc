@@ -48,9 +48,13 @@ void AddMemory(const Observed& observed, MetricFamilies& out) {
   out.Gauge("refit_memory_pooled_bytes", "Memory kept warm for the next version.")
       .Add(Number(observed.store.memory().idle_bytes()));
   out.Counter("refit_packed_bytes_total", "Bytes of tensor parts that were packed for workers.")
-      .Add(Number(observed.pulls.parts.packed().packed_bytes()));
+      .Add(Number(observed.pulls.parts.packed().inserted_bytes()));
   out.Counter("refit_packed_shared_bytes_total", "Bytes of tensor parts that a worker found packed.")
-      .Add(Number(observed.pulls.parts.packed().shared_bytes()));
+      .Add(Number(observed.pulls.parts.packed().found_bytes()));
+  out.Counter("refit_delta_encoded_bytes_total", "Payload of deltas that were encoded.")
+      .Add(Number(observed.pulls.deltas.cache().inserted_bytes()));
+  out.Counter("refit_delta_shared_bytes_total", "Payload of deltas that a worker found encoded.")
+      .Add(Number(observed.pulls.deltas.cache().found_bytes()));
 }
 
 void AddTraffic(const Observed& observed, MetricFamilies& out) {
@@ -64,6 +68,8 @@ void AddTraffic(const Observed& observed, MetricFamilies& out) {
   out.Counter("refit_received_bytes_total", "Payload received from trainers, over connections or through memory.")
       .Add(Number(counters.received_bytes));
   out.Counter("refit_sent_bytes_total", "Payload sent to workers, over connections or through memory.")
+      .Add(Number(totals.wire_bytes));
+  out.Counter("refit_delivered_bytes_total", "Tensor bytes that these payloads stand for: more, where they are deltas.")
       .Add(Number(totals.sent_bytes));
   out.Counter("refit_pulls_total", "Pulls begun.").Add(Number(totals.pulls));
   out.Counter("refit_pulls_resumed_total", "Pulls that went on where one before was cut: retries.")
@@ -183,8 +189,9 @@ void AddWorkers(const Observed& observed, MetricFamilies& out) {
       out.Gauge("refit_worker_phase_seconds",
                 "Of its last version. wait: for the trainer, within the pull; wire: the rest of the pull; stage: pull "
                 "and verification, and install, as it reports them.");
-  const auto pull_sent = out.Gauge("refit_worker_pull_sent_bytes", "Payload sent in its present or last pull.");
-  const auto pull_bytes = out.Gauge("refit_worker_pull_bytes", "Payload that this pull asked for.");
+  const auto pull_sent = out.Gauge("refit_worker_pull_sent_bytes", "Tensor bytes sent in its present or last pull.");
+  const auto pull_wire = out.Gauge("refit_worker_pull_wire_bytes", "Payload in which they came.");
+  const auto pull_bytes = out.Gauge("refit_worker_pull_bytes", "Tensor bytes that this pull asked for.");
   const auto sent = out.Counter("refit_worker_sent_bytes_total", "Payload sent in all its pulls.");
   const auto pulls = out.Counter("refit_worker_pulls_total", "Pulls that it began.");
   const auto resumed = out.Counter("refit_worker_pulls_resumed_total", "Those that resumed one that was cut.");
@@ -204,6 +211,7 @@ void AddWorkers(const Observed& observed, MetricFamilies& out) {
     }
     AddPull(worker, labels, phases);
     pull_sent.Add(Number(worker.sent_bytes()), labels);
+    pull_wire.Add(Number(worker.wire_bytes()), labels);
     pull_bytes.Add(Number(worker.selected_bytes()), labels);
     sent.Add(Number(worker.total_sent_bytes()), labels);
     pulls.Add(Number(worker.pulls()), labels);

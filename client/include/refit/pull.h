@@ -19,6 +19,24 @@
 
 namespace refit {
 
+// The tensors of an earlier version that a worker still has. A service that has the same bytes then sends what has
+// changed since. A plain value.
+struct PullBase {
+  uint64_t version = 0;
+  uint64_t trainer_epoch = 0;
+  // PullResult::selection_digest of the pull that brought it. If it is of other bytes, the service sends whole tensors.
+  uint64_t digest = 0;
+  struct Tensor {
+    TensorPart part;
+    // part.ByteSize() bytes, row-major, unchanged since that pull. Only read.
+    absl::Span<const std::byte> bytes;
+    // Keeps `bytes` alive. May be null, if the caller does.
+    std::shared_ptr<const void> owner;
+  };
+  // All tensors of that pull, in its order.
+  std::vector<Tensor> tensors;
+};
+
 // A plain value.
 struct PullOptions {
   std::string model = "default";
@@ -50,6 +68,9 @@ struct PullOptions {
   // versions.
   std::optional<uint64_t> installed;
   std::optional<uint64_t> installed_epoch;
+  // What the worker still has, pulled with the same filter, names, rules and boxes. Null: whole tensors come. A base
+  // that turns out to be another one than the service has is no error: what depends on it is pulled again, whole.
+  std::shared_ptr<const PullBase> base;
 };
 
 // Receives the tensors of a pull. Calls come in this order: Begin once; then for each tensor Adopt or Place, and Done.
@@ -82,12 +103,31 @@ class TensorSink {
   virtual void Progress(uint64_t bytes) { (void)bytes; }
 };
 
+// In which form a pull's bytes came. A plain value.
+struct PullTraffic {
+  // Payload, over the connection or in shared memory.
+  uint64_t wire_bytes = 0;
+  // Chunks as they are; as changes of the base; and those that are as in the base.
+  uint64_t raw_chunks = 0;
+  uint64_t delta_chunks = 0;
+  uint64_t unchanged_chunks = 0;
+  // Elements that the deltas changed.
+  uint64_t changed_elements = 0;
+  // The base that deltas came of. Unset: none was used.
+  std::optional<uint64_t> base_version;
+  // Why PullOptions::base was not used, or only at first.
+  std::string base_refused;
+};
+
 // A plain value.
 struct PullResult {
   // The committed version. Its manifest digest was checked against the received tensors.
   VersionSummary version;
   uint64_t tensors = 0;
   uint64_t bytes = 0;
+  PullTraffic traffic;
+  // Digest over the tensors as pulled; that of the manifest if all were pulled, whole. See PullBase::digest.
+  uint64_t selection_digest = 0;
   // Duration of the whole pull, and how long it waited for the service (wire, conversion, trainer).
   std::chrono::nanoseconds elapsed{0};
   std::chrono::nanoseconds waited{0};
@@ -111,5 +151,8 @@ struct PulledVersion {
   PullResult result;
   std::vector<PulledTensor> tensors;  // in manifest order
 };
+
+// For the pull of a later version. It shares the tensors' memory, which nobody may change as long as it is used.
+std::shared_ptr<const PullBase> BaseOf(const PulledVersion& version);
 
 }  // namespace refit

@@ -37,6 +37,10 @@ struct StagedVersion {
   std::string not_mapped;
   // How long staging took.
   std::chrono::nanoseconds stage_time{0};
+  // In which form the bytes came.
+  PullTraffic traffic;
+  // See PullResult::selection_digest.
+  uint64_t selection_digest = 0;
 };
 
 struct WorkerOptions {
@@ -55,6 +59,15 @@ struct WorkerOptions {
   // the last the worker is torn: it reports this to the service, and is not ready(). If the pull fails meanwhile it
   // stays torn, and Follow pulls again until it has a whole version. `install` is called when all tensors are in place.
   bool in_place = false;
+
+  // Whether only what has changed comes, where the service can tell: then the version in use is read while the next one
+  // is staged. It is used as long as somebody, such as the engine, keeps the `owner` of all its tensors, and does not
+  // change them. (If they were changed, the affected tensors come again, whole.) Not with `place`, and not where this
+  // host's service shares its memory: there nothing is moved.
+  bool deltas = true;
+  // The worker itself keeps the tensors of the version in use for that, for an engine that copies them elsewhere. Takes
+  // the memory of one more version, all the time.
+  bool keep_base = false;
 
   // The largest step between versions of a run, so that one forged number cannot block all versions that follow. 0: no
   // limit.

@@ -28,6 +28,8 @@ struct Limits {
   int max_message_bytes = kMaxMessageBytes;
   // Memory for packed chunks of parts of tensors, in addition to the store's memory.
   uint64_t packed_bytes = uint64_t{256} << 20;
+  // Memory for encoded deltas, in addition to the store's memory: each is encoded once for all workers.
+  uint64_t delta_bytes = uint64_t{256} << 20;
   // Bytes that all ranks of a version together may have sent without acknowledgement. Each rank may send at least two
   // chunks.
   uint64_t push_window_bytes = uint64_t{64} << 20;

@@ -22,6 +22,8 @@ struct ServerOptions {
   AuthorizationFiles authorization;
   StoreOptions store;
   Limits limits;
+  // Whether workers that hold an earlier version may get only what has changed since. Limits::delta_bytes is for it.
+  bool deltas = true;
   // Folder in which committed versions are also kept, to serve them again after a restart. Empty: none. Cannot be
   // combined with streamed versions (retain_versions 0).
   std::string spool;

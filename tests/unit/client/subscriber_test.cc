@@ -396,7 +396,7 @@ const Breach kBreaches[] = {
     {"another version", [](Messages& m) { m[0].mutable_header()->set_version(4); }, kInternal, "version default/4"},
     {"another model", [](Messages& m) { m[0].mutable_header()->set_model("x"); }, kInternal, "version x/3"},
     {"chunks of no size", [](Messages& m) { m[0].mutable_header()->set_chunk_bytes(0); }, kInternal, "chunk_bytes 0"},
-    {"a delta", [](Messages& m) { m[0].mutable_header()->set_base_version(2); }, kInternal, "base version"},
+    {"a base", [](Messages& m) { m[0].mutable_header()->set_base_version(2); }, kInternal, "a base that was not named"},
     {"another layout", [](Messages& m) { m[0].mutable_header()->set_layout(static_cast<v1::Layout>(7)); }, kInternal,
      "layout 7"},
     {"a part of the manifest twice", [](Messages& m) { m.insert(m.begin() + 1, m[1]); }, kInternal,

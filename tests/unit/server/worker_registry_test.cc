@@ -20,8 +20,8 @@ using Had = WorkerRegistry::Had;
 TEST(WorkerRegistry, FollowsAPullToItsEnd) {
   WorkerRegistry registry;
   auto pull = registry.StartPull({"m", "w"}, "peer", 3, 100);
-  pull->Sent(60);
-  pull->Sent(40);
+  pull->Sent(60, 6);
+  pull->Sent(40, 4);
   pull->Waited(std::chrono::nanoseconds(5));
   EXPECT_EQ(registry.List("m")[0].state(), v1::WORKER_STATE_PULLING);
   pull->Complete();
@@ -47,9 +47,9 @@ TEST(WorkerRegistry, APullThatVanishesHasFailed) {
 
 TEST(WorkerRegistry, CountsPullsAlsoOfWorkersThatAreForgotten) {
   WorkerRegistry registry(/*max_workers=*/1);
-  registry.StartPull({"m", "a"}, "peer", 1, 10)->Sent(4);  // and vanishes
+  registry.StartPull({"m", "a"}, "peer", 1, 10)->Sent(4, 4);  // and vanishes
   auto resumed = registry.StartPull({"m", "a"}, "peer", 1, 6, /*resumed=*/true);
-  resumed->Sent(6);
+  resumed->Sent(6, 6);
   resumed->Complete();
   const v1::Worker worker = registry.List("m")[0];
   EXPECT_EQ(worker.pulls(), 2u);

@@ -1,0 +1,47 @@
+// The deltas that pulls request. Pulls that request the same share one object.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <tuple>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "refit/box.h"
+#include "server/pull/chunk_cache.h"
+#include "server/pull/delta_part.h"
+
+namespace refit {
+
+// Thread-safe.
+class DeltaTable {
+ public:
+  // Keeps payloads of up to this many bytes. 0: the service sends no deltas.
+  explicit DeltaTable(uint64_t delta_bytes) : cache_(delta_bytes) {}
+
+  // Of this box of a tensor of `version`, and of the same box of the tensor of that name, dtype and shape in `base`.
+  std::shared_ptr<DeltaPart> Get(const std::shared_ptr<Version>& base, const std::shared_ptr<Version>& version,
+                                 size_t tensor, const Box& box) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  bool is_used() const { return cache_.max_bytes() > 0; }
+  const ChunkCache& cache() const { return cache_; }
+
+ private:
+  using Key = std::tuple<const Version*, const Version*, size_t, Box>;  // base, version, the version's tensor
+  struct Entry {
+    std::shared_ptr<Version> base;  // kept, so that nobody else gets the address that is in the key
+    std::shared_ptr<Version> version;
+    std::shared_ptr<DeltaPart> part;
+  };
+  void ForgetUnused() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  ChunkCache cache_;
+
+  mutable absl::Mutex mutex_;
+  // Unused ones are kept for their payloads, as long as both versions can be pulled.
+  std::map<Key, Entry> parts_ ABSL_GUARDED_BY(mutex_);
+  size_t sweep_at_ ABSL_GUARDED_BY(mutex_) = 1024;  // when there are this many, unused ones are removed
+};
+
+}  // namespace refit
