@@ -109,6 +109,8 @@ def serve(
     prefault: Optional[bool] = None,
     shared_memory: Optional[bool] = None,
     pack_memory: Optional[Union[int, str]] = None,
+    deltas: Optional[bool] = None,
+    delta_memory: Optional[Union[int, str]] = None,
     convert_threads: Optional[int] = None,
     metrics: Optional[str] = None,
     health: Optional[str] = None,
@@ -161,6 +163,8 @@ def serve(
         prefault: get memory for the next version from the system while nothing is pushed.
         shared_memory: whether workers on this host may map the tensors. Default: they may.
         pack_memory: for parts of tensors that must be packed, besides `memory`.
+        deltas: whether a worker that holds an earlier version may get only what has changed since. Default: it may.
+        delta_memory: for what has changed between versions, encoded once for all workers, besides `memory`.
         convert_threads: how many threads convert what is pushed, and help the one that publishes in process with large
             tensors.
         metrics: "host:port" for Prometheus. Default: nowhere.
