@@ -106,6 +106,11 @@ class Worker(Program):
         """Pulls and verifies a version. Returns the seconds."""
         return float(self.ask(version)[2])
 
+    def pull_wire(self, version: int) -> tuple[float, int]:
+        """Pulls and verifies a version. Returns the seconds, and the payload's bytes."""
+        words = self.ask(version)
+        return float(words[2]), int(words[3])
+
     def pull_bytes(self, version: int) -> int:
         return int(self.ask(version)[1])
 

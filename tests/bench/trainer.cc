@@ -41,6 +41,8 @@ void AddOptions(CLI::App& app, Flags& flags) {
   app.add_option("--synthetic", flags.synthetic.model);
   app.add_option("--layers", flags.synthetic.layers);
   app.add_option("--seed", flags.synthetic.seed);
+  app.add_option("--step", flags.synthetic.step);
+  app.add_option("--change", flags.synthetic.change);
   app.add_option("--tensors", flags.tensors);
   app.add_option("--tensor-bytes", flags.tensor_bytes);
   app.add_option("--exclude-key-regex", flags.publish.exclude_key_regex);

@@ -1,7 +1,8 @@
 // An inference worker that keeps running: pulls whatever version it is told to, verified, into memory that it reuses.
 //
 // Reads version numbers from stdin, one a line. Prints "ready <transport>", then for each version "<version>
-// <bytes> <seconds>". A version that is not opened yet is waited for; the seconds do not count that.
+// <bytes> <seconds> <wire bytes>". A version that is not opened yet is waited for; the seconds do not count that. With
+// --deltas, each version is the base of the next.
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <iostream>
@@ -26,6 +27,7 @@ constexpr std::chrono::milliseconds kRetryInterval(2);
 struct Flags {
   ChannelOptions channel;
   PullOptions pull;
+  bool deltas = false;
 };
 
 struct TimedPull {
@@ -54,11 +56,14 @@ absl::Status Run(Flags& flags) {
   uint64_t version = 0;
   while (std::cin >> version) {
     flags.pull.version = version;
+    flags.pull.base = flags.deltas && !current.pulled.tensors.empty() ? BaseOf(current.pulled) : nullptr;
     current = {};
     absl::StatusOr<TimedPull> pull = PullOnceOpened(**subscriber, flags.pull);
     if (!pull.ok()) return pull.status();
     current = *std::move(pull);
-    std::cout << absl::StrFormat("%d %d %.6f", version, current.pulled.result.bytes, current.seconds) << std::endl;
+    const PullResult& result = current.pulled.result;
+    std::cout << absl::StrFormat("%d %d %.6f %d", version, result.bytes, current.seconds, result.traffic.wire_bytes)
+              << std::endl;
   }
   return absl::OkStatus();
 }
@@ -69,6 +74,8 @@ int Main(int argc, char** argv) {
   Flags flags;
   app.add_option("--server", flags.channel.address)->required();
   app.add_option("--model", flags.pull.model)->capture_default_str();
+  app.add_option("--filter", flags.pull.filter);
+  app.add_flag("--deltas", flags.deltas);
   AddTransportOption(app, flags.channel);
   AddSecurityOptions(app, flags.channel.security);
   CLI11_PARSE(app, argc, argv);

@@ -1,4 +1,5 @@
-"""Codecs of deltas: bytes a change, and speed beside memcpy of the same chunks. bench-delta does the work."""
+"""Codecs of deltas: bytes a change, and speed beside memcpy of the same chunks, which bench-delta measures. Then pulls
+of deltas: see delta_pulls."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from processes import run
 from refit import Setup
 from results import Check, Row, Section
 from rounds import median
+from sections import delta_pulls
 
 TITLE = "Deltas: BF16 of which a share has changed by one or two steps, one thread, 2 MiB chunks, in cold memory"
 UNIT = "B a change"
@@ -60,6 +62,7 @@ def measure(setup: Setup, section: Section) -> None:
         section.rows += [row_of(case, name) for name in case["wire"]]
     if not any(name in case["wire"] for name in WITH_ZSTD):
         section.rows += [Row(name, not_measured="built without libzstd-dev") for name in WITH_ZSTD]
+    delta_pulls.measure(setup, section)
 
 
 def row_of(case: dict, name: str) -> Row:
