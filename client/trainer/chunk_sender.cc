@@ -31,19 +31,36 @@ absl::Status ChunkSender::WaitForReceived() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<ChunkSender::Payload> ChunkSender::Prepare(absl::Span<const std::byte> bytes) {
-  if (absl::Status status = WaitForWindow(bytes.size()); !status.ok()) return status;
-  sent_bytes_ += bytes.size();
-  if (!IsShared(bytes.size())) return Payload{bytes, DigestBytes(bytes), std::nullopt};
-  std::optional<uint64_t> place;
-  while (!(place = ring_->Reserve(bytes.size(), sent_bytes_)).has_value()) {
-    if (absl::Status status = WaitForReceived(); !status.ok()) return status;
-  }
-  return Payload{bytes, CopyAndDigest(bytes, ring_->at(*place)), place};
+absl::StatusOr<ChunkSender::Payload> ChunkSender::Prepare(absl::Span<const std::byte> native, const ShardCast& cast,
+                                                          std::shared_ptr<const void> owner) {
+  const uint64_t bytes = cast.SentBytes(native.size());
+  if (absl::Status status = WaitForWindow(bytes); !status.ok()) return status;
+  sent_bytes_ += bytes;
+  if (IsShared(bytes)) return Share(native, cast);
+  if (cast.is_needed()) return Cast(native, cast);
+  return Payload{native, DigestBytes(native), std::nullopt, std::move(owner)};
 }
 
-absl::Status ChunkSender::Send(const ChunkHeader& header, const Payload& payload, std::shared_ptr<const void> owner,
-                               absl::string_view tensor) {
+absl::StatusOr<ChunkSender::Payload> ChunkSender::Share(absl::Span<const std::byte> native, const ShardCast& cast) {
+  const uint64_t bytes = cast.SentBytes(native.size());
+  std::optional<uint64_t> place;
+  while (!(place = ring_->Reserve(bytes, sent_bytes_)).has_value()) {
+    if (absl::Status status = WaitForReceived(); !status.ok()) return status;
+  }
+  std::byte* const at = ring_->at(*place);
+  return Payload{{at, bytes}, cast.WriteAndDigest(native, at), place, nullptr};
+}
+
+absl::StatusOr<ChunkSender::Payload> ChunkSender::Cast(absl::Span<const std::byte> native, const ShardCast& cast) {
+  // Buffers are always the same size, so that the pool can reuse one.
+  absl::StatusOr<std::shared_ptr<Buffer>> buffer = casts_.Get(chunk_limit_);
+  if (!buffer.ok()) return stream_.Fail(buffer.status());
+  std::byte* const at = (*buffer)->data();
+  return Payload{
+      {at, cast.SentBytes(native.size())}, cast.WriteAndDigest(native, at), std::nullopt, *std::move(buffer)};
+}
+
+absl::Status ChunkSender::Send(const ChunkHeader& header, Payload payload, absl::string_view tensor) {
   if (payload.place.has_value()) {
     v1::PushRequest request;
     v1::SharedChunk& shared = *request.mutable_shared_chunk();
@@ -53,8 +70,8 @@ absl::Status ChunkSender::Send(const ChunkHeader& header, const Payload& payload
     return stream_.Send(Serialize(request), tensor);
   }
   if (payload.bytes.size() < kShortChunkBytes) return SendShort(header, payload.bytes, tensor);
-  return stream_.Send(owner == nullptr ? CopyChunkMessage(header, payload.bytes)
-                                       : MakeChunkMessage(header, payload.bytes, std::move(owner)),
+  return stream_.Send(payload.owner == nullptr ? CopyChunkMessage(header, payload.bytes)
+                                               : MakeChunkMessage(header, payload.bytes, std::move(payload.owner)),
                       tensor);
 }
 

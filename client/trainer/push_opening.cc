@@ -42,13 +42,15 @@ v1::PushRequest OpenRequest(const PublishOptions& options, const SharedRing* rin
   return request;
 }
 
-absl::Status Declare(PushStream& stream, const std::vector<TensorPart>& shards) {
+absl::Status Declare(PushStream& stream, absl::Span<const TensorPart> shards, absl::Span<const ShardCast> casts) {
   google::protobuf::Arena arena;  // for very many small parts; its memory is reused for the next message
   v1::PushRequest& request = *google::protobuf::Arena::CreateMessage<v1::PushRequest>(&arena);
   size_t bytes = 0;
-  for (const TensorPart& shard : shards) {
+  for (size_t i = 0; i < shards.size(); ++i) {
+    const TensorPart& shard = shards[i];
     v1::DeclaredTensor& declared = *request.mutable_declare()->add_tensors();
     ToProto(shard.tensor, *declared.mutable_tensor());
+    declared.mutable_tensor()->set_dtype(static_cast<v1::DType>(casts[i].sent()));
     if (!shard.is_whole()) ToProto(shard.box, *declared.mutable_box());
     bytes += declared.ByteSizeLong();
     if (bytes < kDeclareBytes) continue;
@@ -112,9 +114,10 @@ absl::StatusOr<OpenedPush> Accept(const PublishOptions& options, size_t shards, 
 }  // namespace
 
 absl::StatusOr<OpenedPush> OpenPush(PushStream& stream, const PublishOptions& options,
-                                    const std::vector<TensorPart>& shards, const SharedRing* ring) {
+                                    absl::Span<const TensorPart> shards, absl::Span<const ShardCast> casts,
+                                    const SharedRing* ring) {
   if (absl::Status status = stream.Send(Serialize(OpenRequest(options, ring))); !status.ok()) return status;
-  if (absl::Status status = Declare(stream, shards); !status.ok()) return status;
+  if (absl::Status status = Declare(stream, shards, casts); !status.ok()) return status;
   v1::PushResponse response;
   if (absl::Status status = stream.Receive(v1::PushResponse::kOpened, response); !status.ok()) return status;
   absl::StatusOr<OpenedPush> opened = Accept(options, shards.size(), response.opened());

@@ -5,6 +5,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "client/trainer/cast_shards.h"
 #include "client/trainer/push_stream.h"
 #include "client/trainer/shared_ring.h"
 #include "refit/box.h"
@@ -23,10 +25,11 @@ struct OpenedPush {
   bool shares_memory = false;     // whether it reads payloads from the ring
 };
 
-// Opens the version, and waits until all ranks have opened it. `ring`, if there is one, is offered to the service.
-// Errors end the stream: the service's error; INTERNAL for an invalid answer; FAILED_PRECONDITION if the service is too
-// old for `options`.
+// Opens the version, and waits until all ranks have opened it. Each shard is declared as its cast sends it. `ring`, if
+// there is one, is offered to the service. Errors end the stream: the service's error; INTERNAL for an invalid answer;
+// FAILED_PRECONDITION if the service is too old for `options`.
 absl::StatusOr<OpenedPush> OpenPush(PushStream& stream, const PublishOptions& options,
-                                    const std::vector<TensorPart>& shards, const SharedRing* ring);
+                                    absl::Span<const TensorPart> shards, absl::Span<const ShardCast> casts,
+                                    const SharedRing* ring);
 
 }  // namespace refit

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "client/trainer/cast_shards.h"
 #include "client/trainer/chunk_sender.h"
 #include "client/trainer/push_opening.h"
 #include "client/trainer/push_stream.h"
@@ -66,13 +67,18 @@ class WirePush final : public VersionPush {
     PushStream stream;
   };
 
-  WirePush(OwnedByProcess<Connection> connection, std::vector<TensorPart> shards, OpenedPush opened)
+  WirePush(OwnedByProcess<Connection> connection, std::vector<TensorPart> shards, std::vector<ShardCast> casts,
+           OpenedPush opened)
       : connection_(std::move(connection)),
         shards_(std::move(shards)),
+        casts_(std::move(casts)),
         opened_(std::move(opened)),
-        chunks_(stream(), opened_.shares_memory ? connection_->ring.get() : nullptr, opened_.window_bytes) {
+        chunks_(stream(), opened_.shares_memory ? connection_->ring.get() : nullptr, opened_.window_bytes,
+                opened_.chunk_limit) {
     progress_.reserve(shards_.size());
-    for (const TensorPart& shard : shards_) progress_.emplace_back(shard.ByteSize(), opened_.summary.chunk_bytes);
+    for (size_t i = 0; i < shards_.size(); ++i) {
+      progress_.emplace_back(casts_[i].SentBytes(shards_[i].ByteSize()), opened_.summary.chunk_bytes);
+    }
   }
 
   const VersionSummary& summary() const override { return opened_.summary; }
@@ -95,14 +101,18 @@ class WirePush final : public VersionPush {
   absl::Status Invalid(const TensorPart& shard, absl::string_view what) const;
   absl::Status CheckAppend(size_t index, absl::Span<const std::byte> bytes);
   absl::Status CheckComplete() const;
-  absl::Status AppendChunk(size_t index, absl::Span<const std::byte> bytes, std::shared_ptr<const void> owner);
-  absl::Status AppendDigest(size_t index, absl::Span<const std::byte> bytes);
+  absl::Status AppendChunk(size_t index, absl::Span<const std::byte> native, std::shared_ptr<const void> owner);
+  absl::Status AppendDigest(size_t index, absl::Span<const std::byte> native);
+  // Of the shard as the trainer has it.
+  uint64_t native_bytes(size_t index) const { return casts_[index].NativeBytes(progress_[index].bytes()); }
+  uint64_t missing_bytes(size_t index) const { return casts_[index].NativeBytes(progress_[index].missing_bytes()); }
 
   const OwnedByProcess<Connection> connection_;
-  const std::vector<TensorPart> shards_;
+  const std::vector<TensorPart> shards_;  // as the trainer has them
+  const std::vector<ShardCast> casts_;
   const OpenedPush opened_;
   ChunkSender chunks_;
-  std::vector<ShardProgress> progress_;
+  std::vector<ShardProgress> progress_;  // of the bytes as they are sent
   ShardNames names_{shards_};
   bool committed_ = false;
 };
@@ -122,7 +132,7 @@ absl::Status WirePush::CheckAppend(size_t index, absl::Span<const std::byte> byt
         absl::StrCat(context, ": there is no tensor ", index, "; ", shards_.size(), " were declared"));
   }
   const TensorPart& shard = shards_[index];
-  const uint64_t missing = progress_[index].missing_bytes();
+  const uint64_t missing = missing_bytes(index);
   if (bytes.size() > missing) {
     return absl::OutOfRangeError(absl::StrCat(context, ", tensor ", shard.ToString(), ": ", bytes.size(),
                                               " bytes more, but it lacks ", missing));
@@ -143,38 +153,40 @@ absl::Status WirePush::Invalid(const TensorPart& shard, absl::string_view what) 
 absl::Status WirePush::Append(size_t index, absl::Span<const std::byte> bytes, std::shared_ptr<const void> owner) {
   if (absl::Status status = CheckAppend(index, bytes); !status.ok()) return status;
   if (opened_.unneeded[index]) {
-    progress_[index].Skip(bytes.size());
+    progress_[index].Skip(casts_[index].SentBytes(bytes.size()));
     return absl::OkStatus();
   }
   if (opened_.digest_only[index]) return AppendDigest(index, bytes);
   while (!bytes.empty()) {
     // Chunks are split at multiples of the chunk size within the shard, wherever the caller's pieces begin.
     const uint64_t to_boundary = opened_.chunk_limit - progress_[index].bytes() % opened_.chunk_limit;
-    const auto chunk = bytes.subspan(0, to_boundary);
+    const auto chunk = bytes.subspan(0, casts_[index].NativeBytes(to_boundary));
     if (absl::Status status = AppendChunk(index, chunk, owner); !status.ok()) return status;
     bytes.remove_prefix(chunk.size());
   }
   return absl::OkStatus();
 }
 
-absl::Status WirePush::AppendChunk(size_t index, absl::Span<const std::byte> bytes, std::shared_ptr<const void> owner) {
-  const absl::StatusOr<ChunkSender::Payload> payload = chunks_.Prepare(bytes);
+absl::Status WirePush::AppendChunk(size_t index, absl::Span<const std::byte> native,
+                                   std::shared_ptr<const void> owner) {
+  absl::StatusOr<ChunkSender::Payload> payload = chunks_.Prepare(native, casts_[index], std::move(owner));
   if (!payload.ok()) return payload.status();
   ChunkHeader header;
   header.tensor = index;
   header.offset = progress_[index].bytes();
   header.digest = payload->digest;
-  header.tensor_digest = progress_[index].AddChunk(bytes, payload->digest);
-  return chunks_.Send(header, *payload, std::move(owner), shards_[index].tensor.name);
+  header.tensor_digest = progress_[index].AddChunk(payload->bytes, payload->digest);
+  return chunks_.Send(header, *std::move(payload), shards_[index].tensor.name);
 }
 
 // Another rank sends the bytes. This one only sends their digest.
-absl::Status WirePush::AppendDigest(size_t index, absl::Span<const std::byte> bytes) {
-  if (bytes.empty()) return absl::OkStatus();
+absl::Status WirePush::AppendDigest(size_t index, absl::Span<const std::byte> native) {
+  if (native.empty()) return absl::OkStatus();
   ChunkHeader header;
   header.tensor = index;
   header.digest = DigestBytes({});
-  header.tensor_digest = progress_[index].Add(bytes);
+  casts_[index].ForEachSent(
+      native, [&](absl::Span<const std::byte> sent) { header.tensor_digest = progress_[index].Add(sent); });
   if (!header.tensor_digest.has_value()) return absl::OkStatus();
   return chunks_.SendShort(header, {}, shards_[index].tensor.name);
 }
@@ -192,9 +204,9 @@ absl::Status WirePush::Push(absl::string_view name, absl::Span<const std::byte> 
 
 absl::Status WirePush::CheckComplete() const {
   for (size_t i = 0; i < shards_.size(); ++i) {
-    if (progress_[i].missing_bytes() == 0 || opened_.unneeded[i]) continue;
+    if (missing_bytes(i) == 0 || opened_.unneeded[i]) continue;
     return absl::FailedPreconditionError(absl::StrCat(connection_->stream.context(), ", tensor ", shards_[i].ToString(),
-                                                      ": cannot commit, only ", progress_[i].bytes(), " of ",
+                                                      ": cannot commit, only ", native_bytes(i), " of ",
                                                       shards_[i].ByteSize(), " bytes were pushed"));
   }
   return absl::OkStatus();
@@ -238,7 +250,8 @@ absl::StatusOr<std::unique_ptr<VersionPush>> OpenWirePush(const ServiceConnectio
   if (!ring.ok()) return Annotate(ring.status(), context);
   auto connection = MakeOwnedByProcess<WirePush::Connection>(*std::move(ring), service, options, std::move(context));
   PushStream& stream = connection->stream;
-  absl::StatusOr<OpenedPush> opened = OpenPush(stream, options, shards, connection->ring.get());
+  std::vector<ShardCast> casts = PlanCasts(options, shards);
+  absl::StatusOr<OpenedPush> opened = OpenPush(stream, options, shards, casts, connection->ring.get());
   if (!opened.ok()) return opened.status();
   if (!opened->shares_memory) {
     if (service.transport == Transport::kSharedMemory) {
@@ -246,7 +259,7 @@ absl::StatusOr<std::unique_ptr<VersionPush>> OpenWirePush(const ServiceConnectio
     }
     connection->ring.reset();
   }
-  return std::make_unique<WirePush>(std::move(connection), std::move(shards), *std::move(opened));
+  return std::make_unique<WirePush>(std::move(connection), std::move(shards), std::move(casts), *std::move(opened));
 }
 
 }  // namespace refit

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "common/tensor/float_environment.h"
 #include "common/tensor/kernels.h"
 
 namespace refit {
@@ -112,6 +113,7 @@ void WriteNativeRange(const TensorPart& shard, const PlannedOutput& output, uint
   const auto size = static_cast<int64_t>(ElementSize(shard.tensor.dtype));
   const Range range{static_cast<int64_t>(shard_offset) / size, static_cast<int64_t>(bytes.size()) / size, bytes.data()};
   if (range.count == 0) return;
+  const DefaultFloatEnvironment environment;
   if (KeepsOrder(shard.tensor, output)) {
     WriteInOrder(shard, output.hf.dtype, range, hf, written);
   } else {

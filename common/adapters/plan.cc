@@ -57,7 +57,25 @@ absl::Status CheckOutputs(const VersionPlan& plan) {
   return absl::OkStatus();
 }
 
+// Null for an empty pattern.
+absl::StatusOr<std::shared_ptr<const PythonRegex>> CompileIfAny(const std::string& pattern) {
+  if (pattern.empty()) return nullptr;
+  return PythonRegex::Compile(pattern);
+}
+
 }  // namespace
+
+absl::StatusOr<ConvertOptions> CompileOptions(const PublishOptions& options) {
+  ConvertOptions compiled;
+  compiled.dtype = options.dtype;
+  absl::StatusOr<std::shared_ptr<const PythonRegex>> exclude = CompileIfAny(options.exclude_key_regex);
+  if (!exclude.ok()) return exclude.status();
+  compiled.exclude = *std::move(exclude);
+  absl::StatusOr<std::shared_ptr<const PythonRegex>> keep_dtype = CompileIfAny(options.keep_dtype_regex);
+  if (!keep_dtype.ok()) return keep_dtype.status();
+  compiled.keep_dtype = *std::move(keep_dtype);
+  return compiled;
+}
 
 absl::StatusOr<std::shared_ptr<const Adapter>> FindAdapter(absl::string_view name) {
   const absl::string_view wanted = name.empty() ? "gemma4_moe" : name;

@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "common/adapters/python_regex.h"
+#include "refit/publish_options.h"
 #include "refit/tensor_spec.h"
 
 namespace refit {
@@ -55,6 +56,9 @@ struct ConvertOptions {
     return regex != nullptr && !regex->pattern().empty() && regex->Match(name);
   }
 };
+
+// The options of a version. Errors as PythonRegex::Compile.
+absl::StatusOr<ConvertOptions> CompileOptions(const PublishOptions& options);
 
 // INVALID_ARGUMENT unless `dtype` is one that tensors are cast to.
 absl::Status CheckCastTarget(DType dtype);

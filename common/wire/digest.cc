@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -27,9 +28,20 @@ void AppendJoined(absl::Span<const int64_t> numbers, std::string& text) {
 uint64_t DigestBytes(absl::Span<const std::byte> bytes) { return Hasher::Of(bytes.data(), bytes.size()); }
 
 uint64_t CopyAndDigest(absl::Span<const std::byte> bytes, std::byte* dst) {
+  return WriteAndDigest({dst, bytes.size()}, [&](uint64_t begin, absl::Span<std::byte> piece) {
+    std::memcpy(piece.data(), bytes.data() + begin, piece.size());
+  });
+}
+
+uint64_t WriteAndDigest(absl::Span<std::byte> target,
+                        absl::FunctionRef<void(uint64_t begin, absl::Span<std::byte> piece)> write) {
   thread_local Hasher hasher;  // allocates only once
   hasher.Reset();
-  hasher.CopyAndUpdate(bytes.data(), bytes.size(), dst);
+  for (uint64_t begin = 0; begin < target.size(); begin += Hasher::kHotBytes) {
+    const absl::Span<std::byte> piece = target.subspan(begin, Hasher::kHotBytes);
+    write(begin, piece);
+    hasher.Update(piece.data(), piece.size());
+  }
   return hasher.Digest();
 }
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "absl/container/inlined_vector.h"
+#include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
 #include "refit/box.h"
 #include "refit/sizes.h"
@@ -28,6 +29,11 @@ uint64_t DigestBytes(absl::Span<const std::byte> bytes);
 
 // Copies the bytes to `dst`, which has room for them, and returns the digest.
 uint64_t CopyAndDigest(absl::Span<const std::byte> bytes, std::byte* dst);
+
+// Has `write` fill the target piece by piece, in order, and returns the digest. Each piece is digested while it is in
+// the cache. `begin` is the piece's place in the target, a multiple of every element's size.
+uint64_t WriteAndDigest(absl::Span<std::byte> target,
+                        absl::FunctionRef<void(uint64_t begin, absl::Span<std::byte> piece)> write);
 
 // Number of chunks of a tensor of `bytes`: at least 1 (an empty tensor is one empty chunk).
 uint64_t ChunkCount(uint64_t bytes, uint64_t chunk_bytes);

@@ -21,6 +21,9 @@ namespace refit {
 
 class Hasher {
  public:
+  // Bytes that stay in the cache between writing and hashing them.
+  static constexpr size_t kHotBytes = 64 << 10;
+
   Hasher() : state_(XXH3_createState()) { Reset(); }
 
   void Reset() { XXH3_64bits_reset(state_.get()); }
@@ -50,8 +53,6 @@ class Hasher {
   static uint64_t Of(const void* data, size_t size) { return XXH3_64bits(data, size); }
 
  private:
-  static constexpr size_t kHotBytes = 64 << 10;
-
   struct Free {
     void operator()(XXH3_state_t* state) const { XXH3_freeState(state); }
   };

@@ -35,12 +35,6 @@ absl::Status CheckNoExtraState(const VersionPlan& plan) {
   return absl::OkStatus();
 }
 
-// Null for an empty pattern.
-absl::StatusOr<std::shared_ptr<const PythonRegex>> CompileIfAny(const std::string& pattern) {
-  if (pattern.empty()) return nullptr;
-  return PythonRegex::Compile(pattern);
-}
-
 // A pattern that matches nothing is probably a mistake. The tensors that it was meant for would be cast silently.
 absl::Status CheckKeepsSome(const VersionPlan& plan, const ConvertOptions& options) {
   const auto is_kept = [&](const TensorSpec& native) { return options.KeepsDType(native.name); };
@@ -55,18 +49,12 @@ absl::Status CheckKeepsSome(const VersionPlan& plan, const ConvertOptions& optio
 
 absl::StatusOr<VersionPlan> Plan(const Adapter& adapter, const PublishOptions& options, std::vector<TensorSpec> native,
                                  const Limits& limits) {
-  ConvertOptions convert;
-  convert.dtype = options.dtype;
-  absl::StatusOr<std::shared_ptr<const PythonRegex>> exclude = CompileIfAny(options.exclude_key_regex);
-  if (!exclude.ok()) return exclude.status();
-  convert.exclude = *std::move(exclude);
-  absl::StatusOr<std::shared_ptr<const PythonRegex>> keep_dtype = CompileIfAny(options.keep_dtype_regex);
-  if (!keep_dtype.ok()) return keep_dtype.status();
-  convert.keep_dtype = *std::move(keep_dtype);
-  absl::StatusOr<VersionPlan> plan = PlanVersion(adapter, std::move(native), convert, limits.max_name_bytes);
+  const absl::StatusOr<ConvertOptions> convert = CompileOptions(options);
+  if (!convert.ok()) return convert.status();
+  absl::StatusOr<VersionPlan> plan = PlanVersion(adapter, std::move(native), *convert, limits.max_name_bytes);
   if (!plan.ok()) return plan;
   if (absl::Status status = CheckNoExtraState(*plan); !status.ok()) return status;
-  if (absl::Status status = CheckKeepsSome(*plan, convert); !status.ok()) return status;
+  if (absl::Status status = CheckKeepsSome(*plan, *convert); !status.ok()) return status;
   return plan;
 }
 
@@ -103,6 +91,18 @@ absl::Status CheckOptions(const PublishOptions& options, size_t tensors, const L
       absl::StrCat("rank ", options.rank, " of ", options.world, " ranks; expected a rank below that"));
 }
 
+constexpr char kOptionsDiffer[] = "dtype, exclude_key_regex or keep_dtype_regex differ from what other ranks asked for";
+
+// Ranks declare a tensor in the type that they send, so other options also show in its type.
+absl::Status DeclaredOtherwise(size_t index, const TensorSpec& own, const TensorSpec& others) {
+  const std::string declared = absl::StrCat("native tensor number ", index, " was declared as ", own.ToString(),
+                                            ", but other ranks declared ", others.ToString());
+  if (own.name != others.name || own.shape != others.shape) return absl::InvalidArgumentError(declared);
+  return absl::InvalidArgumentError(
+      absl::StrCat(declared, ": the ranks hold different types, or ", kOptionsDiffer,
+                   ", or the release of refit on some ranks is older, and does not cast before it sends"));
+}
+
 // Checks that the version that another rank opened is the one that this rank declares.
 absl::Status CheckAgrees(const Version& version, const VersionIdentity& identity, const VersionPlan& plan) {
   const VersionPlan& opened = version.plan();
@@ -117,15 +117,12 @@ absl::Status CheckAgrees(const Version& version, const VersionIdentity& identity
   }
   for (size_t i = 0; i < plan.native.size(); ++i) {
     if (plan.native[i] == opened.native[i]) continue;
-    return absl::InvalidArgumentError(absl::StrCat("native tensor number ", i, " was declared as ",
-                                                   plan.native[i].ToString(), ", but other ranks declared ",
-                                                   opened.native[i].ToString()));
+    return DeclaredOtherwise(i, plan.native[i], opened.native[i]);
   }
   const bool alike = std::equal(plan.outputs.begin(), plan.outputs.end(), opened.outputs.begin(), opened.outputs.end(),
                                 [](const auto& a, const auto& b) { return a.planned.hf == b.planned.hf; });
   if (alike) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      "dtype, exclude_key_regex or keep_dtype_regex differ from what other ranks asked for");
+  return absl::InvalidArgumentError(kOptionsDiffer);
 }
 
 // How much of a shard one thread converts at a time: whole matrices, such as experts, or several whole rows of a larger

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,14 @@ struct Flags {
   uint64_t tensor_bytes = 1024;
 };
 
+void AddDTypeOption(CLI::App& app, const std::string& name, std::optional<DType>& dtype) {
+  app.add_option_function<std::string>(name, [name, &dtype](const std::string& text) {
+    const absl::StatusOr<DType> parsed = ParseDType(text);
+    if (!parsed.ok()) throw CLI::ValidationError(name, std::string(parsed.status().message()));
+    dtype = *parsed;
+  });
+}
+
 void AddOptions(CLI::App& app, Flags& flags) {
   app.add_option("--server", flags.channel.address)->required();
   app.add_option("--synthetic", flags.synthetic.model);
@@ -43,6 +52,8 @@ void AddOptions(CLI::App& app, Flags& flags) {
   app.add_option("--seed", flags.synthetic.seed);
   app.add_option("--step", flags.synthetic.step);
   app.add_option("--change", flags.synthetic.change);
+  AddDTypeOption(app, "--synthetic-dtype", flags.synthetic.dtype);
+  AddDTypeOption(app, "--dtype", flags.publish.dtype);
   app.add_option("--tensors", flags.tensors);
   app.add_option("--tensor-bytes", flags.tensor_bytes);
   app.add_option("--exclude-key-regex", flags.publish.exclude_key_regex);

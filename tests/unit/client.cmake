@@ -1,5 +1,6 @@
 refit_test(native_source_test SOURCES client/native_source_test.cc DEPS refit::native_source LABELS unit)
 refit_test(shard_source_test SOURCES client/shard_source_test.cc DEPS refit::native_source LABELS unit)
+refit_test(cast_shards_test SOURCES client/cast_shards_test.cc DEPS refit::client LABELS unit)
 refit_test(publisher_test SOURCES client/publisher_test.cc DEPS refit::client LABELS unit)
 refit_test(subscriber_test SOURCES client/subscriber_test.cc DEPS refit::client LABELS unit)
 refit_test(installed_versions_test SOURCES client/installed_versions_test.cc DEPS refit::client LABELS unit)

@@ -43,11 +43,12 @@ class PieceReader {
   double seconds() const { return watch_.seconds(); }
 
  private:
-  // Native bytes are read and sent in pieces of this size. It is a multiple of every element size.
-  static constexpr uint64_t kPieceBytes = 2 << 20;
+  // Native bytes are read and sent in pieces of this size: whole chunks of the usual size, also if they are cast from
+  // F64 to a quarter.
+  static constexpr uint64_t kPieceBytes = 8 << 20;
   // How many pieces may be read ahead, and how many idle buffers the pool keeps.
   static constexpr size_t kPiecesAhead = 2;
-  static constexpr uint64_t kPoolBytes = 8 * kPieceBytes;
+  static constexpr uint64_t kPoolBytes = 4 * kPieceBytes;
 
   absl::Status ReadAll();
   absl::StatusOr<Piece> Read(size_t shard, uint64_t offset, uint64_t size);

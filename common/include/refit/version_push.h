@@ -36,7 +36,8 @@ class VersionPush {
 
   // The version as it was opened: number of HF tensors, bytes, chunk size.
   virtual const VersionSummary& summary() const = 0;
-  // The declared shards, one for each native tensor.
+  // The declared shards, one for each native tensor, of the dtypes that the trainer has. Append takes these bytes, also
+  // where PublishOptions::dtype has them cast before they are sent; errors count them, too.
   virtual const std::vector<TensorPart>& shards() const = 0;
   // Whether another rank sends this shard's bytes. They are then only digested here, not sent.
   virtual bool digest_only(size_t index) const = 0;
@@ -51,8 +52,8 @@ class VersionPush {
   // uncertain origin.
   //
   // Over the wire the bytes are copied before it returns, unless `owner` is given: then they are borrowed, must not
-  // change, and `owner` is kept until gRPC has let go of them. Less than 32 KiB may wait 2 ms for more. In process they
-  // are converted before it returns, and `owner` is not kept.
+  // change, and `owner` is kept until gRPC has let go of them. Less than 32 KiB may wait 2 ms for more. Bytes that are
+  // cast before they are sent, and all bytes in process, are read before it returns, and `owner` is not kept.
   //
   // Errors: OUT_OF_RANGE for more bytes than the shard lacks, or an index that was not declared; INVALID_ARGUMENT for
   // part of an element or a null address. Nothing is sent then, and the push goes on.

@@ -34,7 +34,7 @@ struct VersionSummary {
   uint64_t converted_bytes = 0;             // part of `bytes` converted so far
 
   uint64_t declared_tensors = 0;  // native tensors
-  uint64_t declared_bytes = 0;    // native bytes that some output needs
+  uint64_t declared_bytes = 0;    // native bytes that some output needs, of the dtypes that are sent
   uint64_t received_bytes = 0;    // part of declared_bytes received so far
 
   uint32_t world = 0;  // number of trainer ranks that push it together

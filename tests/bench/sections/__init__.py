@@ -1,12 +1,13 @@
 """What is measured, in order. A section has a TITLE and measure(setup, section), which fills in the rows."""
 
-from sections import delta, fan_out, growth, in_process, kernels, pipeline, pull, python, ranks, small, whole
+from sections import cast, delta, fan_out, growth, in_process, kernels, pipeline, pull, python, ranks, small, whole
 
 SECTIONS = {
     "kernels": kernels,
     "delta": delta,
     "pull": pull,
     "pipeline": pipeline,
+    "cast": cast,
     "fan-out": fan_out,
     "in-process": in_process,
     "whole": whole,

@@ -13,6 +13,7 @@
 
 #include "absl/strings/match.h"
 #include "common/net/messages.h"
+#include "common/tensor/kernels.h"
 #include "common/wire/digest.h"
 #include "refit/v1/push.grpc.pb.h"
 #include "tests/unit/net/loopback_server.h"
@@ -148,12 +149,13 @@ class PublisherTest : public ::testing::Test {
   Bytes Received(size_t index, uint64_t chunk_bytes = kChunkBytes) {
     Bytes bytes;
     bool ended = false;
+    const size_t element = ElementSize(static_cast<DType>(service_.declared[index].tensor().dtype()));
     for (const v1::Chunk& chunk : service_.chunks) {
       if (chunk.tensor() != index) continue;
       EXPECT_FALSE(ended);
       EXPECT_EQ(chunk.offset(), bytes.size());
       EXPECT_LE(chunk.payload().size(), service_.max_chunk_bytes);
-      EXPECT_EQ(chunk.payload().size() % ElementSize(specs_[index].dtype), 0u);
+      EXPECT_EQ(chunk.payload().size() % element, 0u);
       const auto* data = reinterpret_cast<const std::byte*>(chunk.payload().data());
       EXPECT_EQ(chunk.digest(), DigestBytes({data, chunk.payload().size()}));
       bytes.insert(bytes.end(), data, data + chunk.payload().size());
@@ -207,6 +209,57 @@ TEST_F(PublisherTest, DeclaresWhatItWasTold) {
   EXPECT_EQ(service_.declared[0].tensor().dtype(), v1::DTYPE_BF16);
   EXPECT_EQ(service_.declared[0].tensor().shape(0), 100);
   for (const v1::DeclaredTensor& declared : service_.declared) EXPECT_FALSE(declared.has_box());
+}
+
+// b, 50 numbers in F64, is sent in BF16: 100 bytes of the 400. The trainer hears of its own bytes only.
+TEST_F(PublisherTest, WhatIsCastIsDeclaredAndSentInItsNewType) {
+  Bytes cast(100);
+  ConvertElements(DType::kF64, DType::kBF16, b_.data(), cast.data(), 50);
+  for (const size_t piece : {8, 24, 136, 256, 400}) {
+    service_.chunks.clear();
+    service_.declared.clear();
+    const auto opened = Open({.version = 3, .dtype = DType::kBF16});
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    VersionPush& push = **opened;
+    EXPECT_EQ(push.shards(), Whole(specs_));
+    for (const v1::DeclaredTensor& declared : service_.declared) EXPECT_EQ(declared.tensor().dtype(), v1::DTYPE_BF16);
+
+    const auto expect = [](const absl::Status& status, absl::StatusCode code, const std::string& text) {
+      EXPECT_EQ(status.code(), code) << status;
+      EXPECT_NE(status.message().find(text), std::string::npos) << status;
+    };
+    expect(push.Push("b", cast), absl::StatusCode::kInvalidArgument, "tensor b F64 [50]: expected 400 bytes, got 100");
+    expect(push.Append(2, absl::MakeConstSpan(b_).first(4)), absl::StatusCode::kInvalidArgument, "whole elements of 8");
+    expect(push.Append(2, Bytes(408)), absl::StatusCode::kOutOfRange, "F64 [50]: 408 bytes more, but it lacks 400");
+    ASSERT_TRUE(push.Push("a", a_).ok());
+    ASSERT_TRUE(push.Append(2, absl::MakeConstSpan(b_).first(8)).ok());
+    expect(push.Commit().status(), absl::StatusCode::kFailedPrecondition,
+           "F64 [50]: cannot commit, only 8 of 400 bytes");
+    expect(push.Append(2, b_), absl::StatusCode::kOutOfRange, "400 bytes more, but it lacks 392");
+    for (size_t offset = 8; offset < b_.size(); offset += piece) {
+      ASSERT_TRUE(push.Append(2, absl::MakeConstSpan(b_).subspan(offset, piece)).ok());
+    }
+    ASSERT_TRUE(push.Commit().ok());
+    EXPECT_EQ(Received(0), a_);
+    EXPECT_EQ(Received(2), cast);
+  }
+}
+
+TEST_F(PublisherTest, WhatIsCastMayChangeAtOnceAlsoWithAnOwner) {
+  service_.chunk_bytes = service_.max_chunk_bytes = 1 << 20;
+  const std::vector<TensorSpec> specs = {{"masters", DType::kF32, {500'000}}};
+  auto owned = std::make_shared<Bytes>(specs[0].ByteSize());
+  const std::weak_ptr<Bytes> watch = owned;
+  const auto push = publisher_->Open({.version = 3, .dtype = DType::kBF16}, specs);
+  ASSERT_TRUE(push.ok()) << push.status();
+  ASSERT_TRUE((*push)->Push("masters", *owned, owned).ok());
+  std::fill(owned->begin(), owned->end(), std::byte{0x3F});
+  owned.reset();
+  EXPECT_TRUE(watch.expired());
+  ASSERT_TRUE((*push)->Commit().ok());
+  std::string received;
+  for (const v1::Chunk& chunk : service_.chunks) received += chunk.payload();
+  EXPECT_EQ(received, std::string(1'000'000, '\0'));
 }
 
 TEST_F(PublisherTest, AServiceThatWouldCastWhatIsToBeKeptIsRefused) {
@@ -486,6 +539,25 @@ TEST_F(ShardedPublisherTest, ShardsThatAnotherRankSendsAreDigestedOnly) {
     EXPECT_TRUE(chunk.payload().empty());
     EXPECT_EQ(chunk.digest(), DigestBytes({}));
     EXPECT_EQ(chunk.tensor_digest(), DigestTensor(data_[0], kChunkBytes));
+  }
+}
+
+TEST_F(ShardedPublisherTest, TheDigestOfACastShardIsOverWhatIsSent) {
+  service_.digest_only = {1};
+  Bytes cast(100);
+  ConvertElements(DType::kF64, DType::kBF16, data_[1].data(), cast.data(), 50);
+  PublishOptions options = Options();
+  options.dtype = DType::kBF16;
+  for (const size_t piece : {8, 56, 136, 400}) {
+    service_.chunks.clear();
+    const auto push = OpenShards(options);
+    ASSERT_TRUE(push.ok()) << push.status();
+    ASSERT_TRUE(PushAll(**push, piece).ok());
+    const auto chunk = std::find_if(service_.chunks.begin(), service_.chunks.end(),
+                                    [](const v1::Chunk& candidate) { return candidate.tensor() == 1; });
+    ASSERT_NE(chunk, service_.chunks.end());
+    EXPECT_TRUE(chunk->payload().empty());
+    EXPECT_EQ(chunk->tensor_digest(), DigestTensor(cast, kChunkBytes));
   }
 }
 
