@@ -64,7 +64,9 @@ ServerParts::ServerParts(const ServerOptions& options, std::shared_ptr<const Aut
             workers,
             options.store.shared_memory ? MakeSharedSample() : nullptr,
             PartTable(options.limits.packed_bytes),
-            DeltaTable(options.deltas ? std::max<uint64_t>(options.limits.delta_bytes, 1) : 0)},
+            DeltaTable(options.deltas
+                           ? std::max<uint64_t>(options.limits.delta_bytes + options.limits.delta_history_bytes, 1)
+                           : 0)},
       convert(ThreadCount(options.convert_threads)) {}
 
 absl::Status ServerParts::OpenSpool(const ServerOptions& options) {

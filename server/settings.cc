@@ -187,6 +187,10 @@ void AddVersions(ServerOptions& options, Table& table) {
   table.Add("--delta-memory", "SIZE",
             "Memory, besides --memory, for what has changed between versions, encoded once for all workers [256MiB]",
             Size(options.limits.delta_bytes));
+  table.Add("--delta-history", "SIZE",
+            "More of it, for deltas of versions that are no longer kept, so that workers which are several versions\n"
+            "behind need not get whole tensors [0]",
+            Size(options.limits.delta_history_bytes));
   table.Add("--no-deltas", "", "Send whole tensors also to workers that hold an earlier version",
             Switch(options.deltas));
   table.Add("--convert-threads", "N",

@@ -20,6 +20,12 @@ void ChunkCache::Insert(const void* part, uint64_t chunk, std::shared_ptr<const 
   while (bytes_ > max_bytes_) Erase(entries_.begin());
 }
 
+bool ChunkCache::Holds(const void* part) const {
+  absl::MutexLock lock(&mutex_);
+  const auto found = index_.lower_bound({part, 0});
+  return found != index_.end() && found->first.first == part;
+}
+
 void ChunkCache::Drop(const void* part) {
   absl::MutexLock lock(&mutex_);
   for (auto it = index_.lower_bound({part, 0}); it != index_.end() && it->first.first == part;) Erase((it++)->second);

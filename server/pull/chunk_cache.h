@@ -23,6 +23,8 @@ class ChunkCache {
   // `part`: whatever the chunks are of. Null if the chunk is not cached.
   std::shared_ptr<const Buffer> Find(const void* part, uint64_t chunk) ABSL_LOCKS_EXCLUDED(mutex_);
   void Insert(const void* part, uint64_t chunk, std::shared_ptr<const Buffer> data) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Whether it has a chunk of the part.
+  bool Holds(const void* part) const ABSL_LOCKS_EXCLUDED(mutex_);
   // Drops all chunks of the part. Call it before the part is destroyed.
   void Drop(const void* part) ABSL_LOCKS_EXCLUDED(mutex_);
 

@@ -2,48 +2,57 @@
 
 #include <cstring>
 
-#include "absl/status/statusor.h"
 #include "common/wire/digest.h"
 
 namespace refit {
+namespace {
 
-DeltaPart::DeltaPart(uint64_t chunks, size_t element_size, ChunkCache& cache)
-    : element_size_(element_size), cache_(cache) {
+DeltaChunk InBuffer(const EncodedDelta& delta) {
+  if (delta.kind != EncodedDelta::Kind::kDelta) return {delta.kind};
+  const absl::StatusOr<std::shared_ptr<Buffer>> payload = Buffer::Allocate(delta.payload.size());
+  if (!payload.ok()) return {};
+  std::memcpy((*payload)->data(), delta.payload.data(), delta.payload.size());
+  return {delta.kind, *payload, DigestBytes(delta.payload), delta.changed};
+}
+
+}  // namespace
+
+DeltaPart::DeltaPart(uint64_t chunks, ChunkCache& cache) : cache_(cache) {
   absl::MutexLock lock(&mutex_);
   slots_.resize(chunks);
 }
 
 DeltaPart::~DeltaPart() { cache_.Drop(this); }
 
-DeltaChunk DeltaPart::Get(uint64_t chunk, const Version::Chunk& base, const Version::Chunk& now) {
+DeltaChunk DeltaPart::Find(uint64_t chunk, const Slot& slot) const {
+  if (slot.kind != EncodedDelta::Kind::kDelta) return {slot.kind};
+  DeltaChunk found{slot.kind, cache_.Find(this, chunk), slot.digest, slot.changed};
+  return found.payload != nullptr ? found : DeltaChunk();
+}
+
+DeltaChunk DeltaPart::Find(uint64_t chunk) const {
+  absl::MutexLock lock(&mutex_);
+  return slots_[chunk].encoded ? Find(chunk, slots_[chunk]) : DeltaChunk();
+}
+
+DeltaChunk DeltaPart::Get(uint64_t chunk, absl::FunctionRef<absl::StatusOr<EncodedDelta>()> encode) {
   {
     absl::MutexLock lock(&mutex_);
     Slot& slot = slots_[chunk];
     mutex_.Await(absl::Condition(
         +[](Slot* other) { return !other->encoding; }, &slot));
     if (slot.encoded) {
-      if (slot.kind != EncodedDelta::Kind::kDelta) return {slot.kind};
-      DeltaChunk kept{slot.kind, cache_.Find(this, chunk), slot.digest, slot.changed};
-      if (kept.payload != nullptr) return kept;
+      const DeltaChunk found = Find(chunk, slot);
+      if (found.kind == slot.kind) return found;
     }
     slot.encoding = true;
   }
-  DeltaChunk encoded = Encode(base.bytes, now.bytes);
+  const absl::StatusOr<EncodedDelta> delta = encode();
+  DeltaChunk encoded = delta.ok() ? InBuffer(*delta) : DeltaChunk();
   if (encoded.payload != nullptr) cache_.Insert(this, chunk, encoded.payload);
   absl::MutexLock lock(&mutex_);
   slots_[chunk] = {false, true, encoded.kind, encoded.digest, encoded.changed};
   return encoded;
-}
-
-DeltaChunk DeltaPart::Encode(absl::Span<const std::byte> base, absl::Span<const std::byte> now) const {
-  thread_local DeltaEncoder encoder;  // keeps its memory
-  const absl::StatusOr<EncodedDelta> delta = encoder.Encode(base, now, element_size_);
-  if (!delta.ok() || delta->kind == EncodedDelta::Kind::kRaw) return {};
-  if (delta->kind == EncodedDelta::Kind::kUnchanged) return {delta->kind};
-  const absl::StatusOr<std::shared_ptr<Buffer>> payload = Buffer::Allocate(delta->payload.size());
-  if (!payload.ok()) return {};
-  std::memcpy((*payload)->data(), delta->payload.data(), delta->payload.size());
-  return {delta->kind, *payload, DigestBytes(delta->payload), delta->changed};
 }
 
 }  // namespace refit

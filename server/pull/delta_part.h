@@ -6,10 +6,11 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "common/delta/delta_encoder.h"
 #include "server/pull/chunk_cache.h"
-#include "server/store/version.h"
 
 namespace refit {
 
@@ -25,14 +26,18 @@ struct DeltaChunk {
 // Thread-safe.
 class DeltaPart {
  public:
-  // Both parts have this many chunks, and elements of this size in bytes. `cache` must outlive it.
-  DeltaPart(uint64_t chunks, size_t element_size, ChunkCache& cache);
+  // Both parts have this many chunks. `cache` must outlive it.
+  DeltaPart(uint64_t chunks, ChunkCache& cache);
   ~DeltaPart();
   DeltaPart(const DeltaPart&) = delete;
   DeltaPart& operator=(const DeltaPart&) = delete;
 
-  // `base` and `now` are this chunk of the two. kRaw if a delta would not be smaller.
-  DeltaChunk Get(uint64_t chunk, const Version::Chunk& base, const Version::Chunk& now) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Calls `encode` if the chunk was not encoded before, or its payload was dropped since. An error counts as kRaw.
+  DeltaChunk Get(uint64_t chunk, absl::FunctionRef<absl::StatusOr<EncodedDelta>()> encode) ABSL_LOCKS_EXCLUDED(mutex_);
+  // kRaw unless the chunk was encoded, and its payload is still there.
+  DeltaChunk Find(uint64_t chunk) const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Whether it has payloads.
+  bool is_kept() const { return cache_.Holds(this); }
 
  private:
   // What is known of a chunk once it was encoded. The payload is in the cache, or was dropped.
@@ -43,12 +48,11 @@ class DeltaPart {
     uint64_t digest = 0;
     uint64_t changed = 0;
   };
-  DeltaChunk Encode(absl::Span<const std::byte> base, absl::Span<const std::byte> now) const;
+  DeltaChunk Find(uint64_t chunk, const Slot& slot) const;
 
-  const size_t element_size_;
   ChunkCache& cache_;
 
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
   std::vector<Slot> slots_ ABSL_GUARDED_BY(mutex_);
 };
 

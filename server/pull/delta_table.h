@@ -5,12 +5,14 @@
 #include <map>
 #include <memory>
 #include <tuple>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "refit/box.h"
 #include "server/pull/chunk_cache.h"
 #include "server/pull/delta_part.h"
+#include "server/store/version.h"
 
 namespace refit {
 
@@ -24,6 +26,12 @@ class DeltaTable {
   std::shared_ptr<DeltaPart> Get(const std::shared_ptr<Version>& base, const std::shared_ptr<Version>& version,
                                  size_t tensor, const Box& box) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // The way from `base` to `version` by deltas: versions from `base` on, with deltas from each to the next that pulls
+  // have requested, and as the last one a committed version, whose deltas to `version` can be encoded. That is `base`
+  // itself if it is committed. As few as possible; none if there is no way.
+  std::vector<std::shared_ptr<Version>> Chain(const std::shared_ptr<Version>& base, const Version& version) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
   bool is_used() const { return cache_.max_bytes() > 0; }
   const ChunkCache& cache() const { return cache_; }
 
@@ -35,11 +43,13 @@ class DeltaTable {
     std::shared_ptr<DeltaPart> part;
   };
   void ForgetUnused() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::vector<std::shared_ptr<Version>> NextTo(const Version& version) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   ChunkCache cache_;
 
   mutable absl::Mutex mutex_;
-  // Unused ones are kept for their payloads, as long as both versions can be pulled.
+  // Unused ones are kept for their payloads: if the base can still be pulled, for workers that have it; otherwise for
+  // those that are more versions behind.
   std::map<Key, Entry> parts_ ABSL_GUARDED_BY(mutex_);
   size_t sweep_at_ ABSL_GUARDED_BY(mutex_) = 1024;  // when there are this many, unused ones are removed
 };

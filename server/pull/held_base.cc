@@ -1,12 +1,13 @@
 #include "server/pull/held_base.h"
 
 #include <algorithm>
-#include <string>
-#include <unordered_map>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "common/delta/delta_composer.h"
 #include "common/net/states.h"
 #include "server/pull/selection_digest.h"
 
@@ -17,9 +18,9 @@ namespace {
 constexpr size_t kLeastDeltaBytes = 128;
 
 absl::Status CheckUsable(const Version& base, const Version& version) {
-  if (base.state() != v1::VERSION_STATE_COMMITTED) {
+  if (!WasCommitted(base.state())) {
     return absl::FailedPreconditionError(
-        absl::StrCat("version ", base.number(), " is ", StateName(base.state()), " here: its bytes are gone"));
+        absl::StrCat("version ", base.number(), " is ", StateName(base.state()), " here"));
   }
   if (base.is_streamed()) {
     return absl::FailedPreconditionError(
@@ -61,48 +62,106 @@ absl::StatusOr<std::unique_ptr<HeldBase>> HeldBase::Find(PullContext& context, c
   if (!base_selection.ok()) return base_selection.status();
   absl::Status same = CheckDigest(*base, *base_selection, context.parts, request.base_digest());
   if (!same.ok()) return same;
-  std::unique_ptr<HeldBase> found =
-      absl::WrapUnique(new HeldBase(context, std::move(base), std::move(version), selection));
-  found->Match(*base_selection);
-  return found;
+  const std::vector<std::shared_ptr<Version>> chain = context.deltas.Chain(base, *version);
+  if (chain.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("version ", base->number(), " is ", StateName(base->state()),
+                     " here: its bytes are gone, and no deltas of it are left (--retain, --delta-history)"));
+  }
+  return absl::WrapUnique(new HeldBase(context, chain, std::move(version), selection));
 }
 
-// Finds the tensors that have a part of the same dtype, shape and box in the base.
-void HeldBase::Match(const std::vector<Selected>& base_selection) {
-  std::unordered_map<std::string, const Selected*> by_name;
-  by_name.reserve(base_selection.size());
-  for (const Selected& selected : base_selection) by_name.emplace(reader_->spec(selected.tensor).name, &selected);
-  tensors_.resize(selection_.size());
+HeldBase::HeldBase(PullContext& context, const std::vector<std::shared_ptr<Version>>& chain,
+                   std::shared_ptr<Version> version, const std::vector<Selected>& selection)
+    : parts_(context.parts), deltas_(context.deltas), version_(std::move(version)), selection_(selection) {
+  chain_.reserve(chain.size());
+  tensors_.resize(chain.size());
+  for (size_t link = 0; link < chain.size(); ++link) {
+    chain_.emplace_back(chain[link]);
+    Match(link);
+  }
+}
+
+// Finds the selected tensors that have the same dtype and shape in a version of the chain.
+void HeldBase::Match(size_t link) {
+  const Version& version = *chain_[link];
+  absl::flat_hash_map<absl::string_view, size_t> by_name;
+  by_name.reserve(version.size());
+  for (size_t i = 0; i < version.size(); ++i) by_name.emplace(version.spec(i).name, i);
+  tensors_[link].resize(selection_.size());
   for (size_t i = 0; i < selection_.size(); ++i) {
     const TensorSpec& spec = version_->spec(selection_[i].tensor);
     const auto found = by_name.find(spec.name);
-    if (found == by_name.end()) continue;
-    const TensorSpec& base = reader_->spec(found->second->tensor);
-    if (base == spec && found->second->box == selection_[i].box) tensors_[i] = found->second->tensor;
+    if (found != by_name.end() && version.spec(found->second) == spec) tensors_[link][i] = found->second;
   }
+}
+
+PartChunks HeldBase::PartOf(size_t link, size_t index) {
+  const Selected& selected = selection_[index];
+  const std::shared_ptr<Version>& version = chain_[link].version();
+  const size_t tensor = *tensors_[link][index];
+  return {version, tensor, selected.whole ? nullptr : parts_.Get(version, tensor, selected.box)};
 }
 
 void HeldBase::Enter(size_t index) {
   if (current_ == index) return;
   current_ = index;
-  const size_t tensor = *tensors_[index];
-  const Selected& selected = selection_[index];
-  base_part_ = {reader_.version(), tensor,
-                selected.whole ? nullptr : parts_.Get(reader_.version(), tensor, selected.box)};
-  delta_part_.reset();
+  steps_.clear();
+  composed_.reset();
+  for (const auto& tensors : tensors_) {
+    if (!tensors[index].has_value()) return;
+  }
+  for (size_t link = 0; link < chain_.size(); ++link) steps_.push_back({PartOf(link, index), nullptr});
 }
 
 DeltaChunk HeldBase::Get(size_t index, uint64_t chunk, const Version::Chunk& ready) {
-  if (!tensors_[index].has_value() || ready.bytes.empty()) return {};
   Enter(index);
-  const absl::StatusOr<std::optional<Version::Chunk>> base = base_part_.Get(chunk);
-  if (!base.ok() || !base->has_value()) return {};  // the base was retired, and its memory given to another version
-  if ((*base)->digest == ready.digest) return {EncodedDelta::Kind::kUnchanged};
+  if (steps_.empty() || ready.bytes.empty()) return {};
+  if (steps_.front().from.digest(chunk) == ready.digest) return {EncodedDelta::Kind::kUnchanged};
   if (ready.bytes.size() < kLeastDeltaBytes) return {};
-  if (delta_part_ == nullptr) {
-    delta_part_ = deltas_.Get(reader_.version(), version_, selection_[index].tensor, selection_[index].box);
+  if (steps_.size() == 1) return GetStep(0, chunk, ready);
+  const Selected& selected = selection_[index];
+  if (composed_ == nullptr) {
+    composed_ = deltas_.Get(chain_.front().version(), version_, selected.tensor, selected.box);
   }
-  return delta_part_->Get(chunk, **base, ready);
+  return composed_->Get(chunk, [&] { return Compose(chunk, ready); });
+}
+
+// What turns a chunk of a version of the chain into the next one's. The chunk is encoded if both are here.
+DeltaChunk HeldBase::GetStep(size_t step, uint64_t chunk, const Version::Chunk& ready) {
+  Step& from = steps_[step];
+  const bool is_last = step + 1 == steps_.size();
+  const PartChunks& to = is_last ? from.from : steps_[step + 1].from;
+  if (from.delta == nullptr) {
+    const Selected& selected = selection_[*current_];
+    from.delta = deltas_.Get(from.from.version, is_last ? version_ : to.version, is_last ? selected.tensor : to.tensor,
+                             selected.box);
+  }
+  if (!is_last) return from.delta->Find(chunk);
+  return from.delta->Get(chunk, [&]() -> absl::StatusOr<EncodedDelta> {
+    const absl::StatusOr<std::optional<Version::Chunk>> base = from.from.Get(chunk);
+    if (!base.ok()) return base.status();  // it was retired, and its memory given to another version
+    if (!base->has_value()) return absl::UnavailableError("not converted");
+    thread_local DeltaEncoder encoder;  // keeps its memory
+    return encoder.Encode((*base)->bytes, ready.bytes, ElementSize(version_->spec(selection_[*current_].tensor).dtype));
+  });
+}
+
+absl::StatusOr<EncodedDelta> HeldBase::Compose(uint64_t chunk, const Version::Chunk& ready) {
+  std::vector<std::shared_ptr<const Buffer>> payloads;
+  for (size_t step = 0; step < steps_.size(); ++step) {
+    const bool is_last = step + 1 == steps_.size();
+    const std::optional<uint64_t> next = is_last ? ready.digest : steps_[step + 1].from.digest(chunk);
+    if (steps_[step].from.digest(chunk) == next) continue;
+    const DeltaChunk delta = GetStep(step, chunk, ready);
+    if (delta.kind == EncodedDelta::Kind::kRaw) return EncodedDelta{EncodedDelta::Kind::kRaw};
+    if (delta.payload != nullptr) payloads.push_back(delta.payload);
+  }
+  std::vector<absl::Span<const std::byte>> spans;
+  spans.reserve(payloads.size());
+  for (const std::shared_ptr<const Buffer>& payload : payloads) spans.push_back(payload->span());
+  thread_local DeltaComposer composer;  // keeps its memory
+  return composer.Compose(spans, ready.bytes.size(), ElementSize(version_->spec(selection_[*current_].tensor).dtype));
 }
 
 }  // namespace refit

@@ -106,6 +106,11 @@ uint64_t VersionPart::Wait(uint64_t chunk, std::function<void()> wake) const {
   return version_->WaitForBytes(tensor_, first.begin, TensorBytes(chunk).end, std::move(wake));
 }
 
+std::optional<uint64_t> VersionPart::chunk_digest(uint64_t chunk) const {
+  absl::MutexLock lock(&mutex_);
+  return chunk_digests_[chunk];
+}
+
 std::optional<uint64_t> VersionPart::digest() const {
   absl::MutexLock lock(&mutex_);
   return digest_;

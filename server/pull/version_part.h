@@ -35,6 +35,8 @@ class VersionPart {
   // Calls `wake` when GetChunk may return more; see Version::WaitForChunk.
   uint64_t Wait(uint64_t chunk, std::function<void()> wake) const;
 
+  // Set once the chunk was returned.
+  std::optional<uint64_t> chunk_digest(uint64_t chunk) const ABSL_LOCKS_EXCLUDED(mutex_);
   // Set once the last chunk was returned.
   std::optional<uint64_t> digest() const ABSL_LOCKS_EXCLUDED(mutex_);
 

@@ -168,6 +168,11 @@ absl::StatusOr<std::optional<Version::Bytes>> Version::GetBytes(size_t tensor, u
   return Bytes{data, absl::MakeConstSpan(data->data(), spec(tensor).ByteSize())};
 }
 
+std::optional<uint64_t> Version::chunk_digest(size_t tensor, uint64_t chunk) const {
+  absl::MutexLock lock(&mutex_);
+  return tensors_.chunk_digest(tensor, chunk);
+}
+
 absl::StatusOr<std::shared_ptr<const Buffer>> Version::GetTensor(size_t tensor) const {
   absl::MutexLock lock(&mutex_);
   if (absl::Status status = CheckReadable(tensor); !status.ok()) return status;

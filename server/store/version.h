@@ -108,6 +108,8 @@ class Version : public std::enable_shared_from_this<Version> {
     uint64_t digest = 0;
     std::optional<uint64_t> tensor_digest;  // only in a tensor's last chunk
   };
+  // nullopt: not converted yet. Stays known when the data are dropped.
+  std::optional<uint64_t> chunk_digest(size_t tensor, uint64_t chunk) const;
   // nullopt: not converted yet. ABORTED if the version was aborted; FAILED_PRECONDITION if its data were dropped.
   absl::StatusOr<std::optional<Chunk>> GetChunk(size_t tensor, uint64_t chunk) const;
 

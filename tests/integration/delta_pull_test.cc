@@ -277,6 +277,90 @@ TEST_F(DeltaPull, DeltasStreamWhileTheVersionIsPushed) {
   EXPECT_LT(pulled->traffic.wire_bytes, Total() / 40);
 }
 
+// The deltas of other workers, from one version to the next, are composed.
+TEST_F(DeltaPull, AWorkerThatIsSeveralVersionsBehindGetsOneDelta) {
+  Push(1);
+  const auto first = Pull(nullptr);
+  ASSERT_OK(first);
+  auto other = *first;
+  for (uint64_t version = 2; version <= 5; ++version) {
+    PushStep(version, 100 + version);
+    const auto next = Pull(BaseOf(other));
+    ASSERT_OK(next);
+    other = *next;
+  }
+  PushStep(6, 90);  // not pulled by anybody yet
+  const auto last = Pull(BaseOf(*first));
+  ASSERT_OK(last);
+  ExpectWhole(*last);
+  EXPECT_EQ(last->result.traffic.base_version, 1u);
+  EXPECT_EQ(last->result.traffic.raw_chunks, 0u);
+  EXPECT_EQ(last->result.traffic.unchanged_chunks, 3u);
+  EXPECT_LT(last->result.traffic.wire_bytes, Total() / 8);
+  // Again, from the cache.
+  const auto again = Pull(BaseOf(*first));
+  ASSERT_OK(again);
+  EXPECT_EQ(again->result.traffic.wire_bytes, last->result.traffic.wire_bytes);
+}
+
+TEST_F(DeltaPull, ChangesThatAreTakenBackDropOutOfAChain) {
+  Push(1);
+  const auto first = Pull(nullptr);
+  ASSERT_OK(first);
+  const auto before = model_.values;
+  PushStep(2);
+  const auto second = Pull(BaseOf(*first));
+  ASSERT_OK(second);
+  model_.values = before;
+  Push(3);
+  ASSERT_OK(Pull(BaseOf(*second)));
+  PushStep(4, 5000);
+  const auto last = Pull(BaseOf(*first));
+  ASSERT_OK(last);
+  ExpectWhole(*last);
+  EXPECT_EQ(last->result.traffic.changed_elements, 33u + 1);
+}
+
+TEST_F(DeltaPull, AChainWithAMissingLinkGivesWholeTensors) {
+  Push(1);
+  const auto first = Pull(nullptr);
+  ASSERT_OK(first);
+  PushStep(2);
+  ASSERT_OK(Pull(BaseOf(*first)));
+  PushStep(3);  // nobody goes from 2 to 3
+  PushStep(4);
+  const auto last = Pull(BaseOf(*first));
+  ASSERT_OK(last);
+  ExpectWhole(*last);
+  EXPECT_EQ(last->result.traffic.wire_bytes, Total());
+  EXPECT_THAT(last->result.traffic.base_refused, HasSubstr("no deltas of it are left"));
+}
+
+TEST_F(DeltaPull, ChainsOfPartsAndWithLostPayloads) {
+  ServerOptions options;
+  options.limits.delta_bytes = 4000;  // the payloads of a version hardly fit
+  Start(options);
+  PullOptions part;
+  part.names = {"weight"};
+  part.rules.push_back({LayoutRule::Scope::kAny, "weight", 1, 1, 2});
+  Push(1);
+  const auto first = Pull(nullptr, part);
+  ASSERT_OK(first);
+  auto other = *first;
+  for (uint64_t version = 2; version <= 4; ++version) {
+    PushStep(version, 60);
+    const auto next = Pull(BaseOf(other), part);
+    ASSERT_OK(next);
+    other = *next;
+  }
+  const auto last = Pull(BaseOf(*first), part);
+  ASSERT_OK(last);
+  const Bytes& whole = model_.values.at("weight");
+  for (int row = 0; row < 256; ++row) {
+    ASSERT_EQ(std::memcmp(last->tensors[0].data->data() + row * 640, &whole[row * 1280 + 640], 640), 0) << row;
+  }
+}
+
 TEST_F(DeltaPull, StatusShowsWhatIsMoved) {
   Push(1);
   PullOptions named;

@@ -30,6 +30,9 @@ struct Limits {
   uint64_t packed_bytes = uint64_t{256} << 20;
   // Memory for encoded deltas, in addition to the store's memory: each is encoded once for all workers.
   uint64_t delta_bytes = uint64_t{256} << 20;
+  // More of it, for deltas of versions that are gone: from them and later ones, deltas for workers that are several
+  // versions behind are composed.
+  uint64_t delta_history_bytes = 0;
   // Bytes that all ranks of a version together may have sent without acknowledgement. Each rank may send at least two
   // chunks.
   uint64_t push_window_bytes = uint64_t{64} << 20;
