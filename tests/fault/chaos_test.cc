@@ -154,6 +154,7 @@ class Chaos {
                                   : Clock::now() - begin < std::chrono::seconds(settings.seconds);
     };
     while (go_on() && !::testing::Test::HasFailure()) Round();
+    EXPECT_GT(deltas_, 0u) << "the far worker never got a delta";
     Report(std::chrono::duration<double>(Clock::now() - begin).count());
   }
 
@@ -401,6 +402,7 @@ class Chaos {
     for (const Process& process : processes_) {
       EXPECT_EQ(Log::Read(process.log).Count("bad-fork"), 0u) << "a child of " << process.name << " after " << after;
     }
+    deltas_ = Log::Read(processes_[0].log).Count("delta");
     commits_ = trainer.Numbers("commit").size();
     aborts_ = aborted.size();
     CheckService(after);
@@ -432,6 +434,7 @@ class Chaos {
     std::printf("%llu versions committed, %llu given up, %llu installs by the near worker, none wrong\n",
                 static_cast<unsigned long long>(commits_), static_cast<unsigned long long>(aborts_),
                 static_cast<unsigned long long>(installs_));
+    std::printf("%llu installs of deltas by the far worker\n", static_cast<unsigned long long>(deltas_));
     std::printf("the service: at most %.0f MiB resident, %llu descriptors\n",
                 static_cast<double>(most_resident_) / (1 << 20), static_cast<unsigned long long>(most_descriptors_));
   }
@@ -453,6 +456,7 @@ class Chaos {
   uint64_t commits_ = 0;
   uint64_t aborts_ = 0;
   uint64_t installs_ = 0;
+  uint64_t deltas_ = 0;
   bool has_baseline_ = false;
   uint64_t descriptors_ = 0;
   uint64_t most_descriptors_ = 0;

@@ -30,9 +30,9 @@ namespace {
 
 using std::chrono::milliseconds;
 
-// Large enough for shared memory, and for many chunks.
+// Large enough for shared memory, and for many chunks. Most of a version is as in the one before.
 const TestModel& Model() {
-  static const TestModel model(3, 1100, 512);
+  static const TestModel model(3, 1100, 512, TestModel::Changes::kLittle);
   return model;
 }
 
@@ -126,12 +126,14 @@ int RunWorker(const std::string& address, const std::string& log_path, const std
   options.pull.worker = name;
   options.pull.resume_within = std::chrono::seconds(10);
   options.pull.idle_timeout = std::chrono::seconds(5);  // a flipped bit can lose a message without a trace
+  options.keep_base = transport == Transport::kWire;
   options.first_pause = milliseconds(20);
   options.longest_pause = milliseconds(500);
   options.on_error = [](const absl::Status& status) { std::fprintf(stderr, "%s\n", status.ToString().c_str()); };
   options.install = [&](StagedVersion& staged) {
     const absl::Status status = Model().Check(staged);
     log.Write(status.ok() ? "install" : "bad", staged.version.version);
+    if (staged.traffic.base_version.has_value()) log.Write("delta", staged.version.version);
     return status;
   };
   Forker forker(log);

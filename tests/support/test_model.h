@@ -14,7 +14,12 @@ namespace refit {
 // Names, shapes and bytes of a small model; bytes differ by version, tensor and place.
 class TestModel {
  public:
-  explicit TestModel(size_t tensors = 6, int64_t rows = 64, int64_t columns = 512) {
+  // kEverything: no two versions have anything in common. kLittle: they differ in one or two elements of a hundred.
+  enum class Changes { kEverything, kLittle };
+
+  explicit TestModel(size_t tensors = 6, int64_t rows = 64, int64_t columns = 512,
+                     Changes changes = Changes::kEverything)
+      : changes_(changes) {
     for (size_t i = 0; i < tensors; ++i) {
       specs_.push_back({absl::StrCat("layer.", i, ".weight"), DType::kF32, {rows + static_cast<int64_t>(i), columns}});
     }
@@ -32,7 +37,9 @@ class TestModel {
 
   std::vector<std::byte> Bytes(uint64_t version, size_t tensor) const {
     std::vector<std::byte> bytes(specs_[tensor].ByteSize());
-    Fill(version, tensor, bytes.data(), bytes.size());
+    const bool little = changes_ == Changes::kLittle;
+    Fill(little ? 0 : version, tensor, bytes.data(), bytes.size());
+    if (little) Mark(version, bytes);
     return bytes;
   }
 
@@ -71,6 +78,14 @@ class TestModel {
   }
 
  private:
+  // Writes the version into one of 97 elements of 4 bytes, others for each version.
+  static void Mark(uint64_t version, std::vector<std::byte>& bytes) {
+    for (size_t at = 4 * (version * 31 % 97); at + 4 <= bytes.size(); at += size_t{4} * 97) {
+      for (size_t i = 0; i < 4; ++i) bytes[at + i] = static_cast<std::byte>(version >> (8 * i));
+    }
+  }
+
+  Changes changes_;
   std::vector<TensorSpec> specs_;
 };
 
