@@ -5,15 +5,20 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "refit/inspector.h"
 #include "refit/publisher.h"
 #include "refit/server.h"
 #include "refit/subscriber.h"
+#include "tests/support/eventually.h"
+#include "tests/support/http.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/stepped_model.h"
+#include "tests/support/temporary_folder.h"
 
 namespace refit {
 namespace {
@@ -60,6 +65,13 @@ class DeltaPull : public ::testing::Test {
       EXPECT_TRUE(tensor.data->span() == absl::MakeConstSpan(model_.values.at(tensor.part.tensor.name)))
           << tensor.part.ToString();
     }
+  }
+
+  bool IsSpooled() {
+    auto inspector = Inspector::Connect(channel_);
+    if (!inspector.ok()) return false;
+    const auto versions = (*inspector)->Versions();
+    return versions.ok() && versions->versions_size() == 1 && versions->versions(0).spooled();
   }
 
   uint64_t Total() const { return model_.bytes(); }
@@ -359,6 +371,47 @@ TEST_F(DeltaPull, ChainsOfPartsAndWithLostPayloads) {
   for (int row = 0; row < 256; ++row) {
     ASSERT_EQ(std::memcmp(last->tensors[0].data->data() + row * 640, &whole[row * 1280 + 640], 640), 0) << row;
   }
+}
+
+TEST_F(DeltaPull, EachChunkIsEncodedOnceForAllWorkers) {
+  ServerOptions options;
+  options.metrics = "127.0.0.1:0";
+  Start(options);
+  Push(1);
+  const auto first = Pull(nullptr);
+  ASSERT_OK(first);
+  PushStep(2);
+  constexpr int kWorkers = 6;
+  std::vector<absl::StatusOr<PulledVersion>> pulled(kWorkers);
+  std::vector<std::thread> workers;
+  for (auto& mine : pulled) workers.emplace_back([&] { mine = Pull(BaseOf(*first)); });
+  for (std::thread& worker : workers) worker.join();
+  for (const auto& mine : pulled) {
+    ASSERT_OK(mine);
+    ExpectWhole(*mine);
+  }
+  const uint64_t wire = pulled[0]->result.traffic.wire_bytes;
+  const std::string metrics = HttpGet(server_->metrics_address(), "/metrics");
+  EXPECT_THAT(metrics, HasSubstr(absl::StrCat("\nrefit_delta_encoded_bytes_total ", wire, "\n")));
+  EXPECT_THAT(metrics, HasSubstr(absl::StrCat("\nrefit_delta_shared_bytes_total ", (kWorkers - 1) * wire, "\n")));
+}
+
+TEST_F(DeltaPull, AVersionOnDiskIsABaseAfterARestart) {
+  const TemporaryFolder folder;
+  ServerOptions options;
+  options.spool = folder.Path("spool");
+  Start(options);
+  Push(1);
+  const auto first = Pull(nullptr);
+  ASSERT_OK(first);
+  ASSERT_TRUE(Eventually([&] { return IsSpooled(); }));
+  Start(options);
+  PushStep(2);
+  const auto second = Pull(BaseOf(*first));
+  ASSERT_OK(second);
+  ExpectWhole(*second);
+  EXPECT_EQ(second->result.traffic.base_version, 1u);
+  EXPECT_LT(second->result.traffic.wire_bytes, Total() / 40);
 }
 
 TEST_F(DeltaPull, StatusShowsWhatIsMoved) {

@@ -368,6 +368,8 @@ const Breach kBreaches[] = {
     {"an empty chunk", [](Messages& m) { m[4].mutable_chunk()->clear_payload(); }, kInternal, "it is empty"},
     {"an unknown encoding", [](Messages& m) { m[4].mutable_chunk()->set_encoding(static_cast<v1::ChunkEncoding>(5)); },
      kInternal, "encoding 5"},
+    {"a delta without a base", [](Messages& m) { m[4].mutable_chunk()->set_encoding(v1::CHUNK_ENCODING_DELTA); },
+     kInternal, "chunk at offset 64: a delta, but the header has no base"},
     {"a decoded size", [](Messages& m) { m[4].mutable_chunk()->set_decoded_bytes(100); }, kInternal, "of 100 bytes"},
     {"no tensor digest", [](Messages& m) { m[5].mutable_chunk()->clear_tensor_digest(); }, kInternal,
      "without a tensor digest"},
