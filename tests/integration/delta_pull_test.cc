@@ -373,6 +373,30 @@ TEST_F(DeltaPull, ChainsOfPartsAndWithLostPayloads) {
   }
 }
 
+TEST_F(DeltaPull, ARunThatStartsOverHasBasesInTheOneBefore) {
+  Push(1);
+  PushStep(2);
+  const auto second = Pull(nullptr);
+  ASSERT_OK(second);
+  model_.Step();
+  PublishOptions options;
+  options.version = 1;
+  options.trainer_epoch = 1;
+  options.adapter = "identity";
+  auto publisher = Publisher::Connect(channel_);
+  ASSERT_OK(publisher);
+  auto push = (*publisher)->Open(options, model_.specs);
+  ASSERT_OK(push);
+  for (const TensorSpec& spec : model_.specs) ASSERT_OK((*push)->Push(spec.name, model_.values.at(spec.name)));
+  ASSERT_OK((*push)->Commit());
+  const auto again = Pull(BaseOf(*second));
+  ASSERT_OK(again);
+  ExpectWhole(*again);
+  EXPECT_EQ(again->result.version.trainer_epoch, 1u);
+  EXPECT_EQ(again->result.traffic.base_version, 2u);
+  EXPECT_LT(again->result.traffic.wire_bytes, Total() / 40);
+}
+
 TEST_F(DeltaPull, EachChunkIsEncodedOnceForAllWorkers) {
   ServerOptions options;
   options.metrics = "127.0.0.1:0";
