@@ -166,6 +166,10 @@ std::unique_ptr<WorkerRegistry::Pull> WorkerRegistry::StartPull(const WorkerId& 
     worker.set_sent_bytes(0);
     worker.set_wire_bytes(0);
     worker.clear_base_version();
+    worker.set_raw_chunks(0);
+    worker.set_delta_chunks(0);
+    worker.set_unchanged_chunks(0);
+    worker.set_changed_elements(0);
     worker.set_selected_bytes(selected_bytes);
     entry->pull_began = entry->last_call;
     worker.set_started_at_ns(UnixNanos());
@@ -286,14 +290,31 @@ WorkerRegistry::Pull::Pull(WorkerRegistry& registry, std::shared_ptr<Entry> entr
 
 WorkerRegistry::Pull::~Pull() { Fail(absl::CancelledError("the worker went away")); }
 
-void WorkerRegistry::Pull::Sent(uint64_t bytes, uint64_t wire_bytes) {
+void WorkerRegistry::Pull::Sent(const SentChunk& chunk) {
   absl::MutexLock lock(&registry_.mutex_);
   v1::Worker& worker = entry_->worker;
-  worker.set_sent_bytes(worker.sent_bytes() + bytes);
-  worker.set_wire_bytes(worker.wire_bytes() + wire_bytes);
-  worker.set_total_sent_bytes(worker.total_sent_bytes() + wire_bytes);
-  registry_.totals_.sent_bytes += bytes;
-  registry_.totals_.wire_bytes += wire_bytes;
+  Totals& totals = registry_.totals_;
+  worker.set_sent_bytes(worker.sent_bytes() + chunk.tensor_bytes);
+  worker.set_wire_bytes(worker.wire_bytes() + chunk.wire_bytes);
+  worker.set_total_sent_bytes(worker.total_sent_bytes() + chunk.wire_bytes);
+  worker.set_changed_elements(worker.changed_elements() + chunk.changed_elements);
+  totals.sent_bytes += chunk.tensor_bytes;
+  totals.wire_bytes += chunk.wire_bytes;
+  totals.changed_elements += chunk.changed_elements;
+  switch (chunk.form) {
+    case SentChunk::Form::kRaw:
+      worker.set_raw_chunks(worker.raw_chunks() + 1);
+      ++totals.raw_chunks;
+      break;
+    case SentChunk::Form::kDelta:
+      worker.set_delta_chunks(worker.delta_chunks() + 1);
+      ++totals.delta_chunks;
+      break;
+    case SentChunk::Form::kUnchanged:
+      worker.set_unchanged_chunks(worker.unchanged_chunks() + 1);
+      ++totals.unchanged_chunks;
+      break;
+  }
 }
 
 void WorkerRegistry::Pull::SetBase(uint64_t version) {

@@ -53,13 +53,20 @@ class WorkerRegistry {
   // RESOURCE_EXHAUSTED if this worker is unknown, and no known one can be forgotten because all pull or watch.
   absl::Status CheckRoom(const WorkerId& id) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // A chunk that was sent, in which form.
+  struct SentChunk {
+    uint64_t tensor_bytes = 0;
+    uint64_t wire_bytes = 0;
+    enum class Form { kRaw, kDelta, kUnchanged } form = Form::kRaw;
+    uint64_t changed_elements = 0;
+  };
+
   // One pull of one worker. If destroyed before Complete or Fail, it is recorded as failed.
   class Pull {
    public:
     Pull(WorkerRegistry& registry, std::shared_ptr<Entry> entry);
     ~Pull();
-    // Tensor bytes, and the payload bytes in which they came.
-    void Sent(uint64_t bytes, uint64_t wire_bytes);
+    void Sent(const SentChunk& chunk);
     // The base that deltas are sent of.
     void SetBase(uint64_t version);
     void Waited(std::chrono::nanoseconds time);
@@ -114,6 +121,10 @@ class WorkerRegistry {
     uint64_t resumed_pulls = 0;
     uint64_t sent_bytes = 0;  // tensor bytes
     uint64_t wire_bytes = 0;  // payload bytes
+    uint64_t raw_chunks = 0;
+    uint64_t delta_chunks = 0;
+    uint64_t unchanged_chunks = 0;
+    uint64_t changed_elements = 0;
   };
   Totals totals() const ABSL_LOCKS_EXCLUDED(mutex_);
 

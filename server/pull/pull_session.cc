@@ -177,27 +177,32 @@ absl::StatusOr<std::optional<PullSession::Outgoing>> PullSession::GetOutgoing() 
   outgoing.header.offset = chunk_ * reader_->chunk_bytes();
   outgoing.header.digest = ready.digest;
   outgoing.header.tensor_digest = ready.tensor_digest;
-  outgoing.tensor_bytes = ready.bytes.size();
+  outgoing.sent.tensor_bytes = ready.bytes.size();
   const DeltaChunk delta = base_ != nullptr ? base_->Get(tensor_, chunk_, ready) : DeltaChunk();
   if (delta.kind == EncodedDelta::Kind::kRaw) {
     outgoing.payload = ready.bytes;
     outgoing.owner = std::move(ready.owner);
+    outgoing.sent.wire_bytes = outgoing.payload.size();
     return outgoing;
   }
+  using Form = WorkerRegistry::SentChunk::Form;
   outgoing.header.encoding = v1::CHUNK_ENCODING_DELTA;
   outgoing.header.decoded_bytes = ready.bytes.size();
   outgoing.header.digest = delta.payload != nullptr ? delta.digest : DigestBytes({});
   outgoing.owner = delta.payload;
   if (delta.payload != nullptr) outgoing.payload = delta.payload->span();
+  outgoing.sent.wire_bytes = outgoing.payload.size();
+  outgoing.sent.form = delta.payload != nullptr ? Form::kDelta : Form::kUnchanged;
+  outgoing.sent.changed_elements = delta.changed;
   return outgoing;
 }
 
 // Moves to the place after the chunk that was sent.
-void PullSession::Advance(const Outgoing& sent) {
-  wire_bytes_ += sent.payload.size();
-  sent_bytes_ += sent.tensor_bytes;
+void PullSession::Advance(const Outgoing& chunk) {
+  wire_bytes_ += chunk.sent.wire_bytes;
+  sent_bytes_ += chunk.sent.tensor_bytes;
   ++sent_chunks_;
-  fleet_->Sent(sent.tensor_bytes, sent.payload.size());
+  fleet_->Sent(chunk.sent);
   if (++chunk_ < ChunkCount(SizeOf(selection_[tensor_]), reader_->chunk_bytes())) return;
   ++tensor_;
   chunk_ = 0;

@@ -84,13 +84,13 @@ class PullSession {
     ChunkHeader header;
     std::shared_ptr<const Buffer> owner;  // null if there is no payload
     absl::Span<const std::byte> payload;
-    uint64_t tensor_bytes = 0;
+    WorkerRegistry::SentChunk sent;
   };
   // The chunk at the current place; nullopt: not converted yet.
   absl::StatusOr<std::optional<Outgoing>> GetOutgoing();
   grpc::ByteBuffer NextBatch(Outgoing first);
   grpc::ByteBuffer SharedMessage(const Outgoing& chunk);
-  void Advance(const Outgoing& sent);
+  void Advance(const Outgoing& chunk);
   uint64_t SizeOf(const Selected& selected) const;
   // The part that is being sent.
   const PartChunks& PresentPart();

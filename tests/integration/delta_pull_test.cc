@@ -456,6 +456,10 @@ TEST_F(DeltaPull, StatusShowsWhatIsMoved) {
   EXPECT_EQ(worker.sent_bytes(), Total());
   EXPECT_EQ(worker.wire_bytes(), second->result.traffic.wire_bytes);
   EXPECT_EQ(worker.base_version(), 1u);
+  EXPECT_EQ(worker.raw_chunks(), 0u);
+  EXPECT_EQ(worker.delta_chunks(), 6u);
+  EXPECT_EQ(worker.unchanged_chunks(), 3u);
+  EXPECT_EQ(worker.changed_elements(), second->result.traffic.changed_elements);
   EXPECT_EQ(worker.total_sent_bytes(), Total() + worker.wire_bytes());
 }
 

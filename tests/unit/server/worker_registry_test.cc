@@ -20,8 +20,8 @@ using Had = WorkerRegistry::Had;
 TEST(WorkerRegistry, FollowsAPullToItsEnd) {
   WorkerRegistry registry;
   auto pull = registry.StartPull({"m", "w"}, "peer", 3, 100);
-  pull->Sent(60, 6);
-  pull->Sent(40, 4);
+  pull->Sent({60, 6, WorkerRegistry::SentChunk::Form::kDelta, 3});
+  pull->Sent({40, 40});
   pull->Waited(std::chrono::nanoseconds(5));
   EXPECT_EQ(registry.List("m")[0].state(), v1::WORKER_STATE_PULLING);
   pull->Complete();
@@ -29,6 +29,10 @@ TEST(WorkerRegistry, FollowsAPullToItsEnd) {
   const v1::Worker worker = registry.List("")[0];
   EXPECT_EQ(worker.state(), v1::WORKER_STATE_COMPLETE);
   EXPECT_EQ(worker.sent_bytes(), 100u);
+  EXPECT_EQ(worker.wire_bytes(), 46u);
+  EXPECT_EQ(worker.raw_chunks(), 1u);
+  EXPECT_EQ(worker.delta_chunks(), 1u);
+  EXPECT_EQ(worker.changed_elements(), 3u);
   EXPECT_EQ(worker.waited_ns(), 5u);
   EXPECT_EQ(worker.last_complete_version(), 3u);
   EXPECT_TRUE(registry.List("other").empty());
@@ -47,9 +51,9 @@ TEST(WorkerRegistry, APullThatVanishesHasFailed) {
 
 TEST(WorkerRegistry, CountsPullsAlsoOfWorkersThatAreForgotten) {
   WorkerRegistry registry(/*max_workers=*/1);
-  registry.StartPull({"m", "a"}, "peer", 1, 10)->Sent(4, 4);  // and vanishes
+  registry.StartPull({"m", "a"}, "peer", 1, 10)->Sent({4, 4});  // and vanishes
   auto resumed = registry.StartPull({"m", "a"}, "peer", 1, 6, /*resumed=*/true);
-  resumed->Sent(6, 6);
+  resumed->Sent({6, 6});
   resumed->Complete();
   const v1::Worker worker = registry.List("m")[0];
   EXPECT_EQ(worker.pulls(), 2u);
