@@ -436,8 +436,7 @@ TEST_F(ShardedCastPush, RanksMakeTheVersionOfOne) {
 // Replicas are compared as they are sent: the payload of a NaN, which no cast keeps, makes no difference.
 TEST_F(ShardedCastPush, ReplicasThatCastToTheSameBitsAgree) {
   const TensorSpec norm{"norm", DType::kF32, {2}};
-  PublishOptions options = Options(DType::kBF16);
-  options.keep_dtype_regex.clear();
+  const PublishOptions options = Options(DType::kBF16);
   ++version_;
   const auto push = [&](uint32_t rank, uint32_t nan) -> absl::Status {
     auto publisher = Publisher::Connect(Channel(Transport::kWire));
@@ -454,6 +453,33 @@ TEST_F(ShardedCastPush, ReplicasThatCastToTheSameBitsAgree) {
   status[0] = push(0, 0x7FC00002);
   other.join();
   for (const absl::Status& rank : status) EXPECT_OK(rank);
+}
+
+TEST_F(ShardedCastPush, RanksMayHoldATensorInOtherTypesIfTheySendItInOne) {
+  const std::vector<TensorSpec> masters = {{"norm", DType::kF32, {3}}};
+  const std::vector<TensorSpec> copies = {{"norm", DType::kBF16, {3}}};
+  const PublishOptions options = Options(DType::kBF16);
+  ++version_;
+  const auto push = [&](uint32_t rank, const std::vector<TensorSpec>& native, const Bytes& bytes) -> absl::Status {
+    auto publisher = Publisher::Connect(Channel(Transport::kWire));
+    if (!publisher.ok()) return publisher.status();
+    auto opened = (*publisher)->OpenShards(OfRank(options, version_, rank), WholeParts(native));
+    if (!opened.ok()) return opened.status();
+    if (absl::Status status = (*opened)->Push("norm", bytes); !status.ok()) return status;
+    return (*opened)->Commit().status();
+  };
+  Bytes full;
+  Append<uint32_t>(full, {0x3F800000, 0x3F80FFFF, 0xBF808000});
+  Bytes rounded;
+  Append<uint16_t>(rounded, {0x3F80, 0x3F81, 0xBF80});
+  absl::Status of_rank_1;
+  std::thread other([&] { of_rank_1 = push(1, copies, rounded); });
+  EXPECT_OK(push(0, masters, full));
+  other.join();
+  EXPECT_OK(of_rank_1);
+  const auto pulled = Pull(version_);
+  ASSERT_OK(pulled);
+  EXPECT_EQ(pulled->bytes[0], rounded);
 }
 
 // Speaks as a client from before casts were done on the trainer's side.

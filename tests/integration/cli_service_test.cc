@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <random>
 #include <string>
 #include <thread>
 #include <utility>
@@ -141,16 +142,34 @@ TEST_F(CliService, WhatIsPulledEqualsTheOfflineConversion) {
 TEST_F(CliService, CastAndExclusionAreVerifiedToo) {
   const Arguments native = {"gemma4_tiny",         "--synthetic-dtype", "F32", "--seed", "3", "--dtype", "BF16",
                             "--exclude-key-regex", ".*layers\\.0\\..*"};
-  Arguments push = {"push", "--synthetic"};
-  push.insert(push.end(), native.begin(), native.end());
-  MustRun(push);
-  Arguments pull = {"pull", "--json", "--verify-synthetic"};
-  pull.insert(pull.end(), native.begin(), native.end());
-  const Outcome outcome = Run(pull);
+  const Outcome pushed = Run(Arguments{"push", "--json", "--synthetic"} + native);
+  ASSERT_EQ(pushed.code, 0) << pushed.err;
+  const json report = json::parse(pushed.out);
+  EXPECT_EQ(report["version"]["received_bytes"].get<uint64_t>() * 2, report["native_bytes"].get<uint64_t>());
+  const Outcome outcome = Run(Arguments{"pull", "--json", "--verify-synthetic"} + native);
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_TRUE(json::parse(outcome.out)["verified"]);
   // Without the cast the expected dtypes are others.
   EXPECT_EQ(Run({"pull", "--verify-synthetic", "gemma4_tiny", "--synthetic-dtype", "F32", "--seed", "3"}).code, 6);
+}
+
+// A checkpoint of F32 masters of any bits, NaNs and subnormal numbers among them.
+TEST_F(CliService, MastersInAFileAreCastAsLibTorchDoes) {
+  const std::string native = folder_.Path("masters.safetensors");
+  const TensorSpec spec{"model.language_model.layers.0.moe.experts.down_projs", DType::kF32, {4, 30, 50}};
+  std::vector<std::byte> values(spec.ByteSize());
+  std::mt19937 random(5);
+  for (std::byte& byte : values) byte = static_cast<std::byte>(random());
+  {
+    auto writer = SafetensorsWriter::Create(native, {spec});
+    ASSERT_TRUE(writer.ok()) << writer.status();
+    ASSERT_TRUE((*writer)->WriteAt(0, 0, values).ok());
+    ASSERT_TRUE((*writer)->Commit().ok());
+  }
+  for (const char* const dtype : {"BF16", "F16", "F32", "F64"}) {
+    MustRun({"push", native, "--dtype", dtype});
+    MustRun({"pull", "--verify", native, "--dtype", dtype});
+  }
 }
 
 TEST_F(CliService, WhatKeepsItsDTypeIsVerifiedToo) {
