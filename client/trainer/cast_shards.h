@@ -40,8 +40,8 @@ class ShardCast {
 };
 
 // How each shard is sent. The service plans by the same rules (common/adapters/plan.h) and finds nothing left to cast
-// in what was cast here, so the version is the same, bit for bit. Only shards that become smaller are cast, and none for
-// which this process knows no plan: the service then casts them, or says what is wrong.
+// in what was cast here, so the version is the same, bit for bit. Only shards that become smaller are cast, and none
+// for which this process knows no plan: the service then casts them, or says what is wrong.
 std::vector<ShardCast> PlanCasts(const PublishOptions& options, absl::Span<const TensorPart> shards);
 
 }  // namespace refit
