@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/net/heap_anchor.h"
 #include "common/net/status.h"
 #include "common/net/steady_deadline.h"
 
@@ -54,6 +55,7 @@ class RawReader::State {
     is_reading_ = false;
     if (!succeeded_[kRead]) return std::nullopt;
     std::optional<grpc::ByteBuffer> message = std::move(incoming_);
+    anchor_.Hold(*message);
     BeginRead();
     return message;
   }
@@ -133,6 +135,7 @@ class RawReader::State {
   int pending_ = 0;
   bool is_reading_ = false;  // a requested message was not returned to the caller yet
   bool finishing_ = false;
+  HeapAnchor anchor_;
   grpc::ByteBuffer incoming_;
   grpc::Status status_;
   absl::Status gave_up_;

@@ -16,8 +16,7 @@ void IgnoreLockCycles() {
 void TuneForBulkData() {
   IgnoreLockCycles();
 #ifdef __GLIBC__
-  // gRPC receives into new blocks of 64 KiB. If these were returned to the kernel after each message, every page would
-  // be faulted in again, which costs several times as much as the copy.
+  // Streams keep what they receive into (heap_anchor.h). This keeps it from one stream to the next.
   mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
   mallopt(M_MMAP_THRESHOLD, 32 << 20);
   mallopt(M_TOP_PAD, 64 << 20);

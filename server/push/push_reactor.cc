@@ -16,6 +16,7 @@
 #include "absl/time/time.h"
 #include "common/limits/within_memory.h"
 #include "common/net/byte_buffer.h"
+#include "common/net/heap_anchor.h"
 #include "common/net/received_message.h"
 #include "common/net/status.h"
 #include "common/net/steady_deadline.h"
@@ -113,6 +114,7 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
  private:
   // Runs on the strand.
   void OnMessage(grpc::ByteBuffer buffer) {
+    anchor_.Hold(buffer);
     inbox_.emplace_back(std::move(buffer));
     HandleInbox();
   }
@@ -332,6 +334,7 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   PushSession session_;  // used only on the strand
   const std::shared_ptr<Strand> strand_;
   // Used only on the strand.
+  HeapAnchor anchor_;
   std::deque<ReceivedMessage> inbox_;
   bool following_ = false;  // waiting for the version to wake it
   bool read_all_ = false;   // the trainer will send nothing more

@@ -28,6 +28,7 @@ struct Flags {
   ChannelOptions channel;
   PullOptions pull;
   bool deltas = false;
+  bool untuned = false;
 };
 
 struct TimedPull {
@@ -69,16 +70,17 @@ absl::Status Run(Flags& flags) {
 }
 
 int Main(int argc, char** argv) {
-  TuneForBulkData();
   CLI::App app("A worker, for benchmarks: pulls the versions whose numbers it reads");
   Flags flags;
   app.add_option("--server", flags.channel.address)->required();
   app.add_option("--model", flags.pull.model)->capture_default_str();
   app.add_option("--filter", flags.pull.filter);
   app.add_flag("--deltas", flags.deltas);
+  app.add_flag("--untuned", flags.untuned, "leave the allocator as it is");
   AddTransportOption(app, flags.channel);
   AddSecurityOptions(app, flags.channel.security);
   CLI11_PARSE(app, argc, argv);
+  if (!flags.untuned) TuneForBulkData();
   const absl::Status status = Run(flags);
   if (!status.ok()) std::cerr << "bench-worker: " << status.ToString() << "\n";
   return status.ok() ? 0 : 1;

@@ -4,3 +4,5 @@ refit_test(net_test SOURCES net/channel_test.cc net/messages_test.cc net/status_
 refit_test(name_lookup_test SOURCES net/name_lookup_test.cc DEPS refit::net LABELS unit)
 refit_test(credentials_test SOURCES net/credentials_test.cc DEPS refit::net refit::certificates OpenSSL::Crypto LABELS unit)
 refit_test(raw_call_test SOURCES net/raw_call_test.cc DEPS refit::net LABELS unit)
+refit_test(heap_anchor_test SOURCES net/heap_anchor_test.cc DEPS refit::net LABELS unit)
+refit_test(raw_reader_test SOURCES net/raw_reader_test.cc DEPS refit::net LABELS unit)

@@ -66,9 +66,9 @@ def __dir__() -> List[str]:
 
 
 def tune_allocator() -> None:
-    """Sets up this process's allocator (glibc's) for bulk transfers: memory that gRPC receives into is kept, rather
-    than given back to the system after each message. Pulls over the wire become faster; the process keeps more memory.
-    Call it early."""
+    """Sets up this process's allocator (glibc's) for bulk transfers: memory that gRPC receives into is kept, also when
+    no transfer is under way, and everything else that the process frees. No pull needs it: during one, that memory is
+    kept anyway. It saves the first milliseconds of each pull, and takes some 100 MB. Call it early."""
     _tune_allocator()
 
 

@@ -1,9 +1,9 @@
 """bench-worker in Python: pulls the versions whose numbers it reads, verified, into memory that it reuses.
 
-  worker.py --server ADDRESS --transport tcp|shm [--into out] [--untuned]
+  worker.py --server ADDRESS --transport tcp|shm [--into out] [--tuned]
 
 Prints "ready <transport>", then for each line "<version> <bytes> <seconds>". --into out: into tensors that it has
-already. Needs the package refit (PYTHONPATH).
+already. --tuned: calls refit.tune_allocator(). Needs the package refit (PYTHONPATH).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ def main() -> None:
     parser.add_argument("--server", required=True)
     parser.add_argument("--transport", choices=("tcp", "shm"), default="tcp")
     parser.add_argument("--into", choices=("pool", "out"), default="pool")
-    parser.add_argument("--untuned", action="store_true")
+    parser.add_argument("--tuned", action="store_true")
     arguments = parser.parse_args()
-    if not arguments.untuned:
+    if arguments.tuned:
         refit.tune_allocator()
     transport = {"tcp": "wire", "shm": "shared_memory"}[arguments.transport]
     sub = refit.Subscriber(arguments.server, transport=transport)
