@@ -31,7 +31,7 @@ deploy/check_rooms.sh
 if [[ -z $build ]]; then
   build=build/dev
   cmake --preset dev >/dev/null
-  cmake --build --preset dev --target refit_proto refit_bench_proto >/dev/null
+  cmake --build --preset dev --target refit_proto refit_health_proto refit_bench_proto >/dev/null
 fi
 if [[ -n $newest ]]; then
   mapfile -t files < <(git log --format= --name-only --diff-filter=d -- '*.cc' | awk '!seen[$0]++')
