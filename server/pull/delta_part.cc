@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "common/limits/within_memory.h"
 #include "common/wire/digest.h"
 
 namespace refit {
@@ -47,9 +48,15 @@ DeltaChunk DeltaPart::Get(uint64_t chunk, absl::FunctionRef<absl::StatusOr<Encod
     }
     slot.encoding = true;
   }
-  const absl::StatusOr<EncodedDelta> delta = encode();
-  DeltaChunk encoded = delta.ok() ? InBuffer(*delta) : DeltaChunk();
-  if (encoded.payload != nullptr) cache_.Insert(this, chunk, encoded.payload);
+  // Must not throw: other threads wait until the chunk is no longer being encoded.
+  const absl::StatusOr<DeltaChunk> made = WithinMemory("a delta", [&]() -> absl::StatusOr<DeltaChunk> {
+    const absl::StatusOr<EncodedDelta> delta = encode();
+    if (!delta.ok()) return delta.status();
+    DeltaChunk encoded = InBuffer(*delta);
+    if (encoded.payload != nullptr) cache_.Insert(this, chunk, encoded.payload);
+    return encoded;
+  });
+  const DeltaChunk encoded = made.value_or(DeltaChunk());
   absl::MutexLock lock(&mutex_);
   slots_[chunk] = {false, true, encoded.kind, encoded.digest, encoded.changed};
   return encoded;

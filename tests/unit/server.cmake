@@ -5,6 +5,7 @@ refit_test(worker_registry_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/server/worker_
 refit_test(rank_shards_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/server/rank_shards_test.cc DEPS refit::server LABELS unit)
 refit_test(chunk_progress_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/server/chunk_progress_test.cc DEPS refit::server LABELS unit)
 refit_test(chunk_cache_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/server/chunk_cache_test.cc DEPS refit::server LABELS unit)
+refit_test(delta_part_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/server/delta_part_test.cc DEPS refit::server LABELS unit)
 refit_test(spool_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/server/spool_test.cc DEPS refit::server LABELS unit)
 refit_test(peer_streams_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/server/peer_streams_test.cc DEPS refit::server LABELS unit)
 refit_test(self_check_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/server/self_check_test.cc DEPS refit::server refit::certificates LABELS unit)
