@@ -68,7 +68,8 @@ Set Size(Bytes& option) {
     const bool is_number = absl::SimpleAtod(lower.substr(0, digits), &number);
     const double bytes = number * UnitBytes(absl::StripLeadingAsciiWhitespace(absl::string_view(lower).substr(digits)));
     const bool is_zero = is_number && number == 0;
-    if (!is_number || (bytes == 0 && !is_zero) || bytes > static_cast<double>(std::numeric_limits<Bytes>::max() / 2)) {
+    constexpr Bytes kMost = std::numeric_limits<Bytes>::max() / 2;
+    if (!is_number || (bytes == 0 && !is_zero) || bytes > static_cast<double>(kMost)) {
       return Expected("a size such as 16GiB", text);
     }
     option = static_cast<Bytes>(bytes);

@@ -75,7 +75,7 @@ absl::Status CheckHostAndPort(absl::string_view address, absl::string_view host_
 
 absl::Status CheckAddress(absl::string_view address, int least_port) {
   if (absl::StartsWith(address, "unix:") || absl::StartsWith(address, "unix-abstract:")) {
-    const bool has_path = absl::StripPrefix(address.substr(address.find(':') + 1), "//") != "";
+    const bool has_path = !absl::StripPrefix(address.substr(address.find(':') + 1), "//").empty();
     return has_path ? absl::OkStatus() : NoAddress(address, "names no path");
   }
   const absl::string_view rest = WithoutScheme(address);

@@ -45,7 +45,7 @@ void TakeGrpcLog(Write write) {
 
 void KeepGrpcLogFromBlocking() {
   const bool is_wanted = std::getenv("GRPC_VERBOSITY") != nullptr || std::getenv("GRPC_TRACE") != nullptr;
-  if (!is_wanted) return TakeGrpcLog([](std::string) {});
+  if (!is_wanted) return TakeGrpcLog([](const std::string&) {});
   TakeGrpcLog([](std::string message) { Stderr().Write(std::move(message)); });
 }
 

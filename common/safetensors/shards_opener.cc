@@ -157,6 +157,7 @@ absl::Status Checkpoint::ShardsOpener::CheckWhole(size_t index) const {
   if (absl::Status status = Validate(whole); !status.ok()) return status;
   const std::vector<Piece>& pieces = checkpoint_.pieces_[index];
   std::vector<Box> boxes;
+  boxes.reserve(pieces.size());
   for (const Piece& piece : pieces) boxes.push_back(piece.box);
   const std::optional<TilingError> error = CheckTiling(whole.shape, boxes);
   if (!error.has_value()) return absl::OkStatus();

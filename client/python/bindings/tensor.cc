@@ -213,7 +213,8 @@ std::unique_ptr<Lent> CopyLent(const Lent& lent) {
     throw StatusError(
         absl::ResourceExhaustedError(absl::StrCat("there is no memory for a copy of ", lent.size, " bytes")));
   }
-  return MakeLent(reinterpret_cast<uintptr_t>(copy.bytes.data()), lent.size, py::cast(std::move(copy)));
+  const auto address = reinterpret_cast<uintptr_t>(copy.bytes.data());
+  return MakeLent(address, lent.size, py::cast(std::move(copy)));
 }
 
 Box MakeBox(const std::vector<int64_t>& offsets, const std::vector<int64_t>& sizes) {
