@@ -93,7 +93,8 @@ class Publisher(Unpicklable):
         Args:
             number: a whole number of any kind, larger than every version committed before under this model with the
                 same trainer_epoch.
-            dtype: what floating-point outputs are cast to, such as "bf16"; None: no cast.
+            dtype: what floating-point outputs are cast to, such as "bf16"; None: no cast. What becomes smaller is cast
+                before it is sent.
             exclude_key_regex: Python ``re.match`` on native names; those that match are not published.
             keep_dtype_regex: Python ``re.match`` on native names; what becomes of those that match is not cast to `dtype`,
                 such as r".*e_score_correction_bias". InvalidArgument if it matches none.
