@@ -292,29 +292,16 @@ WorkerRegistry::Pull::~Pull() { Fail(absl::CancelledError("the worker went away"
 
 void WorkerRegistry::Pull::Sent(const SentChunk& chunk) {
   absl::MutexLock lock(&registry_.mutex_);
+  registry_.totals_.sent.Add(chunk);
+  sent_.Add(chunk);
   v1::Worker& worker = entry_->worker;
-  Totals& totals = registry_.totals_;
-  worker.set_sent_bytes(worker.sent_bytes() + chunk.tensor_bytes);
-  worker.set_wire_bytes(worker.wire_bytes() + chunk.wire_bytes);
+  worker.set_sent_bytes(sent_.tensor_bytes);
+  worker.set_wire_bytes(sent_.wire_bytes);
   worker.set_total_sent_bytes(worker.total_sent_bytes() + chunk.wire_bytes);
-  worker.set_changed_elements(worker.changed_elements() + chunk.changed_elements);
-  totals.sent_bytes += chunk.tensor_bytes;
-  totals.wire_bytes += chunk.wire_bytes;
-  totals.changed_elements += chunk.changed_elements;
-  switch (chunk.form) {
-    case SentChunk::Form::kRaw:
-      worker.set_raw_chunks(worker.raw_chunks() + 1);
-      ++totals.raw_chunks;
-      break;
-    case SentChunk::Form::kDelta:
-      worker.set_delta_chunks(worker.delta_chunks() + 1);
-      ++totals.delta_chunks;
-      break;
-    case SentChunk::Form::kUnchanged:
-      worker.set_unchanged_chunks(worker.unchanged_chunks() + 1);
-      ++totals.unchanged_chunks;
-      break;
-  }
+  worker.set_raw_chunks(sent_.raw);
+  worker.set_delta_chunks(sent_.delta);
+  worker.set_unchanged_chunks(sent_.unchanged);
+  worker.set_changed_elements(sent_.changed_elements);
 }
 
 void WorkerRegistry::Pull::SetBase(uint64_t version) {

@@ -19,6 +19,7 @@
 #include "refit/limits.h"
 #include "refit/v1/inspect.pb.h"
 #include "refit/v1/pull.pb.h"
+#include "server/fleet/sent_chunks.h"
 
 namespace refit {
 
@@ -53,14 +54,6 @@ class WorkerRegistry {
   // RESOURCE_EXHAUSTED if this worker is unknown, and no known one can be forgotten because all pull or watch.
   absl::Status CheckRoom(const WorkerId& id) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // A chunk that was sent, in which form.
-  struct SentChunk {
-    uint64_t tensor_bytes = 0;
-    uint64_t wire_bytes = 0;
-    enum class Form { kRaw, kDelta, kUnchanged } form = Form::kRaw;
-    uint64_t changed_elements = 0;
-  };
-
   // One pull of one worker. If destroyed before Complete or Fail, it is recorded as failed.
   class Pull {
    public:
@@ -77,6 +70,7 @@ class WorkerRegistry {
     void End(v1::WorkerState state, const std::string& error);
     WorkerRegistry& registry_;
     const std::shared_ptr<Entry> entry_;  // guarded by the registry's lock
+    SentChunks sent_;
     bool ended_ = false;
   };
 
@@ -119,12 +113,7 @@ class WorkerRegistry {
   struct Totals {
     uint64_t pulls = 0;
     uint64_t resumed_pulls = 0;
-    uint64_t sent_bytes = 0;  // tensor bytes
-    uint64_t wire_bytes = 0;  // payload bytes
-    uint64_t raw_chunks = 0;
-    uint64_t delta_chunks = 0;
-    uint64_t unchanged_chunks = 0;
-    uint64_t changed_elements = 0;
+    SentChunks sent;
   };
   Totals totals() const ABSL_LOCKS_EXCLUDED(mutex_);
 

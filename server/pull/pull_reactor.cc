@@ -196,12 +196,17 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   }
 
   void Log(const absl::Status& status) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const SentChunks& sent = session_->sent();
     if (status.ok()) {
       context_.admission.log.Info("pull complete", {{"version", session_->Label()},
                                                     {"worker", session_->worker()},
                                                     {"base", session_->base()},
-                                                    {"bytes", absl::StrCat(session_->sent_bytes())},
-                                                    {"wire_bytes", absl::StrCat(session_->wire_bytes())}});
+                                                    {"bytes", absl::StrCat(sent.tensor_bytes)},
+                                                    {"wire_bytes", absl::StrCat(sent.wire_bytes)},
+                                                    {"raw_chunks", absl::StrCat(sent.raw)},
+                                                    {"delta_chunks", absl::StrCat(sent.delta)},
+                                                    {"unchanged_chunks", absl::StrCat(sent.unchanged)},
+                                                    {"changed_elements", absl::StrCat(sent.changed_elements)}});
     } else {
       context_.admission.log.Warning(
           "pull failed",

@@ -185,23 +185,20 @@ absl::StatusOr<std::optional<PullSession::Outgoing>> PullSession::GetOutgoing() 
     outgoing.sent.wire_bytes = outgoing.payload.size();
     return outgoing;
   }
-  using Form = WorkerRegistry::SentChunk::Form;
   outgoing.header.encoding = v1::CHUNK_ENCODING_DELTA;
   outgoing.header.decoded_bytes = ready.bytes.size();
   outgoing.header.digest = delta.payload != nullptr ? delta.digest : DigestBytes({});
   outgoing.owner = delta.payload;
   if (delta.payload != nullptr) outgoing.payload = delta.payload->span();
   outgoing.sent.wire_bytes = outgoing.payload.size();
-  outgoing.sent.form = delta.payload != nullptr ? Form::kDelta : Form::kUnchanged;
+  outgoing.sent.form = delta.payload != nullptr ? SentChunk::Form::kDelta : SentChunk::Form::kUnchanged;
   outgoing.sent.changed_elements = delta.changed;
   return outgoing;
 }
 
 // Moves to the place after the chunk that was sent.
 void PullSession::Advance(const Outgoing& chunk) {
-  wire_bytes_ += chunk.sent.wire_bytes;
-  sent_bytes_ += chunk.sent.tensor_bytes;
-  ++sent_chunks_;
+  sent_.Add(chunk.sent);
   fleet_->Sent(chunk.sent);
   if (++chunk_ < ChunkCount(SizeOf(selection_[tensor_]), reader_->chunk_bytes())) return;
   ++tensor_;
@@ -269,8 +266,8 @@ absl::StatusOr<std::optional<grpc::ByteBuffer>> PullSession::Committed() {
   // has received, not what can still be pulled.
   summary.set_state(v1::VERSION_STATE_COMMITTED);
   *committed.mutable_summary() = std::move(summary);
-  committed.set_sent_bytes(wire_bytes_);
-  committed.set_sent_chunks(sent_chunks_);
+  committed.set_sent_bytes(sent_.wire_bytes);
+  committed.set_sent_chunks(sent_.chunks());
   committed.set_selection_digest(*selection_digest);
   committed.set_lease(lease_);
   if (installed_.has_value()) {

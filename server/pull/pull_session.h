@@ -54,9 +54,7 @@ class PullSession {
   void Ended(const absl::Status& status);
 
   std::string Label() const { return reader_->Label(); }
-  // Payload bytes that were sent, and the tensor bytes that they stand for: more, if deltas were sent.
-  uint64_t wire_bytes() const { return wire_bytes_; }
-  uint64_t sent_bytes() const { return sent_bytes_; }
+  const SentChunks& sent() const { return sent_; }
   // The base's number, or why there is none; for the log.
   std::string base() const;
   const std::string& worker() const { return worker_; }
@@ -84,7 +82,7 @@ class PullSession {
     ChunkHeader header;
     std::shared_ptr<const Buffer> owner;  // null if there is no payload
     absl::Span<const std::byte> payload;
-    WorkerRegistry::SentChunk sent;
+    SentChunk sent;
   };
   // The chunk at the current place; nullopt: not converted yet.
   absl::StatusOr<std::optional<Outgoing>> GetOutgoing();
@@ -115,9 +113,7 @@ class PullSession {
   std::optional<PartChunks> part_;  // of that tensor; nullopt until it is needed
   std::unique_ptr<HeldBase> base_;  // null: no deltas are sent
   std::string base_refused_;        // the reason, if the worker has named one
-  uint64_t wire_bytes_ = 0;
-  uint64_t sent_bytes_ = 0;
-  uint64_t sent_chunks_ = 0;
+  SentChunks sent_;
 };
 
 }  // namespace refit

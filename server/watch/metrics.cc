@@ -68,15 +68,15 @@ void AddTraffic(const Observed& observed, MetricFamilies& out) {
   out.Counter("refit_received_bytes_total", "Payload received from trainers, over connections or through memory.")
       .Add(Number(counters.received_bytes));
   out.Counter("refit_sent_bytes_total", "Payload sent to workers, over connections or through memory.")
-      .Add(Number(totals.wire_bytes));
+      .Add(Number(totals.sent.wire_bytes));
   out.Counter("refit_delivered_bytes_total", "Tensor bytes that these payloads stand for: more, where they are deltas.")
-      .Add(Number(totals.sent_bytes));
+      .Add(Number(totals.sent.tensor_bytes));
   const auto chunks = out.Counter("refit_sent_chunks_total", "Chunks sent to workers, by the form in which they came.");
-  chunks.Add(Number(totals.raw_chunks), {{"form", "raw"}});
-  chunks.Add(Number(totals.delta_chunks), {{"form", "delta"}});
-  chunks.Add(Number(totals.unchanged_chunks), {{"form", "unchanged"}});
+  chunks.Add(Number(totals.sent.raw), {{"form", "raw"}});
+  chunks.Add(Number(totals.sent.delta), {{"form", "delta"}});
+  chunks.Add(Number(totals.sent.unchanged), {{"form", "unchanged"}});
   out.Counter("refit_changed_elements_total", "Elements that the deltas sent to workers change.")
-      .Add(Number(totals.changed_elements));
+      .Add(Number(totals.sent.changed_elements));
   out.Counter("refit_pulls_total", "Pulls begun.").Add(Number(totals.pulls));
   out.Counter("refit_pulls_resumed_total", "Pulls that went on where one before was cut: retries.")
       .Add(Number(totals.resumed_pulls));

@@ -20,7 +20,7 @@ using Had = WorkerRegistry::Had;
 TEST(WorkerRegistry, FollowsAPullToItsEnd) {
   WorkerRegistry registry;
   auto pull = registry.StartPull({"m", "w"}, "peer", 3, 100);
-  pull->Sent({60, 6, WorkerRegistry::SentChunk::Form::kDelta, 3});
+  pull->Sent({60, 6, SentChunk::Form::kDelta, 3});
   pull->Sent({40, 40});
   pull->Waited(std::chrono::nanoseconds(5));
   EXPECT_EQ(registry.List("m")[0].state(), v1::WORKER_STATE_PULLING);
@@ -66,7 +66,7 @@ TEST(WorkerRegistry, CountsPullsAlsoOfWorkersThatAreForgotten) {
   EXPECT_EQ(registry.List("m")[0].name(), "b");
   EXPECT_EQ(registry.totals().pulls, 3u);
   EXPECT_EQ(registry.totals().resumed_pulls, 1u);
-  EXPECT_EQ(registry.totals().sent_bytes, 10u);
+  EXPECT_EQ(registry.totals().sent.tensor_bytes, 10u);
 }
 
 TEST(WorkerRegistry, ForgetsTheLongestSilentButNoneThatPulls) {
