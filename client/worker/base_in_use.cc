@@ -8,10 +8,11 @@ void BaseInUse::Remember(const StagedVersion& staged) {
   remembered_ = {};
   Held held{staged.version.version, staged.version.trainer_epoch, staged.selection_digest, {}, {}};
   held.tensors.reserve(staged.tensors.size());
+  const bool keep = keep_ && staged.traffic.mapped_bytes == 0;  // a mapped version would keep the service's memory
   for (const StagedVersion::Tensor& tensor : staged.tensors) {
     if (tensor.owner == nullptr && tensor.part.ByteSize() > 0) return;
     held.tensors.push_back({tensor.part, tensor.bytes, tensor.owner});
-    if (keep_) held.kept.push_back(tensor.owner);
+    if (keep) held.kept.push_back(tensor.owner);
   }
   remembered_ = std::move(held);
 }

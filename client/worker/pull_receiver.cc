@@ -272,7 +272,9 @@ absl::Status PullReceiver::OnSharedChunk(const v1::SharedChunk& shared) {
   traffic_.wire_bytes += shared.bytes();
   const absl::Span<const std::byte> payload = segments_.current()->span().subspan(shared.begin(), shared.bytes());
   return AddChunk(chunk, payload.size(), [&](std::byte* dst) {
-    return dst == payload.data() ? DigestBytes(payload) : CopyAndDigest(payload, dst);
+    if (dst != payload.data()) return CopyAndDigest(payload, dst);
+    traffic_.mapped_bytes += payload.size();
+    return DigestBytes(payload);
   });
 }
 

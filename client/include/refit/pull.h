@@ -107,6 +107,8 @@ class TensorSink {
 struct PullTraffic {
   // Payload, over the connection or in shared memory.
   uint64_t wire_bytes = 0;
+  // Of these, bytes that nobody moved: the sink adopted the service's own memory.
+  uint64_t mapped_bytes = 0;
   // Chunks as they are; as changes of the base; and those that are as in the base.
   uint64_t raw_chunks = 0;
   uint64_t delta_chunks = 0;

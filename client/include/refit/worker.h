@@ -66,7 +66,7 @@ struct WorkerOptions {
   // host's service shares its memory: there nothing is moved.
   bool deltas = true;
   // The worker itself keeps the tensors of the version in use for that, for an engine that copies them elsewhere. Takes
-  // the memory of one more version, all the time.
+  // the memory of one more version, all the time; none where the service's memory is mapped.
   bool keep_base = false;
 
   // The largest step between versions of a run, so that one forged number cannot block all versions that follow. 0: no
