@@ -45,6 +45,19 @@ py::dict ToDict(const VersionSummary& version) {
   return result;
 }
 
+py::dict ToDict(const PullTraffic& traffic) {
+  py::dict result;
+  result["wire_bytes"] = traffic.wire_bytes;
+  result["mapped_bytes"] = traffic.mapped_bytes;
+  result["raw_chunks"] = traffic.raw_chunks;
+  result["delta_chunks"] = traffic.delta_chunks;
+  result["unchanged_chunks"] = traffic.unchanged_chunks;
+  result["changed_elements"] = traffic.changed_elements;
+  result["base_version"] = py::cast(traffic.base_version);
+  result["base_refused"] = traffic.base_refused;
+  return result;
+}
+
 std::optional<DType> OptionalDType(const std::optional<std::string>& name) {
   return name.has_value() ? std::optional(Value(ParseDType(*name))) : std::nullopt;
 }

@@ -9,6 +9,7 @@
 
 #include "common/net/channel.h"
 #include "refit/dtype.h"
+#include "refit/pull.h"
 #include "refit/version_summary.h"
 
 namespace refit::python {
@@ -16,6 +17,9 @@ namespace refit::python {
 // A dict: model, version, state ("open"), tensors, bytes, adapter, manifest_digest (None before it is committed),
 // installs_held, spooled, trainer_epoch.
 pybind11::dict ToDict(const VersionSummary& version);
+
+// A dict with the names of PullTraffic.
+pybind11::dict ToDict(const PullTraffic& traffic);
 
 inline std::chrono::milliseconds Milliseconds(double seconds) {
   return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));

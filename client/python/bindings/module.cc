@@ -7,6 +7,7 @@
 #include "client/python/bindings/ending.h"
 #include "client/python/bindings/layout_rule.h"
 #include "client/python/bindings/publish_options.h"
+#include "client/python/bindings/pull_base.h"
 #include "client/python/bindings/service.h"
 #include "client/python/bindings/status_error.h"
 #include "client/python/bindings/subscriber.h"
@@ -37,6 +38,7 @@ PYBIND11_MODULE(_refit, module) {
   refit::python::BindTrainer(module);
   refit::python::BindLayoutRule(module);
   refit::python::BindTargets(module);
+  refit::python::BindPullBase(module);
   refit::python::BindSubscriber(module);
   refit::python::BindWorker(module);
   refit::python::BindService(module);

@@ -30,6 +30,8 @@ py::dict ResultOf(const PullResult& result) {
   dict["resumed"] = result.resumed;
   dict["not_mapped"] = result.not_mapped;
   dict["skipped"] = result.skipped;
+  dict["traffic"] = ToDict(result.traffic);
+  dict["selection_digest"] = result.selection_digest;
   return dict;
 }
 
@@ -40,9 +42,11 @@ class PythonSubscriber {
       : subscriber_(
             Connected(channel, flag, [](const ChannelOptions& options) { return Subscriber::Connect(options); })) {}
 
-  // Returns (the version's summary, its tensors). If a pull fails after some of `targets` were written, its exception
-  // has `torn` set.
-  py::tuple Pull(const PullOptions& options, const Targets& targets, bool may_map, const py::object& on_progress) {
+  // Returns (the version's summary, its tensors). `base` may be null. If a pull fails after some of `targets` were
+  // written, its exception has `torn` set.
+  py::tuple Pull(PullOptions options, const std::shared_ptr<PullBase>& base, const Targets& targets, bool may_map,
+                 const py::object& on_progress) {
+    options.base = base;
     ProgressReport progress(on_progress);
     PullSink sink(pool_, targets, may_map, progress);
     absl::StatusOr<PullResult> result;
@@ -106,7 +110,7 @@ void BindSubscriber(py::module_& module) {
 
   py::class_<PythonSubscriber>(module, "Subscriber")
       .def(py::init<const ChannelOptions&, CancelFlag&>(), py::arg("channel"), py::arg("cancel"))
-      .def("pull", &PythonSubscriber::Pull, py::arg("options"), py::arg("targets"), py::arg("may_map"),
+      .def("pull", &PythonSubscriber::Pull, py::arg("options"), py::arg("base"), py::arg("targets"), py::arg("may_map"),
            py::arg("on_progress"))
       .def(
           "watch",

@@ -29,11 +29,14 @@ class PythonWorker {
  public:
   // `install(dict, tensors)`; `on_error(exception)` or None. `targets`: memory in use, which is overwritten in place.
   PythonWorker(const ChannelOptions& channel, CancelFlag& flag, const PullOptions& pull, Targets targets, bool in_place,
-               uint64_t max_version_step, bool accept_new_run, py::object install, py::object on_error)
+               bool deltas, bool keep_base, uint64_t max_version_step, bool accept_new_run, py::object install,
+               py::object on_error)
       : targets_(std::move(targets)), install_(std::move(install)), on_error_(std::move(on_error)) {
     WorkerOptions options;
     options.pull = pull;
     options.in_place = in_place;
+    options.deltas = deltas;
+    options.keep_base = keep_base;
     options.max_version_step = max_version_step;
     options.accept_new_run = accept_new_run;
     options.install = [this](StagedVersion& staged) { return Install(staged); };
@@ -122,6 +125,8 @@ class PythonWorker {
     version["skipped"] = staged.skipped;
     version["seconds"] = Seconds(staged.stage_time);
     version["not_mapped"] = staged.not_mapped;
+    version["traffic"] = ToDict(staged.traffic);
+    version["selection_digest"] = staged.selection_digest;
     return version;
   }
 
@@ -152,11 +157,11 @@ class PythonWorker {
 
 void BindWorker(py::module_& module) {
   py::class_<PythonWorker>(module, "Worker")
-      .def(py::init<const ChannelOptions&, CancelFlag&, const PullOptions&, Targets, bool, uint64_t, bool, py::object,
-                    py::object>(),
+      .def(py::init<const ChannelOptions&, CancelFlag&, const PullOptions&, Targets, bool, bool, bool, uint64_t, bool,
+                    py::object, py::object>(),
            py::kw_only(), py::arg("channel"), py::arg("cancel"), py::arg("pull"), py::arg("targets"),
-           py::arg("in_place"), py::arg("max_version_step"), py::arg("accept_new_run"), py::arg("install"),
-           py::arg("on_error"))
+           py::arg("in_place"), py::arg("deltas"), py::arg("keep_base"), py::arg("max_version_step"),
+           py::arg("accept_new_run"), py::arg("install"), py::arg("on_error"))
       .def("follow", &PythonWorker::Follow, py::arg("done"))
       .def("refit", &PythonWorker::Refit, py::arg("version"), py::arg("trainer_epoch"))
       .def("roll_back", &PythonWorker::RollBack)

@@ -46,6 +46,7 @@ from refit.pulled_version import PulledVersion
 from refit.selection import Box, Rule
 from refit.subscriber import Subscriber
 from refit.tensors import Tensor
+from refit.traffic import Traffic
 from refit.version import Version, VersionInfo
 from refit.worker import Worker
 
@@ -93,6 +94,7 @@ __all__ = [
     "Service",
     "Subscriber",
     "Tensor",
+    "Traffic",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from refit import _refit
 from refit.tensors import Tensor
+from refit.traffic import Traffic
 from refit.unpicklable import Unpicklable
 from refit.version import VersionInfo
 
@@ -23,20 +24,26 @@ class PulledVersion(Unpicklable):
         resumed: how often the connection broke and the pull continued.
         not_mapped: why tensors came over the connection although the service is on this host; empty otherwise.
         skipped: versions committed between `installed` and this one.
+        traffic: in which form the bytes came, and of which base.
+        selection_digest: over the tensors as they were pulled.
+        targets: the tensors that were given to receive into, by name; none if the memory is refit's.
     """
 
     _unpicklable_since = (
         "its memory may be the service's, mapped; pass on copies, such as tensor.clone(), or have it pulled there"
     )
 
-    def __init__(self, result: Dict[str, Any], memories: List["_refit.TensorMemory"]):
+    def __init__(self, result: Dict[str, Any], memories: List["_refit.TensorMemory"], out: Mapping[str, Any]):
         self.info = VersionInfo.of(result)
         self.seconds: float = result["seconds"]
         self.waited_seconds: float = result.get("waited_seconds", 0.0)
         self.resumed: int = result.get("resumed", 0)
         self.not_mapped: str = result.get("not_mapped", "")
         self.skipped: List[int] = result["skipped"]
+        self.traffic = Traffic.of(result["traffic"])
+        self.selection_digest: int = result["selection_digest"]
         self.tensors: List[Tensor] = [Tensor(memory) for memory in memories]
+        self.targets: Dict[str, Any] = {tensor.name: out[tensor.name] for tensor in self.tensors if out}
         self._by_name: Optional[Dict[str, Tensor]] = None
         if self.not_mapped:
             warnings.warn(

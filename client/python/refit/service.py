@@ -111,6 +111,7 @@ def serve(
     pack_memory: Optional[Union[int, str]] = None,
     deltas: Optional[bool] = None,
     delta_memory: Optional[Union[int, str]] = None,
+    delta_history: Optional[Union[int, str]] = None,
     convert_threads: Optional[int] = None,
     metrics: Optional[str] = None,
     health: Optional[str] = None,
@@ -165,6 +166,7 @@ def serve(
         pack_memory: for parts of tensors that must be packed, besides `memory`.
         deltas: whether a worker that holds an earlier version may get only what has changed since. Default: it may.
         delta_memory: for what has changed between versions, encoded once for all workers, besides `memory`.
+        delta_history: more of it, of versions that are no longer kept, for workers that are several versions behind.
         convert_threads: how many threads convert what is pushed, and help the one that publishes in process with large
             tensors.
         metrics: "host:port" for Prometheus. Default: nowhere.

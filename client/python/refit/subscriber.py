@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from refit import _refit
+from refit.base import base_of
 from refit.channel import Connections, make_channel
 from refit.intake import targets_of
 from refit.progress import OnProgress, told_to
@@ -70,6 +71,7 @@ class Subscriber(Unpicklable):
         rules: Sequence["_refit.Rule"] = (),
         boxes: Optional[Mapping[str, "_refit.Box"]] = None,
         copy: bool = False,
+        base: Optional[PulledVersion] = None,
         installed: Optional[int] = None,
         idle_timeout: float = 60.0,
         resume_within: float = 30.0,
@@ -88,6 +90,10 @@ class Subscriber(Unpicklable):
             rules: cut tensors into parts; only the bytes of those parts are sent.
             boxes: parts of single tensors, by name.
             copy: the tensors get memory of this process. By default, the memory of a service on this host is mapped.
+            base: what an earlier pull of the same selection returned, and whose tensors are still there. Where the service
+                has the same version, only what has changed since comes. The tensors are read, and may be the ones in
+                `out`. If anything has changed them, what depends on them comes whole. `traffic` tells what was saved,
+                or why nothing was. On the service's host nothing moves with or without it.
             installed: the version in use; `skipped` then counts the versions in between.
             idle_timeout: seconds without a message from the service.
             resume_within: if the connection breaks, the pull continues where it was, unless that takes longer than this
@@ -95,7 +101,8 @@ class Subscriber(Unpicklable):
             progress: True for a bar, or a function that is called with (bytes done, bytes in all).
         Raises:
             NotFound: no such version, no version yet, or a filter that selects no tensor.
-            InvalidArgument: naming the tensor that `out` lacks, or has in another dtype or shape.
+            InvalidArgument: naming the tensor that `out` lacks, or has in another dtype or shape; or `base` is no result
+                of a pull.
             DataLoss: naming the tensor whose bytes do not match their digest.
             Aborted: the version was aborted during the pull.
             Unavailable: the connection to the service was lost.
@@ -113,9 +120,13 @@ class Subscriber(Unpicklable):
             resume_within=resume_within,
             trainer_epoch=trainer_epoch,
         )
-        targets = targets_of(out)
+        held = base_of(base)
+        given = dict(out or {})
+        targets = targets_of(given)
         with self._connections.one() as connection, told_to(progress, f"pull of {self.model}/{version}") as tell:
-            return PulledVersion(*connection.pull(options, targets, not copy, tell))
+            result, memories = connection.pull(options, held.native, targets, not copy, tell)
+        result["traffic"]["base_refused"] = result["traffic"]["base_refused"] or held.refused
+        return PulledVersion(result, memories, given)
 
     def follow(
         self, install: Callable[[PulledVersion], Any], *, until: Optional[Callable[[], bool]] = None, **options: Any

@@ -32,6 +32,8 @@ class Worker(Unpicklable):
         model: str = "default",
         worker: str = "",
         in_place: Optional[Mapping[str, Any]] = None,
+        deltas: bool = True,
+        keep_base: bool = False,
         on_error: Optional[Callable[[Exception], Any]] = None,
         max_version_step: int = 0,
         accept_new_run: bool = False,
@@ -58,6 +60,13 @@ class Worker(Unpicklable):
             in_place: the tensors in use, by name, for an engine without memory for a second version: they are written
                 directly. Meanwhile the worker is `torn`, and reports that to the service. After a failure it stays torn
                 until a whole version has been received.
+            deltas: whether only what has changed since the version in use may come. That version is read meanwhile, so
+                its tensors must still be there: it is used as long as the engine keeps every one of them, as they were
+                given or as views of that memory (``load_state_dict(..., assign=True)``), or with `keep_base`. If the
+                engine has changed any, what depends on them comes whole. Not with `in_place`, and not on the service's
+                host, where nothing moves anyway.
+            keep_base: the worker keeps those tensors itself, for an engine that copies them, such as to a GPU: the
+                memory of one more version on this host, all the time.
             on_error: called with errors while follow() continues.
             max_version_step: the largest step between version numbers of a run. 0: no limit.
             accept_new_run: whether to install lower version numbers when the service never had the one in use: the
@@ -68,6 +77,7 @@ class Worker(Unpicklable):
         """
         self.address = address
         self.model = model
+        given = dict(in_place or {})
         pull = selection(
             model,
             filter=filter,
@@ -93,11 +103,13 @@ class Worker(Unpicklable):
                 channel=channel,
                 cancel=flag,
                 pull=pull,
-                targets=targets_of(in_place),
+                targets=targets_of(given),
                 in_place=in_place is not None,
+                deltas=deltas,
+                keep_base=keep_base,
                 max_version_step=max_version_step,
                 accept_new_run=accept_new_run,
-                install=lambda result, memories: install(PulledVersion(result, memories)),
+                install=lambda result, memories: install(PulledVersion(result, memories, given)),
                 on_error=on_error,
             )
         )

@@ -27,6 +27,20 @@ PROGRAMS = {
         0,
         "def install(version): [bytes(t.memory) for t in version.tensors]; time.sleep(0.002)" + FOLLOW,
     ),
+    "follow with a kept base": (
+        0,
+        "install = lambda version: None" + FOLLOW.replace("(install,)", "(install,), kwargs={'keep_base': True}"),
+    ),
+    "pulls with a base": (
+        0,
+        """
+out = {"w": bytearray(1 << 20)}
+def pulls(**into):
+    sub, version = refit.Subscriber(sys.argv[1], transport=sys.argv[2]), None
+    while True: version = sub.pull(base=version, **into)
+for into in ({}, {"out": out}): threading.Thread(target=pulls, kwargs=into, daemon=True).start()
+""",
+    ),
     "install that takes long": (0, "def install(version): time.sleep(30)" + FOLLOW),
     "beside torch": (0, "import torch\ndef install(version): [t.sum() for _, t in version]" + FOLLOW),
     "on_error that raises": (

@@ -43,7 +43,7 @@ CLIENT = (
 address, transport = sys.argv[1:]
 sub = refit.Subscriber(address, transport=transport)
 publisher = refit.Publisher(address, adapter="identity", model="other", transport=transport)
-worker = refit.Worker(address, install=lambda version: None, transport=transport)
+worker = refit.Worker(address, install=lambda version: None, transport=transport, keep_base=True)
 push(publisher, 1)
 pulled = sub.pull()
 worker.refit()
@@ -59,6 +59,7 @@ acts = {
     "a new worker": refuses(lambda: refit.Worker(address, install=print)),
     "a new service": refuses(refit.serve),
     "pull": refuses(sub.pull),
+    "pull with a base": refuses(lambda: sub.pull(base=pulled)),
     "watch": refuses(lambda: next(sub.watch())),
     "push": refuses(lambda: push(publisher, 9)),
     "push of what was open": refuses(lambda: under_way.push({"w": row(1)})),
@@ -77,7 +78,7 @@ for name, act in acts.items():
     code, seconds = child(act)
     assert code == 0, (name, code)
     assert seconds < 5, (name, seconds)
-    assert sub.pull(idle_timeout=5, resume_within=3).number == 1, name
+    assert sub.pull(idle_timeout=5, resume_within=3, base=pulled).number == 1, name
     assert bytes(pulled.tensors[0].memory) == bytes(row(7, 4 << 20)), name
 under_way.push({"w": row(2)})
 under_way.commit()
@@ -97,7 +98,7 @@ def large(service):
 
 def test_child_of_a_client(large, transport):
     code, out, err = run(CLIENT, large.address, transport)
-    assert (code, err) == (0, "") and "all 17 acts" in out, (code, out, err)
+    assert (code, err) == (0, "") and "all 18 acts" in out, (code, out, err)
 
 
 def test_child_of_a_service():

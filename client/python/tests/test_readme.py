@@ -31,5 +31,6 @@ def test_the_page_of_tensors():
         "weight torch.bfloat16 (2, 4)",
         "bias torch.bfloat16 (2,)",
         "weight BF16 (2, 4) (2, 4) (0, 0) 16",
+        "0 1",
         "gate.e_score_correction_bias F32 gate.weight BF16",
     ]

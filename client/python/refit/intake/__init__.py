@@ -48,6 +48,11 @@ class Lease(NamedTuple):
         with _Named(name, self):
             return self._replace(memory=self.memory.copy(), is_own=True, seen=None)
 
+    def check(self, name: str) -> None:
+        """InvalidArgument, naming the tensor, if its memory cannot be read."""
+        with _Named(name, self):
+            self.memory.check()
+
     def digest(self, name: str) -> int:
         """Digest of the current values. InvalidArgument, naming the tensor, if they cannot be read."""
         with _Named(name, self):
@@ -102,10 +107,10 @@ def lend(name: str, tensor: Any, writable: bool = False) -> Lease:
         return Lease(dtype, tuple(shape), memory, is_copy, seen)
 
 
-def targets_of(out: Optional[Mapping[str, Any]]) -> "_refit.Targets":
-    """Memory to receive into, by tensor name. It is checked when a version arrives. None: none."""
+def targets_of(out: Mapping[str, Any]) -> "_refit.Targets":
+    """Memory to receive into, by tensor name. It is checked when a version arrives."""
     targets = _refit.Targets()
-    for name, tensor in (out or {}).items():
+    for name, tensor in out.items():
         lease = lend(name, tensor, writable=True)
         with _Named(name, tensor):
             lease.memory.check(writable=True)

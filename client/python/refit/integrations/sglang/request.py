@@ -26,7 +26,7 @@ def descriptor(address: str, version: int, **options: Any) -> List[Pair]:
         address: of the service, as the workers reach it.
         version: a number: workers that asked for the latest could get different ones.
         options: of Subscriber and its pull(), such as model, token_file, trainer_epoch, filter, as JSON knows them, and
-            of update.Update: allow_partial, agree_within. Where the trainer has an epoch, give it: the workers
+            of update.Update: allow_partial, keep_base, agree_within. Where the trainer has an epoch, give it: the workers
             then take nothing that a former run has left.
     Raises:
         InvalidArgument: for another version, or an option that is not JSON.

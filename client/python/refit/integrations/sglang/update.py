@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 from refit.calls import Calls
 from refit.errors import Cancelled, DeadlineExceeded, InvalidArgument
@@ -14,7 +14,7 @@ from refit.subscriber import Subscriber
 
 # Options that are the pull's; those that are not Update's own either are the connection's.
 _OF_PULL = ("trainer_epoch", "filter", "names", "idle_timeout", "resume_within", "copy")
-_OWN = ("allow_partial", "pull_within", "agree_within")
+_OWN = ("allow_partial", "keep_base", "pull_within", "agree_within")
 _PATIENCE = {"idle_timeout": 10.0, "resume_within": 5.0}
 _CONNECT_TIMEOUT = 5.0
 
@@ -28,6 +28,7 @@ class Update:
         connection, pull: options of Subscriber and of its pull().
         allow_partial: it may lack tensors that former versions had, or bring new ones. Versions that are pulled in part
             (`filter`, `names`) always may.
+        keep_base: it is kept in the host's memory, so that of the next one only the changes come.
         pull_within: seconds in which it must be here, all of it: the engine stands still meanwhile.
         agree_within: seconds in which all workers must have it.
     """
@@ -37,6 +38,7 @@ class Update:
     connection: Dict[str, Any] = field(default_factory=dict)
     pull: Dict[str, Any] = field(default_factory=dict)
     allow_partial: bool = False
+    keep_base: bool = False
     pull_within: float = 60.0
     agree_within: float = 120.0
 
@@ -63,15 +65,15 @@ class Update:
         return f"version {self.number} of {self.address}"
 
 
-def pulled(wanted: Update) -> PulledVersion:
-    """The version, within `pull_within` seconds. The pull's own patience would not do: while a version is pushed
+def pulled(wanted: Update, base: Optional[PulledVersion] = None) -> PulledVersion:
+    """The version, within `pull_within` seconds, of `base` if it is still here. The pull's own patience would not do: while a version is pushed
     slowly, the service sends word all the time."""
     calls = Calls()
     timer = threading.Timer(wanted.pull_within, calls.cancel)
     timer.daemon = True
     timer.start()
     try:
-        return calls.run(partial(_pull_whole, wanted))
+        return calls.run(partial(_pull_whole, wanted, base))
     except Cancelled:
         if not timer.finished.is_set():
             raise
@@ -84,9 +86,9 @@ def pulled(wanted: Update) -> PulledVersion:
         timer.cancel()
 
 
-def _pull_whole(wanted: Update) -> PulledVersion:
+def _pull_whole(wanted: Update, base: Optional[PulledVersion]) -> PulledVersion:
     try:
         with Subscriber(wanted.address, **wanted.connection) as subscriber:
-            return subscriber.pull(wanted.number, **wanted.pull)
+            return subscriber.pull(wanted.number, base=base, **wanted.pull)
     except TypeError as error:
         raise InvalidArgument(f"descriptor of version {wanted.number}: {error}", version=wanted.number) from None

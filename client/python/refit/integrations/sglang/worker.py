@@ -11,6 +11,7 @@ from refit.integrations.sglang.engine import forget_embeddings, groups
 from refit.integrations.sglang.request import Pair, read
 from refit.integrations.sglang.update import Update, pulled
 from refit.integrations.shared.agreement import Agreement
+from refit.integrations.shared.base import base_after
 from refit.integrations.shared.contents import Contents
 from refit.integrations.shared.failures import told
 from refit.integrations.shared.given import Given
@@ -37,7 +38,8 @@ def load(model: Any, named_tensors: Sequence[Pair]) -> None:
     with Agreement(groups(), _AGREE_WITHIN).all_or_none() as vote:  # nothing is touched yet
         wanted = read(named_tensors)
         vote.subject, vote.deadline = str(wanted), wanted.agree_within
-        version = pulled(wanted)
+        version = pulled(wanted, known.base)
+        known.base = base_after(version, keep=wanted.keep_base)
         known.check(version, wanted.is_partial)
     _load_or_go_back(model, known, wanted, version)
     known.accept(wanted, version)
@@ -49,6 +51,7 @@ class _Model:
 
     def __init__(self) -> None:
         self.contents = Contents()
+        self.base: Optional[PulledVersion] = None  # of the next pull
         self.loaded: Optional[Update] = None  # the last one, if it was whole
         self.torn: Set[str] = set()  # tensors that may be of another version than the rest
 
@@ -79,7 +82,7 @@ def _known(model: Any) -> _Model:
 
 def _load_or_go_back(model: Any, known: _Model, wanted: Update, version: PulledVersion) -> None:
     def load_again(last: Update) -> None:
-        _load_in_all(model, last, lambda: pulled(last))
+        _load_in_all(model, last, lambda: pulled(last, known.base))
         known.torn.clear()
 
     going_back = GoingBack(

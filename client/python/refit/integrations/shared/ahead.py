@@ -8,6 +8,7 @@ from typing import Any, Dict, Iterator, Mapping, Optional
 
 from refit.errors import RefitError
 from refit.integrations.shared.arrival import Arrival, PullThread
+from refit.integrations.shared.base import base_after
 from refit.integrations.shared.follower import Follower, Key, key_of
 from refit.pulled_version import PulledVersion
 from refit.subscriber import Subscriber
@@ -32,6 +33,7 @@ class Ahead:
         worker: str = "",
         timeout: float = 60.0,
         is_ahead: bool = True,
+        keep_base: bool = False,
         channel: Optional[Mapping[str, Any]] = None,
     ):
         """Connects.
@@ -40,6 +42,7 @@ class Ahead:
             worker: what the service calls this worker; default: host and process.
             timeout: patience for each word of the service, seconds.
             is_ahead: False: pull only what is asked for, without memory for a version that nobody may ask for.
+            keep_base: the version in use is kept in this host's memory, so that of the next one only the changes come.
             channel: the connection's options, see refit.Subscriber.
         Raises:
             Unavailable: naming the address, if there is no service.
@@ -51,10 +54,13 @@ class Ahead:
         self._connect = partial(Subscriber, address, **impatient)
         self.is_ahead = is_ahead
         self._installed: Optional[Key] = None
-        self._make_follower = partial(Follower, address, dict(impatient, idle_timeout=timeout))
+        self._keep_base = keep_base
+        self._base: Optional[PulledVersion] = None  # where no follower has one of its own
+        of_worker: Dict[str, Any] = dict(idle_timeout=timeout, keep_base=keep_base)
+        self._make_follower = partial(Follower, address, dict(impatient, **of_worker))
         self._follower: Optional[Follower] = None
         if is_ahead:
-            self._follower = Follower(address, dict(options, idle_timeout=timeout), None)
+            self._follower = Follower(address, dict(options, **of_worker), None)
         else:
             self._connect().close()
 
@@ -77,6 +83,7 @@ class Ahead:
                 follower.settle(version, error)
             raise
         self._installed = key_of(version)
+        self._base = base_after(version, keep=self._keep_base and follower is None)
         if follower is not None and not follower.settle(version, None):
             follower.close()  # it has reported another version as installed
             self._follower = None
@@ -87,7 +94,11 @@ class Ahead:
         longer intervals only."""
         with self._connect() as subscriber:
             return subscriber.pull(
-                number, trainer_epoch=trainer_epoch, idle_timeout=self._timeout, resume_within=_RESUME_WITHIN
+                number,
+                trainer_epoch=trainer_epoch,
+                base=self._base,
+                idle_timeout=self._timeout,
+                resume_within=_RESUME_WITHIN,
             )
 
     def close(self) -> None:
@@ -95,6 +106,7 @@ class Ahead:
         if self._follower is not None:
             self._follower.close()
         self._follower = None
+        self._base = None
 
     def _present_follower(self) -> Optional[Follower]:
         """A new one if the last was closed."""

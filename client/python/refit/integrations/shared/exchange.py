@@ -38,6 +38,7 @@ class Exchange:
         device: Any = "auto",
         timeout: float = 600.0,
         allow_partial: bool = False,
+        keep_base: bool = False,
         channel: Optional[Mapping[str, Any]] = None,
     ):
         """
@@ -48,7 +49,7 @@ class Exchange:
             first_version: smallest number of a version.
             model, adapter, dtype, sharded: see WeightSender. Frameworks mostly yield Hugging Face tensors, hence
                 "identity"; "gemma4_moe" converts native ones.
-            device, timeout: see WeightReceiver.
+            device, timeout, keep_base: see WeightReceiver.
             allow_partial: on both sides; see WeightSender and WeightReceiver.
             channel: options of connections: transport, ca, token_file, ...; see Publisher.
         Raises:
@@ -63,7 +64,7 @@ class Exchange:
         self.next_version = version_number(first_version)
         self._run_options: Dict[str, Any] = dict(model=model, channel=channel)
         self._sender = WeightSender(adapter=adapter, dtype=dtype, sharded=sharded, **both)
-        self._receiver = WeightReceiver(device=device, timeout=timeout, **both)
+        self._receiver = WeightReceiver(device=device, timeout=timeout, keep_base=keep_base, **both)
         self._address = ""
         self._rank, self._world = 0, 1
 

@@ -19,7 +19,7 @@ Key = Tuple[int, int]  # (trainer_epoch, number)
 
 # Between two looks for a version that is newer than the one held, seconds.
 _LOOK = 0.5
-_WORKERS_OWN = ("worker", "idle_timeout")
+_WORKERS_OWN = ("worker", "idle_timeout", "keep_base")
 
 
 class Follower:

@@ -7,8 +7,10 @@ from typing import Any, AsyncIterator, List, Mapping, Optional, Tuple
 
 from refit import aio
 from refit.errors import Aborted, DeadlineExceeded
+from refit.integrations.shared.base import base_after
 from refit.integrations.shared.contents import Contents
 from refit.integrations.shared.sending import Pair, buckets
+from refit.pulled_version import PulledVersion
 
 
 class WeightReceiver:
@@ -22,6 +24,7 @@ class WeightReceiver:
         device: Any = "auto",
         timeout: float = 600.0,
         allow_partial: bool = False,
+        keep_base: bool = False,
         channel: Optional[Mapping[str, Any]] = None,
     ):
         """
@@ -30,6 +33,7 @@ class WeightReceiver:
             device: where the tensors are given: "auto" (this process's CUDA device, if it has one), or a torch device.
             timeout: patience for a version that is not pushed yet, and for each word of the service, seconds.
             allow_partial: a version may lack tensors that the first one had, or bring new ones.
+            keep_base: the last version is kept in this host's memory, so that of the next one only the changes come.
             model, channel: as Subscriber's; `channel` has the connection's options.
         """
         self._bucket_size = bucket_size
@@ -37,6 +41,8 @@ class WeightReceiver:
         self._timeout = timeout
         self._options = dict(channel or {}, model=model)
         self._contents = Contents(allow_partial=allow_partial)
+        self._keep_base = keep_base
+        self._base: Optional[PulledVersion] = None
         self._waiting: Optional[Tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]] = None
 
     async def announced(self, address: str, first: int, trainer_epoch: Optional[int] = None) -> int:
@@ -90,7 +96,10 @@ class WeightReceiver:
         """
         device = _device(self._device)
         async with aio.Subscriber(address, **self._options) as subscriber:
-            version = await subscriber.pull(number, trainer_epoch=trainer_epoch, idle_timeout=self._timeout)
+            version = await subscriber.pull(
+                number, trainer_epoch=trainer_epoch, base=self._base, idle_timeout=self._timeout
+            )
+        self._base = base_after(version, keep=self._keep_base)
         self._contents.check(version)
         for bucket in buckets(version, self._bucket_size, _nbytes):
             yield bucket if device is None else [(name, tensor.to(device)) for name, tensor in bucket]

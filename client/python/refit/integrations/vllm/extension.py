@@ -55,7 +55,7 @@ class RefitWorkerExtension:
             trainer_epoch: only of this run of the trainer: what a former one has left under that number is not taken.
             deadline: how long the engine may stand still until the version is there, seconds.
             allow_partial: it may lack tensors of the model, whose former values then stay.
-            options: Subscriber's, such as model or token_file.
+            options: Subscriber's, such as model or token_file; and keep_base, see worker.RefitInitInfo.
         Returns:
             The version; None on a rank that has failed and leaves it to the last rank to raise.
         Raises:
@@ -102,7 +102,7 @@ class _Updates:
             if self._ahead is not None:
                 self._ahead.close()
             self._ahead = None
-            named = {name: options[name] for name in ("model", "worker") if name in options}
+            named = {name: options[name] for name in ("model", "worker", "keep_base") if name in options}
             channel = {name: value for name, value in options.items() if name not in named}
             self._ahead = Ahead(address, is_ahead=is_ahead, channel=channel, **named)
             self._source = (address, options)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Dict
 
 from refit.pulled_version import PulledVersion
+from refit.traffic import Traffic
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class Installed:
 
     Attributes:
         version, bytes, adapter: what was installed.
+        traffic: in which form the bytes came.
         pull_seconds: how long the version took to come, beside the engine or not.
         wait_seconds: how long the engine waited for it.
         check_seconds: the model's loaders were asked whether they take it.
@@ -26,6 +28,7 @@ class Installed:
     version: int
     bytes: int
     adapter: str
+    traffic: Traffic
     pull_seconds: float
     wait_seconds: float
     check_seconds: float
@@ -34,8 +37,10 @@ class Installed:
     total_seconds: float
 
     def __str__(self) -> str:
+        base = self.traffic.base_version
+        moved = "" if base is None else f", of which {self.traffic.wire_bytes / 1e6:.1f} MB came, base {base}"
         return (
-            f"version {self.version} installed ({self.bytes / 1e6:.1f} MB, adapter {self.adapter}): pulled in "
+            f"version {self.version} installed ({self.bytes / 1e6:.1f} MB{moved}, adapter {self.adapter}): pulled in "
             f"{self.pull_seconds:.3f} s; the engine stood still for {self.total_seconds:.3f} s: "
             f"{self.wait_seconds:.3f} waiting for the pull, {self.check_seconds:.3f} checking, "
             f"{self.agree_seconds:.3f} for other ranks, {self.load_seconds:.3f} loading"
@@ -61,6 +66,7 @@ class Clock:
             version=version.number,
             bytes=info.bytes,
             adapter=info.adapter,
+            traffic=version.traffic,
             pull_seconds=version.seconds,
             total_seconds=self._last - self._began,
             **laps,

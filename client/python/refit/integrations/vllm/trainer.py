@@ -41,6 +41,8 @@ class RefitTrainerInitInfo(TrainerInitInfo):
         stage_timeout: how long send_weights() waits for the workers to have pulled a version beside the engine,
             seconds, before it has them install it all the same. 0: workers pull it in the update, while the engine
             stands still.
+        keep_base: the workers keep the version in use in host memory too, so that of the next one only the changes come;
+            see worker.RefitInitInfo.
         pause: vLLM's "keep", "wait" or "abort": no request runs during an update. "": they go on, and an answer may
             come of two versions, never of a mixture of their weights.
         reset_caches: prefix, multimodal and encoder caches are emptied after each update; requests under way compute
@@ -60,6 +62,7 @@ class RefitTrainerInitInfo(TrainerInitInfo):
     timeout: float = 60.0
     deadline: float = 120.0
     stage_timeout: float = 120.0
+    keep_base: bool = False
     pause: str = ""
     reset_caches: bool = True
     channel: Dict[str, Any] = field(default_factory=dict)
@@ -104,6 +107,7 @@ class RefitTrainerWeightTransferEngine(TrainerWeightTransferEngine[RefitTrainerI
                 "timeout": info.timeout,
                 "deadline": info.deadline,
                 "ahead": info.stage_timeout > 0,
+                "keep_base": info.keep_base,
                 "channel": info.channel,
             }
         )

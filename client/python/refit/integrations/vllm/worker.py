@@ -45,6 +45,9 @@ class RefitInitInfo(WeightTransferInitInfo):
         ahead: each new version is pulled beside the engine while it is pushed, so that an update has only to load it.
             False saves the host's memory for one version, where the service is on another host.
         allow_partial: versions may lack tensors of the model, whose former values then stay.
+        keep_base: the version in use is kept in this host's memory as well, so that of the next one only the changes
+            come over the network: host memory for one more version in each worker, all the time. Where the service is
+            on this host nothing moves anyway, and nothing is kept.
         channel: options of the connection: transport, ca, token_file, ...; see refit.Subscriber. Files are the
             workers'.
     """
@@ -55,6 +58,7 @@ class RefitInitInfo(WeightTransferInitInfo):
     deadline: float = 120.0
     ahead: bool = True
     allow_partial: bool = False
+    keep_base: bool = False
     channel: Dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -133,6 +137,7 @@ class RefitWeightTransferEngine(WeightTransferEngine[RefitInitInfo, RefitUpdateI
             model=init_info.model,
             timeout=init_info.timeout,
             is_ahead=init_info.ahead,
+            keep_base=init_info.keep_base,
             channel=init_info.channel,
         )
         self._deadline = init_info.deadline
