@@ -48,4 +48,14 @@ std::vector<std::string> KernelTargets();
 // of this name, returns false and uses the best. For tests and benchmarks; not while kernels run.
 bool UseKernelTarget(const std::string& name);
 
+// The ways of transposing large matrices (kernel_choice.h), the usual one first. All give the same bits.
+std::vector<std::string> TransposeWays();
+
+// As UseKernelTarget, for one of TransposeWays(); empty: the one that a trial in this process finds to be the fastest.
+bool UseTransposeWay(const std::string& name);
+
+// Of TransposeWays(), the one that the trial chose; empty while it lasts. There is one trial for all casts, and one for
+// transposing alone.
+std::string ChosenTransposeWay(DType from, DType to);
+
 }  // namespace refit

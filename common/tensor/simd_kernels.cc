@@ -1,12 +1,15 @@
 // Kernels that cast and transpose, compiled for several instruction sets. The processor decides at run time which is
 // used.
 #include <algorithm>
+#include <chrono>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "common/tensor/float_bits.h"
+#include "common/tensor/kernel_choice.h"
 #include "common/tensor/kernels.h"
 #include "common/tensor/unaligned.h"
 
@@ -51,7 +54,15 @@ struct BF16 {
   static Stored Encode(Value value) { return EncodeBF16(value); }
 };
 
-using Converter = void (*)(const std::byte* src, std::byte* dst, int64_t count);
+constexpr int64_t kLine = 64;  // bytes of a cache line
+
+struct Extent {
+  int64_t rows;
+  int64_t cols;
+};
+
+// Strides count bytes.
+using Converter = void (*)(const std::byte* src, int64_t src_stride, std::byte* dst, int64_t dst_stride, Extent extent);
 
 // The compiler vectorises this with the widest vectors of the instruction set.
 template <typename From, typename To>
@@ -64,17 +75,32 @@ void ConvertRun(const std::byte* __restrict src, std::byte* __restrict dst, int6
   }
 }
 
+// One call for all rows, and a length that the compiler knows: rows of one line are short.
+template <typename From, typename To>
+void ConvertRows(const std::byte* src, int64_t src_stride, std::byte* dst, int64_t dst_stride, Extent extent) {
+  constexpr int64_t kLineOfElements = kLine / sizeof(typename To::Stored);
+  if (extent.cols == kLineOfElements) {
+    for (int64_t r = 0; r < extent.rows; ++r) {
+      ConvertRun<From, To>(src + r * src_stride, dst + r * dst_stride, kLineOfElements);
+    }
+    return;
+  }
+  for (int64_t r = 0; r < extent.rows; ++r) {
+    ConvertRun<From, To>(src + r * src_stride, dst + r * dst_stride, extent.cols);
+  }
+}
+
 template <typename From>
 Converter ConverterFrom(DType to) {
   switch (to) {
     case DType::kF64:
-      return ConvertRun<From, F64>;
+      return ConvertRows<From, F64>;
     case DType::kF32:
-      return ConvertRun<From, F32>;
+      return ConvertRows<From, F32>;
     case DType::kF16:
-      return ConvertRun<From, F16>;
+      return ConvertRows<From, F16>;
     default:
-      return ConvertRun<From, BF16>;
+      return ConvertRows<From, BF16>;
   }
 }
 
@@ -93,18 +119,11 @@ Converter ConverterOf(DType from, DType to) {
 }
 
 void Convert(DType from, DType to, const std::byte* src, std::byte* dst, int64_t count) {
-  ConverterOf(from, to)(src, dst, count);
+  ConverterOf(from, to)(src, 0, dst, 0, {1, count});
 }
 
 template <size_t kSize>
 using Unsigned = hwy::UnsignedFromSize<kSize>;
-
-struct Extent {
-  int64_t rows;
-  int64_t cols;
-};
-
-// Strides count bytes from here on.
 
 #if HWY_TARGET != HWY_SCALAR
 // A tile has as many rows as a 16-byte block has elements; each row is one vector. So it consists of square tiles side
@@ -168,8 +187,6 @@ void TransposeScalar(const std::byte* src, int64_t src_stride, std::byte* dst, i
     }
   }
 }
-
-constexpr int64_t kLine = 64;  // bytes of a cache line
 
 // Prefetches the rows after the current ones, in the order of memory, which is the fastest order, and in small steps,
 // because fetching all at once would stall.
@@ -237,25 +254,32 @@ void Stream(const std::byte* src, std::byte* dst, size_t size) {
   hwy::FlushStream();
 }
 
-// One transposition. It processes panels of rows, each of which becomes one cache line of the destination's rows; and
-// each panel in blocks of a line of elements. With a cast, a block's rows are converted first. With streaming, its
-// lines are collected first, because only whole lines may be written past the cache.
+// One transposition. It processes panels of rows, each of which becomes one cache line of the destination's rows, or as
+// many lines as the way says; and each panel in blocks of a line of elements. With a cast, a block's rows are converted
+// first. With streaming, its lines are collected first, because only whole lines may be written past the cache.
 template <size_t kSize>
 class Transposer {
  public:
-  Transposer(Converter convert, int64_t src_size, int64_t src_stride, int64_t dst_stride, int64_t cols)
-      : convert_(convert), src_size_(src_size), src_stride_(src_stride), dst_stride_(dst_stride), cols_(cols) {}
+  Transposer(Converter convert, int64_t src_size, int64_t src_stride, int64_t dst_stride, int64_t cols,
+             const TransposeWay& way)
+      : convert_(convert),
+        src_size_(src_size),
+        src_stride_(src_stride),
+        dst_stride_(dst_stride),
+        cols_(cols),
+        way_(way) {}
 
   void Run(const std::byte* src, std::byte* dst, int64_t rows) {
-    const bool stream = dst_stride_ * cols_ >= static_cast<int64_t>(kPastCacheBytes) && dst_stride_ % kLine == 0 &&
-                        reinterpret_cast<uintptr_t>(dst) % kSize == 0;
+    const bool stream = way_.past_cache && dst_stride_ * cols_ >= static_cast<int64_t>(kPastCacheBytes) &&
+                        dst_stride_ % kLine == 0 && reinterpret_cast<uintptr_t>(dst) % kSize == 0;
     while (rows > 0) {
       // The first panel may be smaller, so that the next one begins with a whole line of the destination.
       const auto misplaced = static_cast<int64_t>(reinterpret_cast<uintptr_t>(dst) % kLine / kSize);
-      const int64_t panel = std::min(rows, kEdge - misplaced);
+      int64_t panel = std::min(rows, kEdge - misplaced);
+      if (panel == kEdge) panel = std::min(rows / kEdge, static_cast<int64_t>(way_.lines)) * kEdge;
       rows -= panel;
-      Upcoming upcoming(src + panel * src_stride_, src_stride_, std::min(rows, kEdge), cols_ * src_size_);
-      Panel(src, dst, panel, stream && panel == kEdge, upcoming);
+      Upcoming upcoming(src + panel * src_stride_, src_stride_, std::min(rows, panel), cols_ * src_size_);
+      Panel(src, dst, panel, stream && panel % kEdge == 0, upcoming);
       src += panel * src_stride_;
       dst += panel * static_cast<int64_t>(kSize);
     }
@@ -263,25 +287,39 @@ class Transposer {
   }
 
  private:
+  static constexpr int64_t kMaxLines = 2;          // of a way
   static constexpr int64_t kEdge = kLine / kSize;  // of a block: one line of elements in both directions
 
   void Panel(const std::byte* src, std::byte* dst, int64_t rows, bool stream, Upcoming& upcoming) {
     for (int64_t c = 0; c < cols_; c += kEdge) {
-      upcoming.Fetch(kEdge * src_size_ / static_cast<int64_t>(kSize));
-      Block(src + c * src_size_, dst + c * dst_stride_, {rows, std::min(kEdge, cols_ - c)}, stream);
+      upcoming.Fetch(rows * src_size_ / static_cast<int64_t>(kSize));
+      const int64_t cols = std::min(kEdge, cols_ - c);
+      for (int64_t r = 0; r < rows; r += kEdge) {
+        Block(src + r * src_stride_ + c * src_size_, dst + c * dst_stride_ + r * static_cast<int64_t>(kSize),
+              {std::min(kEdge, rows - r), cols}, stream ? collected_ + r / kEdge * kLine : nullptr);
+      }
+      if (stream) StreamRows(dst + c * dst_stride_, cols, rows / kEdge);
     }
   }
 
-  void Block(const std::byte* src, std::byte* dst, Extent extent, bool stream) {
+  // To `collected`, unless that is null, or else to `dst`.
+  void Block(const std::byte* src, std::byte* dst, Extent extent, std::byte* collected) {
     int64_t stride = src_stride_;
     if (convert_ != nullptr) {
-      for (int64_t i = 0; i < extent.rows; ++i) convert_(src + i * src_stride_, converted_ + i * kLine, extent.cols);
+      convert_(src, src_stride_, converted_, kLine, extent);
       src = converted_;
       stride = kLine;
     }
-    if (!stream) return TransposeBlock<kSize>(src, stride, dst, dst_stride_, extent);
-    TransposeBlock<kSize>(src, stride, collected_, kLine, extent);
-    for (int64_t i = 0; i < extent.cols; ++i) StreamLine(collected_ + i * kLine, dst + i * dst_stride_);
+    if (collected == nullptr) return TransposeBlock<kSize>(src, stride, dst, dst_stride_, extent);
+    TransposeBlock<kSize>(src, stride, collected, kMaxLines * kLine, extent);
+  }
+
+  void StreamRows(std::byte* dst, int64_t rows, int64_t lines) {
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t line = 0; line < lines; ++line) {
+        StreamLine(collected_ + (r * kMaxLines + line) * kLine, dst + r * dst_stride_ + line * kLine);
+      }
+    }
   }
 
   const Converter convert_;  // null: the types are the same
@@ -289,18 +327,19 @@ class Transposer {
   const int64_t src_stride_;
   const int64_t dst_stride_;
   const int64_t cols_;
+  const TransposeWay way_;
   alignas(kLine) std::byte converted_[kEdge * kLine];
-  alignas(kLine) std::byte collected_[kEdge * kLine];
+  alignas(kLine) std::byte collected_[kEdge * kMaxLines * kLine];
 };
 
 template <size_t kSize>
 void TransposeTo(Converter convert, int64_t src_size, const std::byte* src, int64_t src_stride, std::byte* dst,
-                 int64_t dst_stride, Extent extent) {
-  Transposer<kSize>(convert, src_size, src_stride, dst_stride, extent.cols).Run(src, dst, extent.rows);
+                 int64_t dst_stride, Extent extent, const TransposeWay& way) {
+  Transposer<kSize>(convert, src_size, src_stride, dst_stride, extent.cols, way).Run(src, dst, extent.rows);
 }
 
 void Transpose(DType from, DType to, const std::byte* src, int64_t src_stride, std::byte* dst, int64_t dst_stride,
-               int64_t rows, int64_t cols) {
+               int64_t rows, int64_t cols, const TransposeWay& way) {
   const Converter convert = from == to ? nullptr : ConverterOf(from, to);
   const auto src_size = static_cast<int64_t>(ElementSize(from));
   const auto dst_size = static_cast<int64_t>(ElementSize(to));
@@ -308,7 +347,7 @@ void Transpose(DType from, DType to, const std::byte* src, int64_t src_stride, s
                          : dst_size == 2 ? TransposeTo<2>
                          : dst_size == 4 ? TransposeTo<4>
                                          : TransposeTo<8>;
-  transpose(convert, src_size, src, src_stride * src_size, dst, dst_stride * dst_size, {rows, cols});
+  transpose(convert, src_size, src, src_stride * src_size, dst, dst_stride * dst_size, {rows, cols}, way);
 }
 
 }  // namespace
@@ -324,6 +363,15 @@ HWY_EXPORT(Convert);
 HWY_EXPORT(Transpose);
 HWY_EXPORT(Stream);
 
+std::optional<size_t> forced_way;
+
+// A cast takes more work, so another way may be the fastest.
+WayTrial& TrialOf(DType from, DType to) {
+  static WayTrial plain;
+  static WayTrial cast;
+  return from == to ? plain : cast;
+}
+
 }  // namespace
 
 void ConvertElements(DType from, DType to, const std::byte* src, std::byte* dst, int64_t count) {
@@ -337,7 +385,37 @@ void ConvertElements(DType from, DType to, const std::byte* src, std::byte* dst,
 
 void TransposeElements(DType from, DType to, const std::byte* src, int64_t src_stride, std::byte* dst,
                        int64_t dst_stride, int64_t rows, int64_t cols) {
-  HWY_DYNAMIC_DISPATCH(Transpose)(from, to, src, src_stride, dst, dst_stride, rows, cols);
+  const auto transpose = [&](size_t way) {
+    HWY_DYNAMIC_DISPATCH(Transpose)
+    (from, to, src, src_stride, dst, dst_stride, rows, cols, kTransposeWays[way]);
+  };
+  const uint64_t bytes = static_cast<uint64_t>(rows) * static_cast<uint64_t>(cols) * ElementSize(to);
+  if (forced_way.has_value() || bytes < kPastCacheBytes) return transpose(forced_way.value_or(0));
+  WayTrial& trial = TrialOf(from, to);
+  const size_t way = trial.Next();
+  if (trial.chosen().has_value()) return transpose(way);
+  const auto begin = std::chrono::steady_clock::now();
+  transpose(way);
+  trial.Took(way, bytes, std::chrono::steady_clock::now() - begin);
+}
+
+std::vector<std::string> TransposeWays() {
+  std::vector<std::string> names;
+  for (const TransposeWay& way : kTransposeWays) names.emplace_back(way.name);
+  return names;
+}
+
+bool UseTransposeWay(const std::string& name) {
+  forced_way.reset();
+  for (size_t way = 0; way < kTransposeWays.size(); ++way) {
+    if (name == kTransposeWays[way].name) forced_way = way;
+  }
+  return name.empty() || forced_way.has_value();
+}
+
+std::string ChosenTransposeWay(DType from, DType to) {
+  const std::optional<size_t> way = TrialOf(from, to).chosen();
+  return way.has_value() ? kTransposeWays[*way].name : "";
 }
 
 void CopyPastCache(const std::byte* src, std::byte* dst, size_t size) {

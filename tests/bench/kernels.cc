@@ -90,6 +90,13 @@ void AddAll(const Case& c, const Memory& memory) {
       UseKernelTarget("");
     });
   }
+  for (const std::string& way : TransposeWays()) {
+    Add(c, "refit_" + way, [c, memory, way] {
+      UseTransposeWay(way);
+      Transpose(c, memory);
+      UseTransposeWay("");
+    });
+  }
   if (HasTorch()) {
     Add(c, "torch", [c, memory] {
       TorchTranspose(c.from, c.to, {c.matrices, c.rows, c.cols}, memory.source->data(), memory.target->data());
@@ -110,6 +117,8 @@ int Main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
   benchmark::RunSpecifiedBenchmarks();
+  std::cerr << "chosen: " << ChosenTransposeWay(DType::kBF16, DType::kBF16)
+            << "; with a cast: " << ChosenTransposeWay(DType::kF32, DType::kBF16) << "\n";
   return 0;
 }
 

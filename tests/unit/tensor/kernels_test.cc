@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <chrono>
 #include <cmath>
 #include <complex>
 #include <cstring>
@@ -12,6 +13,8 @@
 #include <random>
 #include <string>
 #include <vector>
+
+#include "common/tensor/kernel_choice.h"
 
 namespace refit {
 namespace {
@@ -235,11 +238,16 @@ void CheckTranspose(DType from, DType to, int64_t rows, int64_t cols, int64_t sr
   Bytes expected = dst.bytes;
   ReferenceTranspose(from, to, src.data(), cols + src_gap, expected.data() + dst.offset, rows + dst_gap, rows, cols);
   const Bytes before = dst.bytes;
+  std::vector<std::string> ways = TransposeWays();
+  ways.emplace_back("");  // whichever is chosen
   ForEachTarget([&] {
-    std::copy(before.begin(), before.end(), dst.bytes.begin());
-    TransposeElements(from, to, src.data(), cols + src_gap, dst.data(), rows + dst_gap, rows, cols);
-    // Also what lies between and around the rows.
-    ASSERT_TRUE(dst.bytes == expected);
+    for (const std::string& way : ways) {
+      ASSERT_TRUE(UseTransposeWay(way));
+      std::copy(before.begin(), before.end(), dst.bytes.begin());
+      TransposeElements(from, to, src.data(), cols + src_gap, dst.data(), rows + dst_gap, rows, cols);
+      // Also what lies between and around the rows.
+      ASSERT_TRUE(dst.bytes == expected) << way;
+    }
   });
 }
 
@@ -288,6 +296,53 @@ TEST(TransposeTest, LargeOnesThatAreWrittenPastTheCache) {
   CheckTranspose(DType::kBF16, DType::kBF16, 2816, 1000, 0, 0, 0, 2);
   CheckTranspose(DType::kBF16, DType::kBF16, 2816, 1000, 0, 0, 1, 1);  // not even on elements' boundaries
   CheckTranspose(DType::kBF16, DType::kBF16, 700, 1000, 0, 2116, 0, 26);
+}
+
+TEST(TransposeTest, ChoosesAWayOnceItHasTriedAll) {
+  EXPECT_FALSE(UseTransposeWay("by hand"));
+  ASSERT_TRUE(UseTransposeWay(""));
+  const int64_t rows = 1024;
+  Bytes src(rows * rows, std::byte{1});
+  Bytes dst(rows * rows);
+  for (size_t i = 0; i < WayTrial::kTurns * TransposeWays().size(); ++i) {
+    TransposeElements(DType::kU8, DType::kU8, src.data(), rows, dst.data(), rows, rows, rows);
+  }
+  EXPECT_THAT(TransposeWays(), testing::Contains(ChosenTransposeWay(DType::kU8, DType::kU8)));
+}
+
+// How long a way's piece takes in its given turn, counted from 0.
+using PieceTime = std::chrono::nanoseconds (*)(size_t way, size_t turn);
+
+size_t Choose(PieceTime time) {
+  WayTrial trial;
+  for (size_t turn = 0; turn < WayTrial::kTurns; ++turn) {
+    for (size_t i = 0; i < kTransposeWays.size(); ++i) {
+      EXPECT_FALSE(trial.chosen().has_value());
+      const size_t way = trial.Next();
+      trial.Took(way, 1 << 20, time(way, turn));
+    }
+  }
+  EXPECT_EQ(trial.Next(), trial.chosen());
+  return trial.chosen().value();
+}
+
+using std::chrono::microseconds;
+
+TEST(WayTrialTest, TheClearlyFastestIsChosen) {
+  EXPECT_EQ(Choose([](size_t way, size_t) -> std::chrono::nanoseconds { return microseconds(way == 2 ? 100 : 150); }),
+            2);
+}
+
+TEST(WayTrialTest, OtherwiseTheUsualOne) {
+  EXPECT_EQ(Choose([](size_t way, size_t) -> std::chrono::nanoseconds { return microseconds(way == 1 ? 95 : 100); }),
+            0);
+}
+
+TEST(WayTrialTest, TurnsThatWereDisturbedDoNotCount) {
+  EXPECT_EQ(Choose([](size_t way, size_t turn) -> std::chrono::nanoseconds {
+              return microseconds(way == 0 && turn > 0 ? 900 : 100);
+            }),
+            0);
 }
 
 TEST(CopyPastCacheTest, CopiesWhateverTheAlignmentAndNothingBesides) {
