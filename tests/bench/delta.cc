@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstring>
 #include <functional>
+#include <iterator>
 #include <random>
 #include <string>
 #include <utility>
@@ -153,6 +154,7 @@ std::string MeasureCase(const Case& what, Memory& memory, std::vector<NamedCodec
   for (int round = 0; round <= rounds; ++round) MeasureRound(contenders, memory.chunks(), round > 0);
 
   std::vector<std::string> speeds;
+  speeds.reserve(contenders.size());
   for (const Contender& contender : contenders) speeds.push_back(Json(contender));
   return absl::StrFormat(R"({"case": "%s", "share": %g, "changes": %d, "dense": %d, "wire": {%s}, "speeds": {%s}})",
                          what.name, what.changed, changes, memory.now->size(), absl::StrJoin(wire, ", "),
@@ -172,6 +174,7 @@ int Main(int argc, char** argv) {
   FillBase(*memory.base, random);
   std::vector<NamedCodec> codecs = DeltaCodecs();
   std::vector<std::string> cases;
+  cases.reserve(std::size(kCases));
   for (const Case& what : kCases) cases.push_back(MeasureCase(what, memory, codecs, rounds, random));
   std::printf("[%s]\n", absl::StrJoin(cases, ",\n ").c_str());
   return 0;

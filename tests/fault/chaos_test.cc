@@ -191,7 +191,7 @@ class Chaos {
     return kSanitized ? std::vector<std::string>() : clock_.Starter();  // whose own library must be the first
   }
   static void AddLimits(const std::vector<std::string>& limits, Subprocess::Surroundings& around) {
-    around.by.push_back("prlimit");
+    around.by.emplace_back("prlimit");
     around.by.insert(around.by.end(), limits.begin(), limits.end());
   }
 

@@ -37,6 +37,7 @@ std::vector<std::string> Corpus() {
   for (const auto& entry : std::filesystem::directory_iterator(REFIT_FUZZ_CORPUS)) paths.push_back(entry.path());
   std::sort(paths.begin(), paths.end());
   std::vector<std::string> corpus;
+  corpus.reserve(paths.size());
   for (const std::filesystem::path& path : paths) corpus.push_back(ReadAll(path));
   return corpus;
 }

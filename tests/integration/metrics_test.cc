@@ -2,6 +2,7 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <fstream>
 #include <map>
@@ -368,8 +369,8 @@ TEST_F(MetricsTest, TheDashboardAsksForNothingElse) {
 
 TEST_F(MetricsTest, IsNotHeldUpByWhoeverSaysNothing) {
   Start();
-  std::vector<std::unique_ptr<TcpConnection>> silent;
-  for (int i = 0; i < 8; ++i) silent.push_back(std::make_unique<TcpConnection>(server_->metrics_address()));
+  std::array<std::unique_ptr<TcpConnection>, 8> silent;
+  for (auto& connection : silent) connection = std::make_unique<TcpConnection>(server_->metrics_address());
   silent.front()->Send("GET /met");
   EXPECT_TRUE(Look().Has("refit_push_streams"));
   const TcpConnection garbage(server_->metrics_address());

@@ -12,8 +12,6 @@
 #include <sstream>
 #include <stdexcept>
 
-extern char** environ;
-
 namespace refit {
 
 std::unique_ptr<Subprocess> Subprocess::Start(const std::string& program, const std::vector<std::string>& arguments,

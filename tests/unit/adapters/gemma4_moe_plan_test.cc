@@ -38,6 +38,7 @@ absl::StatusOr<std::vector<PlannedOutput>> Plan(const TensorSpec& native, const 
 std::vector<std::string> PlannedNames(const std::string& name, const ConvertOptions& options = {}) {
   std::vector<std::string> names;
   const std::vector<PlannedOutput> outputs = Plan(Spec(name), options).value();
+  names.reserve(outputs.size());
   for (const PlannedOutput& output : outputs) names.push_back(output.hf.name);
   return names;
 }
@@ -390,6 +391,7 @@ absl::StatusOr<std::vector<NativeOutput>> FromHf(const std::vector<TensorSpec>& 
 std::vector<TensorSpec> NativeSpecs(const std::vector<TensorSpec>& hf, const ExpertMesh& mesh = {}) {
   std::vector<TensorSpec> specs;
   const std::vector<NativeOutput> outputs = FromHf(hf, mesh).value();
+  specs.reserve(outputs.size());
   for (const NativeOutput& output : outputs) specs.push_back(output.native);
   return specs;
 }
@@ -411,6 +413,7 @@ TEST(Gemma4MoeFromHf, PassesFirstAndThenGivesLayersInOrderOfTheirComing) {
   hf.push_back(Spec("model.x"));
   std::vector<std::string> names;
   const std::vector<TensorSpec> specs = NativeSpecs(hf);
+  names.reserve(specs.size());
   for (const TensorSpec& spec : specs) names.push_back(spec.name);
   EXPECT_THAT(names, ElementsAre("model.language_model.layers.0.moe.gate.scale", "model.x",
                                  "model.language_model.layers.1.moe.experts.gate_and_up_projs",

@@ -1,5 +1,6 @@
 #include <gmock/gmock.h>
 
+#include "absl/strings/str_cat.h"
 #include "common/safetensors/safetensors.h"
 #include "test_files.h"
 
@@ -16,10 +17,10 @@ class CheckpointTest : public FolderTest {
     std::string members;
     std::string data;
     for (const std::string& tensor : tensors) {
-      const std::string at = std::to_string(data.size());
+      const size_t begin = data.size();
       data += tensor.back();
-      members += (members.empty() ? "\"" : ",\"") + tensor + "\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[" +
-                 at + "," + std::to_string(data.size()) + "]}";
+      absl::StrAppend(&members, members.empty() ? "\"" : ",\"", tensor,
+                      R"(":{"dtype":"U8","shape":[1],"data_offsets":[)", begin, ",", data.size(), "]}");
     }
     return WriteFile(name, FileOf("{" + members + "}", data));
   }

@@ -18,14 +18,16 @@ namespace refit {
 
 // A test with a folder of its own, removed afterwards.
 class FolderTest : public testing::Test {
+ public:
+  ~FolderTest() override {
+    std::error_code ignored;
+    std::filesystem::remove_all(folder_, ignored);
+  }
+
  protected:
   FolderTest() {
     std::string pattern = testing::TempDir() + "refit_safetensors_XXXXXX";
     folder_ = mkdtemp(pattern.data());
-  }
-  ~FolderTest() override {
-    std::error_code ignored;
-    std::filesystem::remove_all(folder_, ignored);
   }
 
   std::string Path(const std::string& name) const { return folder_ / name; }

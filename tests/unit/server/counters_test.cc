@@ -3,8 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <thread>
-#include <vector>
 
 #include "common/net/status.h"
 #include "server/access/limit_reached.h"
@@ -42,9 +42,9 @@ TEST(LimitCountTest, CountsByFlagHoweverTheErrorWasAnnotated) {
 
 TEST(CountersTest, LoseNothingBetweenThreads) {
   Counters counters;
-  std::vector<std::thread> threads;
-  for (int i = 0; i < 4; ++i) {
-    threads.emplace_back([&] {
+  std::array<std::thread, 4> threads;
+  for (std::thread& thread : threads) {
+    thread = std::thread([&] {
       for (int n = 0; n < 1000; ++n) {
         counters.failed_pulls.Add(absl::AbortedError(""));
         counters.limits.Add(LimitReached("--memory", ""));

@@ -172,6 +172,7 @@ TEST(BufferPoolTest, GetWithinHandsOutNoMoreThanItMay) {
 TEST(BufferPoolTest, ManyThreads) {
   BufferPool pool(8 * kHugePage);
   std::vector<std::thread> threads;
+  threads.reserve(4);
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([&pool, t] {
       for (int i = 0; i < 300; ++i) {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <random>
@@ -56,10 +57,10 @@ TEST(StatisticsTest, InfinitiesTakePart) {
 
 TEST(StatisticsTest, MeanLosesNothing) {
   // Large values that cancel, block after block; a plain sum would lose the ones between them.
-  std::vector<double> values;
-  for (int i = 0; i < 1024; ++i) values.push_back(i == 0 ? 1e17 : 0);
-  for (int i = 0; i < 10240; ++i) values.push_back(1);
-  for (int i = 0; i < 1024; ++i) values.push_back(i == 0 ? -1e17 : 0);
+  std::vector<double> values(1024 + 10240 + 1024, 0);
+  values[0] = 1e17;
+  std::fill_n(values.begin() + 1024, 10240, 1);
+  values[1024 + 10240] = -1e17;
   EXPECT_DOUBLE_EQ(Compute(DType::kF64, values).mean.value(), 10240.0 / (10240 + 2048));
 }
 
