@@ -10,6 +10,9 @@
 #include <mutex>
 #include <optional>
 
+#include "absl/functional/function_ref.h"
+#include "refit/dtype.h"
+
 namespace refit {
 
 // How a transposition writes a destination that is larger than the cache.
@@ -49,5 +52,9 @@ class WayTrial {
   size_t ended_ = 0;
   std::array<double, kTransposeWays.size()> best_rates_{};
 };
+
+// Transposes `bytes` of destination, cast from one type to the other, in the way that is chosen or tried next.
+// TransposeWays, UseTransposeWay and ChosenTransposeWay (kernels.h) are about the same choice.
+void TransposeTheBestWay(DType from, DType to, uint64_t bytes, absl::FunctionRef<void(const TransposeWay&)> transpose);
 
 }  // namespace refit

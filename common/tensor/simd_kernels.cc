@@ -1,9 +1,7 @@
 // Kernels that cast and transpose, compiled for several instruction sets. The processor decides at run time which is
 // used.
 #include <algorithm>
-#include <chrono>
 #include <cstring>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,18 +27,15 @@ namespace {
 namespace hn = hwy::HWY_NAMESPACE;
 
 // How the castable types are stored, and the arithmetic type used for converting them.
-struct F64 {
-  using Stored = double;
-  using Value = double;
+template <typename T>
+struct Plain {
+  using Stored = T;
+  using Value = T;
   static Value Decode(Stored stored) { return stored; }
   static Stored Encode(Value value) { return value; }
 };
-struct F32 {
-  using Stored = float;
-  using Value = float;
-  static Value Decode(Stored stored) { return stored; }
-  static Stored Encode(Value value) { return value; }
-};
+using F64 = Plain<double>;
+using F32 = Plain<float>;
 struct F16 {
   using Stored = uint16_t;
   using Value = float;
@@ -363,15 +358,6 @@ HWY_EXPORT(Convert);
 HWY_EXPORT(Transpose);
 HWY_EXPORT(Stream);
 
-std::optional<size_t> forced_way;
-
-// A cast takes more work, so another way may be the fastest.
-WayTrial& TrialOf(DType from, DType to) {
-  static WayTrial plain;
-  static WayTrial cast;
-  return from == to ? plain : cast;
-}
-
 }  // namespace
 
 void ConvertElements(DType from, DType to, const std::byte* src, std::byte* dst, int64_t count) {
@@ -385,37 +371,10 @@ void ConvertElements(DType from, DType to, const std::byte* src, std::byte* dst,
 
 void TransposeElements(DType from, DType to, const std::byte* src, int64_t src_stride, std::byte* dst,
                        int64_t dst_stride, int64_t rows, int64_t cols) {
-  const auto transpose = [&](size_t way) {
-    HWY_DYNAMIC_DISPATCH(Transpose)
-    (from, to, src, src_stride, dst, dst_stride, rows, cols, kTransposeWays[way]);
-  };
   const uint64_t bytes = static_cast<uint64_t>(rows) * static_cast<uint64_t>(cols) * ElementSize(to);
-  if (forced_way.has_value() || bytes < kPastCacheBytes) return transpose(forced_way.value_or(0));
-  WayTrial& trial = TrialOf(from, to);
-  const size_t way = trial.Next();
-  if (trial.chosen().has_value()) return transpose(way);
-  const auto begin = std::chrono::steady_clock::now();
-  transpose(way);
-  trial.Took(way, bytes, std::chrono::steady_clock::now() - begin);
-}
-
-std::vector<std::string> TransposeWays() {
-  std::vector<std::string> names;
-  for (const TransposeWay& way : kTransposeWays) names.emplace_back(way.name);
-  return names;
-}
-
-bool UseTransposeWay(const std::string& name) {
-  forced_way.reset();
-  for (size_t way = 0; way < kTransposeWays.size(); ++way) {
-    if (name == kTransposeWays[way].name) forced_way = way;
-  }
-  return name.empty() || forced_way.has_value();
-}
-
-std::string ChosenTransposeWay(DType from, DType to) {
-  const std::optional<size_t> way = TrialOf(from, to).chosen();
-  return way.has_value() ? kTransposeWays[*way].name : "";
+  TransposeTheBestWay(from, to, bytes, [&](const TransposeWay& way) {
+    HWY_DYNAMIC_DISPATCH(Transpose)(from, to, src, src_stride, dst, dst_stride, rows, cols, way);
+  });
 }
 
 void CopyPastCache(const std::byte* src, std::byte* dst, size_t size) {
