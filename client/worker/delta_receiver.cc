@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/wire/digest.h"
+#include "refit/memory_probe.h"
 
 namespace refit {
 
@@ -24,6 +25,7 @@ absl::StatusOr<DeltaReceiver::Applied> DeltaReceiver::Apply(const TensorPart& pa
   const absl::StatusOr<absl::Span<const std::byte>> tensor = BytesOf(part);
   if (!tensor.ok()) return tensor.status();
   const absl::Span<const std::byte> base = tensor->subspan(offset, result.size());
+  if (absl::Status status = MemoryProbe().CheckReadable(base); !status.ok()) return status;
   if (payload.empty()) return Applied{CopyAndDigest(base, result.data()), 0};
   absl::Status status = decoder_.Read(payload, result.size(), ElementSize(part.tensor.dtype));
   if (status.ok()) status = decoder_.Apply(base, result);

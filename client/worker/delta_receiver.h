@@ -26,7 +26,7 @@ class DeltaReceiver {
     uint64_t changed = 0;  // elements
   };
   // An empty payload: nothing has changed. FAILED_PRECONDITION if the base has no such tensor; INVALID_ARGUMENT for a
-  // malformed payload. A wrong base gives a wrong result.
+  // malformed payload, and for a base in a mapped file that was truncated. A wrong base gives a wrong result.
   absl::StatusOr<Applied> Apply(const TensorPart& part, uint64_t offset, absl::Span<const std::byte> payload,
                                 absl::Span<std::byte> result);
 

@@ -48,6 +48,7 @@ absl::StatusOr<StagedVersion> Refitter::Stage(const Wanted& wanted, Way way) {
     pull.installed_epoch = installed->trainer_epoch;
     if (options_.deltas) pull.base = base_.Get();
   }
+  if (options_.deltas && options_.base) pull.base = options_.base();
   StagedVersion staged;
   StageSink sink(options_, versions_, reporter_, pool_, way, staged);
   absl::StatusOr<PullResult> result = subscriber_.Pull(pull, sink);

@@ -1,6 +1,9 @@
 // Workers that hold a version get what has changed since: when, in which form, and what happens if the base is wrong.
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
+#include <cstdio>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -436,6 +439,28 @@ TEST_F(DeltaPull, AVersionOnDiskIsABaseAfterARestart) {
   ExpectWhole(*second);
   EXPECT_EQ(second->result.traffic.base_version, 1u);
   EXPECT_LT(second->result.traffic.wire_bytes, Total() / 40);
+}
+
+TEST_F(DeltaPull, ABaseWhoseFileIsCutShortIsNoBase) {
+  Push(1);
+  const auto first = Pull(nullptr);
+  ASSERT_OK(first);
+  PushStep(2);
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::tmpfile(), std::fclose);
+  ASSERT_NE(file, nullptr);
+  const absl::Span<const std::byte> weight = first->tensors[0].data->span();
+  ASSERT_EQ(std::fwrite(weight.data(), 1, weight.size(), file.get()), weight.size());
+  ASSERT_EQ(std::fflush(file.get()), 0);
+  void* mapped = mmap(nullptr, weight.size(), PROT_READ, MAP_SHARED, fileno(file.get()), 0);
+  ASSERT_NE(mapped, MAP_FAILED);
+  auto base = std::make_shared<PullBase>(*BaseOf(*first));
+  base->tensors[0].bytes = {static_cast<const std::byte*>(mapped), weight.size()};
+  ASSERT_EQ(ftruncate(fileno(file.get()), 4096), 0);
+  const auto second = Pull(base);
+  munmap(mapped, weight.size());
+  ASSERT_OK(second);
+  ExpectWhole(*second);
+  EXPECT_THAT(second->result.traffic.base_refused, HasSubstr("was it truncated"));
 }
 
 TEST_F(DeltaPull, StatusShowsWhatIsMoved) {

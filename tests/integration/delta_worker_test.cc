@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "refit/subscriber.h"
 #include "refit/worker.h"
 #include "tests/support/fleet.h"
 #include "tests/support/stepped_model.h"
@@ -98,6 +99,23 @@ TEST_F(DeltaWorker, TheWorkerKeepsTheBaseIfAskedTo) {
   PushAndRefit(2);
   EXPECT_EQ(traffic_.base_version, 1u);
   EXPECT_LT(traffic_.wire_bytes, model_.bytes() / 40);
+}
+
+TEST_F(DeltaWorker, TheEngineProvidesTheBaseAlsoOfTheFirstPull) {
+  ASSERT_NO_FATAL_FAILURE(Push(1));
+  auto subscriber = Subscriber::Connect(WireTo(server_->address()));
+  ASSERT_OK(subscriber);
+  const auto first = (*subscriber)->Pull(PullOptions());
+  ASSERT_OK(first);
+  engine_ = [](StagedVersion&) { return absl::OkStatus(); };
+  std::shared_ptr<const PullBase> base = BaseOf(*first);
+  Start({.base = [&base] { return base; }});
+  PushAndRefit(2);
+  EXPECT_EQ(traffic_.base_version, 1u);
+  EXPECT_LT(traffic_.wire_bytes, model_.bytes() / 40);
+  base = nullptr;
+  PushAndRefit(3);
+  EXPECT_FALSE(traffic_.base_version.has_value());
 }
 
 TEST_F(DeltaWorker, DeltasCanBeTurnedOff) {

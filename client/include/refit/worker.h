@@ -68,6 +68,9 @@ struct WorkerOptions {
   // The worker itself keeps the tensors of the version in use for that, for an engine that copies them elsewhere. Takes
   // the memory of one more version, all the time; none where the service's memory is mapped.
   bool keep_base = false;
+  // Provides the base instead, for an engine that keeps the tensors elsewhere, such as in a file. Called before each
+  // pull, also the first, in the thread that pulls; it must not call the worker. Null: there is none.
+  std::function<std::shared_ptr<const PullBase>()> base;
 
   // The largest step between versions of a run, so that one forged number cannot block all versions that follow. 0: no
   // limit.

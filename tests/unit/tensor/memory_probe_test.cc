@@ -71,6 +71,17 @@ TEST_F(MemoryProbeTest, ANullAddressHasNoBytes) {
   EXPECT_THAT(WhyNotReadable({static_cast<const std::byte*>(nullptr), 8}), HasSubstr("null"));
 }
 
+TEST_F(MemoryProbeTest, FindsAFileThatWasCutWithinABlockOfThePageCache) {
+  const std::vector<std::byte> content(kSize);
+  ASSERT_EQ(fwrite(content.data(), 1, kSize, file_.get()), kSize);
+  ASSERT_EQ(fflush(file_.get()), 0);
+  const Mapping mapping(kSize, PROT_READ, MAP_SHARED, fd_);
+  ASSERT_EQ(ftruncate(fd_, static_cast<off_t>(Page())), 0);
+  EXPECT_THAT(WhyNotReadable(mapping.bytes()), HasSubstr("truncated"));
+  EXPECT_THAT(WhyNotReadable(mapping.bytes().first(4 * Page())), HasSubstr("truncated"));
+  EXPECT_TRUE(MemoryProbe().CheckReadable(mapping.bytes().first(Page())).ok());
+}
+
 TEST_F(MemoryProbeTest, FindsWhatIsNotMapped) {
   absl::Span<const std::byte> gone;
   {
