@@ -3,12 +3,12 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-The main job, shown: a trainer pushes two versions, two workers pull each while it is being pushed, everything is verified bit for bit.
+The main job, shown: a trainer pushes versions, two workers pull each while it is being pushed, everything is verified bit for bit. The third version is a training step after the second: 1 % of its values have changed, and a worker that has the second as a file receives only that.
 
   deploy/demo.sh [options] [PATH]
 
-  PATH            a safetensors file, or a checkpoint folder (model.safetensors.index.json), of native tensors.
-                  Default: synthetic Gemma4 26B-A4B tensors, real names and shapes, values made on the fly
+  PATH            a safetensors file, or a checkpoint folder (model.safetensors.index.json), of native tensors:
+                  two versions of it. Default: synthetic Gemma4 26B-A4B tensors, real names and shapes, values made on the fly
   --layers N      layers of the synthetic model (default 2 of its 30)
   --everything    also the embeddings, the lm_head tied to them and the vision tower of the synthetic model, which
                   otherwise are left out to stay under a minute
@@ -18,7 +18,7 @@ The main job, shown: a trainer pushes two versions, two workers pull each while 
   --no-install    do not look for missing packages
   -h, --help      this text
 
-Installs what is missing and builds first. Exit code 0: every worker got every byte of both versions.
+Installs what is missing and builds first. Exit code 0: every worker got every byte of all versions.
 TEXT
 }
 
@@ -69,7 +69,8 @@ trap 'exit 130' INT TERM
 
 mkfifo "$logs/port"
 exec 3<>"$logs/port"
-"$bin/refit-server" --listen "127.0.0.1:$port" --port-file "$logs/port" --retain 2 --memory "$memory" \
+# As between two hosts. On one host workers map the service's memory: nothing is moved.
+"$bin/refit-server" --listen "127.0.0.1:$port" --port-file "$logs/port" --retain 2 --memory "$memory" --no-shared-memory \
   >"$logs/server.log" 2>&1 3>&- &
 server_process=$!
 read -r -t 20 port <&3
@@ -77,22 +78,30 @@ exec 3>&-
 server=127.0.0.1:$port
 echo "refit-server listens on $server"
 
-# Pushes version $1 while all workers pull it, shows the whole fleet, and waits for all of them.
+# What worker 1 has, as a file.
+held=$logs/worker-1.safetensors
+
+# Pushes version $1 while all workers pull it, shows the whole fleet, and waits for all of them. The synthetic values
+# are those of --seed $2, after $3 training steps.
 refit_version() {
-  local version=$1 source check finished
+  local version=$1 seed=$2 steps=$3 source check finished files
   local -A parties=()
   if [[ -n $path ]]; then
     source=("$path") check=(--verify "$path")
   else
-    source=(--synthetic gemma4_26b_a4b --layers "$layers" --seed "$version" ${exclude:+--exclude-key-regex "$exclude"})
-    check=(--verify-synthetic gemma4_26b_a4b --layers "$layers" --seed "$version" ${exclude:+--exclude-key-regex "$exclude"})
+    local -a model=(gemma4_26b_a4b --layers "$layers" --seed "$seed" ${exclude:+--exclude-key-regex "$exclude"})
+    ((steps == 0)) || model+=(--step "$steps" --change 0.01)
+    source=(--synthetic "${model[@]}") check=(--verify-synthetic "${model[@]}")
   fi
   printf '\nVersion %s: %s\n' "$version" "${source[*]}"
 
   "$bin/refit" watch --server "$server" --fleet --until "$version" --pulls "$workers" &
   local watch=$!
   for ((worker = 1; worker <= workers; ++worker)); do
-    "$bin/refit" pull --server "$server" --version "$version" --wait 60 --worker "worker-$worker" "${check[@]}" \
+    files=()
+    ((worker > 1 || version < 2)) || files=(--out "$held")
+    [[ ! -e $held ]] || ((worker > 1)) || files+=(--base "$held")
+    "$bin/refit" pull --server "$server" --version "$version" --wait 60 --worker "worker-$worker" "${check[@]}" "${files[@]}" \
       >"$logs/version-$version-worker-$worker.log" 2>&1 &
     parties[$!]=under_way
   done
@@ -110,11 +119,12 @@ refit_version() {
   done
 }
 
-refit_version 1
-refit_version 2
+refit_version 1 1 0
+refit_version 2 2 0
+[[ -n $path ]] || refit_version 3 2 1
 
 echo
 "$bin/refit" status --server "$server"
 kill -TERM "$server_process"
 wait "$server_process"
-echo "Both versions reached all $workers workers, verified bit for bit."
+echo "All versions reached all $workers workers, verified bit for bit."

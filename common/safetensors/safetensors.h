@@ -41,6 +41,8 @@ class SafetensorsFile {
 
   // In the order of their data. Empty tensors are among them in header order.
   const std::vector<TensorSpec>& tensors() const { return tensors_; }
+  // Indices of tensors(), in the order in which the header names them. SafetensorsWriter names them as they were given.
+  const std::vector<size_t>& header_order() const { return header_order_; }
   // The bytes of tensors()[index], mapped read-only, with any alignment. Valid while the file object lives.
   absl::Span<const std::byte> data(size_t index) const { return data_[index]; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
@@ -57,6 +59,7 @@ class SafetensorsFile {
   std::unique_ptr<Mapping> mapping_;
   std::vector<TensorSpec> tensors_;
   std::vector<absl::Span<const std::byte>> data_;
+  std::vector<size_t> header_order_;
   std::map<std::string, std::string> metadata_;
   std::vector<std::string> left_out_;
 };

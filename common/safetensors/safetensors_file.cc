@@ -25,6 +25,7 @@ struct Entry {
   absl::InlinedVector<uint64_t, 4> shape;
   absl::InlinedVector<uint64_t, 2> offsets;  // begin and end of the data, within the data section
   size_t shape_numbers = 0;                  // including those beyond kMaxRank, which `shape` does not keep
+  size_t place = 0;                          // among the header's entries
 
   uint64_t begin() const { return offsets[0]; }
   uint64_t end() const { return offsets[1]; }
@@ -129,6 +130,7 @@ class HeaderReader final : public StrictJsonReader {
     in_metadata_ = key == "__metadata__";
     if (in_metadata_) return !std::exchange(metadata_seen_, true) || Fail("has __metadata__ twice");
     entries.emplace_back().name = key;
+    entries.back().place = entries.size();
     seen_.fill(false);
     return true;
   }
@@ -323,6 +325,7 @@ absl::Status SafetensorsFile::ParseHeader(const NameFilter& unwanted) {
   });
   const auto* data = reinterpret_cast<const std::byte*>(header.data() + header.size());
   const size_t data_bytes = file_bytes - kLengthBytes - header_bytes;
+  std::map<size_t, size_t> by_place;
   for (const Entry& entry : entries) {
     absl::StatusOr<TensorSpec> spec = SpecOf(entry);
     if (!spec.ok() && unwanted && unwanted(entry.name)) {
@@ -331,9 +334,11 @@ absl::Status SafetensorsFile::ParseHeader(const NameFilter& unwanted) {
     }
     if (!spec.ok()) return spec.status();
     data_.emplace_back(data + entry.begin(), entry.end() - entry.begin());
+    by_place[entry.place] = tensors_.size();
     tensors_.push_back(*std::move(spec));
   }
   if (absl::Status status = CheckLayout(entries, data_bytes); !status.ok()) return status;
+  for (const auto& [place, index] : by_place) header_order_.push_back(index);
   metadata_ = std::move(reader.metadata);
   return absl::OkStatus();
 }

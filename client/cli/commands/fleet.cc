@@ -38,12 +38,17 @@ Bar VersionBar(const v1::VersionSummary& version) {
 
 bool HasPulled(const v1::Worker& worker) { return worker.started_at_ns() != 0; }
 
+std::string ChangesOf(const v1::Worker& worker) {
+  if (!worker.has_base_version()) return "";
+  return absl::StrCat(" (", FormatBytes(worker.wire_bytes()), " since version ", worker.base_version(), ")");
+}
+
 std::string WorkerNote(const v1::Worker& worker) {
   std::string note = absl::StrCat(StateName(worker.state()), worker.connected() ? "" : ", gone");
   if (HasPulled(worker)) {
     absl::StrAppend(&note, "  version ", worker.version(), ", ", FormatBytes(worker.sent_bytes()), " of ",
-                    FormatBytes(worker.selected_bytes()), "  ", FormatRate(worker.sent_bytes(), Seconds(worker)), "  ",
-                    FormatDuration(Seconds(worker)));
+                    FormatBytes(worker.selected_bytes()), ChangesOf(worker), "  ",
+                    FormatRate(worker.sent_bytes(), Seconds(worker)), "  ", FormatDuration(Seconds(worker)));
   }
   if (worker.has_foreign_version()) {
     absl::StrAppend(&note, "  uses version ", worker.foreign_version(), " of another run");

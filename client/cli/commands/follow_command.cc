@@ -1,6 +1,7 @@
 // `refit follow`: a worker that stages and installs each new version.
 #include <chrono>
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -8,7 +9,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "client/cli/commands/base_file.h"
 #include "client/cli/commands/tensor_file.h"
+#include "client/cli/commands/traffic.h"
 #include "client/cli/options/options.h"
 #include "client/cli/options/shard_options.h"
 #include "client/cli/run/exit_code.h"
@@ -34,6 +37,7 @@ struct FollowFlags {
   uint64_t count = 0;
   uint64_t max_step = 0;
   bool accept_new_run = false;
+  bool no_deltas = false;
   double timeout_seconds = 0;
 };
 
@@ -42,7 +46,15 @@ double InSeconds(std::chrono::nanoseconds time) { return std::chrono::duration<d
 // Installs a version as a file. The old file stays in place until the new one is whole.
 class FileEngine {
  public:
-  explicit FileEngine(const FollowFlags& flags) : flags_(flags) {}
+  // `is_stopped`: whether the command is to end.
+  FileEngine(const FollowFlags& flags, std::function<bool()> is_stopped)
+      : flags_(flags), is_stopped_(std::move(is_stopped)) {}
+
+  // The file in use, also one that an earlier worker wrote. Null if there is none.
+  std::shared_ptr<const PullBase> Base() {
+    if (!std::exchange(has_looked_, true)) OpenFileInUse();
+    return base_;
+  }
 
   absl::Status Install(StagedVersion& staged) {
     const auto begin = std::chrono::steady_clock::now();
@@ -69,44 +81,62 @@ class FileEngine {
   }
 
  private:
+  void OpenFileInUse() {
+    absl::StatusOr<std::shared_ptr<const PullBase>> base = OpenBase({flags_.out, {}, {}}, is_stopped_);
+    if (base.ok()) {
+      base_ = *std::move(base);
+    } else if (!absl::IsNotFound(base.status()) && !absl::IsCancelled(base.status())) {
+      errors_.Say(absl::StrCat("refit: follow: ", base.status().message(), "; the first version comes whole"));
+    }
+  }
+
   absl::Status Write(const StagedVersion& staged) {
     std::vector<TensorPart> parts;
     for (const StagedVersion::Tensor& tensor : staged.tensors) parts.push_back(tensor.part);
-    absl::StatusOr<std::unique_ptr<SafetensorsWriter>> writer = CreateTensorFile(flags_.out, parts);
+    absl::StatusOr<std::unique_ptr<SafetensorsWriter>> writer = CreateTensorFile(flags_.out, staged.version, parts);
     if (!writer.ok()) return writer.status();
     for (size_t i = 0; i < staged.tensors.size(); ++i) {
       if (absl::Status status = (*writer)->WriteAt(i, 0, staged.tensors[i].bytes); !status.ok()) return status;
     }
-    const absl::Status status = (*writer)->Commit();
-    if (status.ok() && !(*writer)->warning().empty())
-      errors_.Say(absl::StrCat("refit: warning: ", (*writer)->warning()));
-    return status;
+    if (absl::Status status = (*writer)->Commit(); !status.ok()) return status;
+    if (!(*writer)->warning().empty()) errors_.Say(absl::StrCat("refit: warning: ", (*writer)->warning()));
+    base_ = flags_.no_deltas ? nullptr : BaseOfWritten(flags_.out, staged).value_or(nullptr);
+    return absl::OkStatus();
   }
 
   void Tell(const StagedVersion& staged, std::chrono::nanoseconds install_time) {
     uint64_t bytes = 0;
     for (const StagedVersion::Tensor& tensor : staged.tensors) bytes += tensor.part.ByteSize();
     if (flags_.common.json) {
-      out_.Say(
-          CompactJson({{"version", ToJson(ToProto(staged.version))},
-                       {"tensors", staged.tensors.size()},
-                       {"bytes", bytes},
-                       {"skipped", staged.skipped},
-                       {"seconds", {{"stage", InSeconds(staged.stage_time)}, {"install", InSeconds(install_time)}}}}));
+      nlohmann::ordered_json json = {
+          {"version", ToJson(ToProto(staged.version))}, {"tensors", staged.tensors.size()}, {"bytes", bytes}};
+      json.update(ToJson(staged.traffic));
+      json["skipped"] = staged.skipped;
+      json["seconds"] = {{"stage", InSeconds(staged.stage_time)}, {"install", InSeconds(install_time)}};
+      out_.Say(CompactJson(json));
     } else if (!flags_.common.quiet) {
       const double seconds = InSeconds(staged.stage_time);
       std::string line = absl::StrCat("Installed version ", staged.version.version, ": ",
-                                      FormatCount(staged.tensors.size(), "tensor"), ", ", FormatBytes(bytes),
-                                      ", staged in ", FormatDuration(seconds), " (", FormatRate(bytes, seconds), ")");
+                                      FormatCount(staged.tensors.size(), "tensor"), ", ", FormatBytes(bytes));
+      if (const std::string changes = ChangesText(staged.traffic); !changes.empty())
+        absl::StrAppend(&line, " ", changes);
+      absl::StrAppend(&line, ", staged in ", FormatDuration(seconds), " (", FormatRate(bytes, seconds), ")");
       if (!flags_.out.empty()) absl::StrAppend(&line, ", written in ", FormatDuration(InSeconds(install_time)));
       if (!staged.skipped.empty()) absl::StrAppend(&line, ", skipped ", absl::StrJoin(staged.skipped, ", "));
+      const std::string refusal = RefusalText(staged.traffic);
+      if (refusal != told_refusal_ && !refusal.empty()) absl::StrAppend(&line, "; ", refusal);
+      told_refusal_ = refusal;
       out_.Say(std::move(line));
     }
   }
 
   const FollowFlags& flags_;
+  const std::function<bool()> is_stopped_;
+  std::shared_ptr<const PullBase> base_;
+  bool has_looked_ = false;
   uint64_t installed_ = 0;
   absl::Status told_;
+  std::string told_refusal_;
   StatusLines out_{stdout, flags_.common.json};
   StatusLines errors_{stderr};
 };
@@ -127,7 +157,8 @@ absl::Status RunFollow(const FollowFlags& flags) {
   absl::StatusOr<std::vector<LayoutRule>> rules = flags.part.Rules();
   if (!rules.ok()) return rules.status();
   Interrupt interrupt;
-  FileEngine engine(flags);
+  std::unique_ptr<Timer> timer;
+  FileEngine engine(flags, [&] { return interrupt.raised() || (timer != nullptr && timer->expired()); });
   WorkerOptions options;
   options.pull.model = flags.common.model;
   options.pull.filter = flags.filter;
@@ -135,14 +166,15 @@ absl::Status RunFollow(const FollowFlags& flags) {
   options.pull.rules = *std::move(rules);
   options.max_version_step = flags.max_step;
   options.accept_new_run = flags.accept_new_run;
+  options.deltas = !flags.no_deltas;
+  if (!flags.out.empty()) options.base = [&] { return engine.Base(); };
   options.install = [&](StagedVersion& staged) { return engine.Install(staged); };
   options.on_error = [&](const absl::Status& status) { engine.Tell(status); };
   absl::StatusOr<std::unique_ptr<Worker>> worker = Worker::Create(flags.common.Channel(interrupt), std::move(options));
   if (!worker.ok()) return interrupt.Explain(worker.status(), kNothingChanged);
-  const std::unique_ptr<Timer> timer =
-      flags.timeout_seconds > 0
-          ? std::make_unique<Timer>(std::chrono::duration<double>(flags.timeout_seconds), [&] { (*worker)->Stop(); })
-          : nullptr;
+  if (flags.timeout_seconds > 0) {
+    timer = std::make_unique<Timer>(std::chrono::duration<double>(flags.timeout_seconds), [&] { (*worker)->Stop(); });
+  }
   interrupt.SetReaction([&] { (*worker)->Stop(); });
   const absl::Status status = (*worker)->Follow([&] { return engine.is_done(); });
   interrupt.SetReaction(nullptr);
@@ -161,7 +193,8 @@ void AddFollowCommand(CLI::App& app, Invocation& invocation) {
   CLI::App* command = AddCommand(
       app, invocation, "follow", "Follow versions as a worker does: stage, verify, install",
       "Each version is staged while it is pushed, verified, and installed in one step: with --out that file is "
-      "replaced, and holds a whole version at any time. A version that holds installs waits for `refit release`. "
+      "replaced, and holds a whole version at any time. It is also the base of the next version: only what has changed "
+      "since is sent, also after a restart of this command. A version that holds installs waits for `refit release`. "
       "Survives restarts of the service; ends with Ctrl-C, --count or --timeout.\n\n"
       "Examples:\n"
       "  refit follow\n"
@@ -183,6 +216,8 @@ void AddFollowCommand(CLI::App& app, Invocation& invocation) {
   command->add_flag("--accept-new-run", flags->accept_new_run,
                     "Also take lower numbers than the one in use, where the service never had that: after a trainer "
                     "was started anew without a larger --epoch, or the service without its --spool");
+  command->add_flag("--no-deltas", flags->no_deltas,
+                    "Always receive whole tensors, not what has changed since the version in the file of --out");
   AddPartOptions(command, flags->part);
   AddModelOption(command, flags->common);
   AddServerOptions(command, flags->common);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "client/cli/commands/base_file.h"
 #include "client/cli/commands/pull_report.h"
 #include "client/cli/commands/staging_sink.h"
 #include "client/cli/commands/tensor_file.h"
@@ -28,6 +29,7 @@ struct PullFlags {
   CommonOptions common;
   NativeOptions native;
   PartOptions part;
+  BaseFile base;
   std::string version = "latest";
   std::optional<uint64_t> epoch;
   double wait_seconds = 0;
@@ -86,17 +88,29 @@ absl::StatusOr<std::unique_ptr<Verifier>> VerifierFor(const NativeOptions& nativ
       {*std::move(source), native.adapter, native.dtype, native.exclude_key_regex, native.keep_dtype_regex, rules});
 }
 
-absl::Status Pull(const PullFlags& flags, std::vector<LayoutRule> rules, StagingSink& sink, Interrupt& interrupt,
+// Null if none is given.
+absl::StatusOr<std::shared_ptr<const PullBase>> BaseFor(const PullFlags& flags, const Interrupt& interrupt,
+                                                        PullReport& report) {
+  if (flags.base.path.empty()) return nullptr;
+  const auto begin = std::chrono::steady_clock::now();
+  absl::StatusOr<std::shared_ptr<const PullBase>> base = OpenBase(flags.base, [&] { return interrupt.raised(); });
+  report.base_seconds = SecondsSince(begin);
+  if (base.ok()) {
+    for (const PullBase::Tensor& tensor : (*base)->tensors) report.base_bytes += tensor.bytes.size();
+  }
+  if (!absl::IsFailedPrecondition(base.status())) return base;
+  return UsageError(absl::StrCat(base.status().message(), ": --base-version is needed"));
+}
+
+absl::Status Pull(const PullFlags& flags, PullOptions options, StagingSink& sink, Interrupt& interrupt,
                   PullReport& report) {
   absl::StatusOr<std::unique_ptr<Subscriber>> subscriber = Subscriber::Connect(flags.common.Channel(interrupt));
   if (!subscriber.ok()) return subscriber.status();
-  PullOptions options;
   options.model = flags.common.model;
   options.version = ParseVersion(flags.version);
   options.trainer_epoch = flags.epoch;
   options.filter = flags.filter;
   options.worker = flags.worker;
-  options.rules = std::move(rules);
   interrupt.SetReaction([&] { (*subscriber)->Cancel(); });
   absl::StatusOr<PullResult> result = (*subscriber)->Pull(options, sink);
   interrupt.SetReaction(nullptr);
@@ -114,26 +128,31 @@ absl::Status PullAndReport(const PullFlags& flags, Interrupt& interrupt) {
   if (!rules.ok()) return rules.status();
   absl::StatusOr<std::unique_ptr<Verifier>> verifier = VerifierFor(flags.native, *rules, flags.common.quiet);
   if (!verifier.ok()) return verifier.status();
+  PullReport report;
+  absl::StatusOr<std::shared_ptr<const PullBase>> base = BaseFor(flags, interrupt, report);
+  if (!base.ok()) return base.status();
   if (flags.wait_seconds > 0) {
     const absl::Status status = Wait(flags, interrupt);
     if (!status.ok()) return status;
   }
   const auto begin = std::chrono::steady_clock::now();
-  PullReport report;
   report.out = *out;
   report.part = flags.part;
   report.verified = *verifier != nullptr;
   TransferProgress progress(ChooseProgressStyle(flags.common),
                             flags.worker.empty() ? "pull" : absl::StrCat("pull ", flags.worker));
   StagingSink sink(progress, *std::move(out), *std::move(verifier), flags.filter.empty());
-  absl::Status status = Pull(flags, *std::move(rules), sink, interrupt, report);
+  PullOptions options;
+  options.rules = *std::move(rules);
+  options.base = *std::move(base);
+  absl::Status status = Pull(flags, std::move(options), sink, interrupt, report);
   if (status.ok()) status = sink.Finish();
   if (status.ok()) status = sink.Commit();
   if (!status.ok()) return status;
   progress.Finish();
   report.verify_seconds = sink.verify_seconds();
   report.write_seconds = sink.write_seconds();
-  report.total_seconds = SecondsSince(begin);
+  report.total_seconds = report.base_seconds + SecondsSince(begin);
   if (flags.common.json) {
     PrintJson(ToJson(report), false, ReportStream(report.out));
   } else if (!flags.common.quiet) {
@@ -150,6 +169,33 @@ absl::Status RunPull(const PullFlags& flags) {
                            flags.out.empty() ? "nothing is kept" : absl::StrCat(flags.out, " is not written"));
 }
 
+void AddBaseOptions(CLI::App* command, BaseFile& base) {
+  const char group[] = "Only what has changed";
+  CLI::Option* file =
+      command
+          ->add_option("--base", base.path,
+                       "What is here already: a file that `refit pull` or `refit follow` wrote. If the service still "
+                       "has that version, only what has changed since is sent; if not, all comes, and the report says "
+                       "why. It may be the file of --out, which then is replaced in one step once all is well")
+          ->type_name("OLD.safetensors")
+          ->group(group);
+  command
+      ->add_option("--base-version", base.version,
+                   "Which version the base is, for a file that others wrote; its tensors must be in the version's "
+                   "order (default: as the file says)")
+      ->check(AtLeast(1))
+      ->type_name("N")
+      ->needs(file)
+      ->group(group);
+  command
+      ->add_option("--base-epoch", base.trainer_epoch,
+                   "The trainer's run that the base is of (default: as the file says, or else 0)")
+      ->check(AtLeast(0))
+      ->type_name("N")
+      ->needs(file)
+      ->group(group);
+}
+
 }  // namespace
 
 void AddPullCommand(CLI::App& app, Invocation& invocation) {
@@ -162,6 +208,7 @@ void AddPullCommand(CLI::App& app, Invocation& invocation) {
       "(\"refit.shards\") which that is.\n\n"
       "Examples:\n"
       "  refit pull --version latest --out hf.safetensors\n"
+      "  refit pull --base hf.safetensors --out hf.safetensors  # only what has changed since\n"
       "  refit pull --version 8 --wait 60 --worker w0  # as soon as version 8 is opened\n"
       "  refit pull --verify-synthetic gemma4_26b_a4b --layers 2 --seed 7\n"
       "  refit pull --verify-synthetic gemma4_26b_a4b --step 3 --change 0.01\n"
@@ -191,11 +238,17 @@ void AddPullCommand(CLI::App& app, Invocation& invocation) {
       ->type_name("RX");
   command->add_option("--worker", flags->worker, "Name of this worker, shown in status (default: its address)")
       ->type_name("NAME");
+  AddBaseOptions(command, flags->base);
   AddPartOptions(command, flags->part);
   AddNativeOptions(command, flags->native, "--verify", "--verify-synthetic");
   AddModelOption(command, flags->common);
   AddServerOptions(command, flags->common);
-  command->parse_complete_callback([flags] { CheckPartOptions(flags->part); });
+  command->parse_complete_callback([command, flags] {
+    CheckPartOptions(flags->part);
+    if (command->count("--base") > 0 && flags->base.path.empty()) {
+      throw CLI::ValidationError("--base", "expected the name of a file");
+    }
+  });
 }
 
 }  // namespace refit::cli

@@ -14,6 +14,8 @@ struct PullReport {
   PartOptions part;
   std::string out;
   bool verified = false;
+  uint64_t base_bytes = 0;  // of the file that is the base, which is read first
+  double base_seconds = 0;
   double wire_seconds = 0;
   double verify_seconds = 0;
   double write_seconds = 0;

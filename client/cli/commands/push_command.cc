@@ -96,8 +96,8 @@ void AddPushCommand(CLI::App& app, Invocation& invocation) {
   const auto flags = std::make_shared<PushFlags>();
   CLI::App* command =
       AddCommand(app, invocation, "push", "Push native tensors; the service converts them",
-                 "The version becomes visible as a whole once all bytes came, or not at all: an error "
-                 "or Ctrl-C aborts it.\n\n"
+                 "Workers may receive the version while it is pushed, but install it only once all of it came and it "
+                 "is committed. An error or Ctrl-C aborts it: then no worker installs anything of it.\n\n"
                  "A sharded trainer runs one push a rank, in any order, with the same --version and "
                  "--world: each joins the version and sends its part, and all commit together. The mesh "
                  "options say which part to cut from a source of whole tensors; without them a rank has "

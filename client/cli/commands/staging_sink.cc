@@ -48,7 +48,7 @@ absl::Status StagingSink::Begin(const VersionSummary& version, const std::vector
     if (!status.ok()) return status;
   }
   if (out_path_.empty()) return absl::OkStatus();
-  absl::StatusOr<std::unique_ptr<SafetensorsWriter>> writer = CreateTensorFile(out_path_, tensors);
+  absl::StatusOr<std::unique_ptr<SafetensorsWriter>> writer = CreateTensorFile(out_path_, version, tensors);
   if (!writer.ok()) return writer.status();
   writer_ = *std::move(writer);
   return absl::OkStatus();

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "client/cli/commands/base_file.h"
 #include "client/cli/run/exit_code.h"
 #include "client/cli/terminal/status_lines.h"
 #include "common/safetensors/output_target.h"
@@ -42,8 +43,10 @@ void NoteOfFiles(absl::string_view note) {
 }
 
 absl::StatusOr<std::unique_ptr<SafetensorsWriter>> CreateTensorFile(const std::string& path,
+                                                                    const VersionSummary& version,
                                                                     const std::vector<TensorPart>& tensors) {
-  std::map<std::string, std::string> metadata = {{"format", "pt"}};
+  std::map<std::string, std::string> metadata = VersionMetadata(version);
+  metadata["format"] = "pt";  // transformers wants it
   if (!std::all_of(tensors.begin(), tensors.end(), [](const TensorPart& part) { return part.is_whole(); })) {
     absl::StatusOr<std::string> shards = FormatShardMetadata(tensors);
     if (!shards.ok()) return shards.status();

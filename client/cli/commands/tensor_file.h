@@ -11,6 +11,7 @@
 #include "absl/strings/string_view.h"
 #include "common/safetensors/safetensors.h"
 #include "refit/box.h"
+#include "refit/version_summary.h"
 
 namespace refit::cli {
 
@@ -30,9 +31,10 @@ void WarnOfFile(absl::string_view warning);
 // Prints a note about files that are read on stderr. Nothing if `note` is empty.
 void NoteOfFiles(absl::string_view note);
 
-// Creates a file whose tensors have the shapes of the parts. For parts that are not whole tensors, the metadata says
-// which part of which tensor they are.
+// Creates a file whose tensors have the shapes of the parts. The metadata says which version they are, and for parts
+// that are not whole tensors, which part of which tensor.
 absl::StatusOr<std::unique_ptr<SafetensorsWriter>> CreateTensorFile(const std::string& path,
+                                                                    const VersionSummary& version,
                                                                     const std::vector<TensorPart>& tensors);
 
 }  // namespace refit::cli

@@ -94,6 +94,12 @@ std::string NoteOf(const v1::Worker& worker) {
   return "this service never had that version; see follow --accept-new-run, push --epoch";
 }
 
+// What was sent of it as changes of a base. Empty if whole tensors were sent.
+std::string OnTheWire(const v1::Worker& worker) {
+  if (!worker.has_base_version()) return "";
+  return absl::StrCat(FormatBytes(worker.wire_bytes()), " since ", worker.base_version());
+}
+
 // How many committed versions are newer than the one that the worker uses. "-" if it does not report that.
 std::string Behind(const v1::Worker& worker, const google::protobuf::RepeatedPtrField<v1::VersionSummary>& versions) {
   if (!worker.has_installed_version()) return "-";
@@ -117,6 +123,7 @@ Table WorkerTable(const google::protobuf::RepeatedPtrField<v1::Worker>& workers,
                {"in use", Align::kRight},
                {"behind", Align::kRight},
                {"sent", Align::kRight, Need::kIfWide},
+               {"on the wire", Align::kRight, Need::kIfWide},
                {"took", Align::kRight, Need::kIfWide},
                {"rate", Align::kRight, Need::kIfWide},
                {"waited", Align::kRight, Need::kIfWide},
@@ -126,13 +133,13 @@ Table WorkerTable(const google::protobuf::RepeatedPtrField<v1::Worker>& workers,
   for (const v1::Worker& worker : workers) {
     const bool pulled = worker.started_at_ns() != 0;
     const auto if_pulled = [&](const std::string& text) { return pulled ? text : "-"; };
-    table.AddRow({Printable(ShownName(worker)),
-                  absl::StrCat(StateName(worker.state()), worker.connected() ? "" : ", gone"),
-                  Printable(worker.model()), if_pulled(absl::StrCat(worker.version())), InUse(worker),
-                  Behind(worker, versions), if_pulled(FormatPart(worker.sent_bytes(), worker.selected_bytes())),
-                  if_pulled(FormatDuration(Seconds(worker))), FormatRate(worker.sent_bytes(), Seconds(worker)),
-                  if_pulled(FormatDuration(static_cast<double>(worker.waited_ns()) / 1e9)), Took(worker.stage_ns()),
-                  Took(worker.install_ns()), NoteOf(worker)});
+    table.AddRow(
+        {Printable(ShownName(worker)), absl::StrCat(StateName(worker.state()), worker.connected() ? "" : ", gone"),
+         Printable(worker.model()), if_pulled(absl::StrCat(worker.version())), InUse(worker), Behind(worker, versions),
+         if_pulled(FormatPart(worker.sent_bytes(), worker.selected_bytes())), OnTheWire(worker),
+         if_pulled(FormatDuration(Seconds(worker))), FormatRate(worker.sent_bytes(), Seconds(worker)),
+         if_pulled(FormatDuration(static_cast<double>(worker.waited_ns()) / 1e9)), Took(worker.stage_ns()),
+         Took(worker.install_ns()), NoteOf(worker)});
   }
   return table;
 }

@@ -116,6 +116,7 @@ TEST_F(SafetensorsWriterTest, AlignsByElementSizeAndNamesInOrder) {
     const auto given = std::find(tensors.begin(), tensors.end(), spec);
     ASSERT_NE(given, tensors.end());
     EXPECT_EQ(AsString((*file)->data(i)), bytes[given - tensors.begin()]);
+    EXPECT_EQ((*file)->tensors()[(*file)->header_order()[i]], tensors[i]);
   }
 }
 

@@ -1,0 +1,20 @@
+// How reports tell in which form a version's bytes came.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "refit/pull.h"
+
+namespace refit::cli {
+
+// "as 10.9 MB of changes since version 7", or "unchanged since version 7". Empty if no base was used.
+std::string ChangesText(const PullTraffic& traffic);
+
+// "the base was not used: this service has no version 7". Empty if it was used, or if none was named.
+std::string RefusalText(const PullTraffic& traffic);
+
+// The fields `wire_bytes`, `base_version`, `base_refused`, `changed_elements` and `chunks`.
+nlohmann::ordered_json ToJson(const PullTraffic& traffic);
+
+}  // namespace refit::cli
