@@ -3,7 +3,8 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-The main job, shown: a trainer pushes versions, two workers pull each while it is being pushed, everything is verified bit for bit. The third version is a training step after the second: 1 % of its values have changed, and a worker that has the second as a file receives only that.
+The main job, shown: a trainer pushes versions, two workers pull each while it is being pushed, everything is verified bit for bit.
+The third version is a training step after the second: a worker that has the second as a file receives only what has changed.
 
   deploy/demo.sh [options] [PATH]
 
@@ -70,8 +71,8 @@ trap 'exit 130' INT TERM
 mkfifo "$logs/port"
 exec 3<>"$logs/port"
 # As between two hosts. On one host workers map the service's memory: nothing is moved.
-"$bin/refit-server" --listen "127.0.0.1:$port" --port-file "$logs/port" --retain 2 --memory "$memory" --no-shared-memory \
-  >"$logs/server.log" 2>&1 3>&- &
+"$bin/refit-server" --listen "127.0.0.1:$port" --port-file "$logs/port" --retain 2 --memory "$memory" \
+  --no-shared-memory >"$logs/server.log" 2>&1 3>&- &
 server_process=$!
 read -r -t 20 port <&3
 exec 3>&-
