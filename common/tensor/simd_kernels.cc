@@ -75,14 +75,12 @@ template <typename From, typename To>
 void ConvertRows(const std::byte* src, int64_t src_stride, std::byte* dst, int64_t dst_stride, Extent extent) {
   constexpr int64_t kLineOfElements = kLine / sizeof(typename To::Stored);
   if (extent.cols == kLineOfElements) {
-    for (int64_t r = 0; r < extent.rows; ++r) {
+    for (int64_t r = 0; r < extent.rows; ++r)
       ConvertRun<From, To>(src + r * src_stride, dst + r * dst_stride, kLineOfElements);
-    }
     return;
   }
-  for (int64_t r = 0; r < extent.rows; ++r) {
+  for (int64_t r = 0; r < extent.rows; ++r)
     ConvertRun<From, To>(src + r * src_stride, dst + r * dst_stride, extent.cols);
-  }
 }
 
 template <typename From>

@@ -13,9 +13,15 @@ std::shared_ptr<DeltaPart> DeltaTable::Get(const std::shared_ptr<Version>& base,
   const TensorPart part{version->spec(tensor), box};
   const uint64_t chunks = ChunkCount(part.ByteSize(), version->chunk_bytes());
   absl::MutexLock lock(&mutex_);
-  Entry& entry = parts_[{base.get(), version.get(), tensor, box}];
-  if (entry.part == nullptr) entry = {base, version, std::make_shared<DeltaPart>(chunks, cache_)};
-  std::shared_ptr<DeltaPart> result = entry.part;
+  Step& step = steps_[{base.get(), version.get()}];
+  step.base = base;
+  step.version = version;
+  std::shared_ptr<DeltaPart>& kept = step.parts[{tensor, box}];
+  if (kept == nullptr) {
+    kept = std::make_shared<DeltaPart>(chunks, cache_);
+    ++parts_;
+  }
+  std::shared_ptr<DeltaPart> result = kept;
   ForgetUnused();
   return result;
 }
@@ -23,9 +29,8 @@ std::shared_ptr<DeltaPart> DeltaTable::Get(const std::shared_ptr<Version>& base,
 // The versions that have deltas from this one.
 std::vector<std::shared_ptr<Version>> DeltaTable::NextTo(const Version& version) const {
   std::vector<std::shared_ptr<Version>> next;
-  for (auto it = parts_.lower_bound({&version, nullptr, 0, Box()}); it != parts_.end(); ++it) {
-    if (it->second.base.get() != &version) break;
-    if (next.empty() || next.back() != it->second.version) next.push_back(it->second.version);
+  for (auto it = steps_.lower_bound({&version, nullptr}); it != steps_.end() && it->first.first == &version; ++it) {
+    next.push_back(it->second.version);
   }
   return next;
 }
@@ -52,14 +57,19 @@ std::vector<std::shared_ptr<Version>> DeltaTable::Chain(const std::shared_ptr<Ve
 }
 
 void DeltaTable::ForgetUnused() {
-  if (parts_.size() < sweep_at_) return;
-  for (auto it = parts_.begin(); it != parts_.end();) {
-    const Entry& entry = it->second;
-    const bool may_grow = entry.base->CheckPullable().ok() && entry.version->CheckPullable().ok();
-    const bool unused = entry.part.use_count() == 1 && !may_grow && !entry.part->is_kept();
-    it = unused ? parts_.erase(it) : std::next(it);
+  if (parts_ < sweep_at_) return;
+  parts_ = 0;
+  for (auto it = steps_.begin(); it != steps_.end();) {
+    Step& step = it->second;
+    const bool may_grow = step.base->CheckPullable().ok() && step.version->CheckPullable().ok();
+    for (auto part = step.parts.begin(); part != step.parts.end() && !may_grow;) {
+      const bool unused = part->second.use_count() == 1 && !part->second->is_kept();
+      part = unused ? step.parts.erase(part) : std::next(part);
+    }
+    parts_ += step.parts.size();
+    it = step.parts.empty() ? steps_.erase(it) : std::next(it);
   }
-  sweep_at_ = std::max<size_t>(1024, 2 * parts_.size());
+  sweep_at_ = std::max<size_t>(1024, 2 * parts_);
 }
 
 }  // namespace refit

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -36,11 +36,11 @@ class DeltaTable {
   const ChunkCache& cache() const { return cache_; }
 
  private:
-  using Key = std::tuple<const Version*, const Version*, size_t, Box>;  // base, version, the version's tensor
-  struct Entry {
-    std::shared_ptr<Version> base;  // kept, so that nobody else gets the address that is in the key
+  // From a base to a version. Both are kept, so that nobody else gets the addresses that are in the key.
+  struct Step {
+    std::shared_ptr<Version> base;
     std::shared_ptr<Version> version;
-    std::shared_ptr<DeltaPart> part;
+    std::map<std::pair<size_t, Box>, std::shared_ptr<DeltaPart>> parts;  // by the version's tensor
   };
   void ForgetUnused() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::vector<std::shared_ptr<Version>> NextTo(const Version& version) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -48,9 +48,10 @@ class DeltaTable {
   ChunkCache cache_;
 
   mutable absl::Mutex mutex_;
-  // Unused ones are kept for their payloads: if the base can still be pulled, for workers that have it; otherwise for
+  // Unused parts are kept for their payloads: if the base can still be pulled, for workers that have it; otherwise for
   // those that are more versions behind.
-  std::map<Key, Entry> parts_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::pair<const Version*, const Version*>, Step> steps_ ABSL_GUARDED_BY(mutex_);
+  size_t parts_ ABSL_GUARDED_BY(mutex_) = 0;        // of all steps
   size_t sweep_at_ ABSL_GUARDED_BY(mutex_) = 1024;  // when there are this many, unused ones are removed
 };
 
