@@ -19,7 +19,7 @@ The third version is a training step after the second: a worker that has the sec
   --no-install    do not look for missing packages
   -h, --help      this text
 
-Installs what is missing and builds first. Exit code 0: every worker got every byte of all versions.
+Installs what is missing and builds first. Exit code 0: every worker got every byte of its versions.
 TEXT
 }
 
@@ -122,10 +122,10 @@ refit_version() {
 
 refit_version 1 1 0
 refit_version 2 2 0
-[[ -n $path ]] || refit_version 3 2 1
+[[ -n $path ]] || workers=1 refit_version 3 2 1  # by the worker that has a file: to make such values takes long
 
 echo
 "$bin/refit" status --server "$server"
 kill -TERM "$server_process"
 wait "$server_process"
-echo "All versions reached all $workers workers, verified bit for bit."
+echo "All versions arrived, verified bit for bit."
