@@ -1,7 +1,6 @@
 #include "client/worker/delta_receiver.h"
 
-#include "absl/strings/str_cat.h"
-#include "common/wire/digest.h"
+#include "common/tensor/kernels.h"
 #include "refit/memory_probe.h"
 
 namespace refit {
@@ -19,18 +18,22 @@ absl::StatusOr<absl::Span<const std::byte>> DeltaReceiver::BytesOf(const TensorP
   return absl::FailedPreconditionError("the base has no such tensor");
 }
 
-absl::StatusOr<DeltaReceiver::Applied> DeltaReceiver::Apply(const TensorPart& part, uint64_t offset,
-                                                            absl::Span<const std::byte> payload,
-                                                            absl::Span<std::byte> result) {
+absl::StatusOr<uint64_t> DeltaReceiver::Apply(const TensorPart& part, const PulledChunk& chunk, std::byte* result,
+                                              TensorDigester& digester) {
   const absl::StatusOr<absl::Span<const std::byte>> tensor = BytesOf(part);
   if (!tensor.ok()) return tensor.status();
-  const absl::Span<const std::byte> base = tensor->subspan(offset, result.size());
-  if (absl::Status status = MemoryProbe().CheckReadable(base); !status.ok()) return status;
-  if (payload.empty()) return Applied{CopyAndDigest(base, result.data()), 0};
-  absl::Status status = decoder_.Read(payload, result.size(), ElementSize(part.tensor.dtype));
-  if (status.ok()) status = decoder_.Apply(base, result);
+  const absl::Span<const std::byte> base = tensor->subspan(chunk.offset, chunk.bytes);
+  absl::Status status = MemoryProbe().CheckReadable(base);
+  if (status.ok()) status = delta_.Read(chunk.payload, base.size(), ElementSize(part.tensor.dtype));
   if (!status.ok()) return status;
-  return Applied{DigestBytes(result), decoder_.changed()};
+  if (result == nullptr) {
+    status = delta_.Digest(Direction::kForward, base, digester);
+  } else {
+    const bool past_cache = tensor->size() >= kPastCacheBytes;
+    status = delta_.DigestAndWrite(base, {result, base.size()}, past_cache, digester);
+  }
+  if (!status.ok()) return status;
+  return delta_.changed();
 }
 
 }  // namespace refit

@@ -31,7 +31,7 @@ absl::Status Follower::Run(Backoff& backoff, const std::function<bool()>& done) 
 }
 
 absl::Status Follower::Refit(VersionSummary version) {
-  absl::StatusOr<StagedVersion> staged = StagedVersion{};
+  absl::StatusOr<Staging> staging = Staging{};
   while (true) {
     // In place, a version overwrites the one in use, so it cannot be staged before its release.
     if (options_.in_place && version.installs_held) {
@@ -41,15 +41,16 @@ absl::Status Follower::Refit(VersionSummary version) {
       continue;
     }
     const bool newest = version.state == VersionState::kCommitted && !options_.in_place;
-    staged = refitter_.StageFollowing(newest ? Wanted() : Wanted::Exactly(version));
-    if (!staged.ok()) return IsOfThisVersion(staged.status()) ? absl::OkStatus() : staged.status();
-    if (!staged->version.installs_held || options_.in_place) break;
-    absl::StatusOr<VersionSummary> next = AwaitRelease(KeyOf(staged->version));
+    staging = refitter_.StageFollowing(newest ? Wanted() : Wanted::Exactly(version));
+    if (!staging.ok()) return IsOfThisVersion(staging.status()) ? absl::OkStatus() : staging.status();
+    const VersionSummary& staged = staging->version.version;
+    if (!staged.installs_held || options_.in_place) break;
+    absl::StatusOr<VersionSummary> next = AwaitRelease(KeyOf(staged));
     if (!next.ok()) return next.status();
-    if (KeyOf(*next) == KeyOf(staged->version)) break;
+    if (KeyOf(*next) == KeyOf(staged)) break;
     version = *std::move(next);
   }
-  return refitter_.InstallFollowing(*staged);
+  return refitter_.InstallFollowing(*staging);
 }
 
 // Waits for the release of the version, and returns it, or a newer one that was committed meanwhile.

@@ -122,8 +122,19 @@ void InstalledVersions::Hear(const VersionSummary& version) {
 
 void InstalledVersions::SetTorn(const VersionSummary& version) {
   const std::lock_guard lock(mutex_);
-  if (installed_.has_value()) previous_ = std::exchange(installed_, std::nullopt);
+  if (installed_.has_value()) {
+    before_previous_ = std::exchange(previous_, installed_);
+    installed_.reset();
+  }
   torn_ = version;
+}
+
+void InstalledVersions::SetWholeAgain() {
+  const std::lock_guard lock(mutex_);
+  if (!torn_.has_value()) return;
+  torn_.reset();
+  installed_ = std::exchange(previous_, std::exchange(before_previous_, std::nullopt));
+  changed_.notify_all();
 }
 
 void InstalledVersions::SetInstalled(const VersionSummary& version) {

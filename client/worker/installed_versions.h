@@ -47,6 +47,8 @@ class InstalledVersions {
 
   void Hear(const VersionSummary& version);
   void SetTorn(const VersionSummary& version);
+  // The version that was in use before SetTorn is whole again.
+  void SetWholeAgain();
   void SetInstalled(const VersionSummary& version);
   // Its install failed, and the old version is still in use. It is not due again.
   void SetFailed(const VersionSummary& version);
@@ -77,6 +79,7 @@ class InstalledVersions {
   std::optional<VersionSummary> installed_;
   std::optional<VersionSummary> previous_;
   std::optional<VersionSummary> torn_;
+  std::optional<VersionSummary> before_previous_;  // previous_ before the first SetTorn
   VersionKey highest_;         // ever installed, or tried without success: Follow only takes higher ones
   uint64_t newest_epoch_ = 0;  // seen so far
   bool other_run_ = false;

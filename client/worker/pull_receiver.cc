@@ -65,7 +65,8 @@ absl::Status PullReceiver::OnMessage(const grpc::ByteBuffer& buffer) {
   if (chunk->has_value()) {
     return OnChunk((*chunk)->header, (*chunk)->payload_bytes, [&](std::byte* dst) {
       using Through = ReceivedMessage::Through;
-      const bool hot = memory_.size() < kPastCacheBytes || (*chunk)->header.encoding != v1::CHUNK_ENCODING_RAW;
+      const bool hot =
+          memory_.size() < kPastCacheBytes || takes_chunks_ || (*chunk)->header.encoding != v1::CHUNK_ENCODING_RAW;
       const Through through = hot ? Through::kCache : Through::kPastCache;
       return message.CopyAndDigest((*chunk)->payload_offset, dst, through);
     });
@@ -167,7 +168,9 @@ absl::Status PullReceiver::OnManifest(const v1::ManifestPart& part) {
   if (absl::Status status = manifest_.Add(part, version_); !status.ok()) return status;
   if (!part.last()) return absl::OkStatus();
   phase_ = Phase::kChunks;
-  return sink_.Begin(version_, parts());
+  if (absl::Status status = sink_.Begin(version_, parts()); !status.ok()) return status;
+  takes_chunks_ = deltas_.has_value() && sink_.TakesChunks();
+  return absl::OkStatus();
 }
 
 absl::Status PullReceiver::CheckChunk(const ChunkHeader& chunk, uint64_t payload_bytes) const {
@@ -233,8 +236,7 @@ absl::Status PullReceiver::OnChunk(const ChunkHeader& chunk, uint64_t payload_by
      : payload_bytes == 0                     ? traffic_.unchanged_chunks
                                               : traffic_.delta_chunks);
   traffic_.wire_bytes += payload_bytes;
-  return chunk.encoding == v1::CHUNK_ENCODING_RAW ? AddChunk(chunk, payload_bytes, copy)
-                                                  : AddDelta(chunk, payload_bytes, copy);
+  return AddChunk(chunk, payload_bytes, copy);
 }
 
 // Makes the segment of the chunk the current one, and checks that the chunk lies in it.
@@ -254,7 +256,7 @@ absl::Status PullReceiver::BeginSharedTensor(uint64_t begin) {
   const uint64_t bytes = parts()[tensor_].ByteSize();
   if (lease_ == nullptr || bytes > segments_.current()->span().size() - begin) return BeginTensor();
   const auto mapped = std::make_shared<LeasedBuffer>(segments_.current(), begin, bytes, lease_);
-  if (placed_ || !sink_.Adopt(tensor_, mapped)) return BeginTensor();
+  if (placed_ || takes_chunks_ || !sink_.Adopt(tensor_, mapped)) return BeginTensor();
   memory_ = mapped->span();
   digester_.emplace(version_.chunk_bytes);
   return absl::OkStatus();
@@ -278,28 +280,38 @@ absl::Status PullReceiver::OnSharedChunk(const v1::SharedChunk& shared) {
   });
 }
 
+// The payload is checked before anything is done with it.
 absl::Status PullReceiver::AddChunk(const ChunkHeader& chunk, uint64_t payload_bytes, const Copy& copy) {
-  const absl::Span<std::byte> payload = memory_.subspan(offset_, payload_bytes);
+  const bool is_delta = chunk.encoding != v1::CHUNK_ENCODING_RAW;
+  const bool apart = is_delta || takes_chunks_;
+  if (apart && payload_.size() < payload_bytes) payload_.resize(payload_bytes);
+  const absl::Span<std::byte> payload =
+      apart ? absl::MakeSpan(payload_).first(payload_bytes) : memory_.subspan(offset_, payload_bytes);
   const uint64_t digest = copy(payload.data());
-  return digest == chunk.digest ? Advance(chunk, digest, payload_bytes) : Damaged(chunk, digest);
+  if (digest != chunk.digest) return Damaged(chunk, digest);
+  const PulledChunk pulled = {tensor_, offset_, DecodedBytes(chunk, payload_bytes), is_delta, payload};
+  if (is_delta) {
+    if (absl::Status status = AddDelta(pulled); !status.ok()) return status;
+  } else {
+    digester_->UpdateChunk(payload, digest, chunk.tensor_digest.has_value());
+  }
+  if (takes_chunks_) {
+    if (absl::Status status = sink_.Take(pulled); !status.ok()) return status;
+  }
+  return Advance(chunk, pulled.bytes);
 }
 
-// The payload is checked before it is applied. If the base is another one than the service's, the tensor's digest
-// tells.
-absl::Status PullReceiver::AddDelta(const ChunkHeader& chunk, uint64_t payload_bytes, const Copy& copy) {
-  payload_.resize(std::max<size_t>(payload_.size(), payload_bytes));
-  const uint64_t digest = copy(payload_.data());
-  if (digest != chunk.digest) return Damaged(chunk, digest);
+// If the base is another one than the service's, the tensor's digest tells.
+absl::Status PullReceiver::AddDelta(const PulledChunk& delta) {
   has_deltas_ = true;
-  const absl::StatusOr<DeltaReceiver::Applied> applied =
-      deltas_->Apply(parts()[tensor_], offset_, absl::MakeConstSpan(payload_).first(payload_bytes),
-                     memory_.subspan(offset_, chunk.decoded_bytes));
-  if (!applied.ok()) {
+  std::byte* const result = takes_chunks_ ? nullptr : memory_.data() + offset_;
+  const absl::StatusOr<uint64_t> changed = deltas_->Apply(parts()[tensor_], delta, result, *digester_);
+  if (!changed.ok()) {
     base_failed_ = true;
-    return BadChunk(applied.status().message());
+    return BadChunk(changed.status().message());
   }
-  traffic_.changed_elements += applied->changed;
-  return Advance(chunk, applied->digest, chunk.decoded_bytes);
+  traffic_.changed_elements += *changed;
+  return absl::OkStatus();
 }
 
 absl::Status PullReceiver::Damaged(const ChunkHeader& chunk, uint64_t digest) {
@@ -308,16 +320,13 @@ absl::Status PullReceiver::Damaged(const ChunkHeader& chunk, uint64_t digest) {
                           chunk.digest, digest);
 }
 
-// `digest`: of the tensor's bytes that the chunk brought.
-absl::Status PullReceiver::Advance(const ChunkHeader& chunk, uint64_t digest, uint64_t bytes) {
-  const bool ends = chunk.tensor_digest.has_value();
-  digester_->UpdateChunk(memory_.subspan(offset_, bytes), digest, ends);
+absl::Status PullReceiver::Advance(const ChunkHeader& chunk, uint64_t bytes) {
   offset_ += bytes;
   received_bytes_ += bytes;
   const uint64_t again = std::min(again_, bytes);
   again_ -= again;
   sink_.Progress(bytes - again);
-  return ends ? EndTensor(*chunk.tensor_digest) : absl::OkStatus();
+  return chunk.tensor_digest.has_value() ? EndTensor(*chunk.tensor_digest) : absl::OkStatus();
 }
 
 absl::Status PullReceiver::EndTensor(uint64_t expected_digest) {

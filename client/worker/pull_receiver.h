@@ -90,8 +90,8 @@ class PullReceiver {
   absl::Status BeginTensor();
   absl::Status BeginSharedTensor(uint64_t begin);
   absl::Status AddChunk(const ChunkHeader& chunk, uint64_t payload_bytes, const Copy& copy);
-  absl::Status AddDelta(const ChunkHeader& chunk, uint64_t payload_bytes, const Copy& copy);
-  absl::Status Advance(const ChunkHeader& chunk, uint64_t digest, uint64_t bytes);
+  absl::Status AddDelta(const PulledChunk& delta);
+  absl::Status Advance(const ChunkHeader& chunk, uint64_t bytes);
   absl::Status EndTensor(uint64_t expected_digest);
 
   const std::vector<TensorPart>& parts() const { return manifest_.parts(); }
@@ -118,7 +118,8 @@ class PullReceiver {
 
   std::shared_ptr<const PullBase> base_;  // null: none, or it was refused
   std::optional<DeltaReceiver> deltas_;   // set while the service sends deltas of base_
-  std::vector<std::byte> payload_;        // of a delta
+  bool takes_chunks_ = false;             // the sink; nothing is written to memory_ then
+  std::vector<std::byte> payload_;        // of a chunk that is not written to memory_ as it is
   bool has_deltas_ = false;               // whether tensor_ depends on the base
   bool base_failed_ = false;
   uint64_t again_ = 0;  // bytes of tensor_ that were received already

@@ -6,6 +6,12 @@
 #include "common/net/status.h"
 
 namespace refit {
+namespace {
+
+// Of the bytes that the tensors have. What has changed takes less, unless most of it came whole.
+constexpr uint64_t kPartApart = 4;
+
+}  // namespace
 
 absl::Status StageSink::Begin(const VersionSummary& version, const std::vector<TensorPart>& tensors) {
   version_ = version;
@@ -15,24 +21,56 @@ absl::Status StageSink::Begin(const VersionSummary& version, const std::vector<T
   was_refused_ = !status.ok();
   if (was_refused_) return status;
   memory_.Begin(options_.place ? absl::Span<const TensorPart>() : tensors);
-  staged_.tensors.reserve(tensors.size());
-  for (const TensorPart& part : tensors) staged_.tensors.push_back({part, {}, nullptr});
+  staging_.version.tensors.reserve(tensors.size());
+  for (const TensorPart& part : tensors) {
+    staging_.version.tensors.push_back({part, {}, nullptr});
+    most_apart_ += part.ByteSize();
+  }
+  most_apart_ /= kPartApart;
   return absl::OkStatus();
 }
 
+bool StageSink::TakesChunks() {
+  if (options_.in_place) staging_.deltas = std::make_shared<StagedDeltas>();
+  return is_apart();
+}
+
 absl::StatusOr<absl::Span<std::byte>> StageSink::Place(size_t index) {
-  if (options_.in_place && !std::exchange(torn_, true)) BeTorn();
-  StagedVersion::Tensor& tensor = staged_.tensors[index];
+  if (options_.in_place && !is_apart() && !std::exchange(torn_, true)) BeTorn();
+  StagedVersion::Tensor& tensor = staging_.version.tensors[index];
   const absl::StatusOr<absl::Span<std::byte>> bytes = Memory(index);
   if (!bytes.ok()) return Annotate(bytes.status(), absl::StrCat("memory for tensor ", tensor.part.ToString()));
+  if (is_apart()) {
+    if (!in_use_.IsAt(tensor.part, *bytes)) {
+      return GiveUp(absl::StrCat("tensor ", tensor.part.ToString(), " has other memory than before"));
+    }
+    staging_.deltas->Place(tensor.part, *bytes);
+  }
   tensor.bytes = *bytes;
   return *bytes;
 }
 
+absl::Status StageSink::Take(const PulledChunk& chunk) {
+  staging_.deltas->Take(chunk);
+  if (staging_.deltas->bytes() <= most_apart_) return absl::OkStatus();
+  return GiveUp(absl::StrCat("what has changed takes more than 1/", kPartApart, " of the tensors' bytes"));
+}
+
+absl::Status StageSink::Done(size_t index) {
+  const bool was_last = index + 1 == staging_.version.tensors.size();
+  if (!is_apart() || !was_last || AreDisjoint(staging_.version.tensors)) return absl::OkStatus();
+  return GiveUp("tensors share memory");
+}
+
+absl::Status StageSink::GiveUp(std::string reason) {
+  gave_up_ = std::move(reason);
+  return absl::FailedPreconditionError(gave_up_);
+}
+
 bool StageSink::Adopt(size_t index, std::shared_ptr<Buffer> mapped) {
   if (options_.place) return false;
-  staged_.tensors[index].bytes = mapped->span();
-  staged_.tensors[index].owner = std::move(mapped);
+  staging_.version.tensors[index].bytes = mapped->span();
+  staging_.version.tensors[index].owner = std::move(mapped);
   return true;
 }
 
@@ -42,7 +80,7 @@ void StageSink::BeTorn() {
 }
 
 absl::StatusOr<absl::Span<std::byte>> StageSink::Memory(size_t index) {
-  StagedVersion::Tensor& tensor = staged_.tensors[index];
+  StagedVersion::Tensor& tensor = staging_.version.tensors[index];
   if (options_.place) return options_.place(tensor.part);
   absl::StatusOr<std::shared_ptr<Buffer>> owner = memory_.Get(index);
   if (!owner.ok()) return owner.status();

@@ -95,7 +95,7 @@ absl::StatusOr<VersionSummary> Worker::RollBack() {
     return absl::FailedPreconditionError(
         absl::StrCat("worker ", name(), " cannot go back: no version was in use before the present one"));
   }
-  return impl_->refitter.Refit(Wanted::Exactly(*previous), Way::kBack);
+  return impl_->refitter.RollBack(*previous);
 }
 
 absl::Status Worker::WaitForVersion(uint64_t version, std::chrono::milliseconds timeout,

@@ -122,13 +122,24 @@ absl::Status DeltaDecoder::Apply(absl::Span<const std::byte> base, absl::Span<st
 
 absl::Status DeltaDecoder::ApplyInPlace(absl::Span<std::byte> range) const {
   if (absl::Status size = CheckSize(range.size()); !size.ok()) return size;
-  AddChanges(changes_, Direction::kForward, element_size_, 0, 0, range);
-  return absl::OkStatus();
+  return ChangePiece(Direction::kForward, 0, range);
 }
 
 absl::Status DeltaDecoder::RevertInPlace(absl::Span<std::byte> range) const {
   if (absl::Status size = CheckSize(range.size()); !size.ok()) return size;
-  AddChanges(changes_, Direction::kBack, element_size_, 0, 0, range);
+  return ChangePiece(Direction::kBack, 0, range);
+}
+
+absl::Status DeltaDecoder::ChangePiece(Direction direction, uint64_t at, absl::Span<std::byte> piece) const {
+  if (at > range_bytes_ || piece.size() > range_bytes_ - at || (at | piece.size()) % element_size_ != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("a delta of a range of ", range_bytes_, " bytes has no piece of ",
+                                                   piece.size(), " bytes at ", at));
+  }
+  const auto begin = changes_.positions.begin();
+  const auto end = begin + static_cast<std::ptrdiff_t>(changes_.count);
+  const uint64_t skipped = at / element_size_;
+  const auto first = std::lower_bound(begin, end, skipped);
+  AddChanges(changes_, direction, element_size_, static_cast<size_t>(first - begin), skipped, piece);
   return absl::OkStatus();
 }
 

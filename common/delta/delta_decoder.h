@@ -32,6 +32,9 @@ class DeltaDecoder {
   // Undoes ApplyInPlace: differences are taken away again. So whoever keeps a payload can go back.
   absl::Status RevertInPlace(absl::Span<std::byte> range) const;
 
+  // Either of them, for a piece of the range that begins `at` bytes in it. Pieces are whole elements.
+  absl::Status ChangePiece(Direction direction, uint64_t at, absl::Span<std::byte> piece) const;
+
  private:
   absl::Status ReadStreams(absl::Span<const std::byte> payload, uint64_t range_bytes, size_t element_size);
   absl::Status CheckSize(size_t bytes) const;

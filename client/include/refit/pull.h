@@ -73,6 +73,17 @@ struct PullOptions {
   std::shared_ptr<const PullBase> base;
 };
 
+// A range of a tensor as it came, verified. It refers to memory of the pull. A plain value.
+struct PulledChunk {
+  size_t index = 0;     // of the tensor
+  uint64_t offset = 0;  // of the range, in the tensor's bytes
+  uint64_t bytes = 0;   // of the range
+  // Whether the payload says what has changed since PullOptions::base (proto/README.md, "Delta payloads"; empty:
+  // nothing). Otherwise it is the range itself.
+  bool is_delta = false;
+  absl::Span<const std::byte> payload;
+};
+
 // Receives the tensors of a pull. Calls come in this order: Begin once; then for each tensor Adopt or Place, and Done.
 // They come from the thread that pulls. An error from any of them ends the pull with that error. The caller of the pull
 // owns the sink, which must outlive the pull.
@@ -98,6 +109,17 @@ class TensorSink {
   // tensors[index] is complete, and its digest is verified. The version is not yet known to be committed: install
   // nothing before the pull returns OK.
   virtual absl::Status Done(size_t index) = 0;
+
+  // Asked once, after Begin, if the service sends what has changed since PullOptions::base. If it returns true, nothing
+  // is written to what Place returns, which may be the base's own memory: Take gets the chunks, from which the sink can
+  // make the version once the pull has returned OK. Digests are checked all the same, of what the base becomes by them.
+  virtual bool TakesChunks() { return false; }
+  // Between Place and Done of its tensor, in order. If the base turns out to be another one, the tensor begins again at
+  // offset 0, and what came of it before is void.
+  virtual absl::Status Take(const PulledChunk& chunk) {
+    (void)chunk;
+    return absl::OkStatus();
+  }
 
   // Reports progress: `bytes` more were received. May be called often.
   virtual void Progress(uint64_t bytes) { (void)bytes; }
