@@ -55,21 +55,36 @@ struct WorkerOptions {
   // Provides memory for a tensor, exactly part.ByteSize() bytes, valid until `install` returns. Unset: the worker's
   // own.
   std::function<absl::StatusOr<absl::Span<std::byte>>(const TensorPart& part)> place;
-  // `place` provides the memory that is in use, because there is no room for a second version. From the first byte to
-  // the last the worker is torn: it reports this to the service, and is not ready(). If the pull fails meanwhile it
-  // stays torn, and Follow pulls again until it has a whole version. `install` is called when all tensors are in place.
+  // `place` provides the memory that is in use, because there is no room for a second version. `install` is called when
+  // all tensors are in place.
+  //
+  // With `deltas`, what has changed since the version in use is first kept apart, and verified whole, digests of all
+  // tensors too, while nothing is touched: that takes memory of its size, not the model's. Then it is applied at once.
+  // Only meanwhile, until `install` returns, the worker is torn: it reports this to the service, and is not ready().
+  // Any error before leaves the version in use as it is; if `install` fails, the changes are taken back. A process that
+  // is killed meanwhile leaves parts of two versions in its memory.
+  //
+  // Where that is not possible, the tensors are written as they come, and the worker is torn from the first byte to the
+  // last. If the pull fails meanwhile it stays torn, and Follow pulls again until it has a whole version. So it is with
+  // the first version; without a base at the service; if what has changed takes more than a quarter of the tensors'
+  // bytes; if `place` returns other memory than for the version in use, or the same memory for two tensors; and where
+  // this host's service shares its memory. PullTraffic::base_refused tells why.
+  //
+  // Nobody may change the memory while a version is staged and installed. If the engine has changed it before, digests
+  // tell, and the affected tensors come whole.
   bool in_place = false;
 
   // Whether only what has changed comes, where the service can tell: then the version in use is read while the next one
   // is staged. It is used as long as somebody, such as the engine, keeps the `owner` of all its tensors, and does not
-  // change them. (If they were changed, the affected tensors come again, whole.) Not with `place`, and not where this
-  // host's service shares its memory: there nothing is moved.
+  // change them. (If they were changed, the affected tensors come again, whole.) Not with `place`, unless it is that of
+  // in_place, and not where this host's service shares its memory: there nothing is moved.
   bool deltas = true;
   // The worker itself keeps the tensors of the version in use for that, for an engine that copies them elsewhere. Takes
   // the memory of one more version, all the time; none where the service's memory is mapped.
   bool keep_base = false;
   // Provides the base instead, for an engine that keeps the tensors elsewhere, such as in a file. Called before each
-  // pull, also the first, in the thread that pulls; it must not call the worker. Null: there is none.
+  // pull, also the first, in the thread that pulls; it must not call the worker. Null: there is none. Not with
+  // in_place, where the base is the memory in use.
   std::function<std::shared_ptr<const PullBase>()> base;
 
   // The largest step between versions of a run, so that one forged number cannot block all versions that follow. 0: no
@@ -121,8 +136,10 @@ class Worker {
   absl::StatusOr<VersionSummary> Refit(std::optional<uint64_t> version = std::nullopt,
                                        std::optional<uint64_t> trainer_epoch = std::nullopt);
 
-  // Installs the previous version again, even if it is of an earlier run, while the service retains it. Follow then
-  // waits for a version that is newer than both. FAILED_PRECONDITION if there was none, or if the service has another
+  // Installs the previous version again, even if it is of an earlier run, while the service retains it. A worker whose
+  // last version was applied in place has kept what leads back, and needs no service for it: if the digests of what
+  // that makes are the previous version's, which is found out before anything is touched. Follow then waits for a
+  // version that is newer than both. FAILED_PRECONDITION if there was none, or if the service has another
   // version with its number. Otherwise errors as Refit.
   absl::StatusOr<VersionSummary> RollBack();
 

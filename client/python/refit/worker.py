@@ -57,14 +57,16 @@ class Worker(Unpicklable):
             install: puts a staged version (a PulledVersion) into use, in the thread that called follow(), refit() or
                 roll_back(). If it raises, the previous version counts as in use, so the engine must still have it. It
                 should not keep tensors longer than needed.
-            in_place: the tensors in use, by name, for an engine without memory for a second version: they are written
-                directly. Meanwhile the worker is `torn`, and reports that to the service. After a failure it stays torn
-                until a whole version has been received.
+            in_place: the tensors in use, by name, for an engine without memory for a second version: what has
+                changed is verified first, and then applied at once; if `install` raises, it is taken back. Where the
+                service cannot tell what has changed, and for the first version, the tensors are written as they come.
+                While they are written the worker is `torn`, and reports that to the service. If it fails then, it
+                stays torn until a whole version has been received.
             deltas: whether only what has changed since the version in use may come. That version is read meanwhile, so
                 its tensors must still be there: it is used as long as the engine keeps every one of them, as they were
                 given or as views of that memory (``load_state_dict(..., assign=True)``), or with `keep_base`. If the
-                engine has changed any, what depends on them comes whole. Not with `in_place`, and not on the service's
-                host, where nothing moves anyway.
+                engine has changed any, what depends on them comes whole. With `in_place` they are the memory in
+                use. Not on the service's host, where nothing moves anyway.
             keep_base: the worker keeps those tensors itself, for an engine that copies them, such as to a GPU: the
                 memory of one more version on this host, all the time.
             on_error: called with errors while follow() continues.
