@@ -1,12 +1,12 @@
 """A worker uses the version in use as the base of the next one, as long as the engine, or the worker itself, keeps it."""
 
+import array
 import threading
 import time
 
 import pytest
 
 import refit
-from conftest import f32
 from stepped import Model
 
 
@@ -190,19 +190,67 @@ def test_follow_and_what_a_worker_has_is_a_base_for_a_pull(model):
     assert model.same(version) and version.traffic.base_version == 3
 
 
-def test_in_place_there_is_room_for_one_version_only(service):
-    weights = {"w": memoryview(bytearray(8)).cast("f"), "b": memoryview(bytearray(4)).cast("f")}
+def places(model):
+    return {name: array.array(values.typecode, values.tobytes()) for name, values in model.tensors.items()}
+
+
+def test_in_place_the_memory_itself_is_the_base(model):
+    """It is written once all that has changed is there and verified: until then the worker is not torn."""
+    weights = places(model)
     got = []
-    worker = refit.Worker(service.address, in_place=weights, install=got.append, transport="wire")
-    for number in (1, 2):
-        with service.version(number, adapter="identity") as version:
-            version.push({"w": f32(number, number), "b": f32(number)})
+
+    def install(version):
+        assert model.same(version)
+        got.append(version.traffic)
+
+    worker = refit.Worker(model.address, in_place=weights, install=install, transport="wire")
+    worker.refit()
+    for number in (2, 3):
+        model.step()
         worker.refit()
-    assert weights["w"].tolist() == [2, 2]
-    with service.version(3, adapter="identity") as version:
-        version.push({"w": f32(3, 2), "b": f32(2)})
-    version = refit.Subscriber(service.address, transport="wire").pull(base=got[-1])
-    assert version.traffic.base_version == 2 and version.tensors[0].tolist() == [3, 2]
+        assert weights == model.tensors and not worker.torn
+        assert got[-1].base_version == number - 1 and got[-1].wire_bytes < model.nbytes / 40
+    weights["bias"][9] ^= 1  # the engine's own doing
+    model.step()
+    worker.refit()
+    assert weights == model.tensors and "bias" in got[-1].base_refused
+
+
+def test_in_place_a_failed_install_takes_the_changes_back(model):
+    weights = places(model)
+    fails = [False]
+    worker = refit.Worker(
+        model.address, in_place=weights, install=lambda version: 1 / 0 if fails[0] else None, transport="wire"
+    )
+    worker.refit()
+    former = {name: values[:] for name, values in model.tensors.items()}
+    model.step()
+    fails[0] = True
+    with pytest.raises(ZeroDivisionError):
+        worker.refit()
+    assert weights == former and worker.installed == 1 and not worker.torn
+    fails[0] = False
+    worker.refit()
+    assert weights == model.tensors and worker.installed == 2
+
+
+def test_in_place_without_deltas(model):
+    weights = places(model)
+    got = []
+    worker = refit.Worker(model.address, in_place=weights, install=got.append, deltas=False, transport="wire")
+    for _ in range(2):
+        worker.refit()
+        assert weights == model.tensors and got[-1].traffic.base_version is None
+        model.step()
+
+
+def test_what_was_received_in_place_is_a_base_for_a_pull(model):
+    got = []
+    worker = refit.Worker(model.address, in_place=places(model), install=got.append, transport="wire")
+    worker.refit()
+    model.step()
+    version = refit.Subscriber(model.address, transport="wire").pull(base=got[0])
+    assert model.same(version) and version.traffic.base_version == 1
 
 
 def test_a_mapped_version_is_not_kept():
