@@ -115,6 +115,20 @@ class Worker(Program):
         return int(self.ask(version)[1])
 
 
+class InPlaceWorker(Program):
+    """bench-in-place-worker: installs into the memory that is in use."""
+
+    def __init__(self, setup: Setup, service: Service) -> None:
+        argv = [setup.binaries / "bench-in-place-worker", "--server", service.address, "--transport", "tcp"]
+        super().__init__("bench-in-place-worker", argv)
+        self.wait_ready()
+
+    def refit(self, version: int) -> float:
+        """Seconds from the end of staging, while the version in use is untouched, to the end of the install."""
+        words = self.ask(version)
+        return float(words[2])
+
+
 def _check_transport(wanted: str, used: str) -> None:
     if wanted != used:
         raise NotMeasured(f"asked for {wanted}, the program uses {used}")

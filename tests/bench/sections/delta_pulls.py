@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from paced_proxy import PacedProxy
-from refit import Service, Setup, Worker, start_trainer
+from refit import InPlaceWorker, Service, Setup, Worker, start_trainer
 from results import Check, Row, Section, format_bytes
 from rounds import median
 
@@ -15,6 +15,7 @@ CHANGE = 0.01
 WIRE = 150  # times less than dense
 LOOPBACK = 0.6  # of the dense pull's time
 PUSH = 1.25  # of a push while a worker pulls whole tensors
+PAUSE = 0.1  # seconds that an install in place takes, for 1.63 GB
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def measure(setup: Setup, section: Section) -> None:
         service = stack.enter_context(Service(setup, "--memory", "16GiB"))
         versions = Versions(stack, setup, service)
         add_loopback(setup, section, service, versions)
+        add_in_place(setup, section, service, versions)
         for link in LINKS:
             add_link(setup, section, service, versions, link)
 
@@ -101,6 +103,16 @@ def add_loopback(setup: Setup, section: Section, service: Service, versions: Ver
         samples.row("push, delta pulls", "a worker pulls meanwhile", [of_push]),
     ]
     section.rows += [Row(f"peak memory, {name}", peak / 1e9, "GB", own=True) for name, peak in peaks.items()]
+
+
+def add_in_place(setup: Setup, section: Section, service: Service, versions: Versions) -> None:
+    samples = Samples()
+    with InPlaceWorker(setup, service) as worker:
+        worker.refit(versions.push()[0])
+        for _ in range(setup.rounds + 1):
+            samples.add("install in place", worker.refit(versions.push()[0]))
+    pause = Check("pause", samples.median("install in place"), "<=", PAUSE, "s")
+    section.rows.append(samples.row("install in place", "of what was staged: the worker is torn meanwhile", [pause]))
 
 
 def add_link(setup: Setup, section: Section, service: Service, versions: Versions, link: Link) -> None:
