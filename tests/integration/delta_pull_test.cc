@@ -411,6 +411,7 @@ TEST_F(DeltaPull, EachChunkIsEncodedOnceForAllWorkers) {
   constexpr int kWorkers = 6;
   std::vector<absl::StatusOr<PulledVersion>> pulled(kWorkers);
   std::vector<std::thread> workers;
+  workers.reserve(kWorkers);
   for (auto& mine : pulled) workers.emplace_back([&] { mine = Pull(BaseOf(*first)); });
   for (std::thread& worker : workers) worker.join();
   for (const auto& mine : pulled) {

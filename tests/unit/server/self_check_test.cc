@@ -14,6 +14,7 @@
 #include "absl/synchronization/notification.h"
 #include "common/certificates/certificate_folder.h"
 #include "refit/server.h"
+#include "tests/support/sanitized.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temporary_folder.h"
 
@@ -27,6 +28,10 @@ using ::testing::HasSubstr;
 constexpr milliseconds kPatience{200};
 constexpr absl::Duration kLong = absl::Seconds(30);
 constexpr absl::Duration kSeveralTimesThePatience = absl::Seconds(1);
+// With a real server, which takes its time in a build with a sanitizer.
+constexpr int kSlowness = kSanitized ? 4 : 1;
+constexpr milliseconds kServersPatience{500 * kSlowness};
+constexpr absl::Duration kSeveralTimesTheServersPatience = absl::Seconds(2 * kSlowness);
 
 // A socket that listens, on which nobody accepts unless the test does.
 class Listener {
@@ -110,8 +115,8 @@ TEST(SelfCheck, ARealServerIsAlive) {
     options.listen = listen;
     auto server = RefitServer::Start(options);
     ASSERT_OK(server);
-    Checked checked((*server)->address(), milliseconds(500));
-    EXPECT_FALSE(checked.failed.WaitForNotificationWithTimeout(2 * kSeveralTimesThePatience))
+    Checked checked((*server)->address(), kServersPatience);
+    EXPECT_FALSE(checked.failed.WaitForNotificationWithTimeout(kSeveralTimesTheServersPatience))
         << listen << ": " << checked.failure;
   }
 }
@@ -128,8 +133,8 @@ TEST(SelfCheck, ARealServerWithTlsIsAlive) {
                         .client_ca = client_ca};
     auto server = RefitServer::Start(options);
     ASSERT_OK(server);
-    Checked checked((*server)->address(), milliseconds(500), /*tls=*/true);
-    EXPECT_FALSE(checked.failed.WaitForNotificationWithTimeout(2 * kSeveralTimesThePatience)) << checked.failure;
+    Checked checked((*server)->address(), kServersPatience, /*tls=*/true);
+    EXPECT_FALSE(checked.failed.WaitForNotificationWithTimeout(kSeveralTimesTheServersPatience)) << checked.failure;
   }
 }
 
