@@ -17,9 +17,9 @@ struct PublishOptions {
   // Must be larger than every version committed before under this model with the same trainer_epoch.
   uint64_t version = 0;
   std::string adapter = "gemma4_moe";
-  // Type to which floating-point outputs are cast. Unset: no cast. Over the wire, what becomes smaller is cast before it
-  // is sent: F32 masters as BF16 take half the bytes. The service casts the rest, to the same bits as ever. VersionPush
-  // takes the trainer's own bytes in either case.
+  // Type to which floating-point outputs are cast. Unset: no cast. Over the wire, what becomes smaller is cast before
+  // it is sent: F32 masters as BF16 take half the bytes. The service casts the rest, to the same bits as ever.
+  // VersionPush takes the trainer's own bytes in either case.
   std::optional<DType> dtype;
   // Python re.match against native names. Tensors that match are not published. Empty: none.
   std::string exclude_key_regex;
