@@ -27,8 +27,8 @@ class StagedDeltas {
   // Digest over the tensors, as PullResult::selection_digest, of what Apply would make. Writes nothing.
   absl::StatusOr<uint64_t> Preview(uint64_t block_bytes);
 
-  // Turns the memory into the other version. The next time it turns it back: so whoever keeps this can go back. An
-  // error can leave it in between.
+  // Turns the memory into the other version, with a few threads, since an engine waits. The next time it turns it back:
+  // so whoever keeps this can go back. An error can leave it in between.
   absl::Status Apply();
 
  private:
@@ -44,7 +44,7 @@ class StagedDeltas {
     std::vector<Chunk> chunks;  // in order; what they leave out is the same in both versions
   };
 
-  absl::Status Apply(const Tensor& tensor, Chunk& chunk);
+  absl::Status Apply(const Tensor& tensor, Chunk& chunk, RangeDelta& delta) const;
   absl::StatusOr<uint64_t> Preview(const Tensor& tensor, uint64_t block_bytes);
 
   std::vector<Tensor> tensors_;
