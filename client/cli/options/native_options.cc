@@ -14,6 +14,26 @@ const char kConversionGroup[] = "Conversion";
 
 const std::vector<DType> kFloats = {DType::kF64, DType::kF32, DType::kF16, DType::kBF16};
 
+void AddConversionOptions(CLI::App* command, NativeOptions& options) {
+  AddAdapterOption(command, options.adapter)->group(kConversionGroup);
+  AddDTypeOption(
+      command, "--dtype", kFloats, [&options](DType dtype) { options.dtype = dtype; },
+      "Cast floating-point tensors to it after conversion (default: no cast)")
+      ->group(kConversionGroup);
+  command
+      ->add_option("--keep-dtype-regex", options.keep_dtype_regex,
+                   "Do not cast native tensors whose name matches from its beginning, as Python's re.match, such as "
+                   "'.*(e_score_correction_bias|A_log)'")
+      ->type_name("RX")
+      ->group(kConversionGroup);
+  command
+      ->add_option("--exclude-key-regex", options.exclude_key_regex,
+                   "Leave out native tensors whose name matches from its beginning, as Python's re.match, "
+                   "such as '.*_extra_state.*'")
+      ->type_name("RX")
+      ->group(kConversionGroup);
+}
+
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const NativeSource>> NativeOptions::Open() const {
@@ -86,23 +106,7 @@ void AddNativeOptions(CLI::App* command, NativeOptions& options, const std::stri
       "(default: the model's, BF16)")
       ->needs(synthetic)
       ->group(kSourceGroup);
-  AddAdapterOption(command, options.adapter)->group(kConversionGroup);
-  AddDTypeOption(
-      command, "--dtype", kFloats, [&options](DType dtype) { options.dtype = dtype; },
-      "Cast floating-point tensors to it after conversion (default: no cast)")
-      ->group(kConversionGroup);
-  command
-      ->add_option("--keep-dtype-regex", options.keep_dtype_regex,
-                   "Do not cast native tensors whose name matches from its beginning, as Python's re.match, such as "
-                   "'.*(e_score_correction_bias|A_log)'")
-      ->type_name("RX")
-      ->group(kConversionGroup);
-  command
-      ->add_option("--exclude-key-regex", options.exclude_key_regex,
-                   "Leave out native tensors whose name matches from its beginning, as Python's re.match, "
-                   "such as '.*_extra_state.*'")
-      ->type_name("RX")
-      ->group(kConversionGroup);
+  AddConversionOptions(command, options);
 }
 
 }  // namespace refit::cli
