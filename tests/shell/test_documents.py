@@ -110,7 +110,11 @@ PLANS: dict[tuple[str, str], Shell | Python | str] = {
     ("client/python/README.md", "pip install"): "compiles for minutes; tests of the package run what it installs",
     ("client/python/README.md", "import refit"): Python(before=PYTHON_SERVICE + PYTHON_WORKER),
     ("client/python/README.md", "sub = refit.Subscriber("): Python(before=PYTHON_VERSION, endless=True),
+    ("client/python/README.md", 'version = sub.pull("latest")'): Python(
+        before=PYTHON_VERSION + 'sub = refit.Subscriber("127.0.0.1:50051")\n'
+    ),
     ("client/python/docs/tensors.md", "import torch, refit"): Python(),
+    ("client/python/docs/tensors.md", "mine = {"): Python(after=("import torch, refit",)),
     ("client/python/docs/tensors.md", "state = {"): Python(after=("import torch, refit",)),
     ("client/python/docs/torch.md", "from refit.integrations.torch import"): Python(
         before=PYTHON_VERSION, endless=True
