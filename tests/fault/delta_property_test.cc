@@ -131,6 +131,7 @@ TEST(DeltaProperty, AWorkerWithAnyBaseGetsTheVersion) {
   constexpr int kThreads = 4;  // they mostly wait to go on after a cut
   std::atomic<int> deltas = 0;
   std::vector<std::thread> threads;
+  threads.reserve(kThreads);
   for (int first = 0; first < kThreads; ++first) {
     threads.emplace_back([&, first] {
       for (int i = first; i < kCases && !::testing::Test::HasFailure(); i += kThreads) {
