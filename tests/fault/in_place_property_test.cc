@@ -134,6 +134,7 @@ TEST(InPlaceProperty, AWholeVersionIsInUseAndGoingBackIsExact) {
   std::atomic<int> changed_in_place = 0;
   std::atomic<int> untouched = 0;
   std::vector<std::thread> threads;
+  threads.reserve(kThreads);
   for (int first = 0; first < kThreads; ++first) {
     threads.emplace_back([&, first] {
       for (int i = first; i < kCases && !::testing::Test::HasFailure(); i += kThreads) {
