@@ -57,6 +57,7 @@ void TransposeTheBestWay(DType from, DType to, uint64_t bytes, absl::FunctionRef
 
 std::vector<std::string> TransposeWays() {
   std::vector<std::string> names;
+  names.reserve(kTransposeWays.size());
   for (const TransposeWay& way : kTransposeWays) names.emplace_back(way.name);
   return names;
 }
