@@ -1,11 +1,9 @@
 // Remembers where the tensors of the version in use are, as the base of the next pull.
 #pragma once
 
-#include <cstdint>
 #include <memory>
 #include <vector>
 
-#include "absl/types/span.h"
 #include "refit/buffer.h"
 #include "refit/pull.h"
 #include "refit/worker.h"
@@ -29,17 +27,10 @@ class BaseInUse {
   std::shared_ptr<const PullBase> Get() const;
 
  private:
-  struct Tensor {
-    TensorPart part;
-    absl::Span<const std::byte> bytes;
-    std::weak_ptr<Buffer> owner;
-  };
   struct Held {
-    uint64_t version = 0;  // 0: none
-    uint64_t trainer_epoch = 0;
-    uint64_t digest = 0;
-    std::vector<Tensor> tensors;
-    std::vector<std::shared_ptr<Buffer>> kept;  // all owners, if they are kept
+    PullBase base;                              // without owners; version 0: there is none
+    std::vector<std::weak_ptr<Buffer>> owners;  // of its tensors
+    std::vector<std::shared_ptr<Buffer>> kept;  // the same, if they are kept
   };
 
   const bool keep_;

@@ -54,7 +54,8 @@ absl::Status RangeDelta::DigestAndWrite(absl::Span<const std::byte> base, absl::
 }
 
 absl::Status RangeDelta::Change(Direction direction, absl::Span<std::byte> range) const {
-  return is_empty_ ? absl::OkStatus() : decoder_.ChangePiece(direction, 0, range);
+  if (is_empty_) return absl::OkStatus();
+  return direction == Direction::kForward ? decoder_.ApplyInPlace(range) : decoder_.RevertInPlace(range);
 }
 
 }  // namespace refit

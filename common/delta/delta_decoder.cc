@@ -111,11 +111,10 @@ absl::Status DeltaDecoder::CheckSize(size_t bytes) const {
 absl::Status DeltaDecoder::Apply(absl::Span<const std::byte> base, absl::Span<std::byte> result) const {
   if (absl::Status size = CheckSize(base.size()); !size.ok()) return size;
   if (absl::Status size = CheckSize(result.size()); !size.ok()) return size;
-  size_t next = 0;
   for (size_t at = 0; at < result.size(); at += kCopiedAtOnce) {
     const absl::Span<std::byte> piece = result.subspan(at, kCopiedAtOnce);
     std::memcpy(piece.data(), base.data() + at, piece.size());
-    next = AddChanges(changes_, Direction::kForward, element_size_, next, at / element_size_, piece);
+    if (absl::Status changed = ChangePiece(Direction::kForward, at, piece); !changed.ok()) return changed;
   }
   return absl::OkStatus();
 }

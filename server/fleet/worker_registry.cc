@@ -59,6 +59,16 @@ void Apply(const v1::ReportWorkerRequest& report, const std::optional<Had>& had,
   }
 }
 
+// What was sent in the current or last pull.
+void SetSent(const SentChunks& sent, v1::Worker& worker) {
+  worker.set_sent_bytes(sent.tensor_bytes);
+  worker.set_wire_bytes(sent.wire_bytes);
+  worker.set_raw_chunks(sent.raw);
+  worker.set_delta_chunks(sent.delta);
+  worker.set_unchanged_chunks(sent.unchanged);
+  worker.set_changed_elements(sent.changed_elements);
+}
+
 // The version in a report, if the worker has reported it before, at a time when the service still knew that version.
 std::optional<Had> SaidBefore(const v1::ReportWorkerRequest& report, const v1::Worker& worker) {
   const Had said{{worker.installed_epoch(), worker.installed_version()}, worker.installed_digest()};
@@ -163,13 +173,8 @@ std::unique_ptr<WorkerRegistry::Pull> WorkerRegistry::StartPull(const WorkerId& 
     v1::Worker& worker = entry->worker;
     worker.set_state(v1::WORKER_STATE_PULLING);
     worker.set_version(version);
-    worker.set_sent_bytes(0);
-    worker.set_wire_bytes(0);
+    SetSent(SentChunks(), worker);
     worker.clear_base_version();
-    worker.set_raw_chunks(0);
-    worker.set_delta_chunks(0);
-    worker.set_unchanged_chunks(0);
-    worker.set_changed_elements(0);
     worker.set_selected_bytes(selected_bytes);
     entry->pull_began = entry->last_call;
     worker.set_started_at_ns(UnixNanos());
@@ -295,13 +300,8 @@ void WorkerRegistry::Pull::Sent(const SentChunk& chunk) {
   registry_.totals_.sent.Add(chunk);
   sent_.Add(chunk);
   v1::Worker& worker = entry_->worker;
-  worker.set_sent_bytes(sent_.tensor_bytes);
-  worker.set_wire_bytes(sent_.wire_bytes);
+  SetSent(sent_, worker);
   worker.set_total_sent_bytes(worker.total_sent_bytes() + chunk.wire_bytes);
-  worker.set_raw_chunks(sent_.raw);
-  worker.set_delta_chunks(sent_.delta);
-  worker.set_unchanged_chunks(sent_.unchanged);
-  worker.set_changed_elements(sent_.changed_elements);
 }
 
 void WorkerRegistry::Pull::SetBase(uint64_t version) {

@@ -47,8 +47,6 @@ class WorkerRegistry {
   };
 
  public:
-  // So many that a list of them fits into one message, however long their names and errors.
-
   explicit WorkerRegistry(uint32_t max_workers = kMaxWorkers) : max_workers_(max_workers) {}
 
   // RESOURCE_EXHAUSTED if this worker is unknown, and no known one can be forgotten because all pull or watch.

@@ -7,7 +7,6 @@
 #include <memory>
 #include <set>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -16,6 +15,7 @@
 #include "tests/fault/fault_proxy.h"
 #include "tests/support/fleet.h"
 #include "tests/support/gather.h"
+#include "tests/support/many_cases.h"
 #include "tests/support/push.h"
 #include "tests/support/random_model.h"
 
@@ -128,21 +128,12 @@ class Case {
 };
 
 TEST(DeltaProperty, AWorkerWithAnyBaseGetsTheVersion) {
-  constexpr int kThreads = 4;  // they mostly wait to go on after a cut
   std::atomic<int> deltas = 0;
-  std::vector<std::thread> threads;
-  threads.reserve(kThreads);
-  for (int first = 0; first < kThreads; ++first) {
-    threads.emplace_back([&, first] {
-      for (int i = first; i < kCases && !::testing::Test::HasFailure(); i += kThreads) {
-        SCOPED_TRACE(absl::StrCat("case ", i));
-        Case one(static_cast<uint64_t>(i));
-        one.Run();
-        deltas += one.deltas;
-      }
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
+  RunCases(kCases, [&](int i) {
+    Case one(static_cast<uint64_t>(i));
+    one.Run();
+    deltas += one.deltas;
+  });
   EXPECT_GT(deltas, kCases / 3);
 }
 

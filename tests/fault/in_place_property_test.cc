@@ -7,14 +7,13 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "refit/worker.h"
 #include "tests/fault/fault_proxy.h"
 #include "tests/support/fleet.h"
+#include "tests/support/many_cases.h"
 #include "tests/support/push.h"
 #include "tests/support/random_model.h"
 
@@ -130,23 +129,14 @@ class Case {
 };
 
 TEST(InPlaceProperty, AWholeVersionIsInUseAndGoingBackIsExact) {
-  constexpr int kThreads = 4;  // they mostly wait to go on after a cut
   std::atomic<int> changed_in_place = 0;
   std::atomic<int> untouched = 0;
-  std::vector<std::thread> threads;
-  threads.reserve(kThreads);
-  for (int first = 0; first < kThreads; ++first) {
-    threads.emplace_back([&, first] {
-      for (int i = first; i < kCases && !::testing::Test::HasFailure(); i += kThreads) {
-        SCOPED_TRACE(absl::StrCat("case ", i));
-        Case one(static_cast<uint64_t>(i));
-        one.Run();
-        changed_in_place += one.changed_in_place;
-        untouched += one.untouched;
-      }
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
+  RunCases(kCases, [&](int i) {
+    Case one(static_cast<uint64_t>(i));
+    one.Run();
+    changed_in_place += one.changed_in_place;
+    untouched += one.untouched;
+  });
   EXPECT_GT(changed_in_place, kCases / 2);
   EXPECT_GT(untouched, 5);
 }
