@@ -8,6 +8,7 @@
 #include <fstream>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
@@ -43,7 +44,9 @@ void AddSetting(CLI::App& app, const Setting& setting) {
     app.add_flag_callback(
         setting.flag, [set, meaning] { set(meaning); }, setting.help);
   } else {
-    app.add_option_function<std::string>(setting.flag, set, setting.help)->option_text(setting.value);
+    CLI::Option* option = app.add_option_function<std::string>(setting.flag, set, setting.help);
+    option->option_text(setting.value);
+    if (setting.is_list) option->join(',');
   }
 }
 
@@ -53,7 +56,7 @@ void AddProgramOptions(CLI::App& app, Flags& flags) {
   const auto option = [&app](const char* name, auto& variable, const char* value, const char* description) {
     return app.add_option(name, variable, description)->option_text(value);
   };
-  option("--port-file", flags.port_file, "FILE", "Write the port that is listened on to this file");
+  option("--port-file", flags.port_file, "FILE", "Write the (first) port that is listened on to this file");
   option("--grace", flags.grace_seconds, "SECONDS", "On SIGTERM, time for calls under way to end [10]")
       ->check(CLI::NonNegativeNumber);
   option("--self-check", flags.self_check_seconds, "SECONDS",
@@ -90,6 +93,21 @@ int CannotStart(absl::string_view reason) {
   return 1;
 }
 
+// One for each address: nobody else notices if one of them is dead.
+absl::StatusOr<std::vector<std::unique_ptr<SelfCheck>>> StartSelfChecks(const Flags& flags, const RefitServer& server) {
+  std::vector<std::unique_ptr<SelfCheck>> checks;
+  if (flags.self_check_seconds == 0) return checks;
+  for (const std::string& address : server.addresses()) {
+    const SelfCheckOptions options{
+        .address = address, .tls = flags.server.security.tls(), .patience = Milliseconds(flags.self_check_seconds)};
+    auto started = SelfCheck::Start(
+        options, [log = flags.server.log](const absl::Status& status) { EndUnreachable(log, status); });
+    if (!started.ok()) return started.status();
+    checks.push_back(*std::move(started));
+  }
+  return checks;
+}
+
 int Serve(Flags& flags) {
   const sigset_t signals = BlockEndSignals();
   flags.server.log = flags.log.Make();
@@ -106,21 +124,11 @@ int Serve(Flags& flags) {
       return CannotStart(absl::StrCat("cannot write the port to '", flags.port_file, "'"));
     }
   }
-  std::unique_ptr<SelfCheck> self_check;
-  if (flags.self_check_seconds > 0) {
-    const SelfCheckOptions options{.address = (*server)->address(),
-                                   .tls = flags.server.security.tls(),
-                                   .patience = Milliseconds(flags.self_check_seconds)};
-    auto started =
-        SelfCheck::Start(options, [&](const absl::Status& status) { EndUnreachable(flags.server.log, status); });
-    if (!started.ok()) {
-      return CannotStart(started.status().message());
-    }
-    self_check = *std::move(started);
-  }
+  auto self_checks = StartSelfChecks(flags, **server);
+  if (!self_checks.ok()) return CannotStart(self_checks.status().message());
   int signal = 0;
   sigwait(&signals, &signal);
-  self_check.reset();
+  self_checks->clear();
   flags.server.log.Info("shutting down", {{"signal", signal == SIGTERM ? "SIGTERM" : "SIGINT"}});
   (*server)->Shutdown(Milliseconds(flags.grace_seconds));
   flags.server.log.Info("stopped");

@@ -1,16 +1,18 @@
 #include <grpc/grpc.h>
 #include <grpcpp/health_check_service_interface.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/memory/memory.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/net/channel.h"
 #include "common/net/status.h"
 #include "common/net/steady_deadline.h"
 #include "refit/server.h"
 #include "refit/version.h"
+#include "server/listen_addresses.h"
 #include "server/process/limit_warnings.h"
 #include "server/push/local_push.h"
 #include "server/server_checks.h"
@@ -31,11 +33,6 @@ ReloadReport ReportTo(const EventLog& log, const char* what) {
   };
 }
 
-std::string WithPort(const std::string& listen, int port) {
-  if (absl::StartsWith(listen, "unix:")) return listen;
-  return absl::StrCat(listen.substr(0, listen.rfind(':')), ":", port);
-}
-
 }  // namespace
 
 struct RefitServer::Impl : ServerParts {
@@ -54,25 +51,24 @@ absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOpti
 
   auto impl = MakeOwnedByProcess<Impl>(options, *std::move(authorizer), *std::move(credentials));
   if (absl::Status status = impl->OpenSpool(options); !status.ok()) return status;
-  const absl::StatusOr<int> port = impl->Listen(options);
-  if (!port.ok()) return port.status();
+  absl::StatusOr<std::vector<std::string>> addresses = impl->Listen(options);
+  if (!addresses.ok()) return addresses.status();
   if (absl::Status status = impl->StartMetrics(options); !status.ok()) return status;
   if (absl::Status status = impl->StartHealth(options); !status.ok()) return status;
-  std::unique_ptr<RefitServer> server = absl::WrapUnique(new RefitServer(std::move(impl)));
-  server->port_ = *port;
-  server->address_ = WithPort(options.listen, *port);
+  std::unique_ptr<RefitServer> server = absl::WrapUnique(new RefitServer(std::move(impl), *std::move(addresses)));
   server->LogStart(options);
   return server;
 }
 
-RefitServer::RefitServer(OwnedByProcess<Impl> impl) : impl_(std::move(impl)) {}
+RefitServer::RefitServer(OwnedByProcess<Impl> impl, std::vector<std::string> addresses)
+    : impl_(std::move(impl)), addresses_(std::move(addresses)) {}
 
 RefitServer::~RefitServer() { Shutdown(std::chrono::milliseconds::zero()); }
 
 void RefitServer::LogStart(const ServerOptions& options) const {
   const StoreOptions& store = impl_->store.options();
   for (const std::string& warning : LimitWarnings(store.memory_budget_bytes)) options.log.Warning(warning);
-  options.log.Info("listening", {{"address", address_},
+  options.log.Info("listening", {{"address", absl::StrJoin(addresses_, ",")},
                                  {"security", DescribeSecurity(options)},
                                  {"version", SoftwareVersion()},
                                  {"memory_bytes", absl::StrCat(store.memory_budget_bytes)},
@@ -82,13 +78,19 @@ void RefitServer::LogStart(const ServerOptions& options) const {
                                  {"health", health_address().empty() ? "off" : health_address()}});
 }
 
+int RefitServer::port() const {
+  const auto port =
+      std::find_if(addresses_.begin(), addresses_.end(), [](const auto& one) { return PortOf(one) != 0; });
+  return port == addresses_.end() ? 0 : PortOf(*port);
+}
+
 std::string RefitServer::metrics_address() const { return impl_->metrics == nullptr ? "" : impl_->metrics->address(); }
 
 std::string RefitServer::health_address() const { return impl_->health == nullptr ? "" : impl_->health->address(); }
 
 absl::StatusOr<std::unique_ptr<VersionPush>> RefitServer::OpenVersion(const PublishOptions& options,
                                                                       std::vector<TensorSpec> native) {
-  const absl::Status usable = impl_.get_deleter().guard.Check(absl::StrCat("service on ", address_));
+  const absl::Status usable = impl_.get_deleter().guard.Check(absl::StrCat("service on ", address()));
   if (!usable.ok()) return usable;
   return OpenLocalPush(impl_->store, impl_->convert, options, std::move(native), impl_->admission.limits);
 }

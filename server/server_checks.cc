@@ -2,6 +2,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/net/address.h"
+#include "common/net/status.h"
+#include "server/listen_addresses.h"
 #include "server/watch/metrics_endpoint.h"
 
 namespace refit {
@@ -39,9 +41,10 @@ absl::Status CheckSpool(const ServerOptions& options) {
 // Plain text is allowed only on loopback, unless allow_plaintext is set. Roles are allowed only for authenticated
 // names.
 absl::Status CheckSecurity(const ServerOptions& options) {
-  if (!options.security.tls() && !IsLocal(options.listen) && !options.allow_plaintext) {
+  for (const std::string& address : ListenAddresses(options.listen)) {
+    if (options.security.tls() || IsLocal(address) || options.allow_plaintext) continue;
     return absl::InvalidArgumentError(absl::StrCat(
-        "refusing to listen in plain text on '", options.listen,
+        "refusing to listen in plain text on '", address,
         "', which is not loopback: anyone who reaches it could read and replace the weights; use TLS (--tls-cert, "
         "--tls-key), or 127.0.0.1, [::1], localhost or unix:, or allow it with --allow-plaintext"));
   }
@@ -57,8 +60,8 @@ absl::Status CheckSecurity(const ServerOptions& options) {
 }  // namespace
 
 absl::Status CheckOptions(const ServerOptions& options) {
-  if (absl::Status status = CheckAddress(options.listen); !status.ok()) {
-    return absl::Status(status.code(), absl::StrCat("--listen: ", status.message()));
+  for (const std::string& address : ListenAddresses(options.listen)) {
+    if (absl::Status status = CheckAddress(address); !status.ok()) return Annotate(status, "--listen");
   }
   if (absl::Status status = CheckSizes(options); !status.ok()) return status;
   if (absl::Status status = CheckSpool(options); !status.ok()) return status;

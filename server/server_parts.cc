@@ -7,15 +7,14 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "common/limits/host_limits.h"
+#include "common/net/address.h"
 #include "common/net/channel.h"
 #include "common/net/listening_sockets.h"
 #include "common/net/status.h"
 #include "grpc/health/v1/health.pb.h"
+#include "server/listen_addresses.h"
 #include "server/server_checks.h"
 #include "server/watch/metrics.h"
 
@@ -26,16 +25,6 @@ namespace {
 std::vector<std::string> ServiceNames() {
   return {v1::PushService::service_full_name(), v1::PullService::service_full_name(),
           v1::InspectService::service_full_name()};
-}
-
-int PortOf(absl::string_view address) {
-  int port = 0;
-  return absl::SimpleAtoi(address.substr(address.rfind(':') + 1), &port) ? port : 0;
-}
-
-// The path of a Unix socket's address. Empty for other addresses.
-absl::string_view UnixPath(absl::string_view address) {
-  return absl::ConsumePrefix(&address, "unix:") ? address : absl::string_view();
 }
 
 int ThreadCount(int asked) { return asked > 0 ? asked : std::max(1, UsableCpus() / 2); }
@@ -79,27 +68,36 @@ absl::Status ServerParts::OpenSpool(const ServerOptions& options) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<int> ServerParts::Listen(const ServerOptions& options) {
+absl::StatusOr<std::vector<std::string>> ServerParts::Listen(const ServerOptions& options) {
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   (void)grpc::health::v1::HealthCheckRequest::descriptor();  // linked, so that reflection can describe the service
   grpc::ServerBuilder builder;
   ConfigureServer(builder, options.limits.max_message_bytes, options.limits.peer_timeout);
-  int port = 0;
-  builder.AddListeningPort(options.listen, credentials.server, &port);
+  std::vector<std::string> addresses = ListenAddresses(options.listen);
+  std::vector<int> ports(addresses.size());
+  for (size_t i = 0; i < addresses.size(); ++i) {
+    builder.AddListeningPort(addresses[i], credentials.server, &ports[i]);
+  }
   builder.RegisterService(&push);
   builder.RegisterService(&pull);
   builder.RegisterService(&inspect);
   server = builder.BuildAndStart();
-  if (server == nullptr || (port == 0 && !absl::StartsWith(options.listen, "unix:"))) {
-    return absl::UnavailableError(
-        absl::StrCat("cannot listen on '", options.listen, "'; is the address right and the port free?"));
+  // gRPC stops at the first address on which it cannot listen. A Unix socket has a port too, which is 1.
+  const size_t failed = std::find(ports.begin(), ports.end(), 0) - ports.begin();
+  if (server == nullptr || failed < ports.size()) {
+    return absl::UnavailableError(absl::StrCat("cannot listen on '",
+                                               failed < ports.size() ? addresses[failed] : options.listen,
+                                               "'; is the address right and the port free?"));
   }
   for (const std::string& service : ServiceNames()) {
     server->GetHealthCheckService()->SetServingStatus(service, true);
   }
-  CloseInChildren(port, UnixPath(options.listen));
-  return port;
+  for (size_t i = 0; i < addresses.size(); ++i) {
+    addresses[i] = WithPort(addresses[i], ports[i]);
+    CloseInChildren(addresses[i]);
+  }
+  return addresses;
 }
 
 absl::Status ServerParts::StartMetrics(const ServerOptions& options) {
@@ -108,7 +106,7 @@ absl::Status ServerParts::StartMetrics(const ServerOptions& options) {
       MetricsEndpoint::Start(options.metrics, std::make_shared<Metrics>(observed));
   if (!started.ok()) return started.status();
   metrics = *std::move(started);
-  CloseInChildren(PortOf(metrics->address()), "");
+  CloseInChildren(metrics->address());
   return absl::OkStatus();
 }
 
@@ -117,13 +115,15 @@ absl::Status ServerParts::StartHealth(const ServerOptions& options) {
   absl::StatusOr<std::unique_ptr<HealthEndpoint>> started = HealthEndpoint::Start(options.health, ServiceNames());
   if (!started.ok()) return started.status();
   health = *std::move(started);
-  CloseInChildren(health->port(), UnixPath(options.health));
+  CloseInChildren(health->address());
   return absl::OkStatus();
 }
 
-void ServerParts::CloseInChildren(int port, absl::string_view unix_path) {
+void ServerParts::CloseInChildren(absl::string_view address) {
   const absl::MutexLock lock(&mutex);
-  for (const int fd : ListeningSockets(port, unix_path)) listening.push_back(std::make_unique<ClosedInChildren>(fd));
+  for (const int fd : ListeningSockets(PortOf(address), UnixPath(address))) {
+    listening.push_back(std::make_unique<ClosedInChildren>(fd));
+  }
 }
 
 void ServerParts::KeepInChildren() {

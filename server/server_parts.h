@@ -40,15 +40,16 @@ struct ServerParts {
 
   // Errors as Spool::Open.
   absl::Status OpenSpool(const ServerOptions& options);
-  // Begins to serve calls. Returns the port, 0 for a Unix socket. UNAVAILABLE, naming the address, if it cannot listen.
-  absl::StatusOr<int> Listen(const ServerOptions& options);
+  // Begins to serve calls. Returns the addresses, with the ports that were chosen. UNAVAILABLE, naming the address, if
+  // it cannot listen on one of them.
+  absl::StatusOr<std::vector<std::string>> Listen(const ServerOptions& options);
   // Errors as MetricsEndpoint::Start and HealthEndpoint::Start. They do nothing unless the options request it.
   absl::Status StartMetrics(const ServerOptions& options);
   absl::Status StartHealth(const ServerOptions& options);
 
-  // Until the service is shut down, a child of a fork closes the sockets on which this service listens. Otherwise the
+  // Until the service is shut down, a child of a fork closes the sockets that listen on this address. Otherwise the
   // port would stay taken after the service.
-  void CloseInChildren(int port, absl::string_view unix_path);
+  void CloseInChildren(absl::string_view address);
   void KeepInChildren();
 
   const ServerCredentials credentials;

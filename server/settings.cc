@@ -113,11 +113,18 @@ struct Table {
            const std::string& argument = "") {
     settings.push_back({flag, argument.empty() ? ArgumentOf(flag) : argument, value, help, std::move(set)});
   }
+
+  void AddList(const std::string& flag, const std::string& value, const std::string& help, Set set) {
+    Add(flag, value, help, std::move(set));
+    settings.back().is_list = true;
+  }
 };
 
 void AddDoors(ServerOptions& options, Table& table) {
-  table.Add("--listen", "ADDR", "Address to serve on: HOST:PORT (port 0: any free one) or unix:/path [127.0.0.1:50051]",
-            Text(options.listen));
+  table.AddList("--listen", "ADDR",
+                "Address to serve on: HOST:PORT (port 0: any free one) or unix:/path. May be given several times, or\n"
+                "with commas [127.0.0.1:50051]",
+                Text(options.listen));
   table.Add("--allow-plaintext", "", "Listen beyond loopback although nothing is encrypted and nobody is authenticated",
             Switch(options.allow_plaintext));
   table.Add(

@@ -23,6 +23,8 @@ struct Setting {
   // Sets the value from text: a number, a SIZE with or without a unit ("16GiB"; units are powers of 1024), "true" or
   // "false". INVALID_ARGUMENT with the expected and the actual value; the options are then unchanged.
   std::function<absl::Status(const std::string&)> set;
+  // Whether several values may be given, separated by commas. The flag may then be given several times.
+  bool is_list = false;
 
   bool is_switch() const { return value.empty(); }
   // Whether the flag turns something off: `--no-shared-memory`.

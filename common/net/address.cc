@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <sys/un.h>
 
 #include <string>
 
@@ -35,6 +36,7 @@ bool IsLoopback(const std::string& host) {
 }
 
 constexpr int kLargestPort = 65535;
+constexpr size_t kLongestUnixPath = sizeof(sockaddr_un::sun_path) - 1;
 
 absl::string_view WithoutScheme(absl::string_view address) {
   for (const absl::string_view scheme : {"dns:///", "dns:", "ipv4:", "ipv6:"}) {
@@ -75,8 +77,11 @@ absl::Status CheckHostAndPort(absl::string_view address, absl::string_view host_
 
 absl::Status CheckAddress(absl::string_view address, int least_port) {
   if (absl::StartsWith(address, "unix:") || absl::StartsWith(address, "unix-abstract:")) {
-    const bool has_path = !absl::StripPrefix(address.substr(address.find(':') + 1), "//").empty();
-    return has_path ? absl::OkStatus() : NoAddress(address, "names no path");
+    const absl::string_view path = absl::StripPrefix(address.substr(address.find(':') + 1), "//");
+    if (path.empty()) return NoAddress(address, "names no path");
+    if (path.size() <= kLongestUnixPath) return absl::OkStatus();
+    return NoAddress(address, absl::StrCat("has a path of ", path.size(), " bytes; the system takes ", kLongestUnixPath,
+                                           " at most"));
   }
   const absl::string_view rest = WithoutScheme(address);
   if (absl::StrContains(rest, "://")) return NoAddress(address, "is a URL: leave out the scheme");
@@ -85,6 +90,11 @@ absl::Status CheckAddress(absl::string_view address, int least_port) {
     if (absl::Status status = CheckHostAndPort(address, one, least_port); !status.ok()) return status;
   }
   return absl::OkStatus();
+}
+
+absl::string_view UnixPath(absl::string_view address) {
+  if (!absl::ConsumePrefix(&address, "unix:")) return "";
+  return absl::StripPrefix(address, "//");
 }
 
 bool IsLocal(absl::string_view address) {

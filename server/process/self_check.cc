@@ -22,6 +22,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "common/certificates/openssl_pointers.h"
+#include "common/net/address.h"
 #include "common/safetensors/posix_file.h"
 
 namespace refit {
@@ -75,7 +76,7 @@ absl::StatusOr<std::vector<Address>> ResolveUnix(absl::string_view path) {
 }
 
 absl::StatusOr<std::vector<Address>> Resolve(absl::string_view address) {
-  if (absl::StartsWith(address, "unix:")) return ResolveUnix(address.substr(5));
+  if (const absl::string_view path = UnixPath(address); !path.empty()) return ResolveUnix(path);
   for (const absl::string_view scheme : {"ipv4:", "ipv6:", "dns:///"}) {
     if (absl::StartsWith(address, scheme)) address.remove_prefix(scheme.size());
   }

@@ -16,3 +16,8 @@ refit_test(grpc_holes_test
           ${CMAKE_CURRENT_LIST_DIR}/subprocess.cc
   DEPS refit::client refit::certificates LABELS integration)
 add_dependencies(grpc_holes_test refit_server_main)
+refit_test(listen_test
+  SOURCES ${CMAKE_CURRENT_LIST_DIR}/listen_test.cc ${CMAKE_CURRENT_LIST_DIR}/service_process.cc
+          ${CMAKE_CURRENT_LIST_DIR}/subprocess.cc
+  DEPS refit::server refit::client LABELS integration)
+add_dependencies(listen_test refit_server_main)

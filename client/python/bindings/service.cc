@@ -96,7 +96,7 @@ class Service {
   Service(const Service&) = delete;
   Service& operator=(const Service&) = delete;
 
-  std::string address() const { return server_->address(); }
+  std::vector<std::string> addresses() const { return server_->addresses(); }
   std::string metrics_address() const { return server_->metrics_address(); }
   std::vector<std::string> TakeWarnings() { return warnings_->Take(); }
 
@@ -133,7 +133,7 @@ void BindService(py::module_& module) {
 
   py::class_<Service>(module, "Service")
       .def(py::init<const std::map<std::string, std::string>&>(), py::arg("settings"))
-      .def("address", &Service::address)
+      .def("addresses", &Service::addresses)
       .def("metrics_address", &Service::metrics_address)
       .def("take_warnings", &Service::TakeWarnings)
       .def("open", &Service::Open, py::arg("options"), py::arg("tensors"))

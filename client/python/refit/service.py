@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, List, Optional, Union
+from typing import Any, List, Optional, Sequence, Union
 
 from refit import _refit
 from refit.dtypes import cast_name
@@ -14,6 +14,8 @@ from refit.version_number import epoch_number, version_number
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -25,7 +27,8 @@ class Service(Unpicklable):
     def __init__(self, native: "_refit.Service", streams: bool = False):
         self._native: Optional["_refit.Service"] = native
         self._streams = streams
-        self.address: str = native.address()
+        self.addresses: List[str] = native.addresses()
+        self.address: str = self.addresses[0]
         self.metrics_address: str = native.metrics_address()
         self._warn(stacklevel=4)
 
@@ -99,7 +102,7 @@ class Service(Unpicklable):
 
 
 def serve(
-    listen: str = "127.0.0.1:0",
+    listen: Union[str, Sequence[str]] = "127.0.0.1:0",
     *,
     memory: Optional[Union[int, str]] = None,
     retain: Optional[int] = None,
@@ -153,7 +156,8 @@ def serve(
     connections and to the rest of the process. A RuntimeWarning tells what of the process's limits is too little.
 
     Args:
-        listen: "host:port" (port 0, as here by default: any free one; see Service.address) or "unix:/path".
+        listen: "host:port" (port 0, as here by default: any free one; see Service.address) or "unix:/path"; or several
+            of these, see Service.addresses.
         memory: for the tensors of all versions. By default 8 GiB, or half of what this process may use if that is less:
             the machine's memory, its container's limit, or `ulimit -v`.
         retain: committed versions to keep for each model; 0: stream each tensor through to workers. A streamed version

@@ -88,6 +88,17 @@ def test_beyond_loopback_as_the_readme_has_it():
         assert refit.Subscriber(address).pull().number == 1
 
 
+def test_listens_at_several_addresses(tmp_path):
+    hosting = Hosting({"listen": ["127.0.0.1:0", f"unix:{tmp_path}/plug"], "memory": "64MiB"})
+    assert hosting.start().startswith("127.0.0.1:") and refit.Subscriber(f"unix:{tmp_path}/plug")
+    hosting.close()
+    with refit.serve(["127.0.0.1:0", f"unix:{tmp_path}/socket"], memory="64MiB") as service:
+        assert service.addresses == [service.address, f"unix:{tmp_path}/socket"]
+        with refit.Publisher(service.address, adapter="identity").version(1) as version:
+            version.push({"w": f32(1)})
+        assert refit.Subscriber(service.addresses[1]).pull().number == 1
+
+
 def test_with_nothing_kept_versions_go_over_the_connection():
     with refit.serve(retain=0, memory="64MiB") as service:
         with pytest.raises(refit.FailedPrecondition, match="refit.Publisher"):

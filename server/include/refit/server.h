@@ -32,10 +32,12 @@ class RefitServer {
   static absl::StatusOr<std::unique_ptr<RefitServer>> Start(const ServerOptions& options);
   ~RefitServer();
 
-  // The address that it listens on, with the port that was chosen.
-  const std::string& address() const { return address_; }
-  // 0 of a Unix socket.
-  int port() const { return port_; }
+  // The addresses that it listens on, with the ports that were chosen, in the order of ServerOptions::listen.
+  const std::vector<std::string>& addresses() const { return addresses_; }
+  // The first of them.
+  const std::string& address() const { return addresses_.front(); }
+  // The first port among them. 0: there are only Unix sockets.
+  int port() const;
   // Where metrics are served. Empty: nowhere.
   std::string metrics_address() const;
   // The additional address where health probes are answered. Empty: none.
@@ -59,11 +61,10 @@ class RefitServer {
 
  private:
   struct Impl;
-  explicit RefitServer(OwnedByProcess<Impl> impl);
+  RefitServer(OwnedByProcess<Impl> impl, std::vector<std::string> addresses);
   void LogStart(const ServerOptions& options) const;
   OwnedByProcess<Impl> impl_;
-  std::string address_;
-  int port_ = 0;
+  const std::vector<std::string> addresses_;
 };
 
 }  // namespace refit

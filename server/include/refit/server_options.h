@@ -13,8 +13,8 @@ namespace refit {
 
 // A plain value. RefitServer::Start checks and copies it.
 struct ServerOptions {
-  // "host:port" (port 0: any free port), or "unix:/path". Without TLS, a host that is not loopback is refused unless
-  // allow_plaintext is set.
+  // "host:port" (port 0: any free port), or "unix:/path"; or several of these, separated by commas. Without TLS, a host
+  // that is not loopback is refused unless allow_plaintext is set.
   std::string listen = "127.0.0.1:50051";
   bool allow_plaintext = false;
   ServerSecurity security;

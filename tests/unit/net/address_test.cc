@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
 #include "tests/support/status_matchers.h"
 
 namespace refit {
@@ -39,6 +40,13 @@ TEST(IsLocalTest, IsNotFooled) {
   }
 }
 
+TEST(UnixPathTest, IsThatOfASocketWithAPathOnly) {
+  EXPECT_EQ(UnixPath("unix:/tmp/x"), "/tmp/x");
+  EXPECT_EQ(UnixPath("unix:///tmp/x"), "/tmp/x");
+  EXPECT_EQ(UnixPath("unix:relative"), "relative");
+  for (const char* other : {"unix:", "unix-abstract:x", "127.0.0.1:1", "host:1", ""}) EXPECT_EQ(UnixPath(other), "");
+}
+
 TEST(CheckAddressTest, TakesWhatLeadsSomewhere) {
   for (const char* good : {"127.0.0.1:1", "host:65535", "a.b-c.example:50051", "[::1]:5", "[fe80::1%eth0]:5",
                            "unix:/tmp/x", "unix:relative", "unix:///tmp/x", "unix-abstract:x", "dns:host:1",
@@ -46,9 +54,11 @@ TEST(CheckAddressTest, TakesWhatLeadsSomewhere) {
     EXPECT_OK(CheckAddress(good, 1)) << good;
   }
   EXPECT_OK(CheckAddress("127.0.0.1:0"));
+  EXPECT_OK(CheckAddress(absl::StrCat("unix:", std::string(107, 'p'))));
 }
 
 TEST(CheckAddressTest, SaysWhatIsWrong) {
+  const std::string too_long = absl::StrCat("unix:///", std::string(107, 'p'));
   const std::pair<const char*, const char*> cases[] = {
       {"host:99999", "port 99999"},
       {"host:0", "from 1 to 65535"},
@@ -66,6 +76,7 @@ TEST(CheckAddressTest, SaysWhatIsWrong) {
       {"http://host:50051", "is a URL"},
       {"https://host", "is a URL"},
       {"grpc://host:1", "is a URL"},
+      {too_long.c_str(), "a path of 108 bytes"},
       {"unix:", "no path"},
       {"unix://", "no path"},
       {"", "names no port"},

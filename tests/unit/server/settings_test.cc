@@ -35,6 +35,10 @@ TEST_F(SettingsTest, EachHasNamesOfItsOwnAndSaysWhatItIs) {
   }
 }
 
+TEST_F(SettingsTest, OnlyAddressesToListenOnMayBeSeveral) {
+  for (const Setting& setting : settings_) EXPECT_EQ(setting.is_list, setting.flag == "--listen") << setting.flag;
+}
+
 TEST_F(SettingsTest, SizesHaveUnitsOf1024) {
   for (const char* text : {"67108864", "64MiB", "64mb", " 64 m", "0.0625GiB", "67108864b", "65536KB"}) {
     options_.store.memory_budget_bytes = 1;

@@ -36,7 +36,7 @@ class Hosting:
             InvalidArgument: for an `advertise` that is neither.
         """
         self._options: Dict[str, Any] = dict(options or {})
-        self._listen = ""
+        self._listen: List[str] = []
         self._advertise = _as_host(advertise)
         self._service: Optional[Service] = None
 
@@ -52,8 +52,10 @@ class Hosting:
             InvalidArgument: it listens everywhere, and no address can be told by which others reach it: `advertise` it.
         """
         if not self._listen:
-            self._listen = _with_port(self._options.get("listen", "127.0.0.1:0"))
-        return self._reached_at(self._listen)
+            listen = self._options.get("listen", "127.0.0.1:0")
+            addresses = listen.split(",") if isinstance(listen, str) else listen
+            self._listen = [_with_port(address.strip()) for address in addresses]
+        return self._reached_at(self._listen[0])
 
     def start(self) -> str:
         """Starts the service if it does not run. The address, as reserve().
@@ -67,7 +69,7 @@ class Hosting:
             try:
                 self._service = serve(**{**self._options, "listen": self._listen})
             except BaseException:
-                self._listen = ""  # the port may have been taken meanwhile: the next start has another
+                self._listen = []  # the port may have been taken meanwhile: the next start has another
                 raise
         return address
 
@@ -76,7 +78,7 @@ class Hosting:
         if self._service is not None:
             self._service.close()
         self._service = None
-        self._listen = ""
+        self._listen = []
 
     def _reached_at(self, listen: str) -> str:
         host, colon, port = listen.rpartition(":")
