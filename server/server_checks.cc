@@ -1,8 +1,13 @@
 #include "server/server_checks.h"
 
+#include <algorithm>
+#include <string>
+
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "common/net/address.h"
 #include "common/net/status.h"
+#include "refit/tensor_spec.h"
 #include "server/listen_addresses.h"
 #include "server/watch/metrics_endpoint.h"
 
@@ -38,6 +43,14 @@ absl::Status CheckSpool(const ServerOptions& options) {
   return absl::OkStatus();
 }
 
+absl::Status CheckZone(const std::string& zone) {
+  if (zone.size() <= kMaxZoneBytes && std::all_of(zone.begin(), zone.end(), absl::ascii_isgraph)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat("--zone: expected a name of at most ", kMaxZoneBytes,
+                                                 " visible ASCII characters, got '", Printable(zone), "'"));
+}
+
 // Plain text is allowed only on loopback, unless allow_plaintext is set. Roles are allowed only for authenticated
 // names.
 absl::Status CheckSecurity(const ServerOptions& options) {
@@ -63,6 +76,7 @@ absl::Status CheckOptions(const ServerOptions& options) {
   for (const std::string& address : ListenAddresses(options.listen)) {
     if (absl::Status status = CheckAddress(address); !status.ok()) return Annotate(status, "--listen");
   }
+  if (absl::Status status = CheckZone(options.zone); !status.ok()) return status;
   if (absl::Status status = CheckSizes(options); !status.ok()) return status;
   if (absl::Status status = CheckSpool(options); !status.ok()) return status;
   return CheckSecurity(options);

@@ -56,7 +56,8 @@ ServerParts::ServerParts(const ServerOptions& options, std::shared_ptr<const Aut
             DeltaTable(options.deltas
                            ? std::max<uint64_t>(options.limits.delta_bytes + options.limits.delta_history_bytes, 1)
                            : 0)},
-      convert(ThreadCount(options.convert_threads)) {}
+      convert(ThreadCount(options.convert_threads)),
+      observed{admission, store, workers, pushes, pulls, convert, spool, options.zone} {}
 
 absl::Status ServerParts::OpenSpool(const ServerOptions& options) {
   if (options.spool.empty()) return absl::OkStatus();

@@ -61,7 +61,7 @@ struct ServerParts {
   PushContext pushes;
   PullContext pulls;
   WorkQueue convert;
-  Observed observed{admission, store, workers, pushes, pulls, convert, spool};
+  Observed observed;
   PushService push{pushes};
   PullService pull{pulls};
   InspectService inspect{observed};

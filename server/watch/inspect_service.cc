@@ -120,6 +120,7 @@ void FillServerInfo(const Observed& observed, v1::GetServerInfoResponse& respons
   response.set_active_pulls(observed.pulls.open);
   response.set_packed_bytes(observed.pulls.parts.packed().inserted_bytes());
   response.set_shared_packed_bytes(observed.pulls.parts.packed().found_bytes());
+  response.set_zone(observed.zone);
   if (observed.pulls.shared_sample != nullptr)
     *response.mutable_shared_memory() = Announce(*observed.pulls.shared_sample);
   if (observed.spool != nullptr) *response.mutable_spool() = observed.spool->Info();

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "common/net/wall_clock.h"
 #include "server/access/admission.h"
@@ -25,6 +26,7 @@ struct Observed {
   PullContext& pulls;
   WorkQueue& convert;
   const std::unique_ptr<Spool>& spool;        // null: nothing is kept on disk
+  const std::string zone;                     // see ServerOptions
   const int64_t started_at_ns = UnixNanos();  // wall-clock time
   const std::chrono::steady_clock::time_point started_at = std::chrono::steady_clock::now();
 };

@@ -31,6 +31,7 @@ void PrintServer(const std::string& address, const v1::GetServerInfoResponse& in
   Facts facts;
   facts.Add("service", absl::StrCat(address, ", refit ", info.software_version(), ", up ",
                                     FormatDuration(static_cast<double>(info.uptime_seconds()))));
+  if (!info.zone().empty()) facts.Add("zone", Printable(info.zone()));
   facts.Add("memory",
             absl::StrCat(FormatBytes(info.memory_reserved_bytes()), " of ", FormatBytes(info.memory_budget_bytes()),
                          " reserved by versions, ", FormatBytes(info.memory_pooled_bytes()), " kept warm, ",

@@ -1,6 +1,7 @@
 // Options of a service: the same settings as refit-server's flags.
 #pragma once
 
+#include <cstddef>
 #include <string>
 
 #include "refit/authorization_files.h"
@@ -11,11 +12,16 @@
 
 namespace refit {
 
+inline constexpr size_t kMaxZoneBytes = 128;
+
 // A plain value. RefitServer::Start checks and copies it.
 struct ServerOptions {
   // "host:port" (port 0: any free port), or "unix:/path"; or several of these, separated by commas. Without TLS, a host
   // that is not loopback is refused unless allow_plaintext is set.
   std::string listen = "127.0.0.1:50051";
+  // Where this service is, such as a rack, a zone of a cloud, or a host. Workers with several addresses prefer services
+  // of their own zone (ChannelOptions::zone). At most kMaxZoneBytes visible characters. Empty: not told.
+  std::string zone;
   bool allow_plaintext = false;
   ServerSecurity security;
   // Without these files, everyone may do everything.
