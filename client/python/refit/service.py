@@ -104,6 +104,7 @@ class Service(Unpicklable):
 def serve(
     listen: Union[str, Sequence[str]] = "127.0.0.1:0",
     *,
+    zone: Optional[str] = None,
     memory: Optional[Union[int, str]] = None,
     retain: Optional[int] = None,
     stream_to: Optional[int] = None,
@@ -158,6 +159,7 @@ def serve(
     Args:
         listen: "host:port" (port 0, as here by default: any free one; see Service.address) or "unix:/path"; or several
             of these, see Service.addresses.
+        zone: where this service is; workers that have several addresses and a `zone` go to services of their own first.
         memory: for the tensors of all versions. By default 8 GiB, or half of what this process may use if that is less:
             the machine's memory, its container's limit, or `ulimit -v`.
         retain: committed versions to keep for each model; 0: stream each tensor through to workers. A streamed version
