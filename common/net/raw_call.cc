@@ -32,7 +32,7 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
 
   void Start(const std::string& method) {
     method_ = method;
-    stub_.PrepareBidiStreamingCall(&context_, method, grpc::StubOptions(), this);
+    stub_.PrepareBidiStreamingCall(context_.get(), method, grpc::StubOptions(), this);
     AddHold();  // until Release: other threads than gRPC's start reads and writes
     reading_ = true;
     StartRead(&incoming_);
@@ -63,8 +63,8 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
   absl::Status WritesDone(std::chrono::milliseconds timeout) {
     std::unique_lock lock(mutex_);
     if (!AwaitWritten(lock, timeout)) return GiveUp("the peer took no message", timeout);
-    if (write_failed_ || released_ || cancelled_) return Ended();
-    if (!std::exchange(writes_done_, true)) StartWritesDone();
+    if (write_failed_ || finishing_ || cancelled_) return Ended();
+    if (!released_ && !std::exchange(writes_done_, true)) StartWritesDone();
     return absl::OkStatus();
   }
 
@@ -80,6 +80,7 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
 
   absl::Status Finish(std::chrono::milliseconds timeout) {
     std::unique_lock lock(mutex_);
+    finishing_ = true;
     Release();
     if (!Await(lock, timeout, [this] { return done_; })) return GiveUp("the peer did not end the call", timeout);
     changed_.wait_for(lock, kDonePatience, [this] { return done_; });  // if the call was cancelled
@@ -90,10 +91,14 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
   // Wakes waiting threads at once. gRPC itself may not be able to end the call before the peer has read a half-written
   // message.
   void Cancel() {
-    context_.TryCancel();
-    const std::lock_guard lock(mutex_);
-    cancelled_ = true;
-    changed_.notify_all();
+    std::shared_ptr<grpc::ClientContext> context;
+    {
+      const std::lock_guard lock(mutex_);
+      context = context_;
+      cancelled_ = true;
+      changed_.notify_all();
+    }
+    if (context != nullptr) context->TryCancel();
   }
 
   // False if gRPC has not released the call by then.
@@ -112,6 +117,8 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
     incoming_.Clear();
     // The status comes only after the last message, so unread messages are dropped.
     if (ok && released_) ReadNext();
+    // The peer has ended the call. As long as gRPC has not, it keeps borrowed messages that it will never send.
+    if (!ok) Release();
     changed_.notify_all();
   }
 
@@ -125,6 +132,7 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
   }
 
   void OnDone(const grpc::Status& status) override {
+    LetGoOfContext();
     const std::lock_guard lock(mutex_);
     status_ = status;
     done_ = true;
@@ -132,6 +140,14 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
   }
 
  private:
+  // The call, and what it borrows, is there as long as its context. Before `done_`, since whoever waits for that may
+  // let go of the channel, whose last reference must not be the context's.
+  void LetGoOfContext() {
+    std::shared_ptr<grpc::ClientContext> context;
+    const std::lock_guard lock(mutex_);
+    context.swap(context_);
+  }
+
   // Also returns true once the call is cancelled.
   template <typename Condition>
   bool Await(std::unique_lock<std::mutex>& lock, std::chrono::milliseconds timeout, Condition condition) {
@@ -190,7 +206,7 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
     if (gave_up_.ok()) {
       gave_up_ = absl::DeadlineExceededError(absl::StrCat(method_, ": ", what, " for ", timeout.count(), " ms"));
     }
-    context_.TryCancel();
+    if (context_ != nullptr) context_->TryCancel();
     cancelled_ = true;
     changed_.notify_all();
     return gave_up_;
@@ -198,7 +214,7 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
 
   absl::Status Ended() const { return absl::UnavailableError(absl::StrCat(method_, ": the call has ended")); }
 
-  grpc::ClientContext context_;
+  std::shared_ptr<grpc::ClientContext> context_ = std::make_shared<grpc::ClientContext>();  // null once it is done
   grpc::GenericStub stub_;
   std::string method_;
 
@@ -208,6 +224,7 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
   bool writing_ = false;  // gRPC holds outgoing_
   bool write_failed_ = false;
   bool writes_done_ = false;
+  bool finishing_ = false;
   bool released_ = false;
   bool cancelled_ = false;
   bool done_ = false;

@@ -267,6 +267,43 @@ TEST(RawCall, WriteAfterTheServiceHasRefused) {
   EXPECT_EQ(call->Finish(kPatience), absl::ResourceExhaustedError("full"));
 }
 
+// A trainer waits for its memory, and asks for the status only afterwards.
+TEST(RawCall, APeerThatEndsTheCallReleasesWhatWasBorrowed) {
+  ScriptedPush service([](grpc::ServerContext&, PushStream& stream) {
+    v1::PushRequest request;
+    stream.Read(&request);
+    return grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "full");
+  });
+  const LoopbackServer server({&service});
+  auto payload = std::make_shared<std::vector<std::byte>>(2 << 20);
+  const std::weak_ptr<std::vector<std::byte>> watch = payload;
+  const auto call = Start(server, kPush);
+  for (int i = 0; i < 4; ++i) {
+    if (!call->Write(MakeChunkMessage({}, *payload, payload), kPatience).ok()) break;
+  }
+  payload.reset();
+  const auto end = std::chrono::steady_clock::now() + kPatience;
+  while (!watch.expired() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+  EXPECT_TRUE(watch.expired());
+  EXPECT_FALSE(call->Write(Serialize(OpenRequest(1)), kPatience).ok());
+  EXPECT_EQ(call->Finish(kPatience), absl::ResourceExhaustedError("full"));
+}
+
+TEST(RawCall, TheLastWordMayComeAfterThePeersLast) {
+  ScriptedPush service([](grpc::ServerContext&, PushStream& stream) {
+    v1::PushRequest request;
+    stream.Read(&request);
+    return grpc::Status::OK;
+  });
+  const LoopbackServer server({&service});
+  const auto call = Start(server, kPush);
+  ASSERT_TRUE(call->Write(Serialize(OpenRequest(1)), kPatience).ok());
+  const auto message = call->Read(kPatience);
+  ASSERT_TRUE(message.ok() && !message->has_value());
+  EXPECT_TRUE(call->WritesDone(kPatience).ok());
+  EXPECT_TRUE(call->Finish(kPatience).ok());
+}
+
 TEST(RawCall, UnknownMethod) {
   ScriptedPull service;
   const LoopbackServer server({&service});
