@@ -41,6 +41,10 @@ deploy/get_grpcurl.sh || (($? == 77))
 # The same for those with a real vLLM and NeMo Automodel.
 [[ $install == no || $preset != release ]] || deploy/get_engine.sh || (($? == 77))
 
+# The same for the tests of the Helm chart and of proxies.
+[[ $install == no || $preset != release ]] || deploy/get_helm.sh || (($? == 77))
+[[ $install == no || $preset != release ]] || deploy/get_cluster_tools.sh || (($? == 77))
+
 cmake --preset "$preset"
 cmake --build --preset "$preset" --parallel "$jobs"
 ctest --preset "$preset" "${selection[@]}"
