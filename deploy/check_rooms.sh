@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks the order of includes: a room (a folder) may only include rooms from the lines above its own. A public header,
 # #include "refit/...", may only include public headers. Server and client may not include each other, except in
-# Python's package, which uses both. Prints each violation, and fails. Exit code 0: nothing found. Part of
+# server/relay, which is made of both, and above it: in the program and in Python's package. Prints each violation, and fails. Exit code 0: nothing found. Part of
 # deploy/lint.sh, and a test.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -31,7 +31,8 @@ client/cli/terminal
 client/cli/options
 client/cli/commands
 client/cli
-client/python/bindings
+server/relay
+server/program client/python/bindings
 '
 
 declare -A level
@@ -53,7 +54,7 @@ room_of() {
     *) echo "${1%/*}" ;;
   esac
 }
-side() { case $1 in client/python*) echo both ;; client*) echo client ;; server*) echo server ;; *) echo common ;; esac; }
+side() { case $1 in client/python* | server/relay | server/program) echo both ;; client*) echo client ;; server*) echo server ;; *) echo common ;; esac; }
 
 failed=no
 complain() { echo "$1"; failed=yes; }

@@ -40,6 +40,15 @@ struct RefitServer::Impl : ServerParts {
 };
 
 absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOptions& options) {
+  return Start(options, nullptr);
+}
+
+absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOptions& options,
+                                                                const MakeUpstream& make) {
+  if (options.is_relay() && make == nullptr) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a relay (of ", options.upstream.address, ") is started with StartServer of refit/relay.h"));
+  }
   if (absl::Status status = StartGrpc(); !status.ok()) return Annotate(status, "service on " + options.listen);
   if (absl::Status status = CheckOptions(options); !status.ok()) return status;
   absl::StatusOr<std::shared_ptr<const Authorizer>> authorizer =
@@ -51,12 +60,14 @@ absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOpti
 
   auto impl = MakeOwnedByProcess<Impl>(options, *std::move(authorizer), *std::move(credentials));
   if (absl::Status status = impl->OpenSpool(options); !status.ok()) return status;
+  if (options.is_relay()) impl->upstream = make(*impl, options);
   absl::StatusOr<std::vector<std::string>> addresses = impl->Listen(options);
   if (!addresses.ok()) return addresses.status();
   if (absl::Status status = impl->StartMetrics(options); !status.ok()) return status;
   if (absl::Status status = impl->StartHealth(options); !status.ok()) return status;
   std::unique_ptr<RefitServer> server = absl::WrapUnique(new RefitServer(std::move(impl), *std::move(addresses)));
   server->LogStart(options);
+  if (options.is_relay()) server->impl_->upstream->Start();
   return server;
 }
 
@@ -72,6 +83,7 @@ void RefitServer::LogStart(const ServerOptions& options) const {
                                  {"security", DescribeSecurity(options)},
                                  {"version", SoftwareVersion()},
                                  {"memory_bytes", absl::StrCat(store.memory_budget_bytes)},
+                                 {"upstream", options.is_relay() ? options.upstream.address : "none"},
                                  {"retain", absl::StrCat(options.store.retain_versions)},
                                  {"convert_threads", absl::StrCat(impl_->convert.threads())},
                                  {"metrics", metrics_address().empty() ? "off" : metrics_address()},
@@ -98,10 +110,12 @@ absl::StatusOr<std::unique_ptr<VersionPush>> RefitServer::OpenVersion(const Publ
 void RefitServer::Shutdown(std::chrono::milliseconds grace) {
   if (impl_.get_deleter().guard.forked()) return;
   impl_->KeepInChildren();
+  if (impl_->upstream != nullptr) impl_->upstream->Stop();
   if (grpc::HealthCheckServiceInterface* health = impl_->server->GetHealthCheckService()) health->Shutdown();
   if (impl_->health != nullptr) impl_->health->StopServing();
   impl_->pulls.leases.EndAll();
   impl_->pulls.watches.EndAll();
+  impl_->relays.attendances.EndAll();
   const auto deadline = std::chrono::steady_clock::now() + grace;
   impl_->server->Shutdown(SteadyDeadline(grace));
   impl_->server->Wait();

@@ -51,6 +51,13 @@ absl::Status CheckZone(const std::string& zone) {
                                                  " visible ASCII characters, got '", Printable(zone), "'"));
 }
 
+absl::Status CheckRelay(const ServerOptions& options) {
+  if (!options.is_relay() || options.store.retain_versions > 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      "--upstream makes this a relay, which passes on whole versions, but with --retain 0 there are none; keep one at "
+      "least");
+}
+
 // Plain text is allowed only on loopback, unless allow_plaintext is set. Roles are allowed only for authenticated
 // names.
 absl::Status CheckSecurity(const ServerOptions& options) {
@@ -79,6 +86,7 @@ absl::Status CheckOptions(const ServerOptions& options) {
   if (absl::Status status = CheckZone(options.zone); !status.ok()) return status;
   if (absl::Status status = CheckSizes(options); !status.ok()) return status;
   if (absl::Status status = CheckSpool(options); !status.ok()) return status;
+  if (absl::Status status = CheckRelay(options); !status.ok()) return status;
   return CheckSecurity(options);
 }
 

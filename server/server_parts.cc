@@ -13,6 +13,7 @@
 #include "common/net/channel.h"
 #include "common/net/listening_sockets.h"
 #include "common/net/status.h"
+#include "common/process/process_name.h"
 #include "grpc/health/v1/health.pb.h"
 #include "server/listen_addresses.h"
 #include "server/server_checks.h"
@@ -24,7 +25,7 @@ namespace {
 // The names of the services, for health checks.
 std::vector<std::string> ServiceNames() {
   return {v1::PushService::service_full_name(), v1::PullService::service_full_name(),
-          v1::InspectService::service_full_name()};
+          v1::RelayService::service_full_name(), v1::InspectService::service_full_name()};
 }
 
 int ThreadCount(int asked) { return asked > 0 ? asked : std::max(1, UsableCpus() / 2); }
@@ -46,8 +47,13 @@ ServerParts::ServerParts(const ServerOptions& options, std::shared_ptr<const Aut
       admission(options.limits, options.log, std::move(authorizer)),
       store(Reporting(options.store, options.log)),
       workers(options.limits.max_workers),
-      pushes{admission, store, workers, convert,
-             BufferPool(2 * options.store.chunk_bytes * static_cast<uint64_t>(ThreadCount(options.convert_threads)))},
+      ancestry(options.name.empty() ? HostAndProcess() : options.name, !options.is_relay()),
+      pushes{admission,
+             store,
+             workers,
+             convert,
+             BufferPool(2 * options.store.chunk_bytes * static_cast<uint64_t>(ThreadCount(options.convert_threads))),
+             options.upstream.address},
       pulls{admission,
             store,
             workers,
@@ -57,7 +63,7 @@ ServerParts::ServerParts(const ServerOptions& options, std::shared_ptr<const Aut
                            ? std::max<uint64_t>(options.limits.delta_bytes + options.limits.delta_history_bytes, 1)
                            : 0)},
       convert(ThreadCount(options.convert_threads)),
-      observed{admission, store, workers, pushes, pulls, convert, spool, options.zone} {}
+      observed{admission, store, workers, pushes, pulls, convert, spool, upstream, options.zone} {}
 
 absl::Status ServerParts::OpenSpool(const ServerOptions& options) {
   if (options.spool.empty()) return absl::OkStatus();
@@ -82,6 +88,7 @@ absl::StatusOr<std::vector<std::string>> ServerParts::Listen(const ServerOptions
   }
   builder.RegisterService(&push);
   builder.RegisterService(&pull);
+  builder.RegisterService(&relay);
   builder.RegisterService(&inspect);
   server = builder.BuildAndStart();
   // gRPC stops at the first address on which it cannot listen. A Unix socket has a port too, which is 1.

@@ -17,6 +17,9 @@
 #include "common/process/closed_in_children.h"
 #include "refit/server_options.h"
 #include "server/access/admission.h"
+#include "server/fleet/relay_service.h"
+#include "server/fleet/service_ancestry.h"
+#include "server/fleet/upstream.h"
 #include "server/fleet/worker_registry.h"
 #include "server/process/work_queue.h"
 #include "server/pull/pull_context.h"
@@ -58,12 +61,16 @@ struct ServerParts {
   VersionStore store;
   std::unique_ptr<Spool> spool;  // set before the first call; null: nothing is kept on disk
   WorkerRegistry workers;
+  ServiceAncestry ancestry;
   PushContext pushes;
   PullContext pulls;
   WorkQueue convert;
+  RelayContext relays{admission, workers, ancestry};
+  std::unique_ptr<Upstream> upstream;  // set before the first call; null: this is a root
   Observed observed;
   PushService push{pushes};
   PullService pull{pulls};
+  RelayService relay{relays};
   InspectService inspect{observed};
   std::unique_ptr<grpc::Server> server;
   std::unique_ptr<MetricsEndpoint> metrics;  // null: metrics are not served

@@ -150,16 +150,43 @@ void AddDoors(ServerOptions& options, Table& table) {
   table.Add("--tls-client-ca", "FILE",
             "Mutual TLS: only clients with a certificate that this authority has signed may connect",
             Text(options.security.client_ca), "client_ca");
-  table.Add("--roles", "FILE",
-            "Who may do what, by the names in clients' certificates: a line each, 'trainer|worker|viewer NAME'.\n"
-            "Trainers push and abort, workers pull, viewers look; each may do what those behind it may.\n"
-            "Without --roles and --tokens everyone who can connect may do everything",
-            Text(options.authorization.roles));
+  table.Add(
+      "--roles", "FILE",
+      "Who may do what, by the names in clients' certificates: a line each, 'trainer|relay|worker|viewer NAME'.\n"
+      "Trainers push and abort, relays report for others, workers pull, viewers look; each may do what those behind\n"
+      "it may. "
+      "Without --roles and --tokens everyone who can connect may do everything",
+      Text(options.authorization.roles));
   table.Add(
       "--tokens", "FILE",
-      "Who may do what, by the bearer token of a call: a line each, 'trainer|worker|viewer TOKEN', the token at least\n"
-      "16 characters; closed to others (chmod 600), read again when it changes",
+      "Who may do what, by the bearer token of a call: a line each, 'trainer|relay|worker|viewer TOKEN', the token at\n"
+      "least 16 characters; closed to others (chmod 600), read again when it changes",
       Text(options.authorization.tokens));
+}
+
+void AddRelay(ServerOptions& options, Table& table) {
+  table.Add(
+      "--upstream", "ADDR",
+      "Be a relay: serve the versions of the service there, each while it is pushed. Workers below count in the fleet\n"
+      "of the root. Several addresses, with commas between: the others take over when one is lost [none]",
+      Text(options.upstream.address));
+  table.Add("--name", "NAME", "Name of this service in the fleets of those above, for people [host/process]",
+            Text(options.name));
+  table.Add("--upstream-tls-ca", "FILE", "TLS to the service above: the authority that signed its certificate",
+            Text(options.upstream.security.ca));
+  table.Add("--upstream-tls-cert", "FILE", "Mutual TLS: this relay's certificate there; it needs the role 'relay'",
+            Text(options.upstream.security.certificate));
+  table.Add("--upstream-tls-key", "FILE", "Its key; closed to others (chmod 600)", Text(options.upstream.security.key));
+  table.Add("--upstream-tls-server-name", "NAME", "The name in that service's certificate [the address's host]",
+            Text(options.upstream.security.server_name));
+  table.Add("--upstream-token-file", "FILE",
+            "A file with the bearer token for the service above; with the role 'relay'",
+            Text(options.upstream.security.token_file));
+  table.Add(
+      "--upstream-transport", "auto|tcp|shared-memory",
+      "How bytes come from a service on this host: through its memory, or over the connection [auto]",
+      OneOf(options.upstream.transport,
+            {{"auto", Transport::kAuto}, {"tcp", Transport::kWire}, {"shared-memory", Transport::kSharedMemory}}));
 }
 
 void AddVersions(ServerOptions& options, Table& table) {
@@ -273,6 +300,7 @@ void AddLogs(LogOptions& log, Table& table) {
 std::vector<Setting> SettingsOf(ServerOptions& options, LogOptions& log) {
   Table table;
   AddDoors(options, table);
+  AddRelay(options, table);
   AddVersions(options, table);
   AddPatience(options, table);
   AddLimits(options, table);

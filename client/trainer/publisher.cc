@@ -134,8 +134,8 @@ absl::StatusOr<int> Publisher::AskConnectedWorkers(const std::string& model) {
       *state_->inspect, &v1::InspectService::Stub::ListWorkers, request, kUnaryTimeout,
       absl::StrCat("asking for the workers of ", model, " at ", state_->service.address), state_->service.calls);
   if (!known.ok()) return known.status();
-  return static_cast<int>(
-      absl::c_count_if(known->workers(), [](const v1::Worker& worker) { return worker.connected(); }));
+  return static_cast<int>(absl::c_count_if(
+      known->workers(), [](const v1::Worker& worker) { return worker.connected() && !worker.has_relay(); }));
 }
 
 void Publisher::Cancel() {

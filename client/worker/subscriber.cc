@@ -14,7 +14,6 @@
 #include "client/worker/subscriber_connection.h"
 #include "client/worker/watch_streams.h"
 #include "common/limits/within_memory.h"
-#include "common/net/channel.h"
 #include "refit/fork_guard.h"
 #include "refit/v1/pull.grpc.pb.h"
 
@@ -52,13 +51,9 @@ Subscriber::Subscriber(std::shared_ptr<SubscriberConnection> connection) : conne
 Subscriber::~Subscriber() = default;
 
 absl::StatusOr<std::unique_ptr<Subscriber>> Subscriber::Connect(const ChannelOptions& options) {
-  absl::StatusOr<std::shared_ptr<grpc::Channel>> channel = refit::Connect(options);
-  if (!channel.ok()) return channel.status();
-  std::shared_ptr<SubscriberConnection> connection = MakeOwnedByProcess<SubscriberConnection>();
-  connection->address = options.address;
-  connection->transport = options.transport;
-  connection->channel = *std::move(channel);
-  return absl::WrapUnique(new Subscriber(std::move(connection)));
+  absl::StatusOr<std::shared_ptr<SubscriberConnection>> connection = ConnectSubscriber(options);
+  if (!connection.ok()) return connection.status();
+  return absl::WrapUnique(new Subscriber(*std::move(connection)));
 }
 
 absl::StatusOr<PullResult> Subscriber::Pull(const PullOptions& options, TensorSink& sink) {

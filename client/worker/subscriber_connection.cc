@@ -1,11 +1,12 @@
 #include "client/worker/subscriber_connection.h"
 
 #include <chrono>
+#include <utility>
 
-#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "client/calls/unary_call.h"
 #include "common/net/address.h"
+#include "common/net/channel.h"
 #include "common/net/shared_segment.h"
 #include "refit/v1/inspect.grpc.pb.h"
 
@@ -31,6 +32,16 @@ absl::Status SubscriberConnection::TryToShare() const {
   if (!info.ok()) return info.status();
   if (!info->has_shared_memory()) return absl::UnavailableError("the service shares no memory");
   return MappedSegment::Open(info->shared_memory()).status();
+}
+
+absl::StatusOr<std::shared_ptr<SubscriberConnection>> ConnectSubscriber(const ChannelOptions& options) {
+  absl::StatusOr<std::shared_ptr<grpc::Channel>> channel = Connect(options);
+  if (!channel.ok()) return channel.status();
+  std::shared_ptr<SubscriberConnection> connection = MakeOwnedByProcess<SubscriberConnection>();
+  connection->address = options.address;
+  connection->transport = options.transport;
+  connection->channel = *std::move(channel);
+  return connection;
 }
 
 }  // namespace refit

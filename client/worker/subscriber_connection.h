@@ -10,6 +10,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "client/calls/active_calls.h"
 #include "common/tensor/buffer_pool.h"
 #include "refit/channel_options.h"
@@ -33,5 +34,8 @@ struct SubscriberConnection {
   // OK if this process can map the service's memory; otherwise the reason.
   absl::Status TryToShare() const;
 };
+
+// Errors as Subscriber::Connect.
+absl::StatusOr<std::shared_ptr<SubscriberConnection>> ConnectSubscriber(const ChannelOptions& options);
 
 }  // namespace refit

@@ -1,8 +1,5 @@
 #include "refit/worker.h"
 
-#include <unistd.h>
-
-#include <array>
 #include <utility>
 
 #include "absl/memory/memory.h"
@@ -13,20 +10,14 @@
 #include "client/worker/installed_versions.h"
 #include "client/worker/refitter.h"
 #include "client/worker/reporter.h"
+#include "common/process/process_name.h"
 #include "refit/subscriber.h"
 
 namespace refit {
 namespace {
 
-// "host/pid", for people. It is not unique: containers may share both.
-std::string DefaultName() {
-  std::array<char, 256> host = {};
-  if (gethostname(host.data(), host.size() - 1) != 0) host[0] = '\0';
-  return absl::StrCat(host[0] != '\0' ? host.data() : "worker", "/", getpid());
-}
-
 WorkerOptions WithName(WorkerOptions options) {
-  if (options.pull.worker.empty()) options.pull.worker = DefaultName();
+  if (options.pull.worker.empty()) options.pull.worker = HostAndProcess();
   return options;
 }
 

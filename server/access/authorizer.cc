@@ -20,7 +20,7 @@ namespace refit {
 namespace {
 
 std::optional<Role> ParseRole(absl::string_view name) {
-  for (const Role role : {Role::kViewer, Role::kWorker, Role::kTrainer}) {
+  for (const Role role : {Role::kViewer, Role::kWorker, Role::kRelay, Role::kTrainer}) {
     if (name == RoleName(role)) return role;
   }
   return std::nullopt;
@@ -50,7 +50,7 @@ absl::Status ParseLine(absl::string_view line, MakeKey make_key, std::map<std::s
   const std::optional<Role> role = ParseRole(words.first);
   const absl::string_view subject = absl::StripAsciiWhitespace(words.second);
   if (!role.has_value() || subject.empty()) {
-    return absl::InvalidArgumentError("expected a role (trainer, worker or viewer), a space, and what has it");
+    return absl::InvalidArgumentError("expected a role (trainer, relay, worker or viewer), a space, and what has it");
   }
   absl::StatusOr<std::string> key = make_key(subject);
   if (!key.ok()) return key.status();
@@ -137,6 +137,8 @@ const char* RoleName(Role role) {
       return "viewer";
     case Role::kWorker:
       return "worker";
+    case Role::kRelay:
+      return "relay";
     case Role::kTrainer:
       return "trainer";
   }

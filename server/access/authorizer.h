@@ -16,8 +16,8 @@
 namespace refit {
 
 // Each role may do everything that the roles before it may. Viewers inspect (InspectService), workers also pull
-// (PullService), trainers also push and abort (PushService).
-enum class Role { kViewer, kWorker, kTrainer };
+// (PullService), relays also report for others (RelayService), trainers also push and abort (PushService).
+enum class Role { kViewer, kWorker, kRelay, kTrainer };
 
 const char* RoleName(Role role);
 

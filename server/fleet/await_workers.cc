@@ -127,6 +127,7 @@ class AwaitReactor final : public grpc::ServerUnaryReactor, public std::enable_s
     std::vector<std::string> behind;
     std::vector<std::string> gone;
     for (const v1::Worker& worker : workers_.List(request_.model())) {
+      if (worker.has_relay()) continue;
       if (!worker.connected()) {
         // A worker without a name of its own only pulls. It is not expected to report.
         if (worker.name() != worker.peer()) gone.push_back(Printable(ShownName(worker)));

@@ -5,6 +5,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "common/net/wall_clock.h"
 #include "refit/tensor_spec.h"
 #include "server/access/limit_reached.h"
@@ -78,12 +81,33 @@ std::optional<Had> SaidBefore(const v1::ReportWorkerRequest& report, const v1::W
   return same ? std::optional(said) : std::nullopt;
 }
 
-// Sets the labels of the workers of one name, in `list` from `first` on. A worker that is the only one, or the only
-// connected one, gets the plain name. The others get the name and the time at which their life began.
-void SetLabels(std::vector<v1::Worker>& list, size_t first) {
+auto OrderOf(const v1::Worker& worker) {
+  // Workers without a life are told apart by where they are.
+  return std::make_tuple(absl::string_view(worker.model()), absl::string_view(worker.name()), worker.life(),
+                         worker.life() == 0 ? absl::StrJoin(worker.via(), "/") : std::string());
+}
+
+// Orders the workers. A worker that has moved may be known in two places: the one where it is connected counts, or
+// where it has come further.
+void KeepOneOfEach(std::vector<v1::Worker>& list) {
+  const auto progress = [](const v1::Worker& worker) {
+    return std::make_tuple(worker.connected(), worker.installed_epoch(), worker.installed_version());
+  };
+  std::stable_sort(list.begin(), list.end(), [&](const v1::Worker& a, const v1::Worker& b) {
+    const auto left = OrderOf(a);
+    const auto right = OrderOf(b);
+    return left != right ? left < right : progress(a) > progress(b);
+  });
+  const auto same = [](const v1::Worker& a, const v1::Worker& b) { return OrderOf(a) == OrderOf(b); };
+  list.erase(std::unique(list.begin(), list.end(), same), list.end());
+}
+
+// Sets the labels of workers of one name. A worker that is the only one, or the only connected one, gets the plain
+// name. The others get the name and the beginning of their life.
+void SetLabels(absl::Span<v1::Worker> list) {
   constexpr int kShortDigits = 4;
   constexpr int kLifeDigits = 16;
-  const auto begin = list.begin() + static_cast<ptrdiff_t>(first);
+  const auto begin = list.begin();
   const auto connected = std::count_if(begin, list.end(), [](const v1::Worker& worker) { return worker.connected(); });
   std::map<std::string, int> beginnings;
   const auto beginning = [](const v1::Worker& worker, int digits) {
@@ -94,6 +118,17 @@ void SetLabels(std::vector<v1::Worker>& list, size_t first) {
     if (list.end() - begin == 1 || (connected == 1 && it->connected())) continue;
     const bool alike = beginnings[beginning(*it, kShortDigits)] > 1;
     it->set_label(absl::StrCat(it->name(), "#", beginning(*it, alike ? kLifeDigits : kShortDigits)));
+  }
+}
+
+// Of an ordered list.
+void SetLabels(std::vector<v1::Worker>& list) {
+  const auto of_one = [](const v1::Worker& a, const v1::Worker& b) {
+    return a.model() == b.model() && a.name() == b.name();
+  };
+  for (size_t first = 0, end = 0; first < list.size(); first = end) {
+    while (end < list.size() && of_one(list[first], list[end])) ++end;
+    SetLabels(absl::MakeSpan(list).subspan(first, end - first));
   }
 }
 
@@ -266,22 +301,27 @@ void WorkerRegistry::Tell() {
 }
 
 std::vector<v1::Worker> WorkerRegistry::List(const std::string& model) const {
+  std::vector<v1::Worker> list = ListHere(model);
+  for (v1::Worker& worker : list) {
+    if (std::optional<v1::RelayStatus> relay = relays_.StatusOf(worker.life())) *worker.mutable_relay() = *relay;
+  }
+  for (v1::Worker& worker : relays_.List(model)) list.push_back(std::move(worker));
+  KeepOneOfEach(list);
+  SetLabels(list);
+  return list;
+}
+
+std::vector<v1::Worker> WorkerRegistry::ListHere(const std::string& model) const {
   absl::MutexLock lock(&mutex_);
   std::vector<v1::Worker> list;
-  size_t first = 0;  // of the workers with the current name
   for (const auto& [id, entry] : workers_) {
     if (!model.empty() && id.model != model) continue;
-    if (list.size() > first && (list[first].name() != id.name || list[first].model() != id.model)) {
-      SetLabels(list, first);
-      first = list.size();
-    }
     list.push_back(entry->worker);
     v1::Worker& worker = list.back();
     worker.set_connected(entry->connected());
     const bool is_pulling = worker.started_at_ns() != 0 && worker.ended_at_ns() == 0;
     if (is_pulling) worker.set_pull_ns(std::chrono::nanoseconds(Clock::now() - entry->pull_began).count());
   }
-  SetLabels(list, first);
   return list;
 }
 

@@ -19,6 +19,7 @@
 #include "refit/limits.h"
 #include "refit/v1/inspect.pb.h"
 #include "refit/v1/pull.pb.h"
+#include "server/fleet/relays_below.h"
 #include "server/fleet/sent_chunks.h"
 
 namespace refit {
@@ -48,6 +49,9 @@ class WorkerRegistry {
 
  public:
   explicit WorkerRegistry(uint32_t max_workers = kMaxWorkers) : max_workers_(max_workers) {}
+
+  // What relays report; changes there are changes here.
+  RelaysBelow& relays() { return relays_; }
 
   // RESOURCE_EXHAUSTED if this worker is unknown, and no known one can be forgotten because all pull or watch.
   absl::Status CheckRoom(const WorkerId& id) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -104,7 +108,8 @@ class WorkerRegistry {
   // When it returns, `on_change` may still be running but is not called again.
   void StopObserving(uint64_t id) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // The workers of one model, or of all if it is empty, ordered by model, name and life.
+  // The workers of one model, or of all if it is empty, ordered by model, name and life: those that are connected here,
+  // and those below relays. Who has moved from one to another is in it once.
   std::vector<v1::Worker> List(const std::string& model) const;
 
   // Sums over all workers since the start, including forgotten ones.
@@ -122,7 +127,10 @@ class WorkerRegistry {
   void MakeRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Tell() ABSL_LOCKS_EXCLUDED(mutex_);
 
+  std::vector<v1::Worker> ListHere(const std::string& model) const ABSL_LOCKS_EXCLUDED(mutex_);
+
   const uint32_t max_workers_;
+  RelaysBelow relays_{[this] { Tell(); }};
   mutable absl::Mutex mutex_;
   std::map<WorkerId, std::shared_ptr<Entry>> workers_ ABSL_GUARDED_BY(mutex_);
   Totals totals_ ABSL_GUARDED_BY(mutex_);

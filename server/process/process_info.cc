@@ -9,6 +9,17 @@
 #include <system_error>
 
 namespace refit {
+namespace {
+
+uint64_t CountEntries(const char* folder) {
+  std::error_code error;
+  uint64_t count = 0;
+  std::filesystem::directory_iterator entry(folder, error);
+  for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) ++count;
+  return count;
+}
+
+}  // namespace
 
 uint64_t ResidentBytes() {
   std::ifstream statm("/proc/self/statm");
@@ -18,13 +29,9 @@ uint64_t ResidentBytes() {
   return resident_pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
 }
 
-uint64_t OpenDescriptors() {
-  std::error_code error;
-  uint64_t count = 0;
-  std::filesystem::directory_iterator entry("/proc/self/fd", error);
-  for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) ++count;
-  return count;
-}
+uint64_t OpenDescriptors() { return CountEntries("/proc/self/fd"); }
+
+uint64_t ThreadsOfProcess() { return CountEntries("/proc/self/task"); }
 
 uint64_t MaxDescriptors() {
   rlimit limit = {};

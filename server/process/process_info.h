@@ -9,6 +9,7 @@ namespace refit {
 uint64_t ResidentBytes();
 uint64_t OpenDescriptors();
 uint64_t MaxDescriptors();
+uint64_t ThreadsOfProcess();
 double CpuSeconds();
 
 }  // namespace refit

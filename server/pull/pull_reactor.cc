@@ -16,8 +16,8 @@
 #include "common/net/steady_deadline.h"
 #include "server/access/limit_reached.h"
 #include "server/access/refused_call.h"
+#include "server/process/step.h"
 #include "server/pull/pull_session.h"
-#include "server/pull/step.h"
 
 namespace refit {
 namespace {

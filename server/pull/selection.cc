@@ -145,6 +145,7 @@ void FillEntry(const Version& version, const Selected& selected, const PartTable
     if (pulled != nullptr) digest = pulled->digest();
   }
   if (digest.has_value()) entry.set_digest(*digest);
+  entry.set_experts(version.plan().outputs[selected.tensor].planned.experts);
 }
 
 void FillManifestPart(const Version& version, const std::vector<Selected>& selection, const PartTable& parts,

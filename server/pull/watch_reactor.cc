@@ -2,12 +2,14 @@
 
 #include <map>
 #include <memory>
+#include <optional>
+#include <string>
 #include <utility>
 
 #include "absl/synchronization/mutex.h"
 #include "common/net/status.h"
 #include "server/access/refused_call.h"
-#include "server/pull/step.h"
+#include "server/process/step.h"
 
 namespace refit {
 namespace {
@@ -21,7 +23,7 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
                std::unique_ptr<WorkerRegistry::Watch> worker)
       : context_(context),
         stream_(std::move(stream)),
-        model_(request.model()),
+        model_(request.all_models() ? std::nullopt : std::make_optional(request.model())),
         presence_(request.presence()),
         after_{request.trainer_epoch(), request.after()},
         every_epoch_(!request.has_trainer_epoch()),
@@ -31,9 +33,11 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
     self_ = shared_from_this();
     uint64_t observer = 0;  // 0: no observer
     if (!presence_) {
-      observer = context_.store.Observe(model_, [weak = weak_from_this()](const std::shared_ptr<Version>& version) {
+      const auto changed = [weak = weak_from_this()](const std::shared_ptr<Version>& version) {
         if (const std::shared_ptr<WatchReactor> self = weak.lock()) self->Changed(version);
-      });
+      };
+      VersionStore& store = context_.store;
+      observer = model_.has_value() ? store.Observe(*model_, changed) : store.ObserveAll(changed);
     }
     const uint64_t end = context_.watches.Add([weak = weak_from_this()] {
       if (const std::shared_ptr<WatchReactor> self = weak.lock()) {
@@ -47,7 +51,7 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
       end_ = end;
     }
     if (presence_) return;
-    for (const std::shared_ptr<Version>& version : context_.store.List(model_)) Changed(version);
+    for (const std::shared_ptr<Version>& version : context_.store.List(model_.value_or(""))) Changed(version);
   }
 
   void OnWriteDone(bool ok) override {
@@ -81,7 +85,7 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
     if (every_epoch_ ? key.number <= after_.number : !(after_ < key)) return;
     {
       absl::MutexLock lock(&mutex_);
-      changed_[key] = version;
+      changed_[{version->model(), key}] = version;
     }
     Advance();
   }
@@ -120,7 +124,7 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
 
   PullContext& context_;
   const PeerStreams::Stream stream_;
-  const std::string model_;
+  const std::optional<std::string> model_;  // nullopt: all
   const bool presence_;
   const VersionKey after_;
   const bool every_epoch_;
@@ -131,7 +135,8 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::VersionEvent>,
   absl::Mutex mutex_;
   uint64_t observer_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t end_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::map<VersionKey, std::shared_ptr<Version>> changed_ ABSL_GUARDED_BY(mutex_);
+  using Key = std::pair<std::string, VersionKey>;  // with the model
+  std::map<Key, std::shared_ptr<Version>> changed_ ABSL_GUARDED_BY(mutex_);
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   grpc::Status ending_;  // set once, before ended_ is seen

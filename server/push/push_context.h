@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <string>
 
 #include "common/tensor/buffer_pool.h"
 #include "server/access/admission.h"
@@ -19,6 +20,7 @@ struct PushContext {
   WorkerRegistry& workers;
   WorkQueue& convert;
   BufferPool scratch;  // blocks for a chunk, about one for each converting thread
+  const std::string upstream;  // the address of the service above a relay; empty: this is a root
   std::atomic<uint32_t> open{0};
 };
 

@@ -10,11 +10,22 @@
 #include "server/push/push_reactor.h"
 
 namespace refit {
+namespace {
+
+// A relay's versions are those of the root.
+absl::Status CheckIsRoot(const PushContext& context) {
+  if (context.upstream.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat("this service is a relay of ", context.upstream,
+                                                    ", whose versions it serves; push, abort and release there"));
+}
+
+}  // namespace
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* PushService::Push(grpc::CallbackServerContext* context) {
   using Reactor = grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;
   if (absl::Status status = context_.admission.Authorize(*context, Role::kTrainer); !status.ok())
     return RefusedCall<Reactor>::Start(status);
+  if (absl::Status status = CheckIsRoot(context_); !status.ok()) return RefusedCall<Reactor>::Start(status);
   return StartPush(context_, *context);
 }
 
@@ -22,6 +33,7 @@ grpc::ServerUnaryReactor* PushService::AbortVersion(grpc::CallbackServerContext*
                                                     const v1::AbortVersionRequest* request,
                                                     v1::AbortVersionResponse* response) {
   return AnswerCall(context_.admission, context, Role::kTrainer, [&]() -> absl::Status {
+    if (absl::Status status = CheckIsRoot(context_); !status.ok()) return status;
     absl::StatusOr<std::shared_ptr<Version>> version = context_.store.FindNumber(request->model(), request->version());
     if (!version.ok()) return version.status();
     const std::string reason = request->reason().empty() ? "aborted on request" : Printable(request->reason());
@@ -41,7 +53,8 @@ grpc::ServerUnaryReactor* PushService::AbortVersion(grpc::CallbackServerContext*
 grpc::ServerUnaryReactor* PushService::ReleaseInstalls(grpc::CallbackServerContext* context,
                                                        const v1::ReleaseInstallsRequest* request,
                                                        v1::ReleaseInstallsResponse* response) {
-  return AnswerCall(context_.admission, context, Role::kTrainer, [&] {
+  return AnswerCall(context_.admission, context, Role::kTrainer, [&]() -> absl::Status {
+    if (absl::Status status = CheckIsRoot(context_); !status.ok()) return status;
     const absl::StatusOr<std::shared_ptr<Version>> version =
         context_.store.FindNumber(request->model(), request->version());
     const absl::Status status = version.ok() ? context_.store.ReleaseInstalls(**version) : version.status();

@@ -48,11 +48,7 @@ absl::StatusOr<std::shared_ptr<Version>> Version::Restore(VersionIdentity identi
       version->tensors_.SetReady(i, chunk, tensors[i].chunk_digests[chunk]);
     }
   }
-  if (absl::Status status = version->SetCommittedLocked(); !status.ok()) return status;
-  if (version->manifest_digest_ != summary.manifest_digest()) {
-    return absl::DataLossError(absl::StrFormat("version %s: its manifest digest was %016x, but its bytes give %016x",
-                                               version->Label(), summary.manifest_digest(), version->manifest_digest_));
-  }
+  if (absl::Status status = version->SetCommittedLocked(summary.manifest_digest()); !status.ok()) return status;
   version->restored_ = summary;
   version->spooled_ = true;
   return version;
@@ -98,6 +94,11 @@ v1::VersionSummary Version::Summary() const {
   summary.set_joined_ranks(rank_shards_.joined());
   summary.set_committed_ranks(rank_shards_.committed());
   summary.set_trainer_epoch(identity_.trainer_epoch);
+  if (!identity_.mirrored.has_value()) return summary;
+  summary.set_opened_at_ns(identity_.mirrored->opened_at_ns);
+  summary.set_received_bytes(summary.converted_bytes());  // what came are the HF tensors
+  summary.set_declared_bytes(bytes_);
+  summary.set_declared_tensors(size());
   return summary;
 }
 
@@ -296,18 +297,22 @@ void Version::AddConverted(uint64_t bytes, VersionTimes::Clock::time_point begin
   times_.Converted(begin);
 }
 
-absl::Status Version::SetCommitted() {
+absl::Status Version::SetCommitted(std::optional<uint64_t> expected_digest) {
   absl::MutexLock lock(&mutex_);
-  return SetCommittedLocked();
+  return SetCommittedLocked(expected_digest);
 }
 
-absl::Status Version::SetCommittedLocked() {
+absl::Status Version::SetCommittedLocked(std::optional<uint64_t> expected_digest) {
   if (absl::Status status = lifecycle_.CheckOpen(); !status.ok()) return status;
   if (tensors_.incomplete() != 0) {
     return absl::InternalError(
         absl::StrCat("version ", Label(), " has ", tensors_.incomplete(), " tensors that are not converted"));
   }
   manifest_digest_ = tensors_.ManifestDigest();
+  if (expected_digest.has_value() && manifest_digest_ != *expected_digest) {
+    return absl::DataLossError(absl::StrFormat("version %s: its manifest digest was %016x, but its bytes give %016x",
+                                               Label(), *expected_digest, manifest_digest_));
+  }
   lifecycle_.Commit();
   times_.Closed();
   return absl::OkStatus();

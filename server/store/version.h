@@ -29,6 +29,12 @@
 
 namespace refit {
 
+// What a version has in common with the one of another service that it mirrors.
+struct Mirrored {
+  uint64_t chunk_bytes = 0;
+  int64_t opened_at_ns = 0;  // there
+};
+
 // Properties of a version that never change.
 struct VersionIdentity {
   std::string model;
@@ -43,6 +49,8 @@ struct VersionIdentity {
   bool hold_installs = false;
   // The trainer's run that it belongs to; see OpenVersion.trainer_epoch.
   uint64_t trainer_epoch = 0;
+  // Set for a version whose HF tensors come from another service. It is never streamed.
+  std::optional<Mirrored> mirrored;
 };
 
 // A tensor of a version that was committed before the service was restarted: its bytes, in memory of another owner, and
@@ -175,8 +183,8 @@ class Version : public std::enable_shared_from_this<Version> {
   friend class VersionStore;
 
   // For VersionStore, which calls WakeReady once it holds no lock.
-  absl::Status SetCommitted() ABSL_LOCKS_EXCLUDED(mutex_);
-  absl::Status SetCommittedLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status SetCommitted(std::optional<uint64_t> expected_digest) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status SetCommittedLocked(std::optional<uint64_t> expected_digest) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool SetAborted(std::string reason, bool fenced = false);
   absl::Status SetReleased();
   void WakeReady() ABSL_LOCKS_EXCLUDED(mutex_);

@@ -213,24 +213,25 @@ absl::StatusOr<std::shared_ptr<Version>> VersionStore::OpenLocked(VersionIdentit
   const absl::StatusOr<std::shared_ptr<Version>> to_join = FindToJoin(identity, rank);
   if (!to_join.ok() || *to_join != nullptr) return to_join;
   if (absl::Status status = CheckMayOpen(identity); !status.ok()) return status;
-  const bool streamed = options_.retain_versions == 0;
+  const bool streamed = options_.retain_versions == 0 && !identity.mirrored.has_value();
   identity.stream_to = streamed ? std::max<uint32_t>(options_.stream_to, 1) : 0;
   const absl::Status has_room =
       streamed ? MakeRoomToStream(identity, plan, changes)
                : MakeRoom(absl::StrCat(identity.model, "/", identity.number), TotalBytes(plan), changes);
   if (!has_room.ok()) return has_room;
-  auto version = std::make_shared<Version>(std::move(identity), std::move(plan), options_.chunk_bytes, memory_);
+  const uint64_t chunk_bytes = identity.mirrored.value_or(Mirrored{options_.chunk_bytes}).chunk_bytes;
+  auto version = std::make_shared<Version>(std::move(identity), std::move(plan), chunk_bytes, memory_);
   models_[version->model()][version->key()] = version;
   records_[version->model()].trainer_epoch = version->key().epoch;
   changes.push_back(version);
   return version;
 }
 
-absl::Status VersionStore::Commit(Version& version) {
+absl::Status VersionStore::Commit(Version& version, std::optional<uint64_t> expected_digest) {
   Changes changes;
   {
     absl::MutexLock lock(&mutex_);
-    if (absl::Status status = version.SetCommitted(); !status.ok()) return status;
+    if (absl::Status status = version.SetCommitted(expected_digest); !status.ok()) return status;
     records_[version.model()] = {version.number(), version.key().epoch};
     ++outcomes_[version.model()].committed;
     changes.push_back(version.shared_from_this());
@@ -325,11 +326,7 @@ std::shared_ptr<Version> VersionStore::FindKey(const std::string& model, const V
   return found == versions->second.end() ? nullptr : found->second;
 }
 
-uint64_t VersionStore::Epoch(const std::string& model) const {
-  absl::MutexLock lock(&mutex_);
-  const auto record = records_.find(model);
-  return record == records_.end() ? 0 : record->second.trainer_epoch;
-}
+uint64_t VersionStore::Epoch(const std::string& model) const { return Record(model).trainer_epoch; }
 
 absl::StatusOr<std::shared_ptr<Version>> VersionStore::FindNumber(const std::string& model, uint64_t number) const {
   v1::VersionSelector selector;
@@ -350,6 +347,30 @@ std::vector<std::shared_ptr<Version>> VersionStore::List(const std::string& mode
 std::map<std::string, VersionStore::ModelRecord> VersionStore::Records() const {
   absl::MutexLock lock(&mutex_);
   return records_;
+}
+
+VersionStore::ModelRecord VersionStore::Record(const std::string& model) const {
+  absl::MutexLock lock(&mutex_);
+  const auto record = records_.find(model);
+  return record == records_.end() ? ModelRecord() : record->second;
+}
+
+void VersionStore::ForgetAfter(const std::string& model, const VersionKey& newest, const std::string& reason) {
+  Changes changes;
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto found = models_.find(model);
+    if (found == models_.end()) return;
+    Versions& versions = found->second;
+    for (auto it = versions.upper_bound(newest); it != versions.end(); it = versions.erase(it)) {
+      const std::shared_ptr<Version>& version = it->second;
+      if (!version->SetAborted(reason) && version->state() == v1::VERSION_STATE_COMMITTED) version->SetRetired();
+      changes.push_back(version);
+    }
+    records_[model] = {newest.number, newest.epoch};
+  }
+  for (const std::shared_ptr<Version>& version : changes) version->WakeReady();
+  observers_.Tell(changes);
 }
 
 void VersionStore::RestoreRecord(const std::string& model, const ModelRecord& record) {

@@ -46,8 +46,10 @@ class VersionStore {
   absl::StatusOr<std::shared_ptr<Version>> Open(VersionIdentity identity, uint32_t rank, VersionPlan plan)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Commits an open version, which makes it visible as such. Retires versions beyond the retained number.
-  absl::Status Commit(Version& version) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Commits an open version, which makes it visible as such. Retires versions beyond the retained number. DATA_LOSS,
+  // naming both, if its manifest's digest is not the expected one.
+  absl::Status Commit(Version& version, std::optional<uint64_t> expected_digest = std::nullopt)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Returns false, and does nothing, if the version is not open any more.
   bool Abort(Version& version, std::string reason) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -93,6 +95,11 @@ class VersionStore {
     }
   };
   std::map<std::string, ModelRecord> Records() const ABSL_LOCKS_EXCLUDED(mutex_);
+  ModelRecord Record(const std::string& model) const ABSL_LOCKS_EXCLUDED(mutex_);
+  // For a service that mirrors another one which has lost its memory: forgets all versions after this one, as if they
+  // had never been. An open one is aborted, for this reason.
+  void ForgetAfter(const std::string& model, const VersionKey& newest, const std::string& reason)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   // Call it at the start, before versions are opened: restores what an earlier process of the service knew.
   void RestoreRecord(const std::string& model, const ModelRecord& record) ABSL_LOCKS_EXCLUDED(mutex_);
   void RestoreVersion(std::shared_ptr<Version> version) ABSL_LOCKS_EXCLUDED(mutex_);

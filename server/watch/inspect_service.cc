@@ -124,6 +124,7 @@ void FillServerInfo(const Observed& observed, v1::GetServerInfoResponse& respons
   if (observed.pulls.shared_sample != nullptr)
     *response.mutable_shared_memory() = Announce(*observed.pulls.shared_sample);
   if (observed.spool != nullptr) *response.mutable_spool() = observed.spool->Info();
+  if (observed.upstream != nullptr) *response.mutable_relay() = observed.upstream->Status();
 }
 
 }  // namespace

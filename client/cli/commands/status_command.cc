@@ -1,4 +1,5 @@
 // `refit status`: shows the service, its versions and its workers.
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -7,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "client/cli/options/options.h"
 #include "client/cli/run/run_connected.h"
+#include "client/cli/terminal/fleet_tree.h"
 #include "client/cli/terminal/format.h"
 #include "client/cli/terminal/json.h"
 #include "client/cli/terminal/listing.h"
@@ -27,6 +29,19 @@ std::string SpoolText(const v1::SpoolInfo& spool) {
   return text;
 }
 
+std::string RelayText(const v1::RelayStatus& relay) {
+  std::string text = absl::StrCat("of ", Printable(relay.upstream()));
+  if (relay.connected()) {
+    absl::StrAppend(&text, ", connected", relay.depth() == 0 ? "" : absl::StrCat(", depth ", relay.depth()));
+  } else {
+    absl::StrAppend(&text, ", not connected, serves what it has: ", Printable(relay.error()));
+  }
+  absl::StrAppend(&text, "; ", FormatBytes(relay.received_bytes()), " from above, ", FormatBytes(relay.sent_bytes()),
+                  " given below");
+  if (!relay.missing().empty()) absl::StrAppend(&text, "; not here yet: ", Printable(relay.missing()));
+  return text;
+}
+
 void PrintServer(const std::string& address, const v1::GetServerInfoResponse& info) {
   Facts facts;
   facts.Add("service", absl::StrCat(address, ", refit ", info.software_version(), ", up ",
@@ -36,6 +51,7 @@ void PrintServer(const std::string& address, const v1::GetServerInfoResponse& in
             absl::StrCat(FormatBytes(info.memory_reserved_bytes()), " of ", FormatBytes(info.memory_budget_bytes()),
                          " reserved by versions, ", FormatBytes(info.memory_pooled_bytes()), " kept warm, ",
                          FormatBytes(info.resident_bytes()), " resident"));
+  if (info.has_relay()) facts.Add("relay", RelayText(info.relay()));
   if (info.has_spool()) facts.Add("spool", SpoolText(info.spool()));
   facts.Add("activity", absl::StrCat(info.open_pushes(), info.open_pushes() == 1 ? " open push, " : " open pushes, ",
                                      FormatCount(info.active_pulls(), "active pull")));
@@ -57,7 +73,12 @@ void PrintSection(const char* title, const Table& table) {
   table.Print(stdout);
 }
 
-absl::Status PrintStatus(const CommonOptions& common, Inspector& inspector) {
+bool HasRelays(const v1::ListWorkersResponse& workers) {
+  return std::any_of(workers.workers().begin(), workers.workers().end(),
+                     [](const v1::Worker& worker) { return worker.has_relay(); });
+}
+
+absl::Status PrintStatus(const CommonOptions& common, bool tree, Inspector& inspector) {
   absl::StatusOr<v1::GetServerInfoResponse> info = inspector.ServerInfo();
   if (!info.ok()) return info.status();
   absl::StatusOr<v1::ListVersionsResponse> versions = inspector.Versions(common.model);
@@ -73,26 +94,35 @@ absl::Status PrintStatus(const CommonOptions& common, Inspector& inspector) {
     PrintJson(json);
     return absl::OkStatus();
   }
+  if (tree) {
+    FleetTree(common.server, *workers, *versions).Print(stdout);
+    return absl::OkStatus();
+  }
   PrintServer(common.server, *info);
   PrintSection("versions yet", VersionTable(versions->versions()));
   PrintSection("workers yet", WorkerTable(workers->workers(), versions->versions()));
+  if (HasRelays(*workers)) std::printf("\nThere are relays: refit status --tree\n");
   return absl::OkStatus();
 }
 
-absl::Status RunStatus(const CommonOptions& common) {
+absl::Status RunStatus(const CommonOptions& common, bool tree) {
   return RunConnected<Inspector>(common, kNothingChanged,
-                                 [&](Inspector& inspector) { return PrintStatus(common, inspector); });
+                                 [&](Inspector& inspector) { return PrintStatus(common, tree, inspector); });
 }
 
 }  // namespace
 
 void AddStatusCommand(CLI::App& app, Invocation& invocation) {
   const auto common = std::make_shared<CommonOptions>();
+  const auto tree = std::make_shared<bool>(false);
   CLI::App* command = AddCommand(app, invocation, "status", "Show the service, its versions and its workers",
                                  "Examples:\n"
                                  "  refit status\n"
+                                 "  refit status --tree\n"
                                  "  refit status --json | jq '.workers[] | {name, state, sent_bytes}'\n",
-                                 [common] { return RunStatus(*common); });
+                                 [common, tree] { return RunStatus(*common, *tree); });
+  command->add_flag("--tree", *tree,
+                    "Only the fleet: relays, the workers below each, their versions, bytes from above and given below");
   AddModelFilter(command, *common);
   AddServerOptions(command, *common);
 }

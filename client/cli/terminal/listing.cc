@@ -118,6 +118,7 @@ Table WorkerTable(const google::protobuf::RepeatedPtrField<v1::Worker>& workers,
                   const google::protobuf::RepeatedPtrField<v1::VersionSummary>& versions) {
   Table table({{"worker"},
                {"state"},
+               {"via"},
                {"model"},
                {"version", Align::kRight, Need::kIfWide},
                {"in use", Align::kRight},
@@ -131,15 +132,17 @@ Table WorkerTable(const google::protobuf::RepeatedPtrField<v1::Worker>& workers,
                {"install", Align::kRight, Need::kIfWide},
                {"note"}});
   for (const v1::Worker& worker : workers) {
+    if (worker.has_relay()) continue;
     const bool pulled = worker.started_at_ns() != 0;
     const auto if_pulled = [&](const std::string& text) { return pulled ? text : "-"; };
-    table.AddRow(
-        {Printable(ShownName(worker)), absl::StrCat(StateName(worker.state()), worker.connected() ? "" : ", gone"),
-         Printable(worker.model()), if_pulled(absl::StrCat(worker.version())), InUse(worker), Behind(worker, versions),
-         if_pulled(FormatPart(worker.sent_bytes(), worker.selected_bytes())), OnTheWire(worker),
-         if_pulled(FormatDuration(Seconds(worker))), FormatRate(worker.sent_bytes(), Seconds(worker)),
-         if_pulled(FormatDuration(static_cast<double>(worker.waited_ns()) / 1e9)), Took(worker.stage_ns()),
-         Took(worker.install_ns()), NoteOf(worker)});
+    table.AddRow({Printable(ShownName(worker)),
+                  absl::StrCat(StateName(worker.state()), worker.connected() ? "" : ", gone"),
+                  Printable(absl::StrJoin(worker.via(), " > ")), Printable(worker.model()),
+                  if_pulled(absl::StrCat(worker.version())), InUse(worker), Behind(worker, versions),
+                  if_pulled(FormatPart(worker.sent_bytes(), worker.selected_bytes())), OnTheWire(worker),
+                  if_pulled(FormatDuration(Seconds(worker))), FormatRate(worker.sent_bytes(), Seconds(worker)),
+                  if_pulled(FormatDuration(static_cast<double>(worker.waited_ns()) / 1e9)), Took(worker.stage_ns()),
+                  Took(worker.install_ns()), NoteOf(worker)});
   }
   return table;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -15,6 +16,9 @@
 #include "refit/version_push.h"
 
 namespace refit {
+
+class Upstream;
+struct ServerParts;
 
 // A service that takes versions from trainers and gives them to workers.
 //
@@ -30,6 +34,10 @@ class RefitServer {
   // does. UNAVAILABLE, naming the address, if it cannot listen there. FAILED_PRECONDITION in a child of a fork whose
   // parent used gRPC.
   static absl::StatusOr<std::unique_ptr<RefitServer>> Start(const ServerOptions& options);
+  // For StartServer (refit/relay.h), which starts relays, too: makes what takes their versions from above. Start
+  // refuses to start a relay, INVALID_ARGUMENT.
+  using MakeUpstream = std::function<std::unique_ptr<Upstream>(ServerParts& parts, const ServerOptions& options)>;
+  static absl::StatusOr<std::unique_ptr<RefitServer>> Start(const ServerOptions& options, const MakeUpstream& make);
   ~RefitServer();
 
   // The addresses that it listens on, with the ports that were chosen, in the order of ServerOptions::listen.

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "refit/authorization_files.h"
+#include "refit/channel_options.h"
 #include "refit/event_log.h"
 #include "refit/limits.h"
 #include "refit/security.h"
@@ -45,6 +46,14 @@ struct ServerOptions {
   // uses all of them, and the calling thread. 0: one for every two CPUs that the process may use, at least one.
   int convert_threads = 0;
   EventLog log;
+  // The name of this service, for people: in the fleets of services above it, and in relays below. Empty: host and
+  // process.
+  std::string name;
+  // With an address, this is a relay: it serves the versions of the service there. Then StartServer (refit/relay.h)
+  // starts it; nobody may push to it; retain_versions must not be 0.
+  ChannelOptions upstream;
+
+  bool is_relay() const { return !upstream.address.empty(); }
 };
 
 }  // namespace refit

@@ -16,6 +16,7 @@
 #include "common/net/grpc_log.h"
 #include "common/process/line_writer.h"
 #include "common/terminal/help_formatter.h"
+#include "refit/relay.h"
 #include "refit/server.h"
 #include "refit/tuning.h"
 #include "refit/version.h"
@@ -113,7 +114,7 @@ int Serve(Flags& flags) {
   flags.server.log = flags.log.Make();
   TakeGrpcLog([log = flags.server.log](const std::string& message) { log.Warning(message); });
   RaiseDescriptorLimit();
-  absl::StatusOr<std::unique_ptr<RefitServer>> server = RefitServer::Start(flags.server);
+  absl::StatusOr<std::unique_ptr<RefitServer>> server = StartServer(flags.server);
   if (!server.ok()) {
     return CannotStart(server.status().message());
   }

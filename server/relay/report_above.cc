@@ -1,0 +1,84 @@
+#include "server/relay/report_above.h"
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "client/calls/unary_call.h"
+#include "refit/v1/relay.grpc.pb.h"
+
+namespace refit {
+namespace {
+
+// Changes that come together are reported together.
+constexpr std::chrono::milliseconds kShortestInterval{50};
+constexpr absl::Duration kLongestInterval = absl::Seconds(3);
+constexpr std::chrono::seconds kTimeout{10};
+// A few hundred bytes each.
+constexpr size_t kWorkersInCall = 2000;
+
+}  // namespace
+
+ReportAbove::ReportAbove(const Above& above, ServerParts& parts, std::function<v1::RelayStatus()> status)
+    : above_(above),
+      parts_(parts),
+      status_(std::move(status)),
+      observer_(parts.workers.Observe([this] { Wake(); })),
+      thread_([this] { Run(); }) {}
+
+ReportAbove::~ReportAbove() {
+  parts_.workers.StopObserving(observer_);
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+  }
+  thread_.join();
+}
+
+void ReportAbove::Wake() {
+  absl::MutexLock lock(&mutex_);
+  changed_ = true;
+}
+
+void ReportAbove::Run() {
+  StopFlag& stop = above_.connection->calls->cancelled();
+  while (!stop.WaitFor(kShortestInterval)) {
+    {
+      absl::MutexLock lock(&mutex_);
+      const auto is_due = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return changed_ || stopping_; };
+      mutex_.AwaitWithTimeout(absl::Condition(&is_due), kLongestInterval);
+      if (stopping_) return;
+      changed_ = false;
+    }
+    // Attend tells what is wrong with the way up, so an error here is no news.
+    const absl::Status status = Report();
+    if (absl::IsResourceExhausted(status) || absl::IsPermissionDenied(status)) {
+      parts_.admission.log.Warning("workers below cannot be reported above", {{"error", status.ToString()}});
+    }
+  }
+}
+
+absl::Status ReportAbove::Report() {
+  const std::unique_ptr<v1::RelayService::Stub> stub = v1::RelayService::NewStub(above_.connection->channel);
+  std::vector<v1::Worker> workers = parts_.workers.List("");
+  v1::ReportBelowRequest report;
+  report.set_life(above_.life);
+  *report.mutable_status() = status_();
+  for (size_t next = 0; next < workers.size() || next == 0;) {
+    report.clear_workers();
+    for (; next < workers.size() && static_cast<size_t>(report.workers_size()) < kWorkersInCall; ++next) {
+      *report.add_workers() = std::move(workers[next]);
+    }
+    report.set_more(next < workers.size());
+    const auto answer = CallUnary(*stub, &v1::RelayService::Stub::ReportBelow, report, kTimeout,
+                                  absl::StrCat("report to ", above_.connection->address), above_.connection->calls);
+    if (!answer.ok() || workers.empty()) return answer.status();
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace refit
