@@ -25,13 +25,12 @@ ModelMirror::ModelMirror(std::string model, const Above& above, ServerParts& par
       above_(above),
       parts_(parts),
       stop_(above.connection->calls->cancelled()),
+      observer_(parts.ancestry.Observe([news = news_] { news->Tell(); })),
       thread_([this] { Run(); }) {}
 
 ModelMirror::~ModelMirror() {
-  {
-    absl::MutexLock lock(&mutex_);
-    stopping_ = true;
-  }
+  parts_.ancestry.StopObserving(observer_);
+  news_->End();
   thread_.join();
 }
 
@@ -43,6 +42,7 @@ void ModelMirror::Hear(const v1::VersionSummary& version) {
     heard_.erase(KeyOf(version));
     if (can_be_pulled) heard_.emplace(KeyOf(version), version);
   }
+  news_->Tell();
   Release(KeyOf(version));
 }
 
@@ -53,47 +53,41 @@ void ModelMirror::HearAnew() {
 
 void ModelMirror::Run() {
   Backoff backoff(kFirstPause, kLongestPause);
-  while (true) {
-    std::optional<v1::VersionSummary> next;
-    {
-      absl::MutexLock lock(&mutex_);
-      mutex_.Await(absl::Condition(this, &ModelMirror::HasWork));
-      if (stopping_) return;
-      next = Next();
+  while (news_->Await()) {
+    while (const std::optional<v1::VersionSummary> next = Next()) {
+      const absl::Status status = Mirror(*next);
+      Release(KeyOf(*next));
+      above_.received.SetMissing(model_, status);
+      if (status.ok()) {
+        backoff.Reset();
+        continue;
+      }
+      if (!stop_.stopped()) {
+        parts_.admission.log.Warning(
+            "a version from above is not here yet",
+            {{"model", model_}, {"version", absl::StrCat(next->version())}, {"error", status.ToString()}});
+      }
+      if (!backoff.Wait(stop_)) return;
     }
-    if (!next.has_value()) continue;
-    const absl::Status status = Mirror(*next);
-    Release(KeyOf(*next));
-    above_.received.SetMissing(model_, status);
-    if (status.ok()) {
-      backoff.Reset();
-      continue;
-    }
-    if (!stop_.stopped()) {
-      parts_.admission.log.Warning(
-          "a version from above is not here yet",
-          {{"model", model_}, {"version", absl::StrCat(next->version())}, {"error", status.ToString()}});
-    }
-    if (!backoff.Wait(stop_)) return;
   }
 }
 
-bool ModelMirror::HasWork() const { return stopping_ || Next().has_value(); }
-
 std::optional<v1::VersionSummary> ModelMirror::Next() const {
-  const v1::VersionSummary* committed = nullptr;
-  const v1::VersionSummary* open = nullptr;
-  for (const auto& [key, version] : heard_) {
-    (version.state() == v1::VERSION_STATE_OPEN ? open : committed) = &version;
+  std::optional<v1::VersionSummary> committed;
+  std::optional<v1::VersionSummary> open;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [key, version] : heard_) {
+      (version.state() == v1::VERSION_STATE_OPEN ? open : committed) = version;
+    }
   }
-  if (committed != nullptr && Lacks(*committed)) return *committed;
-  if (open != nullptr && Lacks(*open)) return *open;
+  if (committed.has_value() && Lacks(*committed)) return committed;
+  if (open.has_value() && Lacks(*open)) return open;
   return std::nullopt;
 }
 
 // Whether there is something to do about it. If the root is another process than before, it may have begun anew.
 bool ModelMirror::Lacks(const v1::VersionSummary& version) const {
-  mutex_.AssertReaderHeld();
   if (RootsLife() != roots_life_) return true;
   const std::shared_ptr<Version> here = parts_.store.FindKey(model_, KeyOf(version));
   const v1::VersionSummary known = here == nullptr ? v1::VersionSummary() : here->Summary();
@@ -107,20 +101,13 @@ bool ModelMirror::Lacks(const v1::VersionSummary& version) const {
 
 // While the way to the root is cut, it counts as the one before.
 uint64_t ModelMirror::RootsLife() const {
-  mutex_.AssertReaderHeld();
   const v1::Ancestry ancestry = parts_.ancestry.Get();
   return ancestry.rooted() ? ancestry.services(0).life() : roots_life_;
 }
 
 absl::Status ModelMirror::Mirror(const v1::VersionSummary& version) {
-  uint64_t roots_life = 0;
-  bool root_is_new = false;
-  {
-    absl::MutexLock lock(&mutex_);
-    roots_life = RootsLife();
-    root_is_new = roots_life != roots_life_;
-  }
-  if (root_is_new) return FollowRoot(roots_life);
+  const uint64_t roots_life = RootsLife();
+  if (roots_life != roots_life_) return FollowRoot(roots_life);
   const std::shared_ptr<Version> here = parts_.store.FindKey(model_, KeyOf(version));
   if (here != nullptr && here->Summary().has_manifest_digest()) {
     parts_.store.ForgetAfter(model_, {version.trainer_epoch(), version.version() - 1},
@@ -149,7 +136,6 @@ absl::Status ModelMirror::FollowRoot(uint64_t roots_life) {
                                   {"newest_above", absl::StrCat(newest.number)}});
     parts_.store.ForgetAfter(model_, newest, "the root was restarted without it");
   }
-  absl::MutexLock lock(&mutex_);
   roots_life_ = roots_life;
   return absl::OkStatus();
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <thread>
@@ -14,6 +15,7 @@
 #include "common/net/version_key.h"
 #include "refit/v1/types.pb.h"
 #include "server/relay/above.h"
+#include "server/relay/news.h"
 #include "server/server_parts.h"
 
 namespace refit {
@@ -34,8 +36,7 @@ class ModelMirror {
 
  private:
   void Run();
-  bool HasWork() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  std::optional<v1::VersionSummary> Next() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  std::optional<v1::VersionSummary> Next() const ABSL_LOCKS_EXCLUDED(mutex_);
   bool Lacks(const v1::VersionSummary& version) const;
   uint64_t RootsLife() const;
 
@@ -48,12 +49,15 @@ class ModelMirror {
   ServerParts& parts_;
   StopFlag& stop_;
 
+  const std::shared_ptr<News> news_ = std::make_shared<News>();
+  const uint64_t observer_;
+
+  // The life of the root whose numbers the versions here have. Only of the thread.
+  uint64_t roots_life_ = 0;
+
   mutable absl::Mutex mutex_;
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   // Open and committed versions above.
   std::map<VersionKey, v1::VersionSummary> heard_ ABSL_GUARDED_BY(mutex_);
-  // The life of the root whose numbers the versions here have.
-  uint64_t roots_life_ ABSL_GUARDED_BY(mutex_) = 0;
   std::thread thread_;  // last: it uses the members above
 };
 

@@ -27,33 +27,19 @@ ReportAbove::ReportAbove(const Above& above, ServerParts& parts, std::function<v
     : above_(above),
       parts_(parts),
       status_(std::move(status)),
-      observer_(parts.workers.Observe([this] { Wake(); })),
+      observer_(parts.workers.Observe([news = news_] { news->Tell(); })),
       thread_([this] { Run(); }) {}
 
 ReportAbove::~ReportAbove() {
   parts_.workers.StopObserving(observer_);
-  {
-    absl::MutexLock lock(&mutex_);
-    stopping_ = true;
-  }
+  news_->End();
   thread_.join();
-}
-
-void ReportAbove::Wake() {
-  absl::MutexLock lock(&mutex_);
-  changed_ = true;
 }
 
 void ReportAbove::Run() {
   StopFlag& stop = above_.connection->calls->cancelled();
   while (!stop.WaitFor(kShortestInterval)) {
-    {
-      absl::MutexLock lock(&mutex_);
-      const auto is_due = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return changed_ || stopping_; };
-      mutex_.AwaitWithTimeout(absl::Condition(&is_due), kLongestInterval);
-      if (stopping_) return;
-      changed_ = false;
-    }
+    if (!news_->Await(kLongestInterval)) return;
     // Attend tells what is wrong with the way up, so an error here is no news.
     const absl::Status status = Report();
     if (absl::IsResourceExhausted(status) || absl::IsPermissionDenied(status)) {

@@ -1,14 +1,15 @@
 // Reports to the service above how this relay is, and which workers are below it.
 #pragma once
 
+#include <cstdint>
 #include <functional>
+#include <memory>
 #include <thread>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 #include "refit/v1/inspect.pb.h"
 #include "server/relay/above.h"
+#include "server/relay/news.h"
 #include "server/server_parts.h"
 
 namespace refit {
@@ -22,7 +23,7 @@ class ReportAbove {
   ~ReportAbove();
 
   // This relay attends: what could not be reported before is reported now.
-  void Wake() ABSL_LOCKS_EXCLUDED(mutex_);
+  void Wake() { news_->Tell(); }
 
  private:
   void Run();
@@ -32,10 +33,8 @@ class ReportAbove {
   ServerParts& parts_;
   const std::function<v1::RelayStatus()> status_;
 
-  absl::Mutex mutex_;
-  bool changed_ ABSL_GUARDED_BY(mutex_) = true;
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  uint64_t observer_ = 0;
+  const std::shared_ptr<News> news_ = std::make_shared<News>();
+  const uint64_t observer_;
   std::thread thread_;  // last: it uses the members above
 };
 
