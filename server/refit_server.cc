@@ -15,6 +15,7 @@
 #include "server/listen_addresses.h"
 #include "server/process/limit_warnings.h"
 #include "server/push/local_push.h"
+#include "server/push/push_context.h"
 #include "server/server_checks.h"
 #include "server/server_parts.h"
 
@@ -104,6 +105,7 @@ absl::StatusOr<std::unique_ptr<VersionPush>> RefitServer::OpenVersion(const Publ
                                                                       std::vector<TensorSpec> native) {
   const absl::Status usable = impl_.get_deleter().guard.Check(absl::StrCat("service on ", address()));
   if (!usable.ok()) return usable;
+  if (absl::Status status = CheckIsRoot(impl_->pushes); !status.ok()) return status;
   return OpenLocalPush(impl_->store, impl_->convert, options, std::move(native), impl_->admission.limits);
 }
 

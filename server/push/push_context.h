@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <string>
 
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "common/tensor/buffer_pool.h"
 #include "server/access/admission.h"
 #include "server/fleet/worker_registry.h"
@@ -19,9 +21,16 @@ struct PushContext {
   VersionStore& store;
   WorkerRegistry& workers;
   WorkQueue& convert;
-  BufferPool scratch;  // blocks for a chunk, about one for each converting thread
+  BufferPool scratch;          // blocks for a chunk, about one for each converting thread
   const std::string upstream;  // the address of the service above a relay; empty: this is a root
   std::atomic<uint32_t> open{0};
 };
+
+// FAILED_PRECONDITION, naming the service above, if this is a relay: its versions are those of the root.
+inline absl::Status CheckIsRoot(const PushContext& context) {
+  if (context.upstream.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat("this service is a relay of ", context.upstream,
+                                                    ", whose versions it serves; push, abort and release there"));
+}
 
 }  // namespace refit

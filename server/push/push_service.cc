@@ -10,16 +10,6 @@
 #include "server/push/push_reactor.h"
 
 namespace refit {
-namespace {
-
-// A relay's versions are those of the root.
-absl::Status CheckIsRoot(const PushContext& context) {
-  if (context.upstream.empty()) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat("this service is a relay of ", context.upstream,
-                                                    ", whose versions it serves; push, abort and release there"));
-}
-
-}  // namespace
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* PushService::Push(grpc::CallbackServerContext* context) {
   using Reactor = grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;

@@ -14,8 +14,9 @@
 namespace refit {
 namespace {
 
-// Changes that come together are reported together.
+// Changes that come together are reported together; all the longer, the more workers a report holds.
 constexpr std::chrono::milliseconds kShortestInterval{50};
+constexpr std::chrono::microseconds kIntervalOfWorker{500};
 constexpr absl::Duration kLongestInterval = absl::Seconds(3);
 constexpr std::chrono::seconds kTimeout{10};
 // A few hundred bytes each.
@@ -38,19 +39,21 @@ ReportAbove::~ReportAbove() {
 
 void ReportAbove::Run() {
   StopFlag& stop = above_.connection->calls->cancelled();
-  while (!stop.WaitFor(kShortestInterval)) {
+  size_t workers = 0;
+  while (!stop.WaitFor(kShortestInterval + workers * kIntervalOfWorker)) {
     if (!news_->Await(kLongestInterval)) return;
     // Attend tells what is wrong with the way up, so an error here is no news.
-    const absl::Status status = Report();
+    std::vector<v1::Worker> below = parts_.workers.List("");
+    workers = below.size();
+    const absl::Status status = Report(std::move(below));
     if (absl::IsResourceExhausted(status) || absl::IsPermissionDenied(status)) {
       parts_.admission.log.Warning("workers below cannot be reported above", {{"error", status.ToString()}});
     }
   }
 }
 
-absl::Status ReportAbove::Report() {
+absl::Status ReportAbove::Report(std::vector<v1::Worker> workers) {
   const std::unique_ptr<v1::RelayService::Stub> stub = v1::RelayService::NewStub(above_.connection->channel);
-  std::vector<v1::Worker> workers = parts_.workers.List("");
   v1::ReportBelowRequest report;
   report.set_life(above_.life);
   *report.mutable_status() = status_();

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <thread>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "refit/v1/inspect.pb.h"
@@ -27,7 +28,7 @@ class ReportAbove {
 
  private:
   void Run();
-  absl::Status Report();
+  absl::Status Report(std::vector<v1::Worker> workers);
 
   const Above& above_;
   ServerParts& parts_;

@@ -35,6 +35,7 @@ void AddProcess(const Observed& observed, MetricFamilies& out) {
   out.Counter("process_cpu_seconds_total", "User and system CPU time.").Add(CpuSeconds());
   out.Gauge("process_resident_memory_bytes", "Resident memory.").Add(Number(ResidentBytes()));
   out.Gauge("process_open_fds", "Open file descriptors; each connection takes one.").Add(Number(OpenDescriptors()));
+  out.Gauge("process_threads", "Threads of the process.").Add(Number(ThreadsOfProcess()));
   out.Gauge("process_max_fds", "Descriptors that may be open.").Add(Number(MaxDescriptors()));
   out.Counter("refit_log_lines_dropped_total", "Log lines that nobody took.")
       .Add(Number(observed.admission.log.dropped()));
@@ -103,6 +104,22 @@ void AddSpool(const Observed& observed, MetricFamilies& out) {
   bytes.Add(Number(info.bytes()));
   pending.Add(info.pending());
   failing.Add(info.last_error().empty() ? 0 : 1);
+}
+
+void AddRelay(const Observed& observed, MetricFamilies& out) {
+  const auto connected =
+      out.Gauge("refit_relay_connected", "1 if the service above is reached. No relay metric has samples at a root.");
+  const auto depth = out.Gauge("refit_relay_depth", "Number of services above; 0: the way to the root is cut.");
+  const auto received = out.Counter("refit_relay_received_bytes_total", "Payload of versions that came from above.");
+  const auto tensors = out.Counter("refit_relay_received_tensor_bytes_total", "Tensor bytes that it stands for.");
+  const auto missing = out.Gauge("refit_relay_missing", "1 if a version above could not be brought here.");
+  if (observed.upstream == nullptr) return;
+  const v1::RelayStatus status = observed.upstream->Status();
+  connected.Add(status.connected() ? 1 : 0);
+  depth.Add(status.depth());
+  received.Add(Number(status.received_bytes()));
+  tensors.Add(Number(status.received_tensor_bytes()));
+  missing.Add(status.missing().empty() ? 0 : 1);
 }
 
 constexpr std::array kVersionStates = {v1::VERSION_STATE_OPEN, v1::VERSION_STATE_COMMITTED, v1::VERSION_STATE_RETIRED,
@@ -203,6 +220,8 @@ void AddWorkers(const Observed& observed, MetricFamilies& out) {
   const auto resumed = out.Counter("refit_worker_pulls_resumed_total", "Those that resumed one that was cut.");
   const auto failed = out.Counter("refit_worker_pulls_failed_total", "Those that ended before the version was whole.");
   for (const v1::Worker& worker : observed.workers.List("")) {
+    if (worker.via_size() > 0) continue;                         // its relay has it
+    if (worker.has_relay() && worker.model().empty()) continue;  // its watch of all models
     const Labels labels = {{"model", worker.model()}, {"worker", ShownName(worker)}};
     in_state.Add(1, With(labels, "state", StateName(worker.state())));
     connected.Add(worker.connected() ? 1 : 0, labels);
@@ -236,6 +255,7 @@ std::vector<prometheus::MetricFamily> Metrics::Collect() const {
   AddMemory(observed_, out);
   AddTraffic(observed_, out);
   AddSpool(observed_, out);
+  AddRelay(observed_, out);
   AddModels(observed_, versions, out);
   AddVersions(versions, out);
   AddWorkers(observed_, out);

@@ -1,5 +1,6 @@
 // Rounds of random faults against real processes: a service with a spool, a trainer that pushes and gives up at will,
-// a worker over a network that fails, and one that shares memory with the service. In each round something breaks:
+// a worker over a network that fails, one that shares memory with the service, and one below a relay, which has a
+// network of its own to the service. In each round something breaks:
 // a connection is cut, delayed, truncated, stalled, or has its bytes flipped or reordered; a process is killed with
 // SIGKILL, stopped for a while, or asked to end; one of them forks; everybody's wall clock steps. Each life of the
 // service, and of a worker, has surroundings of its own: few descriptors, little address space, a stderr that nobody
@@ -9,7 +10,7 @@
 //   - no committed version that was on disk is lost
 //   - a version that is committed from now on reaches all workers, in time
 //   - no child of a fork could use what it inherited, or hung
-//   - the service's memory and descriptors are what they were
+//   - the service's memory and descriptors are what they were, and the relay's memory
 //
 //   chaos_test [--rounds N | --seconds N] [--seed N]
 #include <fcntl.h>
@@ -132,11 +133,14 @@ class Chaos {
         spool_(folder_.Path("spool")),
         service_(StartService(0)),
         to_worker_(service_->port()),
-        to_trainer_(service_->port()) {
+        to_trainer_(service_->port()),
+        to_relay_(service_->port()),
+        relay_(StartRelay(0)) {
     Add("far worker", {"worker", to_worker_.address(), folder_.Path("far"), "far", "wire"}, folder_.Path("far"));
     Add("near worker", {"worker", service_->address(), folder_.Path("near"), "near", "auto"}, folder_.Path("near"));
     StartTrainer();
-    for (Process* worker : {&processes_[0], &processes_[1]}) Start(*worker);
+    Add("worker below", {"worker", relay_->address(), folder_.Path("below"), "below", "auto"}, folder_.Path("below"));
+    for (const size_t worker : kWorkers) Start(processes_[worker]);
   }
 
   ~Chaos() {
@@ -146,6 +150,7 @@ class Chaos {
 
   void Run() {
     ASSERT_FALSE(service_->address().empty()) << service_->Err();
+    ASSERT_FALSE(relay_->address().empty()) << relay_->Err();
     const Clock::time_point begin = Clock::now();
     AwaitProgress("the start");
     Baseline();
@@ -159,6 +164,18 @@ class Chaos {
   }
 
  private:
+  static constexpr std::array<size_t, 3> kWorkers = {0, 1, 3};  // of processes_
+
+  std::unique_ptr<ServiceProcess> StartRelay(int port) {
+    std::vector<std::string> flags = {
+        "--upstream", to_relay_.address(), "--name", "relay",       "--memory", "128MiB", "--retain",
+        "2",          "--peer-timeout",    "2",      "--log-level", "warning"};
+    const bool keeps = random_() % 2 == 0;
+    if (keeps) flags.insert(flags.end(), {"--spool", folder_.Path("relay-spool")});
+    ++surroundings_[keeps ? "relay with a spool" : "relay without a spool"];
+    return std::make_unique<ServiceProcess>(flags, port, Subprocess::Surroundings{.by = UnderClock()});
+  }
+
   std::unique_ptr<ServiceProcess> StartService(int port) {
     std::vector<std::string> flags = {"--spool", spool_,          "--memory", "128MiB",         "--retain",
                                       "2",       "--chunk-bytes", "64KiB",    "--peer-timeout", "2"};
@@ -223,6 +240,7 @@ class Chaos {
     ++faults_[what];
     to_worker_.Heal();
     to_trainer_.Heal();
+    to_relay_.Heal();
     AwaitProgress(what);
     slowest_ = std::max(slowest_, std::chrono::duration<double>(Clock::now() - struck).count());
     Check(what);
@@ -231,7 +249,7 @@ class Chaos {
 
   // Breaks something, and mends only what cannot come back by itself: a process that is gone is started again.
   std::string Strike() {
-    switch (random_() % 11) {
+    switch (random_() % 14) {
       case 0:
       case 1:
         return BreakNetwork(to_worker_, "worker");
@@ -249,8 +267,13 @@ class Chaos {
         return StepClock();
       case 9:
         return Fork();
+      case 10:
+      case 11:
+        return BreakNetwork(to_relay_, "relay");
+      case 12:
+        return KillRelay();
       default:
-        return KillPeer(random_() % 2);
+        return KillPeer(kWorkers[random_() % kWorkers.size()]);
     }
   }
 
@@ -264,9 +287,10 @@ class Chaos {
     const auto& [kind, name] = kKinds[random_() % kKinds.size()];
     const uint64_t struck = proxy.struck();
     // Most bytes go from trainer to service, and from service to worker.
-    const bool towards_client = (whose == "worker") == (random_() % 8 != 0);
+    const bool pulls = whose != "trainer";
+    const bool towards_client = pulls == (random_() % 8 != 0);
     proxy.Inject({.kind = kind,
-                  .after_bytes = random_() % (towards_client == (whose == "worker") ? 3'000'000 : 300),
+                  .after_bytes = random_() % (towards_client == pulls ? 3'000'000 : 300),
                   .towards_client = towards_client,
                   .delay = milliseconds(random_() % 300)});
     const Clock::time_point end = Clock::now() + milliseconds(600);
@@ -296,6 +320,17 @@ class Chaos {
     return what;
   }
 
+  std::string KillRelay() {
+    Sleep(40);
+    relay_->process().Signal(SIGKILL);
+    (void)relay_->Wait();
+    Sleep(200);
+    const int port = relay_->port();
+    relay_ = StartRelay(port);
+    EXPECT_EQ(relay_->port(), port) << relay_->Err();
+    return "kill relay";
+  }
+
   std::string KillPeer(size_t index) {
     Process& process = processes_[index];
     Sleep(40);
@@ -308,12 +343,14 @@ class Chaos {
 
   // A process that hangs for a while, longer or shorter than the service has patience.
   std::string Stop() {
-    const size_t index = random_() % 4;
-    const Subprocess& process = index < 3 ? *processes_[index].running : service_->process();
+    const size_t index = random_() % (processes_.size() + 2);
+    const bool is_peer = index < processes_.size();
+    ServiceProcess& service = index == processes_.size() ? *service_ : *relay_;
+    const Subprocess& process = is_peer ? *processes_[index].running : service.process();
     process.Signal(SIGSTOP);
     Sleep(3000);
     process.Signal(SIGCONT);
-    return absl::StrCat("stop ", index < 3 ? processes_[index].name : "service");
+    return absl::StrCat("stop ", is_peer ? processes_[index].name : &service == service_.get() ? "service" : "relay");
   }
 
   // All processes' at once, as on one machine, or while some are held up.
@@ -362,13 +399,16 @@ class Chaos {
       if (fresh != commits.end()) committed = *fresh;
       const uint64_t far = Log::Read(processes_[0].log).Last("install");
       const uint64_t near = Log::Read(processes_[1].log).Last("install");
-      if (committed != 0 && std::min(far, near) >= committed) return;
+      const uint64_t below = Log::Read(processes_[3].log).Last("install");
+      if (committed != 0 && std::min({far, near, below}) >= committed) return;
       if (Clock::now() > end) {
         ADD_FAILURE() << "no recovery after " << after << " (round " << rounds_ << ", seed " << settings.seed
                       << "): committed " << committed << ", beyond " << before << " was wanted; the far worker has "
-                      << far << ", the near one " << near << "\nservice: " << LastOf(service_->Err())
+                      << far << ", the near one " << near << ", the one below the relay " << below
+                      << "\nservice: " << LastOf(service_->Err()) << "\nrelay: " << LastOf(relay_->Err())
                       << "\nfar worker: " << LastOf(processes_[0].running->Err())
-                      << "\nnear worker: " << LastOf(processes_[1].running->Err());
+                      << "\nnear worker: " << LastOf(processes_[1].running->Err())
+                      << "\nworker below: " << LastOf(processes_[3].running->Err());
         return;
       }
       std::this_thread::sleep_for(milliseconds(5));
@@ -384,7 +424,8 @@ class Chaos {
     const Log trainer = Log::Read(processes_[2].log);
     const std::set<uint64_t> begun = trainer.Numbers("begin");
     const std::set<uint64_t> aborted = trainer.Numbers("abort");
-    for (const Process* worker : {&processes_[0], &processes_[1]}) {
+    for (const size_t index : kWorkers) {
+      const Process* worker = &processes_[index];
       const Log log = Log::Read(worker->log);
       uint64_t last = 0;
       installs_ = 0;
@@ -413,6 +454,7 @@ class Chaos {
     most_resident_ = std::max(most_resident_, resident);
     if (!kSanitized) {
       EXPECT_LT(resident, kMostResident) << "after " << after;
+      EXPECT_LT(relay_->ResidentBytes(), kMostResident) << "of the relay, after " << after;
     }
     if (!has_baseline_) return Baseline();
     const uint64_t descriptors = service_->OpenDescriptors();
@@ -431,7 +473,7 @@ class Chaos {
     for (const auto& [where, count] : surroundings_) {
       std::printf("  %6llu x %s\n", static_cast<unsigned long long>(count), where.c_str());
     }
-    std::printf("%llu versions committed, %llu given up, %llu installs by the near worker, none wrong\n",
+    std::printf("%llu versions committed, %llu given up, %llu installs by the worker below the relay, none wrong\n",
                 static_cast<unsigned long long>(commits_), static_cast<unsigned long long>(aborts_),
                 static_cast<unsigned long long>(installs_));
     std::printf("%llu installs of deltas by the far worker\n", static_cast<unsigned long long>(deltas_));
@@ -448,7 +490,9 @@ class Chaos {
   std::unique_ptr<ServiceProcess> service_;
   FaultProxy to_worker_;
   FaultProxy to_trainer_;
-  std::vector<Process> processes_;  // far worker, near worker, trainer
+  FaultProxy to_relay_;
+  std::unique_ptr<ServiceProcess> relay_;
+  std::vector<Process> processes_;  // far worker, near worker, trainer, worker below the relay
   uint64_t epoch_ = 0;
   uint64_t rounds_ = 0;
   std::map<std::string, uint64_t> faults_;

@@ -27,6 +27,7 @@
 #include "refit/v1/inspect.grpc.pb.h"
 #include "refit/v1/pull.grpc.pb.h"
 #include "refit/v1/push.grpc.pb.h"
+#include "refit/v1/relay.grpc.pb.h"
 #include "tests/fuzz/fuzz_check.h"
 #include "tests/fuzz/fuzz_input.h"
 
@@ -66,6 +67,8 @@ const std::vector<Method>& Methods() {
       {"/refit.v1.PullService/GetManifest", &v1::GetManifestRequest::default_instance(), false},
       {"/refit.v1.PullService/EndLease", &v1::EndLeaseRequest::default_instance(), false},
       {"/refit.v1.PushService/AbortVersion", &v1::AbortVersionRequest::default_instance(), false},
+      {"/refit.v1.RelayService/Attend", &v1::AttendRequest::default_instance(), true},
+      {"/refit.v1.RelayService/ReportBelow", &v1::ReportBelowRequest::default_instance(), false},
       {"/refit.v1.InspectService/GetServerInfo", &v1::GetServerInfoRequest::default_instance(), false},
       {"/refit.v1.InspectService/ListVersions", &v1::ListVersionsRequest::default_instance(), false},
       {"/refit.v1.InspectService/ListWorkers", &v1::ListWorkersRequest::default_instance(), false},

@@ -337,13 +337,37 @@ TEST_F(RelayTest, FollowsARootThatWasRestartedWithItsSpool) {
   Following worker(relay->address(), model_, "w");
   Push(*root, 1);
   ASSERT_OK(worker.WaitFor(1));
+  const uint64_t whole = Info(relay->address()).relay().received_bytes();
   root->Shutdown(seconds(60));
   root.reset();
   root = StartService(options);
   Push(*root, 2);
   ASSERT_OK(worker.WaitFor(2));
   EXPECT_THAT(worker.installed(), ElementsAre(1, 2));
+  // Nothing came twice.
+  EXPECT_LT(Info(relay->address()).relay().received_bytes(), whole + whole / 10);
   ASSERT_OK(PublisherTo(root->address())->AwaitWorkers({.version = 2, .all = true, .timeout = seconds(60)}));
+}
+
+// Those below it keep what they have, and go on with deltas.
+TEST_F(RelayTest, ARestartedRelayCostsThoseBelowItNothing) {
+  const auto root = StartService();
+  Push(*root, 1);
+  ServerOptions options = RelayOf(root->address(), "middle");
+  auto middle = StartRelay(options);
+  options.listen = middle->address();
+  const auto last = StartRelay(RelayOf(middle->address(), "last"));
+  Following worker(last->address(), model_, "w");
+  ASSERT_OK(worker.WaitFor(1));
+  const uint64_t whole = Info(last->address()).relay().received_bytes();
+  middle.reset();
+  middle = StartRelay(options);
+  Push(*root, 2);
+  ASSERT_OK(worker.WaitFor(2));
+  EXPECT_LT(Info(last->address()).relay().received_bytes(), whole + whole / 10);
+  EXPECT_LT(worker.wire_bytes(), whole / 10);
+  ASSERT_OK(PublisherTo(root->address())->AwaitWorkers({.version = 2, .all = true, .timeout = seconds(60)}));
+  EXPECT_TRUE(Eventually([&] { return Info(last->address()).relay().depth() == 2; }));
 }
 
 TEST_F(RelayTest, FindsLoops) {

@@ -27,6 +27,7 @@
 #include "refit/v1/inspect.grpc.pb.h"
 #include "refit/v1/pull.pb.h"
 #include "refit/v1/push.pb.h"
+#include "refit/v1/relay.pb.h"
 #include "server/access/authorizer.h"
 #include "tests/integration/subprocess.h"
 #include "tests/support/files.h"
@@ -57,6 +58,8 @@ const std::map<std::string, Role> kNeeds = {
     {"/refit.v1.PullService/Pull", Role::kWorker},
     {"/refit.v1.PullService/EndLease", Role::kWorker},
     {"/refit.v1.PullService/ReportWorker", Role::kWorker},
+    {"/refit.v1.RelayService/Attend", Role::kRelay},
+    {"/refit.v1.RelayService/ReportBelow", Role::kRelay},
     {"/refit.v1.InspectService/GetServerInfo", Role::kViewer},
     {"/refit.v1.InspectService/ListVersions", Role::kViewer},
     {"/refit.v1.InspectService/ListWorkers", Role::kViewer},
@@ -64,12 +67,12 @@ const std::map<std::string, Role> kNeeds = {
     {"/refit.v1.InspectService/DescribeTensor", Role::kViewer},
 };
 
-// Of the three services, as their descriptors have them.
+// Of the four services, as their descriptors have them.
 std::vector<std::string> AllMethods() {
   std::vector<std::string> methods;
   for (const google::protobuf::FileDescriptor* file :
        {v1::PushRequest::descriptor()->file(), v1::PullRequest::descriptor()->file(),
-        v1::GetServerInfoRequest::descriptor()->file()}) {
+        v1::AttendRequest::descriptor()->file(), v1::GetServerInfoRequest::descriptor()->file()}) {
     for (int i = 0; i < file->service_count(); ++i) {
       const google::protobuf::ServiceDescriptor* service = file->service(i);
       for (int j = 0; j < service->method_count(); ++j) {

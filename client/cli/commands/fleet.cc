@@ -74,7 +74,11 @@ absl::StatusOr<FleetState> LookAtFleet(Inspector& inspector, const std::string& 
   // Workers are listed after versions, so that a worker that pulls the newest version is not missed.
   absl::StatusOr<v1::ListWorkersResponse> workers = inspector.Workers(model);
   if (!workers.ok()) return workers.status();
-  return FleetState{std::move(*versions->mutable_versions()), std::move(*workers->mutable_workers())};
+  FleetState state{std::move(*versions->mutable_versions()), {}};
+  for (v1::Worker& worker : *workers->mutable_workers()) {
+    if (!worker.has_relay()) *state.workers.Add() = std::move(worker);  // a relay installs nothing
+  }
+  return state;
 }
 
 std::vector<std::string> FleetBars(const FleetState& state, size_t width) {

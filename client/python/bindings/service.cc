@@ -22,6 +22,7 @@
 #include "client/python/bindings/local_push.h"
 #include "client/python/bindings/status_error.h"
 #include "common/net/status.h"
+#include "refit/relay.h"
 #include "refit/server.h"
 #include "server/process/descriptor_limit.h"
 #include "server/process/limit_warnings.h"
@@ -83,7 +84,7 @@ class Service {
     for (const std::string& warning : LimitWarnings(options.store.memory_budget_bytes))
       warnings_->Add(WithArgumentNames(warning));
     absl::StatusOr<std::unique_ptr<RefitServer>> server;
-    RunInterruptible([&] { server = RefitServer::Start(options); }, [] {});
+    RunInterruptible([&] { server = StartServer(options); }, [] {});
     CheckRenamed(server.status());
     server_ = *std::move(server);
     end_.emplace([ended = server_] { ended->Shutdown(std::chrono::milliseconds::zero()); });

@@ -1,6 +1,20 @@
 """What is measured, in order. A section has a TITLE and measure(setup, section), which fills in the rows."""
 
-from sections import cast, delta, fan_out, growth, in_process, kernels, pipeline, pull, python, ranks, small, whole
+from sections import (
+    cast,
+    delta,
+    fan_out,
+    growth,
+    in_process,
+    kernels,
+    pipeline,
+    pull,
+    python,
+    ranks,
+    relays,
+    small,
+    whole,
+)
 
 SECTIONS = {
     "kernels": kernels,
@@ -14,5 +28,6 @@ SECTIONS = {
     "growth": growth,
     "small": small,
     "ranks": ranks,
+    "relays": relays,
     "python": python,
 }
