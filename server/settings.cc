@@ -125,10 +125,11 @@ void AddDoors(ServerOptions& options, Table& table) {
                 "Address to serve on: HOST:PORT (port 0: any free one) or unix:/path. May be given several times, or\n"
                 "with commas [127.0.0.1:50051]",
                 Text(options.listen));
-  table.Add("--zone", "NAME",
-            "Where this service is: a rack, a zone, a host. Workers that have several addresses and a --zone go to the\n"
-            "services of their own zone first [none]",
-            Text(options.zone));
+  table.Add(
+      "--zone", "NAME",
+      "Where this service is: a rack, a zone, a host. Workers that have several addresses and a --zone go to the\n"
+      "services of their own zone first [none]",
+      Text(options.zone));
   table.Add("--allow-plaintext", "", "Listen beyond loopback although nothing is encrypted and nobody is authenticated",
             Switch(options.allow_plaintext));
   table.Add(

@@ -105,6 +105,14 @@ def serve(
     listen: Union[str, Sequence[str]] = "127.0.0.1:0",
     *,
     zone: Optional[str] = None,
+    upstream: Optional[Union[str, Sequence[str]]] = None,
+    name: Optional[str] = None,
+    upstream_tls_ca: Optional[str] = None,
+    upstream_tls_cert: Optional[str] = None,
+    upstream_tls_key: Optional[str] = None,
+    upstream_tls_server_name: Optional[str] = None,
+    upstream_token_file: Optional[str] = None,
+    upstream_transport: Optional[str] = None,
     memory: Optional[Union[int, str]] = None,
     retain: Optional[int] = None,
     stream_to: Optional[int] = None,
@@ -160,6 +168,12 @@ def serve(
         listen: "host:port" (port 0, as here by default: any free one; see Service.address) or "unix:/path"; or several
             of these, see Service.addresses.
         zone: where this service is; workers that have several addresses and a `zone` go to services of their own first.
+        upstream: address of another service: this one is then a relay, and serves the versions of that one; nobody
+            pushes to it. Several addresses: the others take over when one is lost.
+        name: of this service in the fleets of those above, for people.
+        upstream_tls_ca, upstream_tls_cert, upstream_tls_key, upstream_tls_server_name, upstream_token_file: how a relay
+            connects; its certificate or token needs the role "relay" there.
+        upstream_transport: "auto", "tcp" or "shared-memory". Default: through memory if that service is on this host.
         memory: for the tensors of all versions. By default 8 GiB, or half of what this process may use if that is less:
             the machine's memory, its container's limit, or `ulimit -v`.
         retain: committed versions to keep for each model; 0: stream each tensor through to workers. A streamed version
