@@ -43,6 +43,7 @@ deploy/get_grpcurl.sh || (($? == 77))
 
 # The same for the tests of the Helm chart and of proxies.
 [[ $install == no || $preset != release ]] || deploy/get_helm.sh || (($? == 77))
+[[ $install == no || $preset != release ]] || deploy/get_nginx.sh || (($? == 77))
 [[ $install == no || $preset != release ]] || deploy/get_cluster_tools.sh || (($? == 77))
 
 cmake --preset "$preset"

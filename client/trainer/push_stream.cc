@@ -24,16 +24,18 @@ bool WasCut(const absl::Status& status) {
          status.message() == "Stream removed";
 }
 
-// Proxies and meshes end streams after a time limit of their own, without saying so. The time in the message helps to
+// Proxies and meshes end streams after a limit of their own, without saying so. The time in the message helps to
 // find that.
 absl::Status WithTimeToTheCut(const absl::Status& status, std::chrono::steady_clock::duration lasted) {
   if (!WasCut(status)) return status;
   const double seconds = std::chrono::duration<double>(lasted).count();
   return absl::Status(
       status.code(),
-      absl::StrCat(status.message(), absl::StrFormat(" (the stream was cut after %.1f s", seconds),
-                   ": the service ended, or the network, or a proxy's timeout. A push is one stream: a proxy or mesh "
-                   "must let streams last as long as a push, such as by a route timeout of 0 in Envoy and Istio)"));
+      absl::StrCat(
+          status.message(), absl::StrFormat(" (the stream was cut after %.1f s", seconds),
+          ": the service ended, or the network, or a proxy's limit. A push is one stream: a proxy or mesh must let it "
+          "last, be silent while the trainer is, and have any size, as by stream_idle_timeout and "
+          "max_stream_duration in Envoy, grpc_read_timeout and client_max_body_size in nginx)"));
 }
 
 }  // namespace

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import socket
 import subprocess
 import time
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import envoy
-from tools import SLOWNESS
+from tools import ROOT, SLOWNESS
 
-NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+NGINX = ROOT / "build/tools/nginx"
 EXTENSIONS = "type.googleapis.com/envoy.extensions"
 
 
@@ -50,7 +48,7 @@ class Proxy:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         await_port(self._process, self.port, self.log)
 
-    def __enter__(self) -> Proxy:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -135,7 +133,6 @@ class Nginx(Proxy):
             f"http {{ access_log off; {paths}\n"
             f"server {{ listen 127.0.0.1:{self.port} http2; location / {{ {settings} }} }} }}\n"
         )
-        assert NGINX is not None
         self._start(NGINX, "-p", folder, "-c", folder / "nginx.conf")
 
     def cuts(self) -> int:

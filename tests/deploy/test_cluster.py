@@ -10,10 +10,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, Done, Pod, eventually
-from tools import BIN, CHART, GRPCURL, HELM, Object, fleet, one_trainer, render
-
-HELP = subprocess.run([BIN / "refit-server", "--help"], capture_output=True, text=True, check=True).stdout
-RELAYS = "--upstream" in HELP and "--zone" in HELP
+from tools import CHART, GRPCURL, HELM, Object, fleet, one_trainer, render
 
 
 def why_not() -> str:
@@ -96,7 +93,6 @@ def test_a_service_on_its_own(make: type[Cluster]) -> None:
     assert content(workers[0], "again.safetensors") == first
 
 
-@pytest.mark.skipif(not RELAYS, reason="this refit-server has no --upstream and --zone")
 def test_a_fleet_with_certificates_and_roles(make: type[Cluster]) -> None:
     """The example's objects as they are, but for sizes: cert-manager's Certificates, roles, probes beside mutual TLS."""
     cluster = make(
@@ -127,15 +123,11 @@ def test_a_fleet_with_certificates_and_roles(make: type[Cluster]) -> None:
     assert service.stop() == {"refit-server": 0}
 
 
-needs_relays = pytest.mark.skipif(not RELAYS, reason="this refit-server has no --upstream and --zone")
-
-
 def served(pod: Pod, name: str) -> int:
     """How many pulls it has served whole."""
     return sum('"pull complete"' in line for line in pod.log(name).splitlines())
 
 
-@needs_relays
 def test_a_relay_a_node(make: type[Cluster]) -> None:
     """The other half of the example: a version comes to a node once, however many workers map or pull it there."""
     cluster = make([*fleet(*SMALL), certificate("rl-trainer"), with_certificate(client("trainer"), "rl-trainer")])
@@ -167,12 +159,20 @@ def test_sidecars(make: type[Cluster], tmp_path: Path) -> None:
     trainer, worker = cluster.pod("Job", "trainer"), cluster.pod("Deployment", "workers")
     trainer.start()
     passed(trainer.run("trainer", "refit", "push", "--synthetic", "gemma4_tiny", "--version", "1"))
-    if RELAYS:
-        worker.start()
-    address = "unix:/run/refit/refit.sock" if RELAYS else "one-trainer-refit:50051"
+    worker.start()
     for _ in range(2):
         passed(
-            worker.run("vllm", "refit", "follow", "-s", address, "--count", "1", "--out", "/scratch/policy.safetensors")
+            worker.run(
+                "vllm",
+                "refit",
+                "follow",
+                "-s",
+                "unix:/run/refit/refit.sock",
+                "--count",
+                "1",
+                "--out",
+                "/scratch/policy.safetensors",
+            )
         )
     assert all(code == 0 for pod in (worker, trainer) for code in pod.stop().values())
 

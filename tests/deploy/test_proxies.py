@@ -22,7 +22,7 @@ pytest.importorskip("envoy", reason="deploy/get_cluster_tools.sh gets it")
 from proxies import NGINX, Envoy, Nginx, Proxy, await_port, free_port
 
 PACKAGE = os.environ.get("REFIT_PYTHONPATH", str(ROOT / "build/release/python"))
-NO_NGINX = "" if NGINX else "no nginx: deploy/install_dependencies.sh bench installs it"
+NO_NGINX = "" if NGINX.exists() else f"no {NGINX}: deploy/get_nginx.sh says why"
 # A trainer that pushes 5 tensors and computes for so long before each.
 TRAINER = """
 import sys, time, refit
@@ -42,6 +42,7 @@ def why_no_package() -> str:
         env={**os.environ, "PYTHONPATH": PACKAGE},
         capture_output=True,
         text=True,
+        check=False,
     )
     return f"no Python package of refit: {probe.stderr.strip().splitlines()[-1]}" if probe.returncode else ""
 

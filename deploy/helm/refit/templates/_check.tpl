@@ -20,6 +20,9 @@
 {{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.enabled) -}}
 {{- fail "metrics.serviceMonitor.enabled needs metrics.enabled=true" -}}
 {{- end -}}
+{{- if and .Values.metrics.enabled (ne .Values.listenHost "0.0.0.0") -}}
+{{- fail "metrics are served over IPv4 only: with metrics.enabled=true leave listenHost at 0.0.0.0" -}}
+{{- end -}}
 {{- if and .Values.relay.enabled (not .Values.server.enabled) (not .Values.relay.upstream) -}}
 {{- fail "relay.upstream is empty, and server.enabled is false: give the addresses that relays pull from, host:port" -}}
 {{- end -}}
