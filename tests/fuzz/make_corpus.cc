@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "common/delta/delta_encoder.h"
 #include "common/net/messages.h"
 #include "common/wire/chunk_codec.h"
@@ -143,9 +144,9 @@ Seeds Adapters() {
   for (int adapter = 0; adapter < 2; ++adapter) {
     for (int cast = 0; cast < 2; ++cast) {
       const std::string options = Byte(1) + Byte(adapter) + (cast == 0 ? Byte(0) : Byte(1) + Byte(1)) + Byte(0);
-      seeds.emplace_back(
-          "plan_" + std::to_string(adapter) + "_" + std::to_string(cast),
-          options + Byte(3) + name + Byte(3) + shape + down + Byte(3) + shape + router + Byte(3) + shape + Pattern(40));
+      seeds.emplace_back("plan_" + std::to_string(adapter) + "_" + std::to_string(cast),
+                         absl::StrCat(options, Byte(3), name, Byte(3), shape, down, Byte(3), shape, router, Byte(3),
+                                      shape, Pattern(40)));
     }
   }
   seeds.emplace_back("state_dict", Byte(0) + Byte(2) + Byte(3) + Byte(2) + name + Byte(3) + shape + down + Byte(3) +

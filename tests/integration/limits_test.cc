@@ -76,7 +76,7 @@ class Service {
     return options;
   }
 
-  absl::Status Pull(const std::string& model, std::function<void(PullOptions&)> change = nullptr) {
+  absl::Status Pull(const std::string& model, const std::function<void(PullOptions&)>& change = nullptr) {
     PullOptions options;
     options.model = model;
     if (change) change(options);

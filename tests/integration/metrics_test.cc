@@ -30,7 +30,6 @@ namespace {
 
 using absl::StatusCode;
 using ::testing::AllOf;
-using ::testing::Contains;
 using ::testing::Ge;
 using ::testing::Gt;
 using ::testing::HasSubstr;

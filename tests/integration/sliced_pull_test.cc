@@ -99,6 +99,7 @@ TEST_F(SlicedPull, AStridedPartIsPackedOnceForAllWhoAsk) {
   const PullOptions options = Part(kWeight, 1, 2, 3);
   std::vector<absl::StatusOr<PulledVersion>> pulled(4);
   std::vector<std::thread> workers;
+  workers.reserve(pulled.size());
   for (auto& mine : pulled) workers.emplace_back([&] { mine = subscriber_->Pull(options); });
   for (std::thread& worker : workers) worker.join();
   const std::vector<std::byte> whole = Pattern(native_[0]);

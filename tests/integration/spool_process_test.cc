@@ -77,7 +77,8 @@ bool IsSpooled(const ServiceProcess& service, uint64_t version) {
   return false;
 }
 
-absl::StatusOr<PulledVersion> Pull(const ServiceProcess& service, Transport transport, PullOptions options = {}) {
+absl::StatusOr<PulledVersion> Pull(const ServiceProcess& service, Transport transport,
+                                   const PullOptions& options = {}) {
   auto subscriber = Subscriber::Connect(service.Channel(transport));
   if (!subscriber.ok()) return subscriber.status();
   return (*subscriber)->Pull(options);

@@ -84,6 +84,7 @@ class TwoTrainers : public ::testing::Test {
     options.rank = rank;
     options.world = 2;
     std::vector<TensorPart> shards;
+    shards.reserve(kSpecs.size());
     for (const TensorSpec& spec : kSpecs) shards.push_back({spec, {{rank * kElements / 2}, {kElements / 2}}});
     auto publisher = Publisher::Connect(Channel());
     if (!publisher.ok()) return {nullptr, publisher.status()};

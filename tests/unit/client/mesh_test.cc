@@ -62,6 +62,7 @@ void ExpectTiles(const Mesh& mesh) {
 
 std::vector<std::string> Names(const std::vector<LayoutRule>& rules) {
   std::vector<std::string> names;
+  names.reserve(rules.size());
   for (const LayoutRule& rule : rules) names.push_back(rule.ToString());
   return names;
 }

@@ -123,6 +123,7 @@ Bytes Numbered(size_t size) {
 
 std::vector<TensorPart> Whole(const std::vector<TensorSpec>& specs) {
   std::vector<TensorPart> parts;
+  parts.reserve(specs.size());
   for (const TensorSpec& spec : specs) parts.push_back(TensorPart::Whole(spec));
   return parts;
 }
@@ -276,6 +277,7 @@ TEST_F(PublisherTest, AServiceThatWouldCastWhatIsToBeKeptIsRefused) {
 
 TEST_F(PublisherTest, LongDeclarationsComeInParts) {
   std::vector<TensorSpec> specs;
+  specs.reserve(10'000);
   for (int i = 0; i < 10'000; ++i) specs.push_back({std::string(900, 'n') + std::to_string(i), DType::kF32, {1}});
   const auto push = publisher_->Open({.version = 1}, specs);
   ASSERT_TRUE(push.ok()) << push.status();

@@ -91,7 +91,7 @@ void ExpectSlices(std::shared_ptr<const NativeSource> source, unsigned seed) {
 }
 
 class ShardSourceTest : public ::testing::Test {
- protected:
+ public:
   ShardSourceTest() {
     std::string pattern = testing::TempDir() + "refit_shards_XXXXXX";
     folder_ = mkdtemp(pattern.data());
@@ -101,6 +101,7 @@ class ShardSourceTest : public ::testing::Test {
     std::filesystem::remove_all(folder_, ignored);
   }
 
+ protected:
   std::string Write(const std::vector<TensorSpec>& tensors, const std::vector<Bytes>& data,
                     const std::map<std::string, std::string>& metadata = {}) const {
     const std::string path = folder_ / "f.safetensors";

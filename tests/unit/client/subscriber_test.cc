@@ -67,6 +67,7 @@ class TestVersion {
   // With the tensors of `selected` only, in chunks of `chunk_bytes`.
   Messages Stream(const std::vector<size_t>& selected = {0, 1, 2, 3, 4}, uint64_t chunk_bytes = kChunkBytes) const {
     std::vector<TensorPart> parts;
+    parts.reserve(selected.size());
     for (const size_t index : selected) parts.push_back(TensorPart::Whole(specs_[index]));
     return StreamParts(parts, chunk_bytes);
   }

@@ -313,6 +313,7 @@ TEST_F(SafetensorsWriterTest, TakesConcurrentWrites) {
   auto writer = SafetensorsWriter::Create(Path("f"), {{"a", DType::kU8, {kThreads * kPieces * 1000}}});
   ASSERT_TRUE(writer.ok());
   std::vector<std::thread> threads;
+  threads.reserve(kThreads);
   for (int t = 0; t < kThreads; ++t) {
     threads.emplace_back([&, t] {
       for (int i = 0; i < kPieces; ++i) {

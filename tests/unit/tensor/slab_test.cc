@@ -72,6 +72,7 @@ TEST(SlabPlanTest, HoldsWhatFillsSlabsBadly) {
   ExpectFits(std::vector<uint64_t>(1000, 33 * kMiB));      // no two fit into the least slab
   ExpectFits(std::vector<uint64_t>(1000, 64 * kMiB + 1));  // not even one
   std::vector<uint64_t> mixed;
+  mixed.reserve(5000);
   for (int i = 0; i < 5000; ++i) mixed.push_back(i % 2 == 0 ? 100 : 1000 * kMiB);
   ExpectFits(mixed);
 }
