@@ -1,116 +1,57 @@
 #include "server/fleet/relay_service.h"
 
+#include <atomic>
+#include <cstdint>
 #include <memory>
 #include <utility>
 
-#include "absl/synchronization/mutex.h"
-#include "common/net/status.h"
+#include "server/access/news_reactor.h"
 #include "server/access/refused_call.h"
 #include "server/access/unary_call.h"
 #include "server/fleet/relays_below.h"
-#include "server/process/step.h"
 
 namespace refit {
 namespace {
 
 // Sends the services above a relay, and again when they change.
-class AttendReactor final : public grpc::ServerWriteReactor<v1::Ancestry>,
-                            public std::enable_shared_from_this<AttendReactor> {
+class AttendReactor final : public NewsReactor<v1::Ancestry> {
  public:
   AttendReactor(RelayContext& context, PeerStreams::Stream stream, std::unique_ptr<RelaysBelow::Attendance> attendance)
-      : context_(context), stream_(std::move(stream)), attendance_(std::move(attendance)) {}
+      : NewsReactor(context.attendances),
+        ancestry_(context.ancestry),
+        stream_(std::move(stream)),
+        attendance_(std::move(attendance)) {}
 
   void Start() {
-    self_ = shared_from_this();
-    const uint64_t observer = context_.ancestry.Observe([weak = weak_from_this()] {
-      if (const std::shared_ptr<AttendReactor> self = weak.lock()) self->Changed();
+    Begin();
+    observer_ = ancestry_.Observe([weak = weak_from_this()] {
+      if (const auto self = weak.lock()) static_cast<AttendReactor&>(*self).Changed();
     });
-    const uint64_t end = context_.attendances.Add([weak = weak_from_this()] {
-      if (const std::shared_ptr<AttendReactor> self = weak.lock()) self->End(ToGrpc(ShuttingDown()));
-    });
-    {
-      absl::MutexLock lock(&mutex_);
-      observer_ = observer;
-      end_ = end;
-    }
-    if (end == 0) End(ToGrpc(ShuttingDown()));
-    Changed();
-  }
-
-  void OnWriteDone(bool ok) override {
-    {
-      absl::MutexLock lock(&mutex_);
-      writing_ = false;
-    }
-    ok ? Advance() : End(grpc::Status::CANCELLED);
-  }
-
-  void OnCancel() override { End(grpc::Status::CANCELLED); }
-
-  void OnDone() override {
-    uint64_t observer = 0;
-    uint64_t end = 0;
-    {
-      absl::MutexLock lock(&mutex_);
-      observer = observer_;
-      end = end_;
-    }
-    context_.ancestry.StopObserving(observer);
-    context_.attendances.Remove(end);
-    attendance_.reset();
-    self_.reset();
+    Advance();
   }
 
  private:
   void Changed() {
-    {
-      absl::MutexLock lock(&mutex_);
-      changed_ = true;
-    }
+    changed_ = true;
     Advance();
   }
 
-  void End(const grpc::Status& status) {
-    {
-      absl::MutexLock lock(&mutex_);
-      if (!std::exchange(ended_, true)) ending_ = status;
-    }
-    Advance();
+  bool TakeNews(v1::Ancestry& ancestry) override {
+    if (!changed_.exchange(false)) return false;
+    ancestry = ancestry_.Get();
+    return true;
   }
 
-  void Advance() ABSL_LOCKS_EXCLUDED(mutex_) {
-    const Step step = NextStep();
-    if (step == Step::kWrite) StartWrite(&ancestry_);
-    if (step == Step::kFinish) Finish(ending_);
+  void StopListening() override {
+    ancestry_.StopObserving(observer_);
+    attendance_.reset();
   }
 
-  Step NextStep() ABSL_LOCKS_EXCLUDED(mutex_) {
-    absl::MutexLock lock(&mutex_);
-    if (writing_ || finished_) return Step::kNothing;
-    if (ended_) {
-      finished_ = true;
-      return Step::kFinish;
-    }
-    if (!std::exchange(changed_, false)) return Step::kNothing;
-    ancestry_ = context_.ancestry.Get();
-    writing_ = true;
-    return Step::kWrite;
-  }
-
-  RelayContext& context_;
+  ServiceAncestry& ancestry_;
   const PeerStreams::Stream stream_;
-  std::unique_ptr<RelaysBelow::Attendance> attendance_;  // kept until OnDone
-  std::shared_ptr<AttendReactor> self_;
-  v1::Ancestry ancestry_;
-
-  absl::Mutex mutex_;
-  uint64_t observer_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint64_t end_ ABSL_GUARDED_BY(mutex_) = 0;
-  bool changed_ ABSL_GUARDED_BY(mutex_) = false;
-  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
-  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
-  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
-  grpc::Status ending_;  // set once, before ended_ is seen
+  std::unique_ptr<RelaysBelow::Attendance> attendance_;  // kept to the end
+  std::atomic<uint64_t> observer_ = 0;
+  std::atomic<bool> changed_ = true;
 };
 
 }  // namespace

@@ -362,6 +362,7 @@ TEST_F(RelayTest, ARestartedRelayCostsThoseBelowItNothing) {
   const uint64_t whole = Info(last->address()).relay().received_bytes();
   middle.reset();
   middle = StartRelay(options);
+  ASSERT_TRUE(Eventually([&] { return Has(middle->address(), 1); }));
   Push(*root, 2);
   ASSERT_OK(worker.WaitFor(2));
   EXPECT_LT(Info(last->address()).relay().received_bytes(), whole + whole / 10);
