@@ -25,6 +25,7 @@ NETWORK = "10.98.76"
 SCRIPT = Path(__file__).parent / "container.sh"
 # The image's own command, and the programs that our containers run.
 ENTRYPOINT = ["refit-server"]
+NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1")
 
 
 @dataclass
@@ -125,12 +126,18 @@ class Pod:
             raise AssertionError(f"no such volume here: {found}")
         return path
 
-    def _write_secrets(self, path: Path, sources: list[Object], mode: int) -> None:
-        """As the kubelet does: a folder, and links to its files by way of a link that can change at once."""
-        if path.exists():
+    def renew_secrets(self, name: str) -> None:
+        """The volume has what the cluster's Secrets have now."""
+        projected = next(volume for volume in self.spec["volumes"] if volume["name"] == name)["projected"]
+        path = self.folder / "volumes" / name
+        self._write_secrets(path, projected["sources"], projected["defaultMode"], renewed=True)
+
+    def _write_secrets(self, path: Path, sources: list[Object], mode: int, renewed: bool = False) -> None:
+        """As the kubelet does: a folder, and links to its files by way of a link that changes at once."""
+        if path.exists() and not renewed:
             return
         group = self.spec.get("securityContext", {}).get("fsGroup")
-        now = path / "..2026"
+        now = path / f"..{time.monotonic_ns()}"
         for source in sources:
             content = self.cluster.secrets[source["secret"]["name"]]
             for item in source["secret"].get("items", [{"key": key, "path": key} for key in content]):
@@ -139,9 +146,11 @@ class Pod:
                 file.write_text(content[item["key"]])
                 file.chmod(mode if group is None else mode | 0o440)
                 os.chown(file, 0, group or 0)
-        (path / "..data").symlink_to("..2026")
+        (path / "..data_tmp").symlink_to(now.name)
+        (path / "..data_tmp").rename(path / "..data")
         for top in now.iterdir():
-            (path / top.name).symlink_to(f"..data/{top.name}")
+            if not (path / top.name).is_symlink():
+                (path / top.name).symlink_to(f"..data/{top.name}")
 
     # Containers
 
@@ -160,6 +169,8 @@ class Pod:
         security = {**self.spec.get("securityContext", {}), **container.get("securityContext", {})}
         user, group = security["runAsUser"], security["runAsGroup"]
         assert user != 0 or not security["runAsNonRoot"]
+        groups = [*self.spec["securityContext"].get("supplementalGroups", [])]
+        groups.append(self.spec["securityContext"].get("fsGroup", group))
         rights = ",".join("+" + right.lower() for right in security["capabilities"].get("add", []))
         mounts = [
             f"{self.volume(mount['name'])}:{mount['mountPath']}:{'ro' if mount.get('readOnly') else 'rw'}"
@@ -173,7 +184,7 @@ class Pod:
             str(self.cluster.hosts(self.node)), "ro" if security.get("readOnlyRootFilesystem") else "rw", *mounts, "--",
             "env", "-i", "PATH=/usr/local/bin:/usr/bin:/bin", f"HOSTNAME={self.name}",
             *(f"{name}={value}" for name, value in environment.items()),
-            "setpriv", f"--reuid={user}", f"--regid={group}", f"--groups={self.spec['securityContext'].get('fsGroup', group)}",
+            "setpriv", f"--reuid={user}", f"--regid={group}", f"--groups={','.join(map(str, groups))}",
             f"--bounding-set=-all{',' + rights if rights else ''}", f"--inh-caps=-all{',' + rights if rights else ''}",
             "--no-new-privs", *said,
         ]  # fmt: skip
@@ -317,27 +328,43 @@ class Cluster:
 
     def issue_certificates(self) -> None:
         """As cert-manager does: a Secret for each Certificate, of one authority."""
-        folder = self.folder / "authority"
-        folder.mkdir()
-        key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1")
-        sudo(
-            "openssl", "req", "-x509", *key, "-subj", "/CN=ca", "-keyout", folder / "ca.key", "-out", folder / "ca.crt"
-        )
+        self._authority.mkdir()
+        sudo("openssl", "req", "-x509", *NEW_KEY, "-subj", "/CN=ca", *self._files("ca"))
         for asked in (o["spec"] for o in self.objects if o["kind"] == "Certificate"):
-            self.issue(folder, key, asked)
+            self.issue(asked)
 
-    def issue(self, folder: Path, key: tuple[str, ...], asked: Object) -> None:
+    @property
+    def _authority(self) -> Path:
+        return self.folder / "authority"
+
+    def _files(self, name: str) -> tuple[str | Path, ...]:
+        return "-keyout", self._authority / f"{name}.key", "-out", self._authority / f"{name}.crt"
+
+    def issue(self, asked: Object) -> None:
+        """A Certificate's Secret; again: a renewed one."""
         names = [f"DNS:{name}" for name in asked.get("dnsNames", [])]
         usages = {"server auth": "serverAuth", "client auth": "clientAuth"}
         extended = ",".join(usages[usage] for usage in asked["usages"] if usage in usages)
         extensions = ["-addext", f"extendedKeyUsage={extended}", "-addext", "basicConstraints=critical,CA:false"]
         extensions += ["-addext", f"subjectAltName={','.join(names)}"] if names else []
-        signer = ["-CA", folder / "ca.crt", "-CAkey", folder / "ca.key"]
-        sudo(
-            "openssl", "req", "-x509", *signer, *key, *extensions, "-subj", f"/CN={asked['commonName']}",
-            "-keyout", folder / "tls.key", "-out", folder / "tls.crt",
-        )  # fmt: skip
-        self.secrets[asked["secretName"]] = {n: (folder / n).read_text() for n in ("tls.crt", "tls.key", "ca.crt")}
+        signer = ("-CA", self._authority / "ca.crt", "-CAkey", self._authority / "ca.key")
+        subject = ("-subj", f"/CN={asked['commonName']}")
+        sudo("openssl", "req", "-x509", *signer, *NEW_KEY, *extensions, *subject, *self._files("tls"))
+        content = {name: (self._authority / name).read_text() for name in ("tls.crt", "tls.key", "ca.crt")}
+        self.secrets[asked["secretName"]] = content
+
+    def served_certificate(self, pod: Pod, port: int) -> str:
+        """What the pod shows to whoever connects."""
+        asked = ["openssl", "s_client", "-connect", f"{pod.address}:{port}"]
+        done = subprocess.run(
+            ["ip", "netns", "exec", self.name, *asked],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        found = re.search(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n", done.stdout, re.DOTALL)
+        return found[0] if found else done.stderr
 
     def delete(self, pod: Pod) -> None:
         """Its name and its network are gone; its claims stay."""

@@ -120,6 +120,15 @@ def test_a_fleet_with_certificates_and_roles(make: type[Cluster]) -> None:
         "main", "refit", "status", *address, "--tls-ca", "/etc/refit-client/ca.crt", "--connect-timeout", "2"
     )
     assert unknown.code == 4, unknown
+
+    def shown() -> bool:
+        return cluster.served_certificate(service, 50051) == cluster.secrets["refit-tls"]["tls.crt"]
+
+    assert shown()
+    cluster.issue(cluster.find("Certificate", "refit-tls")["spec"])
+    assert not shown()
+    service.renew_secrets("refit-secrets")
+    eventually(shown, "the renewed certificate")
     assert service.stop() == {"refit-server": 0}
 
 
@@ -147,8 +156,8 @@ def test_a_relay_a_node(make: type[Cluster]) -> None:
     assert len({content(worker, "policy.safetensors") for worker in workers}) == 1
     # Without the socket: the relay of the caller's own node, by name.
     passed(workers[0].run("vllm", *follow[:-2], "-s", "refit-relay:50051"))
-    assert served(service, "refit-server") == 2
-    assert [served(relay, "refit-relay") for relay in relays.values()] == [3, 2]
+    pulls = lambda: [served(service, "refit-server"), *(served(relay, "refit-relay") for relay in relays.values())]
+    eventually(lambda: pulls() == [2, 3, 2], f"two pulls by relays, and those by workers: {pulls()}")
     for pod in (*relays.values(), service):
         assert set(pod.stop().values()) == {0}
 
