@@ -107,11 +107,12 @@ std::vector<v1::Worker> RelaysBelow::List(const std::string& model) const {
   return list;
 }
 
-std::optional<v1::RelayStatus> RelaysBelow::StatusOf(uint64_t life) const {
+void RelaysBelow::Describe(v1::Worker& worker) const {
   absl::MutexLock lock(&mutex_);
-  const auto found = relays_.find(life);
-  if (life == 0 || found == relays_.end()) return std::nullopt;
-  return found->second.status;
+  const auto found = relays_.find(worker.life());
+  if (worker.life() == 0 || found == relays_.end()) return;
+  *worker.mutable_relay() = found->second.status;
+  worker.set_connected(found->second.attends);
 }
 
 }  // namespace refit

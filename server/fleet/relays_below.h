@@ -6,7 +6,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -48,8 +47,8 @@ class RelaysBelow {
 
   // The workers below, of one model or of all if it is empty, with `via` from here on.
   std::vector<v1::Worker> List(const std::string& model) const ABSL_LOCKS_EXCLUDED(mutex_);
-  // Of the relay that attends here with this life; nullopt if there is none.
-  std::optional<v1::RelayStatus> StatusOf(uint64_t life) const ABSL_LOCKS_EXCLUDED(mutex_);
+  // If the worker is a relay that attends here, or did, says so, and how it is.
+  void Describe(v1::Worker& worker) const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   using Clock = std::chrono::steady_clock;

@@ -302,9 +302,7 @@ void WorkerRegistry::Tell() {
 
 std::vector<v1::Worker> WorkerRegistry::List(const std::string& model) const {
   std::vector<v1::Worker> list = ListHere(model);
-  for (v1::Worker& worker : list) {
-    if (std::optional<v1::RelayStatus> relay = relays_.StatusOf(worker.life())) *worker.mutable_relay() = *relay;
-  }
+  for (v1::Worker& worker : list) relays_.Describe(worker);
   for (v1::Worker& worker : relays_.List(model)) list.push_back(std::move(worker));
   KeepOneOfEach(list);
   SetLabels(list);

@@ -69,7 +69,7 @@ class Fleet:
         """Payload that the root has sent to its relays."""
         text = run("refit status", [self._setup.binaries / "refit", "status", "-s", self.root.address, "--json"])
         workers = json.loads(text)["workers"]
-        return sum(int(each["total_sent_bytes"]) for each in workers if "relay" in each and "via" not in each)
+        return sum(int(each["total_sent_bytes"]) for each in workers if "relay" in each and not each["via"])
 
 
 def measure(setup: Setup, section: Section) -> None:
