@@ -14,7 +14,7 @@ common/wire common/delta common/safetensors
 common/adapters
 common/net
 server/include
-server/process
+server/process server/descriptors
 server/access
 server/store
 server/spool server/fleet

@@ -121,6 +121,7 @@ void RefitServer::Shutdown(std::chrono::milliseconds grace) {
   const auto deadline = std::chrono::steady_clock::now() + grace;
   impl_->server->Shutdown(SteadyDeadline(grace));
   impl_->server->Wait();
+  impl_->unix_sockets.Close();
   if (impl_->spool != nullptr) impl_->spool->Stop(deadline);
 }
 

@@ -6,6 +6,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "common/net/address.h"
+#include "common/net/descriptor_client.h"
 #include "common/net/status.h"
 #include "refit/tensor_spec.h"
 #include "server/listen_addresses.h"
@@ -58,6 +59,18 @@ absl::Status CheckRelay(const ServerOptions& options) {
       "least");
 }
 
+// Beside a Unix socket is another one, with a longer path.
+absl::Status CheckDescriptorPath(const ServerOptions& options, absl::string_view address) {
+  const absl::string_view path = UnixPath(address);
+  if (path.empty() || !options.store.shared_memory) return absl::OkStatus();
+  const std::string descriptors = DescriptorPath(path);
+  if (CheckAddress(absl::StrCat("unix:", descriptors)).ok()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("the path of '", address, "' has ", path.size(), " bytes; with shared memory at most ",
+                   kLongestUnixPath - (descriptors.size() - path.size()), " fit, because descriptors are passed at ",
+                   descriptors, ": take a shorter one, or --no-shared-memory"));
+}
+
 // Plain text is allowed only on loopback, unless allow_plaintext is set. Roles are allowed only for authenticated
 // names.
 absl::Status CheckSecurity(const ServerOptions& options) {
@@ -82,6 +95,10 @@ absl::Status CheckSecurity(const ServerOptions& options) {
 absl::Status CheckOptions(const ServerOptions& options) {
   for (const std::string& address : ListenAddresses(options.listen)) {
     if (absl::Status status = CheckAddress(address); !status.ok()) return Annotate(status, "--listen");
+    if (absl::Status status = CheckDescriptorPath(options, address); !status.ok()) return Annotate(status, "--listen");
+  }
+  if (options.socket_mode != 0 && UnixPaths(options.listen).empty()) {
+    return absl::InvalidArgumentError("--socket-mode is for Unix sockets, and no --listen names one (unix:/path)");
   }
   if (absl::Status status = CheckZone(options.zone); !status.ok()) return status;
   if (absl::Status status = CheckSizes(options); !status.ok()) return status;

@@ -11,6 +11,7 @@
 #include "common/limits/host_limits.h"
 #include "common/net/address.h"
 #include "common/net/channel.h"
+#include "common/net/descriptor_client.h"
 #include "common/net/listening_sockets.h"
 #include "common/net/status.h"
 #include "common/process/process_name.h"
@@ -48,16 +49,19 @@ ServerParts::ServerParts(const ServerOptions& options, std::shared_ptr<const Aut
       store(Reporting(options.store, options.log)),
       workers(options.limits.max_workers),
       ancestry(options.name.empty() ? HostAndProcess() : options.name, !options.is_relay()),
+      descriptors(PassesDescriptors(options)),
       pushes{admission,
              store,
              workers,
              convert,
+             descriptors,
              BufferPool(2 * options.store.chunk_bytes * static_cast<uint64_t>(ThreadCount(options.convert_threads))),
              options.upstream.address},
       pulls{admission,
             store,
             workers,
-            options.store.shared_memory ? MakeSharedSample() : nullptr,
+            descriptors,
+            options.store.shared_memory ? MakeSharedSample(descriptors) : std::nullopt,
             PartTable(options.limits.packed_bytes),
             DeltaTable(options.deltas
                            ? std::max<uint64_t>(options.limits.delta_bytes + options.limits.delta_history_bytes, 1)
@@ -76,6 +80,7 @@ absl::Status ServerParts::OpenSpool(const ServerOptions& options) {
 }
 
 absl::StatusOr<std::vector<std::string>> ServerParts::Listen(const ServerOptions& options) {
+  if (absl::Status status = unix_sockets.Open(options, descriptors); !status.ok()) return status;
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   (void)grpc::health::v1::HealthCheckRequest::descriptor();  // linked, so that reflection can describe the service
@@ -101,10 +106,13 @@ absl::StatusOr<std::vector<std::string>> ServerParts::Listen(const ServerOptions
   for (const std::string& service : ServiceNames()) {
     server->GetHealthCheckService()->SetServingStatus(service, true);
   }
+  if (absl::Status status = UnixSockets::SetModes(options); !status.ok()) return status;
   for (size_t i = 0; i < addresses.size(); ++i) {
     addresses[i] = WithPort(addresses[i], ports[i]);
     CloseInChildren(addresses[i]);
   }
+  for (const std::string& path : UnixPaths(options.listen))
+    CloseInChildren(absl::StrCat("unix:", DescriptorPath(path)));
   return addresses;
 }
 

@@ -17,6 +17,7 @@
 #include "common/process/closed_in_children.h"
 #include "refit/server_options.h"
 #include "server/access/admission.h"
+#include "server/descriptors/descriptor_table.h"
 #include "server/fleet/relay_service.h"
 #include "server/fleet/service_ancestry.h"
 #include "server/fleet/upstream.h"
@@ -28,6 +29,7 @@
 #include "server/push/push_service.h"
 #include "server/spool/spool.h"
 #include "server/store/version_store.h"
+#include "server/unix_sockets.h"
 #include "server/watch/health_endpoint.h"
 #include "server/watch/inspect_service.h"
 #include "server/watch/metrics_endpoint.h"
@@ -62,6 +64,7 @@ struct ServerParts {
   std::unique_ptr<Spool> spool;  // set before the first call; null: nothing is kept on disk
   WorkerRegistry workers;
   ServiceAncestry ancestry;
+  DescriptorTable descriptors;
   PushContext pushes;
   PullContext pulls;
   WorkQueue convert;
@@ -72,6 +75,7 @@ struct ServerParts {
   PullService pull{pulls};
   RelayService relay{relays};
   InspectService inspect{observed};
+  UnixSockets unix_sockets;
   std::unique_ptr<grpc::Server> server;
   std::unique_ptr<MetricsEndpoint> metrics;  // null: metrics are not served
   std::unique_ptr<HealthEndpoint> health;    // null: only on the service's own address

@@ -88,6 +88,16 @@ Set Seconds(std::chrono::milliseconds& option, double least = 0.001, double most
   };
 }
 
+Set Mode(uint32_t& option) {
+  return [&option](const std::string& text) {
+    const bool is_octal = !text.empty() && text.size() <= 4 && text.find_first_not_of("01234567") == std::string::npos;
+    const auto mode = is_octal ? static_cast<uint32_t>(std::stoul(text, nullptr, 8)) : 0;
+    if (mode == 0 || mode > 0777) return Expected("permissions in octal such as 660", text);
+    option = mode;
+    return absl::OkStatus();
+  };
+}
+
 template <typename Value>
 Set OneOf(Value& option, const std::map<std::string, Value>& values) {
   return [&option, values](const std::string& text) {
@@ -130,6 +140,9 @@ void AddDoors(ServerOptions& options, Table& table) {
       "Where this service is: a rack, a zone, a host. Workers that have several addresses and a --zone go to the\n"
       "services of their own zone first [none]",
       Text(options.zone));
+  table.Add("--socket-mode", "MODE",
+            "Permissions of Unix sockets, octal: 660 lets their group in, 666 everyone [what the umask leaves]",
+            Mode(options.socket_mode));
   table.Add("--allow-plaintext", "", "Listen beyond loopback although nothing is encrypted and nobody is authenticated",
             Switch(options.allow_plaintext));
   table.Add(

@@ -1,8 +1,10 @@
 #include "client/trainer/shared_ring.h"
 
+#include <string>
 #include <utility>
 
 #include "absl/memory/memory.h"
+#include "common/net/descriptor_messages.h"
 #include "common/net/shared_segment.h"
 #include "common/tensor/buffer_pool.h"
 
@@ -21,6 +23,15 @@ absl::StatusOr<std::unique_ptr<SharedRing>> SharedRing::Create(uint64_t bytes) {
   auto ring = absl::WrapUnique(new SharedRing(*std::move(memory)));
   if (ring->announcement_.bytes() == 0) return absl::UnavailableError("too little memory to be shared");
   return ring;
+}
+
+FileDescriptor SharedRing::OfferTo(const DescriptorClient& service) {
+  std::string key = service.has_path() ? NewDescriptorKey() : "";
+  if (key.empty()) return FileDescriptor();
+  absl::StatusOr<FileDescriptor> offered = service.Offer(key, memory_->shared_fd());
+  if (!offered.ok()) return FileDescriptor();
+  announcement_.set_key(std::move(key));
+  return *std::move(offered);
 }
 
 std::optional<uint64_t> SharedRing::FindRoom(uint64_t bytes) const {

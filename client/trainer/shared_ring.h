@@ -7,6 +7,8 @@
 #include <optional>
 
 #include "absl/status/statusor.h"
+#include "common/net/descriptor_client.h"
+#include "common/safetensors/posix_file.h"
 #include "refit/buffer.h"
 #include "refit/v1/types.pb.h"
 
@@ -22,6 +24,9 @@ class SharedRing {
   uint64_t bytes() const { return memory_->size(); }
   // Tells the service how to open it.
   const v1::SharedSegment& announcement() const { return announcement_; }
+  // Has the service use the memory's descriptor, as long as the result is open: also a service that cannot open it by
+  // the announcement alone. Invalid if that service takes none.
+  FileDescriptor OfferTo(const DescriptorClient& service);
 
   // The place of a free range of `bytes` bytes, at least 1; nullopt until more is released. `sent_bytes` is the number
   // of bytes sent after these.
@@ -40,7 +45,7 @@ class SharedRing {
   std::optional<uint64_t> FindRoom(uint64_t bytes) const;
 
   const std::shared_ptr<Buffer> memory_;
-  const v1::SharedSegment announcement_;
+  v1::SharedSegment announcement_;
   std::deque<Piece> pieces_;  // oldest first
   uint64_t end_ = 0;          // end of the newest
 };

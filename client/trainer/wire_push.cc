@@ -11,6 +11,7 @@
 #include "client/trainer/shard_progress.h"
 #include "client/trainer/shared_ring.h"
 #include "common/net/address.h"
+#include "common/net/descriptor_client.h"
 #include "common/net/status.h"
 #include "common/net/version_summary.h"
 #include "common/tensor/shard_names.h"
@@ -248,6 +249,8 @@ absl::StatusOr<std::unique_ptr<VersionPush>> OpenWirePush(const ServiceConnectio
   if (absl::Status status = CheckDeclaration(options, shards); !status.ok()) return Annotate(status, context);
   absl::StatusOr<std::unique_ptr<SharedRing>> ring = RingTo(service);
   if (!ring.ok()) return Annotate(ring.status(), context);
+  const FileDescriptor offer =
+      *ring == nullptr ? FileDescriptor() : (*ring)->OfferTo(DescriptorClient(service.address));
   auto connection = MakeOwnedByProcess<WirePush::Connection>(*std::move(ring), service, options, std::move(context));
   PushStream& stream = connection->stream;
   std::vector<ShardCast> casts = PlanCasts(options, shards);

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/net/descriptor_client.h"
 #include "common/net/shared_segment.h"
 #include "common/tensor/slab.h"
 #include "refit/v1/types.pb.h"
@@ -17,8 +18,9 @@ namespace refit {
 // Maps each segment once.
 class MappedSegments {
  public:
-  // For a new stream. A segment stays mapped while others use it.
-  void Clear() {
+  // For a new stream. A segment stays mapped while others use it. `descriptors`: those of the stream's service.
+  void Begin(DescriptorClient descriptors) {
+    descriptors_ = std::move(descriptors);
     current_.reset();
     all_.clear();
   }
@@ -38,7 +40,7 @@ class MappedSegments {
 
  private:
   absl::Status Map(const v1::SharedSegment& announced) {
-    absl::StatusOr<std::shared_ptr<MappedSegment>> mapped = MappedSegment::Open(announced);
+    absl::StatusOr<std::shared_ptr<MappedSegment>> mapped = MappedSegment::Open(announced, descriptors_);
     if (!mapped.ok()) return mapped.status();
     current_ = *std::move(mapped);
     all_.push_back(current_);
@@ -47,6 +49,7 @@ class MappedSegments {
     return absl::OkStatus();
   }
 
+  DescriptorClient descriptors_;
   std::shared_ptr<const MappedSegment> current_;
   std::deque<std::shared_ptr<const MappedSegment>> all_;  // oldest first
 };

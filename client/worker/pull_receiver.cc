@@ -26,9 +26,9 @@ uint64_t DecodedBytes(const ChunkHeader& chunk, uint64_t payload_bytes) {
 PullReceiver::PullReceiver(const PullOptions& options, std::string context, TensorSink& sink)
     : options_(options), errors_(std::move(context)), sink_(sink), manifest_(options, errors_), base_(options.base) {}
 
-void PullReceiver::BeginStream(std::shared_ptr<const Lease> lease) {
+void PullReceiver::BeginStream(std::shared_ptr<const Lease> lease, DescriptorClient descriptors) {
   lease_ = std::move(lease);
-  segments_.Clear();
+  segments_.Begin(std::move(descriptors));
   chunk_was_damaged_ = false;
   could_not_map_ = false;
   base_failed_ = false;

@@ -32,8 +32,8 @@ class PullReceiver {
   PullReceiver(const PullOptions& options, std::string context, TensorSink& sink);
 
   // Call it before each stream: the first one, and those that resume it. `lease` is kept with all memory of the service
-  // that the sink adopts.
-  void BeginStream(std::shared_ptr<const Lease> lease);
+  // that the sink adopts. `descriptors`: those of the service that sends the stream.
+  void BeginStream(std::shared_ptr<const Lease> lease, DescriptorClient descriptors);
   // What to request in the next stream: the version, and the place to begin at; nullopt: everything from the beginning.
   struct Place {
     VersionKey version;

@@ -100,7 +100,7 @@ PullRun::StreamEnd PullRun::RunStream() {
   if (absl::IsResourceExhausted(shares)) not_mapped_ = std::string(shares.message());
   const std::shared_ptr<PullLease> lease =
       MakeOwnedByProcess<PullLease>(connection_, NextRequest(shares.ok()), options_.idle_timeout);
-  receiver_.BeginStream(lease);
+  receiver_.BeginStream(lease, DescriptorClient(connection_->address));
   StreamEnd end = Receive(lease->stream());
   if (end.status.ok()) lease->set_number(receiver_.lease());
   if (receiver_.could_not_map()) lease->stream()->Cancel();  // mapped memory stays, and the stream is not read further

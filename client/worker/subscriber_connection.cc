@@ -7,6 +7,7 @@
 #include "client/calls/unary_call.h"
 #include "common/net/address.h"
 #include "common/net/channel.h"
+#include "common/net/descriptor_client.h"
 #include "common/net/shared_segment.h"
 #include "refit/v1/inspect.grpc.pb.h"
 
@@ -31,7 +32,7 @@ absl::Status SubscriberConnection::TryToShare() const {
                 "asked for its memory", calls);
   if (!info.ok()) return info.status();
   if (!info->has_shared_memory()) return absl::UnavailableError("the service shares no memory");
-  return MappedSegment::Open(info->shared_memory()).status();
+  return MappedSegment::Open(info->shared_memory(), DescriptorClient(address)).status();
 }
 
 absl::StatusOr<std::shared_ptr<SubscriberConnection>> ConnectSubscriber(const ChannelOptions& options) {

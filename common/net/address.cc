@@ -36,7 +36,7 @@ bool IsLoopback(const std::string& host) {
 }
 
 constexpr int kLargestPort = 65535;
-constexpr size_t kLongestUnixPath = sizeof(sockaddr_un::sun_path) - 1;
+static_assert(kLongestUnixPath == sizeof(sockaddr_un::sun_path) - 1);
 
 absl::string_view WithoutScheme(absl::string_view address) {
   for (const absl::string_view scheme : {"dns:///", "dns:", "ipv4:", "ipv6:"}) {

@@ -1,6 +1,8 @@
 // Checks addresses, and whether they are on this host.
 #pragma once
 
+#include <cstddef>
+
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 
@@ -13,9 +15,11 @@ bool IsLocal(absl::string_view address);
 
 // INVALID_ARGUMENT, saying what is wrong and what is expected, unless `address` is host:port, [ipv6]:port, unix:/path,
 // or one of these after gRPC's dns:, ipv4: or ipv6:. Ports range from `least_port` to 65535. (gRPC itself wraps ports
-// that are too large, and uses port 443 if there is none.) The system takes paths of up to 107 bytes. It does not check
-// whether the host exists.
+// that are too large, and uses port 443 if there is none.) The system takes paths of up to
+// kLongestUnixPath bytes. It does not check whether the host exists.
 absl::Status CheckAddress(absl::string_view address, int least_port = 0);
+
+inline constexpr size_t kLongestUnixPath = 107;
 
 // The path of a Unix socket's address, "unix:/path". Empty for all others.
 absl::string_view UnixPath(absl::string_view address);

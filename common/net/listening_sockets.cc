@@ -26,7 +26,7 @@ bool ListensOn(int fd, int port, absl::string_view unix_path) {
     case AF_INET6:
       return port != 0 && ntohs(reinterpret_cast<const sockaddr_in6&>(address).sin6_port) == port;
     case AF_UNIX:
-      return port == 0 && unix_path == reinterpret_cast<const sockaddr_un&>(address).sun_path;
+      return port == 0 && !unix_path.empty() && unix_path == reinterpret_cast<const sockaddr_un&>(address).sun_path;
     default:
       return false;
   }

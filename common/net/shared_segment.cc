@@ -1,8 +1,10 @@
 #include "common/net/shared_segment.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -16,20 +18,6 @@
 namespace refit {
 namespace {
 
-class File {
- public:
-  explicit File(int fd) : fd_(fd) {}
-  ~File() {
-    if (fd_ >= 0) close(fd_);
-  }
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-  int get() const { return fd_; }
-
- private:
-  const int fd_;
-};
-
 // The error of the system call that has just failed. RESOURCE_EXHAUSTED if a limit of the process or the system was
 // reached.
 absl::Status Failed(const std::string& why, int error) {
@@ -41,9 +29,6 @@ absl::Status CheckIsAnnounced(const struct stat& found, const v1::SharedSegment&
   if (found.st_dev != announced.device() || found.st_ino != announced.inode()) {
     return absl::UnavailableError("it is another file: the processes may not see each other's");
   }
-  if (found.st_uid != geteuid()) {
-    return absl::UnavailableError(absl::StrCat("it belongs to user ", found.st_uid, ", not to ", geteuid()));
-  }
   if (static_cast<uint64_t>(found.st_size) < announced.bytes() || announced.bytes() == 0) {
     return absl::UnavailableError(
         absl::StrCat("it has ", found.st_size, " bytes, ", announced.bytes(), " were announced"));
@@ -51,11 +36,35 @@ absl::Status CheckIsAnnounced(const struct stat& found, const v1::SharedSegment&
   return absl::OkStatus();
 }
 
-// Only memfds have seals. Without this seal, a read could end the process.
-absl::Status CheckNeverShrinks(int fd) {
+absl::Status CheckIsMine(const struct stat& found) {
+  if (found.st_uid == geteuid()) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat("it belongs to user ", found.st_uid, ", not to ", geteuid()));
+}
+
+// Only memfds have seals. Without this seal, or with pages that must be reserved (hugetlbfs), a read could end the
+// process.
+absl::Status CheckIsAlwaysReadable(int fd) {
   const int seals = fcntl(fd, F_GET_SEALS);
   if (seals < 0 || (seals & F_SEAL_SHRINK) == 0) return absl::UnavailableError("it is not sealed against shrinking");
-  return absl::OkStatus();
+  struct statfs system = {};
+  if (fstatfs(fd, &system) == 0 && system.f_type == TMPFS_MAGIC) return absl::OkStatus();
+  return absl::UnavailableError("it is memory of another kind than a memfd's");
+}
+
+absl::StatusOr<std::byte*> Map(const FileDescriptor& file, const v1::SharedSegment& announced) {
+  struct stat found = {};
+  if (fstat(file.get(), &found) != 0) return Failed(std::strerror(errno), errno);
+  if (absl::Status status = CheckIsAnnounced(found, announced); !status.ok()) return status;
+  if (absl::Status status = CheckIsAlwaysReadable(file.get()); !status.ok()) return status;
+  if (absl::Status status = CheckMappingsLeft(); !status.ok()) return status;
+  void* data = mmap(nullptr, announced.bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file.get(), 0);
+  if (data != MAP_FAILED) return static_cast<std::byte*>(data);
+  const int error = errno;
+  return Failed(WhyNotMapped(announced.bytes(), error), error);
+}
+
+absl::Status Annotated(const std::string& where, const absl::Status& status) {
+  return {status.code(), absl::StrCat("shared memory ", where, ": ", status.message())};
 }
 
 }  // namespace
@@ -78,24 +87,36 @@ absl::StatusOr<std::shared_ptr<MappedSegment>> MappedSegment::Open(const v1::Sha
   struct stat found = {};
   absl::Status status = stat(path.c_str(), &found) == 0 ? CheckIsAnnounced(found, announced)
                                                         : absl::UnavailableError(std::strerror(errno));
-  const File file(status.ok() ? open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1);
-  if (status.ok() && (file.get() < 0 || fstat(file.get(), &found) != 0)) {
+  if (status.ok()) status = CheckIsMine(found);
+  if (!status.ok()) return Annotated(path, status);
+  const FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!file.valid()) {
     const int error = errno;
-    status = Failed(WhyNotOpened(error), error);
+    return Annotated(path, Failed(WhyNotOpened(error), error));
   }
-  if (status.ok()) status = CheckIsAnnounced(found, announced);
-  if (status.ok()) status = CheckNeverShrinks(file.get());
-  if (status.ok()) status = CheckMappingsLeft();
-  void* data = MAP_FAILED;
-  if (status.ok()) {
-    data = mmap(nullptr, announced.bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file.get(), 0);
-    if (data == MAP_FAILED) {
-      const int error = errno;
-      status = Failed(WhyNotMapped(announced.bytes(), error), error);
-    }
-  }
-  if (!status.ok()) return absl::Status(status.code(), absl::StrCat("shared memory ", path, ": ", status.message()));
-  return absl::WrapUnique(new MappedSegment(static_cast<std::byte*>(data), announced.bytes(), announced));
+  const absl::StatusOr<std::byte*> data = Map(file, announced);
+  if (!data.ok()) return Annotated(path, data.status());
+  return absl::WrapUnique(new MappedSegment(*data, announced.bytes(), announced));
+}
+
+absl::StatusOr<std::shared_ptr<MappedSegment>> MappedSegment::Open(const v1::SharedSegment& announced,
+                                                                   const DescriptorClient& descriptors) {
+  absl::StatusOr<std::shared_ptr<MappedSegment>> seen = Open(announced);
+  if (seen.ok() || absl::IsResourceExhausted(seen.status())) return seen;
+  if (announced.key().empty() || !descriptors.has_path()) return seen;
+  const absl::StatusOr<FileDescriptor> file = descriptors.Take(announced.key());
+  absl::StatusOr<std::shared_ptr<MappedSegment>> passed =
+      file.ok() ? OfDescriptor(*file, announced) : absl::StatusOr<std::shared_ptr<MappedSegment>>(file.status());
+  if (passed.ok()) return passed;
+  return absl::Status(passed.status().code(),
+                      absl::StrCat(seen.status().message(), "; and ", passed.status().message()));
+}
+
+absl::StatusOr<std::shared_ptr<MappedSegment>> MappedSegment::OfDescriptor(const FileDescriptor& file,
+                                                                           const v1::SharedSegment& announced) {
+  const absl::StatusOr<std::byte*> data = Map(file, announced);
+  if (!data.ok()) return Annotated("by its descriptor", data.status());
+  return absl::WrapUnique(new MappedSegment(*data, announced.bytes(), announced));
 }
 
 MappedSegment::MappedSegment(std::byte* data, size_t size, v1::SharedSegment announced)

@@ -1,5 +1,6 @@
 // Maps memory of another process on the same host. The kernel protects it: only processes of the same user may open a
-// memfd through /proc. A segment that differs from its announcement is refused.
+// memfd through /proc; others need its descriptor from the service. A segment that differs from its announcement is
+// refused.
 #pragma once
 
 #include <cstddef>
@@ -8,6 +9,8 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "common/net/descriptor_client.h"
+#include "common/safetensors/posix_file.h"
 #include "refit/buffer.h"
 #include "refit/v1/types.pb.h"
 
@@ -24,6 +27,12 @@ class MappedSegment {
   // user's, smaller, or one that may shrink. RESOURCE_EXHAUSTED, naming limit and setting, if a limit prevents mapping
   // it.
   static absl::StatusOr<std::shared_ptr<MappedSegment>> Open(const v1::SharedSegment& announced);
+  // As Open. Where /proc does not lead to the memory, it takes the descriptor from the service.
+  static absl::StatusOr<std::shared_ptr<MappedSegment>> Open(const v1::SharedSegment& announced,
+                                                             const DescriptorClient& descriptors);
+  // Maps what a descriptor leads to that its owner has passed on, who may be another user. Errors as Open.
+  static absl::StatusOr<std::shared_ptr<MappedSegment>> OfDescriptor(const FileDescriptor& file,
+                                                                     const v1::SharedSegment& announced);
   ~MappedSegment();
   MappedSegment(const MappedSegment&) = delete;
   MappedSegment& operator=(const MappedSegment&) = delete;

@@ -21,7 +21,7 @@ constexpr size_t kLine = 64;
 // Blocks of this process that are not unmapped yet.
 std::atomic<uint64_t> mapped_blocks{0};
 
-// Memory that others may map through /proc/<pid>/fd/<fd>, and that cannot shrink.
+// Memory that others may map through /proc/<pid>/fd/<fd>.
 absl::StatusOr<int> MakeSharedMemory(size_t capacity) {
   if (absl::Status status = CheckFileSize(capacity); !status.ok()) return status;
   static const bool to_be_had_at_once = IsMemoryCountedStrictly();
@@ -30,12 +30,18 @@ absl::StatusOr<int> MakeSharedMemory(size_t capacity) {
   absl::Status status = CheckDescriptorsLeft(fd);
   const auto size = static_cast<off_t>(capacity);
   const bool made = status.ok() && fchmod(fd, S_IRUSR | S_IWUSR) == 0 && ftruncate(fd, size) == 0 &&
-                    (!to_be_had_at_once || fallocate(fd, 0, 0, size) == 0) &&
-                    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0;
+                    (!to_be_had_at_once || fallocate(fd, 0, 0, size) == 0);
   if (made) return fd;
   if (status.ok()) status = absl::UnavailableError(std::strerror(errno));
   close(fd);
   return status;
+}
+
+// Nobody can change the memory's size any more, nor write to it but through mappings that exist already, whatever
+// descriptor they have. Linux before 5.1 knows only the first.
+bool Seal(int fd) {
+  constexpr int kSize = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+  return fcntl(fd, F_ADD_SEALS, kSize | F_SEAL_FUTURE_WRITE) == 0 || fcntl(fd, F_ADD_SEALS, kSize) == 0;
 }
 
 // The kernel only aligns to pages of 4 KiB. So one more huge page is reserved, and the aligned part is used. Null if it
@@ -95,7 +101,10 @@ absl::StatusOr<MemoryBlock> MemoryBlock::Map(size_t capacity, int fd) {
   std::byte* data = MapHugePages(capacity, fd);
   if (data != nullptr) {
     ++mapped_blocks;
-    return MemoryBlock(data, Release{capacity, fd}, capacity);
+    MemoryBlock block(data, Release{capacity, fd}, capacity);
+    if (fd >= 0 && !Seal(fd))
+      return absl::UnavailableError(absl::StrCat("it cannot be sealed: ", std::strerror(errno)));
+    return block;
   }
   const int error = errno;
   if (fd >= 0) close(fd);

@@ -3,13 +3,15 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "refit/buffer.h"
 
 namespace refit {
 
-std::shared_ptr<const Buffer> MakeSharedSample() {
+std::optional<LentSegment> MakeSharedSample(DescriptorTable& descriptors) {
   constexpr size_t kLeastShared = 2 << 20;
   absl::StatusOr<std::shared_ptr<Buffer>> sample = Buffer::Allocate(kLeastShared, Backing::kShared);
-  return sample.ok() && (*sample)->shared_fd() >= 0 ? *std::move(sample) : nullptr;
+  if (!sample.ok() || (*sample)->shared_fd() < 0) return std::nullopt;
+  return LentSegment(descriptors, *std::move(sample));
 }
 
 }  // namespace refit

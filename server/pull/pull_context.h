@@ -5,20 +5,21 @@
 
 #include <atomic>
 #include <cstdint>
-#include <memory>
+#include <optional>
 
-#include "refit/buffer.h"
 #include "server/access/admission.h"
+#include "server/descriptors/descriptor_table.h"
 #include "server/fleet/worker_registry.h"
 #include "server/process/end_table.h"
 #include "server/pull/delta_table.h"
+#include "server/pull/lent_segments.h"
 #include "server/pull/part_table.h"
 #include "server/store/version_store.h"
 
 namespace refit {
 
-// Memory with which workers test whether they can map this service's memory. Null if no memory can be shared.
-std::shared_ptr<const Buffer> MakeSharedSample();
+// Memory with which workers test whether they can map this service's memory. Nullopt if no memory can be shared.
+std::optional<LentSegment> MakeSharedSample(DescriptorTable& descriptors);
 
 // The sender of a request about a model's versions: the name that the worker gave itself, or its address.
 template <typename Request>
@@ -31,7 +32,8 @@ struct PullContext {
   Admission& admission;
   VersionStore& store;
   WorkerRegistry& workers;
-  const std::shared_ptr<const Buffer> shared_sample;  // null if this service shares no memory
+  DescriptorTable& descriptors;
+  const std::optional<LentSegment> shared_sample;  // nullopt if this service shares no memory
   PartTable parts;
   DeltaTable deltas;
   EndTable leases;   // for memory that workers have mapped

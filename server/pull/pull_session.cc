@@ -10,7 +10,6 @@
 #include "common/net/address.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/messages.h"
-#include "common/net/shared_segment.h"
 #include "common/wire/digest.h"
 #include "server/access/limit_checks.h"
 #include "server/pull/selection.h"
@@ -62,7 +61,7 @@ absl::StatusOr<std::unique_ptr<PullSession>> PullSession::Start(PullContext& con
   }
   // Memory of a streamed version is not shared, because it is freed as soon as it was sent.
   session->shares_ =
-      request.shared_memory() && context.shared_sample != nullptr && IsLocal(peer) && !session->reader_->is_streamed();
+      request.shared_memory() && context.shared_sample.has_value() && IsLocal(peer) && !session->reader_->is_streamed();
   if (request.has_base_version()) session->FindBase(context, request);
   session->fleet_ = context.workers.StartPull(worker, peer, number, session->SelectedBytes(), request.has_resume());
   if (session->base_ != nullptr) session->fleet_->SetBase(session->base_->number());
@@ -222,18 +221,15 @@ grpc::ByteBuffer PullSession::SharedMessage(const Outgoing& chunk) {
   v1::PullResponse response;
   v1::SharedChunk& shared = *response.mutable_shared_chunk();
   ToProto(chunk.header, *shared.mutable_chunk());
-  *shared.mutable_segment() = Announce(*chunk.owner);
+  *shared.mutable_segment() = lent_.Lend(chunk.owner);
   shared.set_begin(chunk.owner->shared().begin + (chunk.payload.data() - chunk.owner->data()));
   shared.set_bytes(chunk.payload.size());
-  if (lent_.empty() || lent_.back() != chunk.owner) lent_.push_back(chunk.owner);
   Advance(chunk);
   reader_.Pass(PresentTensor());
   return Serialize(response);
 }
 
-void PullSession::Forfeit() const {
-  for (const std::shared_ptr<const Buffer>& buffer : lent_) buffer->NeverReuse();
-}
+void PullSession::Forfeit() const { lent_.NeverReuse(); }
 
 // The short chunks that are ready, from `first` on.
 grpc::ByteBuffer PullSession::NextBatch(Outgoing first) {

@@ -15,6 +15,7 @@
 #include "common/wire/chunk_codec.h"
 #include "refit/v1/pull.pb.h"
 #include "server/pull/held_base.h"
+#include "server/pull/lent_segments.h"
 #include "server/pull/part_chunks.h"
 #include "server/pull/pull_context.h"
 #include "server/pull/selection.h"
@@ -68,7 +69,8 @@ class PullSession {
         parts_(context.parts),
         reader_(std::move(version)),
         selection_(std::move(selection)),
-        worker_(std::move(worker)) {}
+        worker_(std::move(worker)),
+        lent_(context.descriptors) {}
   absl::Status SetCursor(const v1::PullRequest& request);
   void FindBase(PullContext& context, const v1::PullRequest& request);
   uint64_t SelectedBytes() const;
@@ -105,7 +107,7 @@ class PullSession {
   std::optional<VersionKey> installed_;  // the version that the worker has
   bool batches_ = false;                 // whether the worker accepts batches
   bool shares_ = false;                  // whether the worker maps shared memory
-  std::vector<std::shared_ptr<const Buffer>> lent_;
+  LentSegments lent_;
   uint64_t lease_ = 0;
   size_t manifest_next_ = 0;
   size_t tensor_ = 0;               // index into selection_

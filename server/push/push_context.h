@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/tensor/buffer_pool.h"
 #include "server/access/admission.h"
+#include "server/descriptors/descriptor_table.h"
 #include "server/fleet/worker_registry.h"
 #include "server/process/work_queue.h"
 #include "server/store/version_store.h"
@@ -21,6 +22,7 @@ struct PushContext {
   VersionStore& store;
   WorkerRegistry& workers;
   WorkQueue& convert;
+  DescriptorTable& descriptors;
   BufferPool scratch;          // blocks for a chunk, about one for each converting thread
   const std::string upstream;  // the address of the service above a relay; empty: this is a root
   std::atomic<uint32_t> open{0};

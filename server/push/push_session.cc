@@ -136,6 +136,10 @@ absl::StatusOr<PushSession::Answer> PushSession::Open(const v1::OpenVersion& ope
 void PushSession::MapSegment(const v1::SharedSegment& announced) {
   if (!context_.store.options().shared_memory || !IsLocal(peer_)) return;
   absl::StatusOr<std::shared_ptr<MappedSegment>> segment = MappedSegment::Open(announced);
+  if (!segment.ok()) {
+    const FileDescriptor offered = context_.descriptors.Claim(announced.key());
+    if (offered.valid()) segment = MappedSegment::OfDescriptor(offered, announced);
+  }
   if (segment.ok()) {
     segment_ = *std::move(segment);
   } else {

@@ -11,7 +11,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/adapters/plan.h"
-#include "common/net/shared_segment.h"
 #include "common/net/status.h"
 #include "common/tensor/kernels.h"
 #include "common/tensor/statistics.h"
@@ -121,8 +120,9 @@ void FillServerInfo(const Observed& observed, v1::GetServerInfoResponse& respons
   response.set_packed_bytes(observed.pulls.parts.packed().inserted_bytes());
   response.set_shared_packed_bytes(observed.pulls.parts.packed().found_bytes());
   response.set_zone(observed.zone);
-  if (observed.pulls.shared_sample != nullptr)
-    *response.mutable_shared_memory() = Announce(*observed.pulls.shared_sample);
+  if (observed.pulls.shared_sample.has_value()) {
+    *response.mutable_shared_memory() = observed.pulls.shared_sample->announcement();
+  }
   if (observed.spool != nullptr) *response.mutable_spool() = observed.spool->Info();
   if (observed.upstream != nullptr) *response.mutable_relay() = observed.upstream->Status();
 }

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -71,6 +72,21 @@ TEST_F(Listen, NamesTheOneThatCannotBe) {
               StatusIs(absl::StatusCode::kInvalidArgument, AllOf(HasSubstr("0.0.0.0:0"), HasSubstr("plain text"))));
   for (const char* bad : {"127.0.0.1:0,", "127.0.0.1:0,,", "127.0.0.1:0,nowhere"}) {
     EXPECT_THAT(Start(bad), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--listen: "))) << bad;
+  }
+}
+
+TEST_F(Listen, PermissionsAreForSocketsOnly) {
+  ServerOptions options;
+  options.listen = "127.0.0.1:0";
+  options.socket_mode = 0660;
+  EXPECT_THAT(RefitServer::Start(options), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--socket-mode")));
+  options.listen = absl::StrCat("127.0.0.1:0,", Socket());
+  auto server = RefitServer::Start(options);
+  ASSERT_OK(server);
+  for (const char* name : {"socket", "socket.fds"}) {
+    struct stat made = {};
+    ASSERT_EQ(stat(folder_.Path(name).c_str(), &made), 0);
+    EXPECT_EQ(made.st_mode & 0777U, 0660U) << name;
   }
 }
 

@@ -21,3 +21,9 @@ refit_test(listen_test
           ${CMAKE_CURRENT_LIST_DIR}/subprocess.cc
   DEPS refit::server refit::client LABELS integration)
 add_dependencies(listen_test refit_server_main)
+refit_executable(mapped_peer OUTPUT mapped-peer SOURCES ${CMAKE_CURRENT_LIST_DIR}/mapped_peer.cc DEPS refit::client)
+refit_test(passed_descriptors_test
+  SOURCES ${CMAKE_CURRENT_LIST_DIR}/passed_descriptors_test.cc ${CMAKE_CURRENT_LIST_DIR}/service_process.cc
+          ${CMAKE_CURRENT_LIST_DIR}/subprocess.cc
+  DEPS refit::server refit::client LABELS integration)
+add_dependencies(passed_descriptors_test refit_server_main mapped_peer)

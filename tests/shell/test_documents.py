@@ -106,6 +106,11 @@ PLANS: dict[tuple[str, str], Shell | Python | str] = {
     ),
     ("client/CPP.md", "refit::Mesh mesh{"): CPP,
     ("server/RUNNING.md", "refit-server --retain 0"): Shell(after="refit status\n"),
+    ("server/RUNNING.md", "refit-server --listen 0.0.0.0:50051 --allow-plaintext"): Shell(
+        before="mount -t tmpfs none /run && mkdir /run/refit\n",
+        instead=(("refit pull", "refit push -q --synthetic gemma4_tiny --version 1 && refit pull"),),
+        after="test -S /run/refit/socket.fds\n",
+    ),
     ("server/RUNNING.md", "$ grpcurl -plaintext"): Shell(before=SERVICE + VERSION),
     ("client/python/README.md", "pip install"): "compiles for minutes; tests of the package run what it installs",
     ("client/python/README.md", "import refit"): Python(before=PYTHON_SERVICE + PYTHON_WORKER),

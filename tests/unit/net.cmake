@@ -6,3 +6,4 @@ refit_test(credentials_test SOURCES net/credentials_test.cc DEPS refit::net refi
 refit_test(raw_call_test SOURCES net/raw_call_test.cc DEPS refit::net LABELS unit)
 refit_test(heap_anchor_test SOURCES net/heap_anchor_test.cc DEPS refit::net LABELS unit)
 refit_test(raw_reader_test SOURCES net/raw_reader_test.cc DEPS refit::net LABELS unit)
+refit_test(descriptor_passing_test SOURCES net/unix_socket_test.cc net/descriptor_messages_test.cc DEPS refit::net LABELS unit)

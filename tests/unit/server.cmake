@@ -11,3 +11,4 @@ refit_test(peer_streams_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/server/peer_strea
 refit_test(self_check_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/server/self_check_test.cc DEPS refit::server refit::certificates LABELS unit)
 refit_test(counters_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/server/counters_test.cc DEPS refit::server LABELS unit)
 refit_test(settings_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/server/settings_test.cc DEPS refit::server LABELS unit)
+refit_test(descriptor_endpoint_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/server/descriptor_endpoint_test.cc DEPS refit::server_descriptors LABELS unit)

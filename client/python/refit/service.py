@@ -129,6 +129,7 @@ def serve(
     health: Optional[str] = None,
     log_level: Optional[str] = None,
     log_format: Optional[str] = None,
+    socket_mode: Optional[Union[int, str]] = None,
     allow_plaintext: Optional[bool] = None,
     certificate: Optional[str] = None,
     key: Optional[str] = None,
@@ -193,6 +194,7 @@ def serve(
         health: "host:port" where grpc.health.v1 is answered in plain text, for probes that know no TLS.
         log_level: "debug", "info", "warning" or "error", to stderr. Default: nothing is logged.
         log_format: "text" or "json".
+        socket_mode: permissions of Unix sockets, 0o660 or "660". Default: what the umask leaves.
         allow_plaintext: listen beyond loopback without TLS.
         certificate, key, client_ca: TLS, PEM files; client_ca: workers need a certificate.
         tokens, roles: files that say who may do what; see SECURITY.md.
@@ -207,5 +209,7 @@ def serve(
         InvalidArgument: for values that are out of range, or do not go together; it names the argument.
         Unavailable: if it cannot listen there.
     """
+    if isinstance(socket_mode, int):
+        socket_mode = f"{socket_mode:o}"
     given = {name: value for name, value in locals().items() if value is not None}
     return Service(_refit.Service({name: _text(value) for name, value in given.items()}), streams=retain == 0)

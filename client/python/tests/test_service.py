@@ -92,7 +92,8 @@ def test_listens_at_several_addresses(tmp_path):
     hosting = Hosting({"listen": ["127.0.0.1:0", f"unix:{tmp_path}/plug"], "memory": "64MiB"})
     assert hosting.start().startswith("127.0.0.1:") and refit.Subscriber(f"unix:{tmp_path}/plug")
     hosting.close()
-    with refit.serve(["127.0.0.1:0", f"unix:{tmp_path}/socket"], memory="64MiB") as service:
+    with refit.serve(["127.0.0.1:0", f"unix:{tmp_path}/socket"], memory="64MiB", socket_mode=0o660) as service:
+        assert (tmp_path / "socket").stat().st_mode & 0o777 == 0o660
         assert service.addresses == [service.address, f"unix:{tmp_path}/socket"]
         with refit.Publisher(service.address, adapter="identity").version(1) as version:
             version.push({"w": f32(1)})

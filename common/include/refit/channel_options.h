@@ -9,8 +9,9 @@
 
 namespace refit {
 
-// How payloads are sent. kAuto: through shared memory if both ends are on one host, of one user, and the service allows
-// it; otherwise over the connection. kSharedMemory: as kAuto, but an error if shared memory is not possible.
+// How payloads are sent. kAuto: through shared memory if both ends are on one host and the service allows it, and they
+// are of one user and see each other's processes, or are connected by a Unix socket; otherwise over the connection.
+// kSharedMemory: as kAuto, but an error if shared memory is not possible.
 enum class Transport { kAuto, kWire, kSharedMemory };
 
 struct ChannelOptions {

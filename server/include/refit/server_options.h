@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 #include "refit/authorization_files.h"
@@ -23,6 +24,8 @@ struct ServerOptions {
   // Where this service is, such as a rack, a zone of a cloud, or a host. Workers with several addresses prefer services
   // of their own zone (ChannelOptions::zone). At most kMaxZoneBytes visible characters. Empty: not told.
   std::string zone;
+  // Permissions of Unix sockets, such as 0660. 0: what the umask leaves.
+  uint32_t socket_mode = 0;
   bool allow_plaintext = false;
   ServerSecurity security;
   // Without these files, everyone may do everything.

@@ -39,6 +39,16 @@ TEST_F(SettingsTest, OnlyAddressesToListenOnMayBeSeveral) {
   for (const Setting& setting : settings_) EXPECT_EQ(setting.is_list, setting.flag == "--listen") << setting.flag;
 }
 
+TEST_F(SettingsTest, PermissionsAreOctal) {
+  EXPECT_THAT(Set("socket_mode", "660"), IsOk());
+  EXPECT_EQ(options_.socket_mode, 0660U);
+  EXPECT_THAT(Set("socket_mode", "0666"), IsOk());
+  for (const char* text : {"", "0", "68", "rw-rw----", "7777", "06600", "-1", "0o660"}) {
+    EXPECT_THAT(Set("socket_mode", text), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("octal"))) << text;
+  }
+  EXPECT_EQ(options_.socket_mode, 0666U);
+}
+
 TEST_F(SettingsTest, SizesHaveUnitsOf1024) {
   for (const char* text : {"67108864", "64MiB", "64mb", " 64 m", "0.0625GiB", "67108864b", "65536KB"}) {
     options_.store.memory_budget_bytes = 1;
