@@ -73,7 +73,8 @@ absl::Status ServerParts::OpenSpool(const ServerOptions& options) {
   if (options.spool.empty()) return absl::OkStatus();
   absl::StatusOr<std::unique_ptr<Spool>> opened =
       Spool::Open(options.spool, options.trust_spool ? SpoolOwner::kAnyone : SpoolOwner::kThisUser,
-                  options.limits.max_message_bytes - kChunkOverheadBytes, store, options.log);
+                  options.limits.max_message_bytes - kChunkOverheadBytes, store, options.log,
+                  options.is_relay() ? HeldInstalls::kStay : HeldInstalls::kEnd);
   if (!opened.ok()) return Annotate(opened.status(), "--spool");
   spool = *std::move(opened);
   return absl::OkStatus();

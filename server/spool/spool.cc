@@ -19,15 +19,16 @@ std::string Text(Spool::Clock::duration duration) { return absl::StrFormat("%.3f
 
 }  // namespace
 
-Spool::Spool(SpoolFolder folder, uint64_t max_chunk_bytes, VersionStore& store, EventLog log)
-    : folder_(std::move(folder)), max_chunk_bytes_(max_chunk_bytes), store_(store), log_(std::move(log)) {}
+Spool::Spool(SpoolFolder folder, uint64_t max_chunk_bytes, VersionStore& store, EventLog log, HeldInstalls held)
+    : folder_(std::move(folder)), max_chunk_bytes_(max_chunk_bytes), held_(held), store_(store), log_(std::move(log)) {}
 
 absl::StatusOr<std::unique_ptr<Spool>> Spool::Open(const std::string& folder, SpoolOwner owner,
-                                                   uint64_t max_chunk_bytes, VersionStore& store, EventLog log) {
+                                                   uint64_t max_chunk_bytes, VersionStore& store, EventLog log,
+                                                   HeldInstalls held) {
   absl::StatusOr<SpoolFolder> opened = SpoolFolder::Open(folder, owner);
   if (!opened.ok()) return opened.status();
   std::unique_ptr<Spool> spool =
-      absl::WrapUnique(new Spool(*std::move(opened), max_chunk_bytes, store, std::move(log)));
+      absl::WrapUnique(new Spool(*std::move(opened), max_chunk_bytes, store, std::move(log), held));
   if (absl::Status status = spool->Load(); !status.ok()) return status;
   spool->observer_ = store.ObserveAll([self = spool.get()](const std::shared_ptr<Version>& version) {
     const std::lock_guard lock(self->mutex_);
@@ -127,7 +128,7 @@ bool Spool::LoadVersion(const Found& found) {
     files_[file.model()][file.key()] = {name, file.summary().bytes()};
     return false;
   }
-  absl::StatusOr<std::shared_ptr<Version>> version = file.Load();
+  absl::StatusOr<std::shared_ptr<Version>> version = file.Load(held_ == HeldInstalls::kStay);
   if (!version.ok()) {
     Quarantine(name, version.status());
     return false;

@@ -26,6 +26,10 @@
 
 namespace refit {
 
+// What becomes of held installs after a restart. A trainer's releases reach the process that it pushed to; a relay
+// hears of them again from the service above.
+enum class HeldInstalls { kEnd, kStay };
+
 // Thread-safe.
 class Spool {
  public:
@@ -36,7 +40,8 @@ class Spool {
   // read and checked before it returns. The store must not be in use yet. `store` must outlive the spool. Errors as
   // SpoolFolder::Open; DATA_LOSS as SpoolFolder::ReadRecords.
   static absl::StatusOr<std::unique_ptr<Spool>> Open(const std::string& folder, SpoolOwner owner,
-                                                     uint64_t max_chunk_bytes, VersionStore& store, EventLog log);
+                                                     uint64_t max_chunk_bytes, VersionStore& store, EventLog log,
+                                                     HeldInstalls held = HeldInstalls::kEnd);
   ~Spool();
   Spool(const Spool&) = delete;
   Spool& operator=(const Spool&) = delete;
@@ -57,7 +62,7 @@ class Spool {
     SpooledFile file;
   };
 
-  Spool(SpoolFolder folder, uint64_t max_chunk_bytes, VersionStore& store, EventLog log);
+  Spool(SpoolFolder folder, uint64_t max_chunk_bytes, VersionStore& store, EventLog log, HeldInstalls held);
 
   // Called at the start.
   absl::Status Load();
@@ -80,6 +85,7 @@ class Spool {
 
   const SpoolFolder folder_;
   const uint64_t max_chunk_bytes_;
+  const HeldInstalls held_;
   VersionStore& store_;
   const EventLog log_;
   SpoolFolder::Records saved_;  // used only by the thread

@@ -157,7 +157,7 @@ absl::Status SpooledFile::ReadExperts(const std::string& text) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::shared_ptr<Version>> SpooledFile::Load() const {
+absl::StatusOr<std::shared_ptr<Version>> SpooledFile::Load(bool stays_held) const {
   VersionPlan plan;
   std::vector<StoredTensor> stored;
   for (size_t i = 0; i < file_->tensors().size(); ++i) {
@@ -174,6 +174,7 @@ absl::StatusOr<std::shared_ptr<Version>> SpooledFile::Load() const {
   }
   VersionIdentity identity{summary_.model(), summary_.version(), summary_.adapter(), publisher_};
   identity.trainer_epoch = summary_.trainer_epoch();
+  identity.hold_installs = stays_held && summary_.installs_held();
   return Version::Restore(std::move(identity), std::move(plan), summary_, std::move(stored));
 }
 

@@ -35,7 +35,8 @@ class SpooledFile {
 
   // Reads and checks all bytes, and returns the version. It borrows the file's memory, mapped read-only. DATA_LOSS,
   // naming the first damaged tensor, if the bytes are not those that were committed.
-  absl::StatusOr<std::shared_ptr<Version>> Load() const;
+  // Installs that were held when it was written stay held if `stays_held`.
+  absl::StatusOr<std::shared_ptr<Version>> Load(bool stays_held = false) const;
 
  private:
   absl::Status ReadMetadata();

@@ -371,6 +371,30 @@ TEST_F(RelayTest, ARestartedRelayCostsThoseBelowItNothing) {
   EXPECT_TRUE(Eventually([&] { return Info(last->address()).relay().depth() == 2; }));
 }
 
+// A root's holds end with its process. A relay's do not: it hears of the release again.
+TEST_F(RelayTest, ARestartedRelayWithASpoolStillHoldsInstalls) {
+  const ScratchFolder folder;
+  const auto root = StartService();
+  ServerOptions options = RelayOf(root->address());
+  options.spool = folder.Path("spool");
+  auto relay = StartRelay(options);
+  options.listen = relay->address();
+  const auto publisher = PublisherTo(root->address());
+  PublishOptions held = model_.Options(1);
+  held.hold_installs = true;
+  ASSERT_OK(model_.Push(*publisher, held));
+  ASSERT_TRUE(Eventually([&] { return Has(relay->address(), 1); }));
+  relay->Shutdown(seconds(60));
+  relay = StartRelay(options);
+  ASSERT_TRUE(Versions(relay->address()).front().spooled());
+  Following worker(relay->address(), model_, "w");
+  ASSERT_OK(publisher->AwaitWorkers(
+      {.version = 1, .phase = Publisher::Await::Phase::kStaged, .all = true, .timeout = seconds(60)}));
+  EXPECT_TRUE(worker.installed().empty());
+  ASSERT_OK(publisher->ReleaseInstalls("default", 1));
+  ASSERT_OK(worker.WaitFor(1));
+}
+
 TEST_F(RelayTest, FindsLoops) {
   const auto placeholder = StartService();
   const std::string address = placeholder->address();
