@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds helm from the Go module proxy into build/tools and prints its path. Exit code 77: not possible here, with the reason on stderr.
+# Builds helm from the Go module proxy into build/tools and prints its path. Exit code 77: not possible here, with the
+# reason on stderr.
 set -euo pipefail
 version=v3.22.0
 tools=$(cd "$(dirname "$0")/.." && pwd)/build/tools

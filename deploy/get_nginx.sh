@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Takes nginx out of Debian's package into build/tools and prints its path: an installed one would serve port 80. Exit code 77: not
-# possible here, with the reason on stderr.
+# Takes nginx out of Debian's package into build/tools and prints its path: an installed one would serve port 80. Exit
+# code 77: not possible here, with the reason on stderr.
 set -euo pipefail
 tools=$(cd "$(dirname "$0")/.." && pwd)/build/tools
 

@@ -169,6 +169,8 @@ def test_sidecars(make: type[Cluster], tmp_path: Path) -> None:
     trainer.start()
     passed(trainer.run("trainer", "refit", "push", "--synthetic", "gemma4_tiny", "--version", "1"))
     worker.start()
+    # vLLM as another user, of the group that may use the socket.
+    worker.described("vllm")["securityContext"] |= {"runAsUser": 20002, "runAsGroup": 20002}
     for _ in range(2):
         passed(
             worker.run(

@@ -18,6 +18,7 @@ and what this instance has: tcp, socket, upstream (a list), identity (of a relay
 {{- end }}
 {{- if .socket }}
 - --listen=unix:/run/refit/refit.sock
+- --socket-mode={{ $v.socketMode }}
 {{- end }}
 - --health={{ $v.listenHost }}:{{ $v.ports.health }}
 {{- if $v.metrics.enabled }}
