@@ -1,5 +1,5 @@
-# Preloaded into programs; nothing links it. verify_asan_link_order=0 in CMakePresets.json lets the address sanitizer come
-# after it.
+# Preloaded into programs; nothing links it. verify_asan_link_order=0 in CMakePresets.json lets the address sanitizer
+# come after it.
 add_library(refit_poor_file_system MODULE poor_file_system.cc)
 set_target_properties(refit_poor_file_system PROPERTIES CXX_STANDARD 20 CXX_STANDARD_REQUIRED ON
   LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
