@@ -5,6 +5,7 @@
 #include <chrono>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "absl/functional/function_ref.h"
@@ -14,6 +15,7 @@
 #include "common/net/byte_buffer.h"
 #include "common/net/status.h"
 #include "common/net/steady_deadline.h"
+#include "common/net/tcp_state.h"
 #include "server/access/limit_reached.h"
 #include "server/access/refused_call.h"
 #include "server/process/step.h"
@@ -24,13 +26,15 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr std::chrono::seconds kLongPull{1};
+
 // Sends a pull session over gRPC. One write is in flight at a time; when it is done, the next message is made. The
 // reactor sleeps while the version has nothing new. Owns itself from Start until OnDone.
 class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                           public std::enable_shared_from_this<PullReactor> {
  public:
   PullReactor(PullContext& context, absl::string_view peer)
-      : context_(context), stream_(context.admission.peer_streams.Enter(peer)) {
+      : context_(context), peer_(peer), stream_(context.admission.peer_streams.Enter(peer)) {
     ++context_.open;
   }
   ~PullReactor() override { --context_.open; }
@@ -207,6 +211,7 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                                                     {"delta_chunks", absl::StrCat(sent.delta)},
                                                     {"unchanged_chunks", absl::StrCat(sent.unchanged)},
                                                     {"changed_elements", absl::StrCat(sent.changed_elements)}});
+      if (Clock::now() - began_ >= kLongPull) SayWhatHoldsBack();
     } else {
       context_.admission.log.Warning(
           "pull failed",
@@ -214,7 +219,20 @@ class PullReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     }
   }
 
+  // The kernel knows. It is not asked for pulls that are short anyway.
+  void SayWhatHoldsBack() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const std::optional<TcpBuffers> buffers = LargestTcpBuffers();
+    const absl::StatusOr<TcpState> state = StateOfConnection(peer_);
+    if (!buffers.has_value() || !state.ok()) return;
+    const std::string what = HeldBackBy(TcpState(), *state, *buffers);
+    if (what.empty()) return;
+    context_.admission.log.Warning("the kernel holds a pull back",
+                                   {{"worker", session_->worker()}, {"peer", peer_}, {"by", what}});
+  }
+
   PullContext& context_;
+  const std::string peer_;
+  const Clock::time_point began_ = Clock::now();
   const absl::StatusOr<PeerStreams::Stream> stream_;
   std::shared_ptr<PullReactor> self_;
   grpc::ByteBuffer outgoing_;
