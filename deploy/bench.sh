@@ -9,7 +9,7 @@ Measures everything that the README claims, in one run, against what it is compa
   deploy/bench.sh [options]
 
   --only NAME,...  some of kernels, delta, pull, pipeline, cast, fan-out, in-process, whole, growth, small, ranks, relays,
-                   python
+                   streams, python
   --rounds N       rounds that count, after one that warms up (default 5)
   --layers N       layers of the synthetic model, instead of each section's own number
   --out DIR        where bench.json, bench.md and bench.png are written (default build/bench)
@@ -55,6 +55,6 @@ if [[ $install == yes ]]; then
   ((${#groups[@]} == 0)) || install_flight
 fi
 cmake --preset release >/dev/null
-programs=(refit-server refit refit-torch bench-trainer bench-worker bench-embedded bench-kernels bench-delta bench-raw-tcp bench-grpc-plain)
+programs=(refit-server refit refit-torch bench-trainer bench-worker bench-paced-proxy bench-embedded bench-kernels bench-delta bench-raw-tcp bench-grpc-plain)
 cmake --build --preset release --target "${programs[@]/#/bin/}"
 exec "$python" tests/bench/bench.py "${arguments[@]}"

@@ -6,9 +6,13 @@
 #include "absl/algorithm/container.h"
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "client/calls/connections.h"
+#include "client/calls/stream_trial.h"
 #include "client/calls/unary_call.h"
+#include "client/trainer/striped_push.h"
 #include "client/trainer/wire_push.h"
 #include "common/net/version_summary.h"
+#include "common/tensor/stream_shares.h"
 #include "refit/v1/inspect.grpc.pb.h"
 #include "refit/v1/push.grpc.pb.h"
 
@@ -19,12 +23,21 @@ using Stub = v1::PushService::Stub;
 
 constexpr std::chrono::seconds kUnaryTimeout{60};
 constexpr std::chrono::seconds kAnswerMargin{10};
+constexpr uint32_t kMostStreams = 64;
+
+uint64_t BytesOf(const std::vector<TensorPart>& parts) {
+  uint64_t bytes = 0;
+  for (const TensorPart& part : parts) bytes += part.ByteSize();
+  return bytes;
+}
 
 }  // namespace
 
 struct Publisher::State {
-  explicit State(ServiceConnection connection)
+  State(ServiceConnection connection, const ChannelOptions& options, uint32_t most_streams)
       : service(std::move(connection)),
+        streams(most_streams),
+        connections(std::make_shared<Connections>(options, service.channel, service.calls)),
         push(v1::PushService::NewStub(service.channel)),
         inspect(v1::InspectService::NewStub(service.channel)) {}
 
@@ -35,6 +48,9 @@ struct Publisher::State {
 
   const ForkGuard guard;
   const ServiceConnection service;
+  const uint32_t streams;  // 0: found out
+  const std::shared_ptr<Connections> connections;
+  const std::shared_ptr<StreamTrial> trial = std::make_shared<StreamTrial>();  // of pushes that find out
   const std::unique_ptr<v1::PushService::Stub> push;
   const std::unique_ptr<v1::InspectService::Stub> inspect;
 };
@@ -46,11 +62,15 @@ absl::Status Publisher::CheckNotForked() const {
   return state_->guard.Check(absl::StrCat("publisher to ", state_->service.address));
 }
 
-absl::StatusOr<std::unique_ptr<Publisher>> Publisher::Connect(const ChannelOptions& options) {
+absl::StatusOr<std::unique_ptr<Publisher>> Publisher::Connect(const ChannelOptions& options, uint32_t streams) {
+  if (streams > kMostStreams) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(streams, " connections to ", options.address, "; expected at most ", kMostStreams));
+  }
   absl::StatusOr<std::shared_ptr<grpc::Channel>> channel = refit::Connect(options);
   if (!channel.ok()) return channel.status();
   ServiceConnection service{options.address, options.transport, *std::move(channel), std::make_shared<ActiveCalls>()};
-  return absl::WrapUnique(new Publisher(MakeOwnedByProcess<State>(std::move(service))));
+  return absl::WrapUnique(new Publisher(MakeOwnedByProcess<State>(std::move(service), options, streams)));
 }
 
 absl::StatusOr<std::unique_ptr<VersionPush>> Publisher::Open(const PublishOptions& options,
@@ -61,7 +81,19 @@ absl::StatusOr<std::unique_ptr<VersionPush>> Publisher::Open(const PublishOption
 absl::StatusOr<std::unique_ptr<VersionPush>> Publisher::OpenShards(const PublishOptions& options,
                                                                    std::vector<TensorPart> shards) {
   if (absl::Status status = CheckNotForked(); !status.ok()) return status;
-  return OpenWirePush(state_->service, options, std::move(shards));
+  const bool is_trial = state_->streams == 0 && !state_->trial->is_settled();
+  const size_t most = state_->streams > 0 ? state_->streams : state_->trial->streams();
+  if (most == 1 && !is_trial) return OpenWirePush(state_->service, options, std::move(shards));
+  if (options.world > 1) {
+    return absl::InvalidArgumentError(absl::StrCat(state_->Context("push of", options.model, options.version),
+                                                   ": each of ", options.world,
+                                                   " ranks is a connection already; connect with streams 1"));
+  }
+  const bool whole = absl::c_all_of(shards, [](const TensorPart& shard) { return shard.is_whole(); });
+  const size_t streams = whole ? UsefulStreams(BytesOf(shards), most) : 1;
+  if (streams == 1 && !is_trial) return OpenWirePush(state_->service, options, std::move(shards));
+  return OpenStripedPush(state_->service, state_->connections, options, std::move(shards), streams,
+                         is_trial ? state_->trial : nullptr);
 }
 
 absl::StatusOr<VersionSummary> Publisher::Abort(const std::string& model, uint64_t version, const std::string& reason) {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "client/trainer/append_checks.h"
 #include "client/trainer/cast_shards.h"
 #include "client/trainer/chunk_sender.h"
 #include "client/trainer/push_opening.h"
@@ -99,17 +100,15 @@ class WirePush final : public VersionPush {
   PushStream& stream() { return connection_->stream; }
   // A child of a fork must not touch the connection, except what never changes.
   absl::Status CheckNotForked() const { return connection_.get_deleter().guard.Check(connection_->stream.context()); }
-  absl::Status Invalid(const TensorPart& shard, absl::string_view what) const;
   absl::Status CheckAppend(size_t index, absl::Span<const std::byte> bytes);
-  absl::Status CheckComplete() const;
   absl::Status AppendChunk(size_t index, absl::Span<const std::byte> native, std::shared_ptr<const void> owner);
   absl::Status AppendDigest(size_t index, absl::Span<const std::byte> native);
   // Of the shard as the trainer has it.
-  uint64_t native_bytes(size_t index) const { return casts_[index].NativeBytes(progress_[index].bytes()); }
   uint64_t missing_bytes(size_t index) const { return casts_[index].NativeBytes(progress_[index].missing_bytes()); }
 
   const OwnedByProcess<Connection> connection_;
   const std::vector<TensorPart> shards_;  // as the trainer has them
+  const AppendChecks checks_{connection_->stream.context(), shards_};
   const std::vector<ShardCast> casts_;
   const OpenedPush opened_;
   ChunkSender chunks_;
@@ -127,28 +126,7 @@ absl::StatusOr<size_t> WirePush::IndexOf(absl::string_view name) {
 absl::Status WirePush::CheckAppend(size_t index, absl::Span<const std::byte> bytes) {
   if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   if (!stream().over().ok()) return stream().over();
-  const std::string& context = stream().context();
-  if (index >= shards_.size()) {
-    return absl::OutOfRangeError(
-        absl::StrCat(context, ": there is no tensor ", index, "; ", shards_.size(), " were declared"));
-  }
-  const TensorPart& shard = shards_[index];
-  const uint64_t missing = missing_bytes(index);
-  if (bytes.size() > missing) {
-    return absl::OutOfRangeError(absl::StrCat(context, ", tensor ", shard.ToString(), ": ", bytes.size(),
-                                              " bytes more, but it lacks ", missing));
-  }
-  const size_t element = ElementSize(shard.tensor.dtype);
-  if (bytes.size() % element != 0) {
-    return Invalid(shard, absl::StrCat(bytes.size(), " bytes are not whole elements of ", element));
-  }
-  if (bytes.data() != nullptr || bytes.empty()) return absl::OkStatus();
-  return Invalid(shard, absl::StrCat("got ", bytes.size(), " bytes at a null address"));
-}
-
-absl::Status WirePush::Invalid(const TensorPart& shard, absl::string_view what) const {
-  return absl::InvalidArgumentError(
-      absl::StrCat(connection_->stream.context(), ", tensor ", shard.ToString(), ": ", what));
+  return checks_.Append(index, bytes, [this](size_t i) { return missing_bytes(i); });
 }
 
 absl::Status WirePush::Append(size_t index, absl::Span<const std::byte> bytes, std::shared_ptr<const void> owner) {
@@ -196,27 +174,16 @@ absl::Status WirePush::Push(absl::string_view name, absl::Span<const std::byte> 
                             std::shared_ptr<const void> owner) {
   const absl::StatusOr<size_t> index = IndexOf(name);
   if (!index.ok()) return index.status();
-  const TensorPart& shard = shards_[*index];
-  if (bytes.size() != shard.ByteSize()) {
-    return Invalid(shard, absl::StrCat("expected ", shard.ByteSize(), " bytes, got ", bytes.size()));
-  }
+  if (absl::Status status = checks_.Push(*index, bytes); !status.ok()) return status;
   return Append(*index, bytes, std::move(owner));
-}
-
-absl::Status WirePush::CheckComplete() const {
-  for (size_t i = 0; i < shards_.size(); ++i) {
-    if (missing_bytes(i) == 0 || opened_.unneeded[i]) continue;
-    return absl::FailedPreconditionError(absl::StrCat(connection_->stream.context(), ", tensor ", shards_[i].ToString(),
-                                                      ": cannot commit, only ", native_bytes(i), " of ",
-                                                      shards_[i].ByteSize(), " bytes were pushed"));
-  }
-  return absl::OkStatus();
 }
 
 absl::StatusOr<VersionSummary> WirePush::Commit() {
   if (absl::Status status = CheckNotForked(); !status.ok()) return status;
   if (!stream().over().ok()) return stream().over();
-  if (absl::Status status = CheckComplete(); !status.ok()) return status;
+  const absl::Status complete =
+      checks_.Commit([this](size_t i) { return missing_bytes(i); }, [this](size_t i) { return opened_.unneeded[i]; });
+  if (!complete.ok()) return complete;
   v1::PushRequest request;
   request.mutable_commit();
   if (absl::Status status = stream().SendLast(request); !status.ok()) return status;

@@ -32,6 +32,8 @@ class MemorySink final : public TensorSink {
     return tensor.data->span();
   }
 
+  bool TakesSeveral() override { return true; }
+
   bool Adopt(size_t index, std::shared_ptr<Buffer> mapped) override {
     tensors_[index].data = std::move(mapped);
     return true;

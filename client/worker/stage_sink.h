@@ -43,6 +43,7 @@ class StageSink final : public TensorSink {
   const std::string& gave_up() const { return gave_up_; }
 
   absl::Status Begin(const VersionSummary& version, const std::vector<TensorPart>& tensors) override;
+  bool TakesSeveral() override { return !options_.in_place; }
   absl::StatusOr<absl::Span<std::byte>> Place(size_t index) override;
   bool Adopt(size_t index, std::shared_ptr<Buffer> mapped) override;
   bool TakesChunks() override;

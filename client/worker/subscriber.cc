@@ -11,6 +11,7 @@
 #include "client/worker/memory_sink.h"
 #include "client/worker/no_timeout.h"
 #include "client/worker/pull_run.h"
+#include "client/worker/striped_pull.h"
 #include "client/worker/subscriber_connection.h"
 #include "client/worker/watch_streams.h"
 #include "common/limits/within_memory.h"
@@ -45,6 +46,12 @@ v1::ReportWorkerRequest MakeRequest(const WorkerReport& report, uint64_t life) {
   return request;
 }
 
+// Where memory is mapped, nothing is moved.
+bool MayStripe(const SubscriberConnection& connection, const PullOptions& options, TensorSink& sink) {
+  return options.streams != 1 && sink.TakesSeveral() && connection.transport != Transport::kSharedMemory &&
+         !connection.TryToShare().ok();
+}
+
 }  // namespace
 
 Subscriber::Subscriber(std::shared_ptr<SubscriberConnection> connection) : connection_(std::move(connection)) {}
@@ -58,7 +65,12 @@ absl::StatusOr<std::unique_ptr<Subscriber>> Subscriber::Connect(const ChannelOpt
 
 absl::StatusOr<PullResult> Subscriber::Pull(const PullOptions& options, TensorSink& sink) {
   if (absl::Status status = connection_->CheckNotForked(); !status.ok()) return status;
-  return WithinMemory("a pull", [&] { return PullRun(connection_, options, sink).Run(); });
+  return WithinMemory("a pull", [&] {
+    if (MayStripe(*connection_, options, sink)) {
+      return StripedPull(connection_, *connection_->spares, options, sink).Run();
+    }
+    return PullRun(connection_, options, sink).Run();
+  });
 }
 
 absl::StatusOr<PulledVersion> Subscriber::Pull(const PullOptions& options) {

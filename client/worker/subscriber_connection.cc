@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/calls/unary_call.h"
+#include "client/worker/spare_subscribers.h"
 #include "common/net/address.h"
 #include "common/net/channel.h"
 #include "common/net/descriptor_client.h"
@@ -42,6 +43,7 @@ absl::StatusOr<std::shared_ptr<SubscriberConnection>> ConnectSubscriber(const Ch
   connection->address = options.address;
   connection->transport = options.transport;
   connection->channel = *std::move(channel);
+  connection->spares = std::make_shared<SpareSubscribers>(options);
   return connection;
 }
 

@@ -18,6 +18,8 @@
 
 namespace refit {
 
+class SpareSubscribers;
+
 // Made with MakeOwnedByProcess. Thread-safe once it is connected.
 struct SubscriberConnection {
   const ForkGuard guard;
@@ -27,6 +29,8 @@ struct SubscriberConnection {
   BufferPool pool{std::numeric_limits<int64_t>::max()};
   // Set for a worker that shows its presence. Other workers are identified by name.
   std::atomic<uint64_t> life{0};
+  // For pulls that take several connections.
+  std::shared_ptr<SpareSubscribers> spares;
   const std::shared_ptr<ActiveCalls> calls = std::make_shared<ActiveCalls>();
 
   // FAILED_PRECONDITION in a child of a fork.

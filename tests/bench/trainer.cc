@@ -35,6 +35,7 @@ struct Flags {
   // Instead of synthetic ones, unless 0: so many alike.
   uint64_t tensors = 0;
   uint64_t tensor_bytes = 1024;
+  uint32_t streams = 1;
 };
 
 void AddDTypeOption(CLI::App& app, const std::string& name, std::optional<DType>& dtype) {
@@ -59,6 +60,7 @@ void AddOptions(CLI::App& app, Flags& flags) {
   app.add_option("--exclude-key-regex", flags.publish.exclude_key_regex);
   app.add_option("--rank", flags.publish.rank);
   app.add_option("--world", flags.mesh.world);
+  app.add_option("--streams", flags.streams);
   app.add_option("--ep-size", flags.mesh.ep_size);
   app.add_option("--ep-shard-size", flags.mesh.ep_shard_size);
   app.add_option("--fsdp-size", flags.mesh.fsdp_size);
@@ -99,7 +101,7 @@ absl::Status Run(Flags& flags) {
   if (!source.ok()) return source.status();
   const absl::StatusOr<ShardValues> values = MakeShardValues(**source, flags.publish.exclude_key_regex);
   if (!values.ok()) return values.status();
-  const absl::StatusOr<std::unique_ptr<Publisher>> publisher = Publisher::Connect(flags.channel);
+  const absl::StatusOr<std::unique_ptr<Publisher>> publisher = Publisher::Connect(flags.channel, flags.streams);
   if (!publisher.ok()) return publisher.status();
   uint64_t bytes = 0;
   for (const std::shared_ptr<Buffer>& buffer : *values) bytes += buffer == nullptr ? 0 : buffer->size();

@@ -76,6 +76,7 @@ int Main(int argc, char** argv) {
   app.add_option("--model", flags.pull.model)->capture_default_str();
   app.add_option("--filter", flags.pull.filter);
   app.add_flag("--deltas", flags.deltas);
+  app.add_option("--streams", flags.pull.streams, "0: as many as pay");
   app.add_flag("--untuned", flags.untuned, "leave the allocator as it is");
   AddTransportOption(app, flags.channel);
   AddSecurityOptions(app, flags.channel.security);

@@ -37,7 +37,14 @@ class Publisher {
  public:
   // Connects, and waits until the service answers. INVALID_ARGUMENT for an address or files that cannot be used;
   // UNAVAILABLE, naming address and reason, if there is no service within ChannelOptions::connect_timeout.
-  static absl::StatusOr<std::unique_ptr<Publisher>> Connect(const ChannelOptions& options);
+  //
+  // `streams`: over how many connections each version is pushed, at most 64, for links on which one connection is
+  // slower than the link. 0: as many as pay, up to 8; each version finds out whether twice as many as for the one
+  // before are worth it. Each connection sends a part of every large tensor, as a rank of a sharded push would; small
+  // versions take fewer. Bytes that are appended in pieces may be sent up to the largest tensor's size late: borrowed
+  // from their owner so long, or copied if they have none. Not for a sharded trainer, whose ranks are connections
+  // already: Open then returns INVALID_ARGUMENT.
+  static absl::StatusOr<std::unique_ptr<Publisher>> Connect(const ChannelOptions& options, uint32_t streams = 1);
   ~Publisher();
 
   // Opens a version of these native tensors, in state-dict order.

@@ -68,6 +68,11 @@ struct PullOptions {
   // versions.
   std::optional<uint64_t> installed;
   std::optional<uint64_t> installed_epoch;
+  // Over how many connections the version is pulled: for links on which one connection is slower than the link. 0: as
+  // many as pay, up to 8, found out by pulling some of it over one, two, and so on; later pulls of the subscriber know.
+  // Each pulls parts of the large tensors, and resumes them by itself. One serves where this host's service shares its
+  // memory, where a sink takes tensors one by one (TensorSink::TakesSeveral), and for small versions.
+  uint32_t streams = 1;
   // What the worker still has, pulled with the same filter, names, rules and boxes. Null: whole tensors come. A base
   // that turns out to be another one than the service has is no error: what depends on it is pulled again, whole.
   std::shared_ptr<const PullBase> base;
@@ -97,6 +102,11 @@ class TensorSink {
   // Returns the memory for tensors[index], exactly its ByteSize(). It must stay valid until Done(index). Called once
   // for each tensor, in order.
   virtual absl::StatusOr<absl::Span<std::byte>> Place(size_t index) = 0;
+
+  // Whether Place may be called for several tensors before Done of the first: only then they come over several
+  // connections (PullOptions::streams). Place and Done are each called in order all the same, and must not wait for
+  // each other.
+  virtual bool TakesSeveral() { return false; }
 
   // Offers the service's own memory of tensors[index], on the same host, instead of Place(index). If it returns true,
   // the sink takes `mapped`, which has the bytes without a copy. The service cannot reuse that memory until `mapped` is
@@ -157,6 +167,8 @@ struct PullResult {
   std::chrono::nanoseconds waited{0};
   // How often the pull was resumed.
   uint64_t resumed = 0;
+  // Over how many connections it came at most.
+  uint64_t streams = 1;
   // Not empty: the service is on this host, but its memory could not be mapped, so the rest came over the connection.
   // Contains the reason, with the limit and its setting if one was reached.
   std::string not_mapped;

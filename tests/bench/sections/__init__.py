@@ -13,6 +13,7 @@ from sections import (
     ranks,
     relays,
     small,
+    streams,
     whole,
 )
 
@@ -28,6 +29,7 @@ SECTIONS = {
     "growth": growth,
     "small": small,
     "ranks": ranks,
+    "streams": streams,
     "relays": relays,
     "python": python,
 }
