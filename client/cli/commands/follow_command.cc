@@ -14,6 +14,7 @@
 #include "client/cli/commands/traffic.h"
 #include "client/cli/options/options.h"
 #include "client/cli/options/shard_options.h"
+#include "client/cli/options/stream_options.h"
 #include "client/cli/run/exit_code.h"
 #include "client/cli/run/interrupt.h"
 #include "client/cli/run/run_connected.h"
@@ -33,6 +34,7 @@ struct FollowFlags {
   PartOptions part;
   std::string filter;
   std::string worker;
+  uint32_t streams = 1;
   std::string out;
   uint64_t count = 0;
   uint64_t max_step = 0;
@@ -163,6 +165,7 @@ absl::Status RunFollow(const FollowFlags& flags) {
   options.pull.model = flags.common.model;
   options.pull.filter = flags.filter;
   options.pull.worker = flags.worker;
+  options.pull.streams = flags.streams;
   options.pull.rules = *std::move(rules);
   options.max_version_step = flags.max_step;
   options.accept_new_run = flags.accept_new_run;
@@ -218,6 +221,7 @@ void AddFollowCommand(CLI::App& app, Invocation& invocation) {
                     "was started anew without a larger --epoch, or the service without its --spool");
   command->add_flag("--no-deltas", flags->no_deltas,
                     "Always receive whole tensors, not what has changed since the version in the file of --out");
+  AddStreamsOption(command, flags->streams);
   AddPartOptions(command, flags->part);
   AddModelOption(command, flags->common);
   AddServerOptions(command, flags->common);

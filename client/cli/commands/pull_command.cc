@@ -15,6 +15,7 @@
 #include "client/cli/options/native_options.h"
 #include "client/cli/options/options.h"
 #include "client/cli/options/shard_options.h"
+#include "client/cli/options/stream_options.h"
 #include "client/cli/run/interrupt.h"
 #include "client/cli/run/timer.h"
 #include "client/cli/terminal/format.h"
@@ -36,6 +37,7 @@ struct PullFlags {
   std::string out;
   std::string filter;
   std::string worker;
+  uint32_t streams = 1;
 };
 
 double SecondsSince(std::chrono::steady_clock::time_point begin) {
@@ -111,6 +113,7 @@ absl::Status Pull(const PullFlags& flags, PullOptions options, StagingSink& sink
   options.trainer_epoch = flags.epoch;
   options.filter = flags.filter;
   options.worker = flags.worker;
+  options.streams = flags.streams;
   interrupt.SetReaction([&] { (*subscriber)->Cancel(); });
   absl::StatusOr<PullResult> result = (*subscriber)->Pull(options, sink);
   interrupt.SetReaction(nullptr);
@@ -238,6 +241,7 @@ void AddPullCommand(CLI::App& app, Invocation& invocation) {
       ->type_name("RX");
   command->add_option("--worker", flags->worker, "Name of this worker, shown in status (default: its address)")
       ->type_name("NAME");
+  AddStreamsOption(command, flags->streams);
   AddBaseOptions(command, flags->base);
   AddPartOptions(command, flags->part);
   AddNativeOptions(command, flags->native, "--verify", "--verify-synthetic");

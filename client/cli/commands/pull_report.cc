@@ -44,7 +44,8 @@ void Print(const PullReport& report) {
 nlohmann::ordered_json ToJson(const PullReport& report) {
   nlohmann::ordered_json json = {{"version", ToJson(ToProto(report.result.version))},
                                  {"tensors", report.result.tensors},
-                                 {"bytes", report.result.bytes}};
+                                 {"bytes", report.result.bytes},
+                                 {"streams", report.result.streams}};
   json.update(ToJson(report.result.traffic));
   json["verified"] = report.verified;
   json["seconds"] = {{"base", report.base_seconds},

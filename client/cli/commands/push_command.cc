@@ -31,6 +31,7 @@ struct PushFlags {
   bool hold_installs = false;
   uint64_t epoch = 0;
   bool allow_empty = false;
+  uint32_t streams = 1;
 };
 
 absl::StatusOr<PublishOptions> OptionsOf(const PushFlags& flags, Publisher& publisher) {
@@ -62,7 +63,8 @@ absl::Status PushVersion(const PushFlags& flags, std::shared_ptr<const ShardSour
   const auto begin = std::chrono::steady_clock::now();
   report.rank = flags.rank;
   report.synthetic = flags.native.path.empty();
-  absl::StatusOr<std::unique_ptr<Publisher>> publisher = Publisher::Connect(flags.common.Channel(interrupt));
+  absl::StatusOr<std::unique_ptr<Publisher>> publisher =
+      Publisher::Connect(flags.common.Channel(interrupt), flags.streams);
   if (!publisher.ok()) return interrupt.Explain(publisher.status(), kNothingPushed);
   interrupt.SetReaction([&] { (*publisher)->Cancel(); });
   absl::StatusOr<PublishOptions> options = OptionsOf(flags, **publisher);
@@ -130,6 +132,14 @@ void AddPushCommand(CLI::App& app, Invocation& invocation) {
       ->type_name("N");
   command->add_flag("--allow-empty", flags->allow_empty,
                     "A version without tensors, or with only empty ones, is meant; it is refused otherwise");
+  command
+      ->add_option("--streams", flags->streams,
+                   "Push over so many connections, each with a part of the bytes: for links on which one connection is "
+                   "slower than the link. Holds up to the largest tensor in memory meanwhile. Not with --world, whose "
+                   "ranks are connections already")
+      ->check(AtLeast(1))
+      ->type_name("N")
+      ->capture_default_str();
   AddRankOptions(command, flags->rank);
   AddModelOption(command, flags->common);
   AddServerOptions(command, flags->common);

@@ -1,7 +1,6 @@
 #include "client/cli/commands/staging_sink.h"
 
 #include <algorithm>
-#include <cassert>
 #include <string>
 #include <utility>
 
@@ -62,19 +61,18 @@ absl::StatusOr<absl::Span<std::byte>> StagingSink::Place(size_t index) {
       changed_.wait(lock, [&] { return staged_bytes_ == 0 || staged_bytes_ + size <= kStagedBytes || !status_.ok(); });
     });
     if (!status_.ok()) return status_;
-    staged_bytes_ += size;
   }
   absl::StatusOr<std::shared_ptr<Buffer>> memory = pool_.Get(std::max<uint64_t>(size, 1));
   if (!memory.ok()) return memory.status();
-  receiving_ = {index, *memory, (*memory)->span().first(size)};
-  return receiving_.bytes;
+  const absl::Span<std::byte> bytes = (*memory)->span().first(size);
+  receiving_[index] = {index, *std::move(memory), bytes};
+  return bytes;
 }
 
 absl::Status StagingSink::Done(size_t index) {
-  assert(index == receiving_.index);
-  (void)index;
   const std::lock_guard<std::mutex> lock(mutex_);
-  queue_.push_back(std::exchange(receiving_, {}));
+  queue_.push_back(std::move(receiving_.extract(index).mapped()));
+  staged_bytes_ += queue_.back().bytes.size();
   changed_.notify_all();
   return status_;
 }

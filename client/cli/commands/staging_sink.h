@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -20,7 +21,7 @@
 namespace refit::cli {
 
 // A second thread writes and verifies received tensors in order, and then reuses their memory. Receiving waits while
-// kStagedBytes are not yet through.
+// kStagedBytes that were received are not yet through.
 class StagingSink : public TensorSink {
  public:
   // Both may be omitted: `out_path` empty, `verifier` null. `whole`: every tensor of the version is expected.
@@ -30,6 +31,7 @@ class StagingSink : public TensorSink {
   absl::Status Begin(const VersionSummary& version, const std::vector<TensorPart>& tensors) override;
   absl::StatusOr<absl::Span<std::byte>> Place(size_t index) override;
   absl::Status Done(size_t index) override;
+  bool TakesSeveral() override { return true; }
   void Progress(uint64_t bytes) override { progress_.Add(bytes); }
 
   // Waits until every tensor is written and verified. Call it after a successful pull. Its error takes precedence over
@@ -62,15 +64,15 @@ class StagingSink : public TensorSink {
   std::vector<TensorPart> tensors_;
   uint64_t manifest_bytes_ = 0;
   BufferPool pool_;
-  Staged receiving_;
+  std::map<size_t, Staged> receiving_;  // by tensor
   Stopwatch write_watch_;
   Stopwatch verify_watch_;
   Stopwatch stall_watch_;
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<Staged> queue_;  // guarded by mutex_, as are all members below
-  uint64_t staged_bytes_ = 0;
+  std::deque<Staged> queue_;   // guarded by mutex_, as are all members below
+  uint64_t staged_bytes_ = 0;  // received, and not yet through
   bool closed_ = false;
   absl::Status status_;
   std::thread thread_;

@@ -43,6 +43,7 @@ class PullSink final : public TensorSink {
   absl::StatusOr<absl::Span<std::byte>> Place(size_t index) override;
   bool Adopt(size_t index, std::shared_ptr<Buffer> mapped) override;
   absl::Status Done(size_t index) override;
+  bool TakesSeveral() override { return true; }
 
   std::vector<Tensor>& tensors() { return tensors_; }
   bool wrote_targets() const { return wrote_targets_; }

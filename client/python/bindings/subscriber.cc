@@ -28,6 +28,7 @@ py::dict ResultOf(const PullResult& result) {
   dict["seconds"] = Seconds(result.elapsed);
   dict["waited_seconds"] = Seconds(result.waited);
   dict["resumed"] = result.resumed;
+  dict["streams"] = result.streams;
   dict["not_mapped"] = result.not_mapped;
   dict["skipped"] = result.skipped;
   dict["traffic"] = ToDict(result.traffic);
@@ -83,12 +84,13 @@ PullOptions MakePullOptions(const std::string& model, std::optional<uint64_t> ve
                             const std::vector<std::string>& names, const std::vector<LayoutRule>& rules,
                             const std::vector<std::pair<std::string, Box>>& boxes, const std::string& worker,
                             std::optional<uint64_t> installed, double idle_timeout, double resume_within,
-                            std::optional<uint64_t> trainer_epoch, uint64_t life) {
+                            std::optional<uint64_t> trainer_epoch, uint64_t life, uint32_t streams) {
   PullOptions options;
   options.model = model;
   options.version = version;
   options.trainer_epoch = trainer_epoch;
   options.life = life;
+  options.streams = streams;
   options.filter = filter;
   options.names = names;
   options.rules = rules;
@@ -106,7 +108,8 @@ void BindSubscriber(py::module_& module) {
   py::class_<PullOptions>(module, "PullOptions")
       .def(py::init(&MakePullOptions), py::kw_only(), py::arg("model"), py::arg("version"), py::arg("filter"),
            py::arg("names"), py::arg("rules"), py::arg("boxes"), py::arg("worker"), py::arg("installed"),
-           py::arg("idle_timeout"), py::arg("resume_within"), py::arg("trainer_epoch"), py::arg("life"));
+           py::arg("idle_timeout"), py::arg("resume_within"), py::arg("trainer_epoch"), py::arg("life"),
+           py::arg("streams") = 1);
 
   py::class_<PythonSubscriber>(module, "Subscriber")
       .def(py::init<const ChannelOptions&, CancelFlag&>(), py::arg("channel"), py::arg("cancel"))

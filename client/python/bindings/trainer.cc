@@ -25,8 +25,9 @@ namespace py = pybind11;
 
 using Shards = std::vector<TensorPart>;
 
-std::shared_ptr<Publisher> Connect(const ChannelOptions& channel, CancelFlag& flag) {
-  return Connected(channel, flag, [](const ChannelOptions& options) { return Publisher::Connect(options); });
+std::shared_ptr<Publisher> Connect(const ChannelOptions& channel, CancelFlag& flag, uint32_t streams) {
+  return Connected(channel, flag,
+                   [streams](const ChannelOptions& options) { return Publisher::Connect(options, streams); });
 }
 
 // Tells Python which ranks are missing.
@@ -68,7 +69,7 @@ void BindTrainer(py::module_& module) {
       .def("abort", &WirePush::Abort, py::arg("reason"));
 
   py::class_<Publisher, std::shared_ptr<Publisher>>(module, "Publisher")
-      .def(py::init(&Connect), py::arg("channel"), py::arg("cancel"))
+      .def(py::init(&Connect), py::arg("channel"), py::arg("cancel"), py::arg("streams") = 1)
       .def(
           "open",
           [](const std::shared_ptr<Publisher>& publisher, PublishOptions options, const Shards& shards,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple, Union
 
 from refit import _refit
 from refit.channel import Connections, make_channel
 from refit.dtensor import process_rank
 from refit.dtypes import cast_name
 from refit.errors import explained
+from refit.stream_count import stream_count
 from refit.unpicklable import Unpicklable
 from refit.version import Tensors, Version, VersionInfo
 from refit.version_number import epoch_number, version_number
@@ -34,6 +35,7 @@ class Publisher(Unpicklable):
         timeout: float = 60.0,
         transport: str = "auto",
         connect_timeout: float = 10.0,
+        streams: Union[int, str] = 1,
         ca: Optional[str] = None,
         certificate: Optional[str] = None,
         key: Optional[str] = None,
@@ -50,6 +52,9 @@ class Publisher(Unpicklable):
             timeout: patience for each answer of the service, seconds.
             transport: "auto" (shared memory with a service on this host, the wire otherwise), "wire", "shared_memory".
             connect_timeout: seconds.
+            streams: over how many connections each version is pushed, where one is slower than the link; "auto": as many
+                as pay, which one version after the other finds out. Not for a sharded trainer, whose ranks are
+                connections already.
             ca, certificate, key, server_name: TLS, as PEM files; certificate and key for mutual TLS.
             token_file: a file with the bearer token.
         Raises:
@@ -70,7 +75,8 @@ class Publisher(Unpicklable):
             server_name=server_name,
             token_file=token_file,
         )
-        self._connections = Connections(lambda flag: _refit.Publisher(channel, flag))
+        count = stream_count(streams)
+        self._connections = Connections(lambda flag: _refit.Publisher(channel, flag, count))
         self._connections.give_back(self._connections.open())
 
     def version(

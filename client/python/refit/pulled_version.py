@@ -22,6 +22,7 @@ class PulledVersion(Unpicklable):
         info: describes the version.
         seconds, waited_seconds: how long the pull took, and how much of that was waiting for the service.
         resumed: how often the connection broke and the pull continued.
+        streams: over how many connections it came at most.
         not_mapped: why tensors came over the connection although the service is on this host; empty otherwise.
         skipped: versions committed between `installed` and this one.
         traffic: in which form the bytes came, and of which base.
@@ -38,6 +39,7 @@ class PulledVersion(Unpicklable):
         self.seconds: float = result["seconds"]
         self.waited_seconds: float = result.get("waited_seconds", 0.0)
         self.resumed: int = result.get("resumed", 0)
+        self.streams: int = result.get("streams", 1)
         self.not_mapped: str = result.get("not_mapped", "")
         self.skipped: List[int] = result["skipped"]
         self.traffic = Traffic.of(result["traffic"])

@@ -6,6 +6,7 @@ from typing import Mapping, Optional, Sequence, Union
 
 from refit import _refit
 from refit.errors import InvalidArgument
+from refit.stream_count import stream_count
 from refit.version_number import epoch_number, version_number
 
 # Cuts tensors into parts: refit.Rule(dimension=0, part=rank, parts=world, scope="experts").
@@ -28,6 +29,7 @@ def selection(
     resume_within: float = 30.0,
     trainer_epoch: Optional[int] = None,
     life: int = 0,
+    streams: Union[int, str] = 1,
 ) -> "_refit.PullOptions":
     """What to pull; arguments as Subscriber.pull()."""
     if isinstance(version, str):
@@ -49,4 +51,5 @@ def selection(
         resume_within=resume_within,
         trainer_epoch=epoch_number(trainer_epoch),
         life=life,
+        streams=stream_count(streams),
     )

@@ -75,6 +75,7 @@ class Subscriber(Unpicklable):
         installed: Optional[int] = None,
         idle_timeout: float = 60.0,
         resume_within: float = 30.0,
+        streams: Union[int, str] = 1,
         progress: Union[bool, OnProgress, None] = None,
     ) -> PulledVersion:
         """Pulls a whole version and verifies it, or raises. Waits for a version that is still being pushed.
@@ -98,6 +99,8 @@ class Subscriber(Unpicklable):
             idle_timeout: seconds without a message from the service.
             resume_within: if the connection breaks, the pull continues where it was, unless that takes longer than this
                 many seconds.
+            streams: over how many connections it comes, where one is slower than the link; "auto": as many as pay, which
+                this connection remembers.
             progress: True for a bar, or a function that is called with (bytes done, bytes in all).
         Raises:
             NotFound: no such version, no version yet, or a filter that selects no tensor.
@@ -118,6 +121,7 @@ class Subscriber(Unpicklable):
             installed=installed,
             idle_timeout=idle_timeout,
             resume_within=resume_within,
+            streams=streams,
             trainer_epoch=trainer_epoch,
         )
         held = base_of(base)

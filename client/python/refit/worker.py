@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping, Optional, Sequence
+from typing import Any, Callable, Mapping, Optional, Sequence, Union
 
 from refit import _refit
 from refit.calls import cancellable
@@ -43,6 +43,7 @@ class Worker(Unpicklable):
         boxes: Optional[Mapping[str, "_refit.Box"]] = None,
         idle_timeout: float = 60.0,
         resume_within: float = 30.0,
+        streams: Union[int, str] = 1,
         transport: str = "auto",
         connect_timeout: float = 10.0,
         ca: Optional[str] = None,
@@ -74,7 +75,8 @@ class Worker(Unpicklable):
             accept_new_run: whether to install lower version numbers when the service never had the one in use: the
                 service has lost its memory, or the trainer was restarted without a larger trainer_epoch. If false, the
                 worker keeps its version and calls `on_error` once.
-            model, worker, filter, names, rules, boxes, idle_timeout, resume_within: as Subscriber's and its pull()'s.
+            model, worker, filter, names, rules, boxes, idle_timeout, resume_within, streams: as Subscriber's and its
+                pull()'s.
             others: as Publisher's.
         """
         self.address = address
@@ -89,6 +91,7 @@ class Worker(Unpicklable):
             worker=worker,
             idle_timeout=idle_timeout,
             resume_within=resume_within,
+            streams=streams,
         )
         channel = make_channel(
             address,
