@@ -53,7 +53,11 @@ absl::Status CheckZone(const std::string& zone) {
 }
 
 absl::Status CheckRelay(const ServerOptions& options) {
-  if (!options.is_relay() || options.store.retain_versions > 0) return absl::OkStatus();
+  if (!options.is_relay()) return absl::OkStatus();
+  if (absl::Status status = CheckAddress(options.upstream.address, 1); !status.ok()) {
+    return Annotate(status, "--upstream");
+  }
+  if (options.store.retain_versions > 0) return absl::OkStatus();
   return absl::InvalidArgumentError(
       "--upstream makes this a relay, which passes on whole versions, but with --retain 0 there are none; keep one at "
       "least");

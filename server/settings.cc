@@ -135,11 +135,8 @@ void AddDoors(ServerOptions& options, Table& table) {
                 "Address to serve on: HOST:PORT (port 0: any free one) or unix:/path. May be given several times, or\n"
                 "with commas [127.0.0.1:50051]",
                 Text(options.listen));
-  table.Add(
-      "--zone", "NAME",
-      "Where this service is: a rack, a zone, a host. Workers that have several addresses and a --zone go to the\n"
-      "services of their own zone first [none]",
-      Text(options.zone));
+  table.Add("--zone", "NAME", "Where this service is: a rack, a zone, a host. `refit status` shows it [none]",
+            Text(options.zone));
   table.Add("--socket-mode", "MODE",
             "Permissions of Unix sockets, octal: 660 lets their group in, 666 everyone [what the umask leaves]",
             Mode(options.socket_mode));
@@ -182,7 +179,7 @@ void AddRelay(ServerOptions& options, Table& table) {
   table.Add(
       "--upstream", "ADDR",
       "Be a relay: serve the versions of the service there, each while it is pushed. Workers below count in the fleet\n"
-      "of the root. Several addresses, with commas between: the others take over when one is lost [none]",
+      "of the root [none]",
       Text(options.upstream.address));
   table.Add("--name", "NAME", "Name of this service in the fleets of those above, for people [host/process]",
             Text(options.name));

@@ -105,7 +105,7 @@ def serve(
     listen: Union[str, Sequence[str]] = "127.0.0.1:0",
     *,
     zone: Optional[str] = None,
-    upstream: Optional[Union[str, Sequence[str]]] = None,
+    upstream: Optional[str] = None,
     name: Optional[str] = None,
     upstream_tls_ca: Optional[str] = None,
     upstream_tls_cert: Optional[str] = None,
@@ -168,9 +168,9 @@ def serve(
     Args:
         listen: "host:port" (port 0, as here by default: any free one; see Service.address) or "unix:/path"; or several
             of these, see Service.addresses.
-        zone: where this service is; workers that have several addresses and a `zone` go to services of their own first.
+        zone: where this service is; `refit status` shows it.
         upstream: address of another service: this one is then a relay, and serves the versions of that one; nobody
-            pushes to it. Several addresses: the others take over when one is lost.
+            pushes to it.
         name: of this service in the fleets of those above, for people.
         upstream_tls_ca, upstream_tls_cert, upstream_tls_key, upstream_tls_server_name, upstream_token_file: how a relay
             connects; its certificate or token needs the role "relay" there.

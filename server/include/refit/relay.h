@@ -9,11 +9,10 @@
 
 namespace refit {
 
-// As RefitServer::Start. If options.upstream has an address, the service is a relay of the service there (or of
-// several, with commas between: the others take over when one is lost). It takes each version while it is pushed,
-// passes each chunk on once it is verified, and keeps versions as any service does; it needs memory for them. Numbers,
-// digests, states, held installs and aborts are the root's. Workers below count in the root's fleet. A relay refuses
-// pushes.
+// As RefitServer::Start. If options.upstream has an address, the service is a relay of the service there. It takes each
+// version while it is pushed, passes each chunk on once it is verified, and keeps versions as any service does; it
+// needs memory for them. Numbers, digests, states, held installs and aborts are the root's. Workers below count in the
+// root's fleet. A relay refuses pushes.
 //
 // It starts although the service above does not answer, and serves what it has; GetServerInfo and the log tell.
 // options.upstream: the token or certificate needs the role `relay` there.

@@ -21,8 +21,8 @@ struct ServerOptions {
   // "host:port" (port 0: any free port), or "unix:/path"; or several of these, separated by commas. Without TLS, a host
   // that is not loopback is refused unless allow_plaintext is set.
   std::string listen = "127.0.0.1:50051";
-  // Where this service is, such as a rack, a zone of a cloud, or a host. Workers with several addresses prefer services
-  // of their own zone (ChannelOptions::zone). At most kMaxZoneBytes visible characters. Empty: not told.
+  // Where this service is, such as a rack, a zone of a cloud, or a host: for people. At most kMaxZoneBytes visible
+  // characters. Empty: not told.
   std::string zone;
   // Permissions of Unix sockets, such as 0660. 0: what the umask leaves.
   uint32_t socket_mode = 0;
