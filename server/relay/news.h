@@ -1,9 +1,10 @@
 // Wakes a thread that waits for news.
 #pragma once
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
-#include "absl/time/time.h"
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <optional>
 
 namespace refit {
 
@@ -11,27 +12,34 @@ namespace refit {
 class News {
  public:
   // There is news; what is told before it is awaited counts once.
-  void Tell() ABSL_LOCKS_EXCLUDED(mutex_) {
-    const absl::MutexLock lock(&mutex_);
+  void Tell() {
+    const std::lock_guard lock(mutex_);
     told_ = true;
+    changed_.notify_all();
   }
-  void End() ABSL_LOCKS_EXCLUDED(mutex_) {
-    const absl::MutexLock lock(&mutex_);
+  void End() {
+    const std::lock_guard lock(mutex_);
     ended_ = true;
+    changed_.notify_all();
   }
-  // Returns true with the next news, or when `timeout` is over; false once it has ended.
-  bool Await(absl::Duration timeout = absl::InfiniteDuration()) ABSL_LOCKS_EXCLUDED(mutex_) {
-    const absl::MutexLock lock(&mutex_);
-    const auto is_over = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return told_ || ended_; };
-    mutex_.AwaitWithTimeout(absl::Condition(&is_over), timeout);
+  // Returns true with the next news, or when `timeout` is over, if there is one; false once it has ended.
+  bool Await(std::optional<std::chrono::milliseconds> timeout = std::nullopt) {
+    std::unique_lock lock(mutex_);
+    const auto is_over = [this] { return told_ || ended_; };
+    if (timeout.has_value()) {
+      changed_.wait_until(lock, std::chrono::steady_clock::now() + *timeout, is_over);
+    } else {
+      changed_.wait(lock, is_over);
+    }
     told_ = false;
     return !ended_;
   }
 
  private:
-  absl::Mutex mutex_;
-  bool told_ ABSL_GUARDED_BY(mutex_) = false;
-  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool told_ = false;
+  bool ended_ = false;
 };
 
 }  // namespace refit

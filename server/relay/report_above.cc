@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/time.h"
 #include "client/calls/unary_call.h"
 #include "refit/v1/relay.grpc.pb.h"
 
@@ -17,7 +16,7 @@ namespace {
 // Changes that come together are reported together; all the longer, the more workers a report holds.
 constexpr std::chrono::milliseconds kShortestInterval{50};
 constexpr std::chrono::microseconds kIntervalOfWorker{500};
-constexpr absl::Duration kLongestInterval = absl::Seconds(3);
+constexpr std::chrono::seconds kLongestInterval{3};
 constexpr std::chrono::seconds kTimeout{10};
 // A few hundred bytes each.
 constexpr size_t kWorkersInCall = 2000;
