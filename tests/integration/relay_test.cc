@@ -385,6 +385,7 @@ TEST_F(RelayTest, ARestartedRelayWithASpoolStillHoldsInstalls) {
   ASSERT_OK(model_.Push(*publisher, held));
   ASSERT_TRUE(Eventually([&] { return Has(relay->address(), 1); }));
   relay->Shutdown(seconds(60));
+  relay.reset();
   relay = StartRelay(options);
   ASSERT_TRUE(Versions(relay->address()).front().spooled());
   Following worker(relay->address(), model_, "w");
