@@ -282,7 +282,7 @@ TEST_F(RelayTest, AnAbortedVersionIsAbortedBelow) {
   auto push = publisher->Open(model_.Options(1), model_.specs());
   ASSERT_OK(push);
   ASSERT_TRUE(Eventually([&] { return Has(relay->address(), 1, v1::VERSION_STATE_OPEN); }));
-  (*push)->Abort("the loss is not a number");
+  EXPECT_OK((*push)->Abort("the loss is not a number"));
   ASSERT_TRUE(Eventually([&] { return Has(relay->address(), 1, v1::VERSION_STATE_ABORTED); }));
   EXPECT_THAT(Versions(relay->address()).front().abort_reason(), HasSubstr("the loss is not a number"));
   Push(*root, 1);

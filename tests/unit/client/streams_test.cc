@@ -68,7 +68,9 @@ TEST(PartCursor, SlicesFollowEachOther) {
       ASSERT_LT(++steps, 5000u);
       const std::vector<PartSlice> slices = cursor.Take(bytes);
       for (size_t i = 0; i < slices.size(); ++i) {
-        if (i > 0) EXPECT_GT(slices[i].index, slices[i - 1].index);
+        if (i > 0) {
+          EXPECT_GT(slices[i].index, slices[i - 1].index);
+        }
         EXPECT_EQ(slices[i].begin, ends[slices[i].index]);
         ends[slices[i].index] += slices[i].part.ByteSize();
         left -= slices[i].part.ByteSize();
@@ -109,7 +111,9 @@ class CountingSink : public TensorSink {
   absl::Status Begin(const VersionSummary&, const Parts&) override { return absl::OkStatus(); }
   absl::StatusOr<absl::Span<std::byte>> Place(size_t index) override {
     EXPECT_EQ(index, placed++);
-    if (index == 2) EXPECT_GE(done, 1u);
+    if (index == 2) {
+      EXPECT_GE(done, 1u);
+    }
     return absl::MakeSpan(memory[index]);
   }
   absl::Status Done(size_t index) override {
