@@ -104,9 +104,11 @@ TEST_F(InPlaceKill, BetweenFirstAndLastWriteTheVersionIsLostAndTheNextLifeMendsI
   Push(2);
   EXPECT_EQ(peer_->Wait().code, 128 + SIGKILL);
   EXPECT_FALSE(Logged("install 2"));
+  // Threads write the tensors at the same time, so the others may be of either version.
   const std::string torn = InMemory();
-  EXPECT_TRUE(torn.substr(0, 2 * kBytes) == Bytes(2, 0) + Bytes(2, 1));
-  EXPECT_TRUE(torn.substr(3 * kBytes) == Bytes(1, 3));
+  EXPECT_FALSE(torn == Whole(1));
+  EXPECT_FALSE(torn == Whole(2));
+  EXPECT_FALSE(torn.substr(2 * kBytes, kBytes) == Bytes(2, 2));
   Start();
   Await("install 2");  // a new life has no base, and begins with a whole version
   EXPECT_TRUE(InMemory() == Whole(2));

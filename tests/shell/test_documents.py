@@ -111,6 +111,10 @@ PLANS: dict[tuple[str, str], Shell | Python | str] = {
         instead=(("refit pull", "refit push -q --synthetic gemma4_tiny --version 1 && refit pull"),),
         after="test -S /run/refit/socket.fds\n",
     ),
+    ("server/RUNNING.md", "refit-server --upstream trainer-0:50051"): Shell(
+        instead=(("120GiB", "1GiB"),), after="until refit status | grep 'relay .* of trainer-0'; do sleep 0.1; done\n"
+    ),
+    ("server/RUNNING.md", "$ refit status --tree"): "a picture of relays: tests/integration/relay_test.cc",
     ("server/RUNNING.md", "$ grpcurl -plaintext"): Shell(before=SERVICE + VERSION),
     ("client/python/README.md", "pip install"): "compiles for minutes; tests of the package run what it installs",
     ("client/python/README.md", "import refit"): Python(before=PYTHON_SERVICE + PYTHON_WORKER),

@@ -13,9 +13,13 @@ AT_ONCE_S = 3.0 * SLOWNESS
 
 
 def waits(pid: int) -> bool:
-    """Whether the signal would be noted already, rather than end the process as it begins."""
-    blocked = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigBlk"))
-    return bool(int(blocked.split()[1], 16) & 1 << (signal.SIGTERM - 1))
+    """Whether the signal would be noted already, rather than end the process as it begins.
+
+    While a process makes a thread, all its signals are blocked for a moment.
+    """
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigBlk"))
+    blocked = int(line.split()[1], 16)
+    return bool(blocked & 1 << (signal.SIGTERM - 1)) and not blocked & 1 << (signal.SIGUSR1 - 1)
 
 
 def end_by(process: "object", sent: signal.Signals, settle: float) -> None:
