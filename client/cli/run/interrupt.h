@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <csignal>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -11,7 +12,8 @@
 namespace refit::cli {
 
 // During its life, the first SIGINT or SIGTERM is recorded instead of killing the process. The second one ends the
-// process at once. A signal that was ignored before stays ignored. Create it before any other thread starts.
+// process at once. A signal that was ignored before stays ignored. Create it before threads of ours start; threads that
+// libraries make while they are loaded (OpenBLAS does) may be there. One at a time.
 class Interrupt {
  public:
   Interrupt();
@@ -34,7 +36,9 @@ class Interrupt {
   std::atomic<bool> raised_{false};
   std::mutex mutex_;
   std::function<void()> reaction_;
+  const sigset_t set_;
   int signals_;
+  int caught_;
   int stop_;
   std::thread thread_;
 };
