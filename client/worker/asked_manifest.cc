@@ -2,7 +2,6 @@
 
 #include <chrono>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 
@@ -10,12 +9,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "client/calls/unary_call.h"
+#include "client/worker/manifest_stream.h"
 #include "client/worker/pull_errors.h"
 #include "client/worker/received_manifest.h"
-#include "client/worker/subscriber_stream.h"
-#include "common/net/byte_buffer.h"
-#include "common/net/messages.h"
-#include "common/net/status.h"
 #include "common/net/version_summary.h"
 #include "refit/v1/inspect.grpc.pb.h"
 #include "refit/v1/pull.pb.h"
@@ -24,26 +20,6 @@ namespace refit {
 namespace {
 
 constexpr std::chrono::seconds kInfoTimeout{10};
-constexpr char kMethod[] = "/refit.v1.PullService/GetManifest";
-
-v1::GetManifestRequest RequestOf(const PullOptions& options) {
-  v1::GetManifestRequest request;
-  request.set_model(options.model);
-  if (options.version.has_value()) {
-    request.mutable_version()->set_number(*options.version);
-  } else {
-    request.mutable_version()->set_latest_committed(true);
-  }
-  if (options.trainer_epoch.has_value()) request.mutable_version()->set_trainer_epoch(*options.trainer_epoch);
-  request.set_filter(options.filter);
-  for (const LayoutRule& rule : options.rules) ToProto(rule, *request.add_rules());
-  for (const auto& [name, box] : options.boxes) {
-    v1::NamedBox& named = *request.add_boxes();
-    named.set_name(name);
-    ToProto(box, *named.mutable_box());
-  }
-  return request;
-}
 
 // The request knows no names.
 absl::Status KeepNamed(const PullOptions& options, const std::string& context, AskedManifest& manifest) {
@@ -76,22 +52,14 @@ absl::StatusOr<bool> IsStreamed(const SubscriberConnection& connection, const Ve
 absl::StatusOr<AskedManifest> AskManifest(const SubscriberConnection& connection, const PullOptions& options,
                                           const std::string& context) {
   const PullErrors errors(context);
-  SubscriberStream stream(connection, kMethod, RequestOf(options), options.idle_timeout);
   ReceivedManifest received(options, errors);
   AskedManifest manifest;
-  bool complete = false;
-  while (true) {
-    const absl::StatusOr<std::optional<grpc::ByteBuffer>> message = stream->Read(options.idle_timeout);
-    if (!message.ok()) return Annotate(message.status(), context);
-    if (!message->has_value()) break;
-    v1::ManifestPart part;
-    if (absl::Status status = Parse(**message, part); !status.ok()) return errors.Breach(status.message());
-    if (part.has_summary()) manifest.version = FromProto(part.summary());
-    if (absl::Status status = received.Add(part, manifest.version); !status.ok()) return status;
-    complete = part.last();
-  }
-  if (absl::Status status = stream->Finish(options.idle_timeout); !status.ok()) return Annotate(status, context);
-  if (!complete || manifest.version.chunk_bytes == 0) return errors.Breach("a manifest without an end");
+  const absl::Status read =
+      ReadManifest(connection, options, context, received, [&manifest](const v1::ManifestPart& part) {
+        if (part.has_summary()) manifest.version = FromProto(part.summary());
+        return absl::OkStatus();
+      });
+  if (!read.ok()) return read;
   manifest.parts = received.parts();
   manifest.selects_all = received.selects_all();
   if (absl::Status status = KeepNamed(options, context, manifest); !status.ok()) return status;

@@ -6,7 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "client/worker/pull_lease.h"
-#include "common/net/messages.h"
+#include "client/worker/pull_request.h"
 #include "common/net/status.h"
 #include "refit/fork_guard.h"
 
@@ -18,32 +18,15 @@ constexpr std::chrono::seconds kLongestPause{2};
 // A chunk that arrives damaged this often was not damaged on the way.
 constexpr int kMostDamaged = 3;
 
-std::string Version(const PullOptions& options) {
-  return options.version.has_value() ? absl::StrCat(*options.version) : "latest";
-}
-
 v1::PullRequest MakeRequest(const PullOptions& options, uint64_t life) {
   v1::PullRequest request;
-  request.set_model(options.model);
-  if (options.version.has_value()) {
-    request.mutable_version()->set_number(*options.version);
-  } else {
-    request.mutable_version()->set_latest_committed(true);
-  }
-  if (options.trainer_epoch.has_value()) request.mutable_version()->set_trainer_epoch(*options.trainer_epoch);
+  FillSelection(options, request);
   request.set_worker(options.worker);
   request.set_life(options.life != 0 ? options.life : life);
   request.set_batches(true);
   if (options.installed.has_value()) request.set_installed_version(*options.installed);
   if (options.installed_epoch.has_value()) request.set_installed_epoch(*options.installed_epoch);
-  request.set_filter(options.filter);
   request.mutable_names()->Assign(options.names.begin(), options.names.end());
-  for (const LayoutRule& rule : options.rules) ToProto(rule, *request.add_rules());
-  for (const auto& [name, box] : options.boxes) {
-    v1::NamedBox& named = *request.add_boxes();
-    named.set_name(name);
-    ToProto(box, *named.mutable_box());
-  }
   return request;
 }
 
@@ -65,7 +48,7 @@ bool IsCut(const absl::Status& status) {
 PullRun::PullRun(std::shared_ptr<SubscriberConnection> connection, const PullOptions& options, TensorSink& sink)
     : connection_(std::move(connection)),
       options_(options),
-      context_(absl::StrCat("pull of ", options.model, "/", Version(options), " from ", connection_->address)),
+      context_(PullContext(options, connection_->address)),
       receiver_(options, context_, sink),
       backoff_(kFirstPause, kLongestPause) {}
 

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/worker/pull_errors.h"
+#include "client/worker/pull_request.h"
 #include "client/worker/pull_run.h"
 #include "common/limits/within_memory.h"
 #include "common/tensor/stream_shares.h"
@@ -40,9 +41,7 @@ StripedPull::StripedPull(std::shared_ptr<SubscriberConnection> connection, Spare
       spares_(spares),
       options_(options),
       sink_(sink),
-      context_(absl::StrCat("pull of ", options.model, "/",
-                            options.version.has_value() ? absl::StrCat(*options.version) : "latest", " from ",
-                            connection_->address)) {}
+      context_(PullContext(options, connection_->address)) {}
 
 absl::StatusOr<PullResult> StripedPull::Run() {
   const Clock::time_point begin = Clock::now();

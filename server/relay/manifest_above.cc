@@ -1,26 +1,18 @@
 #include "server/relay/manifest_above.h"
 
-#include <chrono>
-#include <optional>
 #include <string>
-#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "client/worker/manifest_stream.h"
 #include "client/worker/pull_errors.h"
 #include "client/worker/received_manifest.h"
-#include "client/worker/subscriber_stream.h"
-#include "common/net/byte_buffer.h"
-#include "common/net/status.h"
-#include "common/net/version_summary.h"
 #include "refit/pull.h"
 #include "refit/v1/pull.pb.h"
 #include "server/server_checks.h"
 
 namespace refit {
 namespace {
-
-constexpr char kMethod[] = "/refit.v1.PullService/GetManifest";
-constexpr std::chrono::seconds kTimeout{60};
 
 absl::Status CheckLimits(const v1::VersionSummary& summary, const Limits& limits) {
   const std::string label = absl::StrCat("version ", summary.model(), "/", summary.version(), " of the service above ");
@@ -40,36 +32,28 @@ absl::Status CheckLimits(const v1::VersionSummary& summary, const Limits& limits
 
 absl::StatusOr<ManifestAbove> GetManifestAbove(const v1::VersionSummary& wanted, const Above& above,
                                                const Limits& limits) {
-  v1::GetManifestRequest request;
-  request.set_model(wanted.model());
-  request.mutable_version()->set_number(wanted.version());
-  request.mutable_version()->set_trainer_epoch(wanted.trainer_epoch());
+  PullOptions options;
+  options.model = wanted.model();
+  options.version = wanted.version();
+  options.trainer_epoch = wanted.trainer_epoch();
   const std::string context =
       absl::StrCat("manifest of ", wanted.model(), "/", wanted.version(), " from ", above.connection->address);
-  const PullOptions everything;
   const PullErrors errors(context);
-  ReceivedManifest received(everything, errors);
+  ReceivedManifest received(options, errors);
   ManifestAbove manifest;
-  SubscriberStream stream(*above.connection, kMethod, request, kTimeout);
-  for (bool last = false; !last;) {
-    const absl::StatusOr<std::optional<grpc::ByteBuffer>> message = stream->Read(kTimeout);
-    if (!message.ok()) return Annotate(message.status(), context);
-    if (!message->has_value()) {
-      const absl::Status status = stream->Finish(kTimeout);
-      return status.ok() ? errors.Breach("a manifest without its last part") : Annotate(status, context);
-    }
-    v1::ManifestPart part;
-    if (absl::Status status = Parse(**message, part); !status.ok()) return Annotate(status, context);
-    if (part.first() == 0) {
-      manifest.summary = part.summary();
-      if (absl::Status status = CheckLimits(manifest.summary, limits); !status.ok()) return status;
-    }
-    if (absl::Status status = received.Add(part, FromProto(manifest.summary)); !status.ok()) return status;
-    for (const v1::ManifestEntry& entry : part.entries()) {
-      const TensorPart& tensor = received.parts()[manifest.plan.outputs.size()];
-      manifest.plan.outputs.push_back({{tensor.tensor, Transform::kPass, entry.experts()}, 0});
-    }
-    last = part.last();
+  std::vector<bool> experts;
+  const auto hear = [&](const v1::ManifestPart& part) {
+    for (const v1::ManifestEntry& entry : part.entries()) experts.push_back(entry.experts());
+    if (!part.has_summary()) return absl::OkStatus();
+    manifest.summary = part.summary();
+    return CheckLimits(manifest.summary, limits);
+  };
+  if (absl::Status status = ReadManifest(*above.connection, options, context, received, hear); !status.ok()) {
+    return status;
+  }
+  manifest.plan.outputs.reserve(experts.size());
+  for (size_t i = 0; i < experts.size(); ++i) {
+    manifest.plan.outputs.push_back({{received.parts()[i].tensor, Transform::kPass, experts[i]}, 0});
   }
   return manifest;
 }
