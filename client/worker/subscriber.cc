@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <optional>
-#include <random>
 #include <utility>
 
 #include "absl/memory/memory.h"
@@ -15,6 +14,7 @@
 #include "client/worker/subscriber_connection.h"
 #include "client/worker/watch_streams.h"
 #include "common/limits/within_memory.h"
+#include "common/process/life.h"
 #include "refit/fork_guard.h"
 #include "refit/v1/pull.grpc.pb.h"
 
@@ -22,14 +22,6 @@ namespace refit {
 namespace {
 
 constexpr std::chrono::seconds kReportTimeout{10};
-
-// 64 random bits: unique, and never 0, for all practical purposes.
-uint64_t NewLife() {
-  std::random_device random;
-  uint64_t life = 0;
-  while (life == 0) life = (uint64_t{random()} << 32) | random();
-  return life;
-}
 
 v1::ReportWorkerRequest MakeRequest(const WorkerReport& report, uint64_t life) {
   v1::ReportWorkerRequest request;

@@ -3,13 +3,14 @@
 
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "refit/v1/relay.pb.h"
+#include "server/process/observers.h"
 
 namespace refit {
 
@@ -30,9 +31,9 @@ class ServiceAncestry {
   void SetAbove(std::optional<v1::Ancestry> above) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Calls `on_change` after each change, with no lock held.
-  uint64_t Observe(std::function<void()> on_change) ABSL_LOCKS_EXCLUDED(mutex_);
+  uint64_t Observe(std::function<void()> on_change) { return observers_.Add(std::move(on_change)); }
   // When it returns, `on_change` may still be running but is not called again.
-  void StopObserving(uint64_t id) ABSL_LOCKS_EXCLUDED(mutex_);
+  void StopObserving(uint64_t id) { observers_.Remove(id); }
 
  private:
   v1::Ancestor own_;  // never changes
@@ -40,8 +41,7 @@ class ServiceAncestry {
 
   mutable absl::Mutex mutex_;
   std::optional<v1::Ancestry> above_ ABSL_GUARDED_BY(mutex_);
-  uint64_t next_observer_ ABSL_GUARDED_BY(mutex_) = 1;
-  std::map<uint64_t, std::function<void()>> observers_ ABSL_GUARDED_BY(mutex_);
+  Observers observers_;
 };
 
 }  // namespace refit

@@ -223,7 +223,7 @@ std::unique_ptr<WorkerRegistry::Pull> WorkerRegistry::StartPull(const WorkerId& 
       totals_.resumed_pulls += 1;
     }
   }
-  Tell();
+  observers_.Tell();
   return std::make_unique<Pull>(*this, std::move(entry));
 }
 
@@ -236,7 +236,7 @@ std::unique_ptr<WorkerRegistry::Watch> WorkerRegistry::StartWatch(const WorkerId
     v1::Worker& worker = entry->worker;
     if (worker.state() == v1::WORKER_STATE_UNSPECIFIED) worker.set_state(v1::WORKER_STATE_WATCHING);
   }
-  Tell();
+  observers_.Tell();
   return std::make_unique<Watch>(*this, std::move(entry));
 }
 
@@ -253,7 +253,7 @@ WorkerRegistry::Watch::~Watch() {
       registry_.workers_.erase({worker.model(), worker.name(), worker.life()});
     }
   }
-  registry_.Tell();
+  registry_.observers_.Tell();
 }
 
 absl::StatusOr<bool> WorkerRegistry::Report(const v1::ReportWorkerRequest& report, const std::string& peer,
@@ -276,28 +276,8 @@ absl::StatusOr<bool> WorkerRegistry::Report(const v1::ReportWorkerRequest& repor
     foreign = !meant.has_value() && report.phase() != v1::WORKER_PHASE_FAILED;
     Apply(report, meant, worker);
   }
-  Tell();
+  observers_.Tell();
   return foreign;
-}
-
-uint64_t WorkerRegistry::Observe(std::function<void()> on_change) {
-  absl::MutexLock lock(&mutex_);
-  observers_.emplace(next_observer_, std::move(on_change));
-  return next_observer_++;
-}
-
-void WorkerRegistry::StopObserving(uint64_t id) {
-  absl::MutexLock lock(&mutex_);
-  observers_.erase(id);
-}
-
-void WorkerRegistry::Tell() {
-  std::vector<std::function<void()>> observers;
-  {
-    absl::MutexLock lock(&mutex_);
-    for (const auto& [id, observer] : observers_) observers.push_back(observer);
-  }
-  for (const std::function<void()>& on_change : observers) on_change();
 }
 
 std::vector<v1::Worker> WorkerRegistry::List(const std::string& model) const {
@@ -373,7 +353,7 @@ void WorkerRegistry::Pull::End(v1::WorkerState state, const std::string& error) 
     if (state == v1::WORKER_STATE_COMPLETE) worker.set_last_complete_version(worker.version());
     if (state == v1::WORKER_STATE_FAILED) worker.set_failed_pulls(worker.failed_pulls() + 1);
   }
-  registry_.Tell();
+  registry_.observers_.Tell();
 }
 
 }  // namespace refit

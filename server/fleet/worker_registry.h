@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -21,6 +22,7 @@
 #include "refit/v1/pull.pb.h"
 #include "server/fleet/relays_below.h"
 #include "server/fleet/sent_chunks.h"
+#include "server/process/observers.h"
 
 namespace refit {
 
@@ -104,9 +106,9 @@ class WorkerRegistry {
                               const std::optional<Had>& had) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Calls `on_change`, with no lock held, after each report, and whenever a worker connects or disconnects.
-  uint64_t Observe(std::function<void()> on_change) ABSL_LOCKS_EXCLUDED(mutex_);
+  uint64_t Observe(std::function<void()> on_change) { return observers_.Add(std::move(on_change)); }
   // When it returns, `on_change` may still be running but is not called again.
-  void StopObserving(uint64_t id) ABSL_LOCKS_EXCLUDED(mutex_);
+  void StopObserving(uint64_t id) { observers_.Remove(id); }
 
   // The workers of one model, or of all if it is empty, ordered by model, name and life: those that are connected here,
   // and those below relays. Who has moved from one to another is in it once.
@@ -125,17 +127,15 @@ class WorkerRegistry {
   void ForgetFormerLives(const WorkerId& id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetSilent(std::chrono::steady_clock::time_point now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MakeRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Tell() ABSL_LOCKS_EXCLUDED(mutex_);
 
   std::vector<v1::Worker> ListHere(const std::string& model) const ABSL_LOCKS_EXCLUDED(mutex_);
 
   const uint32_t max_workers_;
-  RelaysBelow relays_{[this] { Tell(); }};
+  Observers observers_;
+  RelaysBelow relays_{[this] { observers_.Tell(); }};
   mutable absl::Mutex mutex_;
   std::map<WorkerId, std::shared_ptr<Entry>> workers_ ABSL_GUARDED_BY(mutex_);
   Totals totals_ ABSL_GUARDED_BY(mutex_);
-  uint64_t next_observer_ ABSL_GUARDED_BY(mutex_) = 1;
-  std::map<uint64_t, std::function<void()>> observers_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace refit

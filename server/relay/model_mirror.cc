@@ -9,13 +9,12 @@
 #include "client/calls/unary_call.h"
 #include "client/worker/backoff.h"
 #include "refit/v1/inspect.grpc.pb.h"
+#include "server/relay/listen_above.h"
 #include "server/relay/version_mirror.h"
 
 namespace refit {
 namespace {
 
-constexpr std::chrono::milliseconds kFirstPause{100};
-constexpr std::chrono::seconds kLongestPause{5};
 constexpr std::chrono::seconds kListTimeout{30};
 
 }  // namespace
@@ -52,7 +51,7 @@ void ModelMirror::HearAnew() {
 }
 
 void ModelMirror::Run() {
-  Backoff backoff(kFirstPause, kLongestPause);
+  Backoff backoff(kFirstPauseAbove, kLongestPauseAbove);
   while (news_->Await()) {
     while (const std::optional<v1::VersionSummary> next = Next()) {
       const absl::Status status = Mirror(*next);

@@ -1,6 +1,5 @@
 #include "server/relay/relay.h"
 
-#include <chrono>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -9,14 +8,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "client/worker/backoff.h"
-#include "client/worker/no_timeout.h"
-#include "client/worker/subscriber_stream.h"
-#include "common/net/byte_buffer.h"
-#include "common/net/status.h"
 #include "common/net/wall_clock.h"
 #include "refit/tensor_spec.h"
 #include "refit/v1/relay.pb.h"
 #include "server/process/process_info.h"
+#include "server/relay/listen_above.h"
 #include "server/relay/report_above.h"
 #include "server/relay/watch_above.h"
 
@@ -24,9 +20,6 @@ namespace refit {
 namespace {
 
 constexpr char kAttendMethod[] = "/refit.v1.RelayService/Attend";
-constexpr std::chrono::milliseconds kFirstPause{100};
-constexpr std::chrono::seconds kLongestPause{5};
-constexpr std::chrono::seconds kStartTimeout{60};
 
 }  // namespace
 
@@ -47,7 +40,7 @@ void Relay::Stop() {
 }
 
 void Relay::Run() {
-  Backoff backoff(kFirstPause, kLongestPause);
+  Backoff backoff(kFirstPauseAbove, kLongestPauseAbove);
   ChannelOptions options = upstream_;
   options.is_cancelled = [this] { return stop_.stopped(); };
   do {
@@ -67,7 +60,7 @@ absl::Status Relay::Serve(std::shared_ptr<SubscriberConnection> connection) {
   ReportAbove report(above, parts_, [this] { return Status(); });
   std::optional<WatchAbove> watch;
   const absl::Cleanup cancel = [&above] { above.connection->calls->Cancel(); };  // then these threads end
-  Backoff backoff(kFirstPause, kLongestPause);
+  Backoff backoff(kFirstPauseAbove, kLongestPauseAbove);
   do {
     bool in_loop = false;
     const absl::Status ended = Attend(above, [&](const v1::Ancestry& ancestry) {
@@ -94,19 +87,10 @@ absl::Status Relay::Attend(const Above& above, absl::FunctionRef<absl::Status(co
   v1::AttendRequest request;
   request.set_relay(above.name);
   request.set_life(above.life);
-  SubscriberStream stream(*above.connection, kAttendMethod, request, kStartTimeout);
-  while (true) {
-    const absl::StatusOr<std::optional<grpc::ByteBuffer>> message = stream->Read(kNoTimeout);
-    if (!message.ok()) return message.status();
-    if (!message->has_value()) {
-      const absl::Status status = stream->Finish(kStartTimeout);
-      return status.ok() ? absl::UnavailableError("the service above ended the stream") : status;
-    }
-    v1::Ancestry ancestry;
-    if (absl::Status status = Parse(**message, ancestry); !status.ok()) return status;
+  return ListenAbove<v1::Ancestry>(above, kAttendMethod, request, [&](const v1::Ancestry& ancestry) {
     if (ancestry.services().empty()) return absl::InternalError("the service above does not say who it is");
-    if (absl::Status status = hear(ancestry); !status.ok()) return status;
-  }
+    return hear(ancestry);
+  });
 }
 
 absl::Status Relay::CheckNoLoop(const v1::Ancestry& ancestry) const {

@@ -5,24 +5,19 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/worker/backoff.h"
-#include "client/worker/no_timeout.h"
-#include "client/worker/subscriber_stream.h"
-#include "common/net/byte_buffer.h"
 #include "refit/tensor_spec.h"
 #include "refit/v1/pull.pb.h"
+#include "server/relay/listen_above.h"
 
 namespace refit {
 namespace {
 
 constexpr char kMethod[] = "/refit.v1.PullService/WatchVersions";
-constexpr std::chrono::milliseconds kFirstPause{100};
-constexpr std::chrono::seconds kLongestPause{5};
-constexpr std::chrono::seconds kStartTimeout{60};
 
 }  // namespace
 
 void WatchAbove::Run() {
-  Backoff backoff(kFirstPause, kLongestPause);
+  Backoff backoff(kFirstPauseAbove, kLongestPauseAbove);
   StopFlag& stop = above_.connection->calls->cancelled();
   do {
     heard_ = false;
@@ -43,16 +38,11 @@ absl::Status WatchAbove::Watch() {
   request.set_all_models(true);
   request.set_worker(above_.name);
   request.set_life(above_.life);
-  SubscriberStream stream(*above_.connection, kMethod, request, kStartTimeout);
-  while (true) {
-    const absl::StatusOr<std::optional<grpc::ByteBuffer>> message = stream->Read(kNoTimeout);
-    if (!message.ok()) return message.status();
-    if (!message->has_value()) return stream->Finish(kStartTimeout);
-    v1::VersionEvent event;
-    if (absl::Status status = Parse(**message, event); !status.ok()) return status;
+  return ListenAbove<v1::VersionEvent>(above_, kMethod, request, [this](const v1::VersionEvent& event) {
     heard_ = true;
     Hear(event.version());
-  }
+    return absl::OkStatus();
+  });
 }
 
 void WatchAbove::Hear(const v1::VersionSummary& version) {

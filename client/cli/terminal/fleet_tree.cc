@@ -51,16 +51,21 @@ Node MakeTree(const v1::ListWorkersResponse& list) {
   return root;
 }
 
-// The version that it has: the one in use of a worker, the newest whole one of a relay.
-VersionKey Newest(const v1::Worker& worker) {
-  if (worker.has_relay()) return {worker.staged_epoch(), worker.last_complete_version()};
-  return {worker.installed_epoch(), worker.installed_version()};
+// The version in use of a worker, the newest whole one of a relay. 0: none.
+uint64_t NumberOf(const v1::Worker& worker) {
+  return worker.has_relay() ? worker.last_complete_version() : worker.installed_version();
+}
+
+// A relay's epoch is not told.
+bool IsBehind(const v1::Worker& worker, const v1::VersionSummary& version) {
+  if (worker.has_relay()) return NumberOf(worker) < version.version();
+  return VersionKey{worker.installed_epoch(), worker.installed_version()} < KeyOf(version);
 }
 
 std::string VersionsOf(const Node& node) {
   std::vector<std::string> texts;
   for (const v1::Worker* worker : node.models) {
-    const uint64_t number = Newest(*worker).number;
+    const uint64_t number = NumberOf(*worker);
     if (worker->model().empty() || number == 0) continue;
     texts.push_back(absl::StrCat(Printable(worker->model()), "/", number));
   }
@@ -72,9 +77,7 @@ std::string Behind(const Node& node, const v1::ListVersionsResponse& versions) {
   for (const v1::Worker* worker : node.models) {
     for (const v1::VersionSummary& version : versions.versions()) {
       if (version.model() != worker->model() || !WasCommitted(version.state())) continue;
-      const VersionKey newest = Newest(*worker);
-      const bool newer = worker->has_relay() ? newest.number < version.version() : newest < KeyOf(version);
-      behind += newer ? 1 : 0;
+      behind += IsBehind(*worker, version) ? 1 : 0;
     }
   }
   return absl::StrCat(behind);
