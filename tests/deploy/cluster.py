@@ -60,9 +60,7 @@ class Container:
 
     def terminate(self, patience: float) -> int:
         """SIGTERM, then SIGKILL, as a kubelet does. The exit code of the program; -9 if it had to be killed."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        for child in children:
-            os.kill(int(child), signal.SIGTERM)
+        self._signal(signal.SIGTERM)
         try:
             return self.process.wait(patience * SLOWNESS)
         except subprocess.TimeoutExpired:
@@ -70,8 +68,15 @@ class Container:
             return -signal.SIGKILL
 
     def kill(self) -> None:
-        self.process.kill()  # unshare, whose end is that of the container
+        self._signal(signal.SIGKILL)  # the end of a namespace's first process is that of all in it
+        self.process.kill()
         self.process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        """To the container's first process. That of unshare does not reach it once it is another user."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        for child in children.read_text().split() if self.running() else []:
+            os.kill(int(child), number)
 
 
 @dataclass
