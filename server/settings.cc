@@ -1,115 +1,13 @@
 #include "server/settings.h"
 
-#include <algorithm>
-#include <chrono>
-#include <cmath>
-#include <cstdint>
-#include <limits>
-#include <map>
 #include <utility>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 
 namespace refit {
 namespace {
-
-using Set = std::function<absl::Status(const std::string&)>;
-
-absl::Status Expected(absl::string_view what, absl::string_view got) {
-  return absl::InvalidArgumentError(absl::StrCat("expected ", what, ", got '", got, "'"));
-}
-
-Set Text(std::string& option) {
-  return [&option](const std::string& text) {
-    option = text;
-    return absl::OkStatus();
-  };
-}
-
-Set Switch(bool& option) {
-  return [&option](const std::string& text) {
-    return absl::SimpleAtob(text, &option) ? absl::OkStatus() : Expected("true or false", text);
-  };
-}
-
-template <typename Number>
-Set Count(Number& option, uint64_t least = 0, uint64_t most = std::numeric_limits<int32_t>::max()) {
-  return [&option, least, most](const std::string& text) {
-    uint64_t number = 0;
-    if (!absl::SimpleAtoi(text, &number) || number < least || number > most) {
-      return Expected(absl::StrCat("a whole number from ", least, " to ", most), text);
-    }
-    option = static_cast<Number>(number);
-    return absl::OkStatus();
-  };
-}
-
-// Bytes in one unit of this name; 0 if there is no such unit.
-double UnitBytes(absl::string_view unit) {
-  constexpr absl::string_view kUnits = "bkmgtpe";
-  if (unit.empty()) return 1;
-  const size_t power = kUnits.find(unit[0]);
-  const bool is_known = unit.size() == 1 || unit.substr(1) == "b" || unit.substr(1) == "ib";
-  if (power == absl::string_view::npos || !is_known || (power == 0 && unit.size() > 1)) return 0;
-  return std::exp2(10.0 * static_cast<double>(power));
-}
-
-template <typename Bytes>
-Set Size(Bytes& option) {
-  return [&option](const std::string& text) {
-    const std::string lower = absl::AsciiStrToLower(absl::StripAsciiWhitespace(text));
-    const size_t digits = std::min(lower.find_first_not_of("0123456789."), lower.size());
-    double number = 0;
-    const bool is_number = absl::SimpleAtod(lower.substr(0, digits), &number);
-    const double bytes = number * UnitBytes(absl::StripLeadingAsciiWhitespace(absl::string_view(lower).substr(digits)));
-    const bool is_zero = is_number && number == 0;
-    constexpr Bytes kMost = std::numeric_limits<Bytes>::max() / 2;
-    if (!is_number || (bytes == 0 && !is_zero) || bytes > static_cast<double>(kMost)) {
-      return Expected("a size such as 16GiB", text);
-    }
-    option = static_cast<Bytes>(bytes);
-    return absl::OkStatus();
-  };
-}
-
-Set Seconds(std::chrono::milliseconds& option, double least = 0.001, double most = 1e9) {
-  return [&option, least, most](const std::string& text) {
-    double seconds = 0;
-    if (!absl::SimpleAtod(text, &seconds) || !(seconds >= least && seconds <= most)) {
-      return Expected(absl::StrCat("seconds from ", least, " to ", static_cast<int64_t>(most)), text);
-    }
-    option = std::chrono::milliseconds(std::llround(seconds * 1000));
-    return absl::OkStatus();
-  };
-}
-
-Set Mode(uint32_t& option) {
-  return [&option](const std::string& text) {
-    const bool is_octal = !text.empty() && text.size() <= 4 && text.find_first_not_of("01234567") == std::string::npos;
-    const auto mode = is_octal ? static_cast<uint32_t>(std::stoul(text, nullptr, 8)) : 0;
-    if (mode == 0 || mode > 0777) return Expected("permissions in octal such as 660", text);
-    option = mode;
-    return absl::OkStatus();
-  };
-}
-
-template <typename Value>
-Set OneOf(Value& option, const std::map<std::string, Value>& values) {
-  return [&option, values](const std::string& text) {
-    const auto value = values.find(text);
-    if (value == values.end()) {
-      const auto name = [](std::string* out, const auto& named) { absl::StrAppend(out, named.first); };
-      return Expected(absl::StrJoin(values, " or ", name), text);
-    }
-    option = value->second;
-    return absl::OkStatus();
-  };
-}
 
 std::string ArgumentOf(const std::string& flag) {
   const absl::string_view name = absl::string_view(flag).substr(2);
@@ -119,12 +17,12 @@ std::string ArgumentOf(const std::string& flag) {
 struct Table {
   std::vector<Setting> settings;
 
-  void Add(const std::string& flag, const std::string& value, const std::string& help, Set set,
+  void Add(const std::string& flag, const std::string& value, const std::string& help, SetValue set,
            const std::string& argument = "") {
     settings.push_back({flag, argument.empty() ? ArgumentOf(flag) : argument, value, help, std::move(set)});
   }
 
-  void AddList(const std::string& flag, const std::string& value, const std::string& help, Set set) {
+  void AddList(const std::string& flag, const std::string& value, const std::string& help, SetValue set) {
     Add(flag, value, help, std::move(set));
     settings.back().is_list = true;
   }

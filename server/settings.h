@@ -2,14 +2,13 @@
 // made from it, so they have the same units and checks.
 #pragma once
 
-#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "refit/server.h"
+#include "server/setting_values.h"
 
 namespace refit {
 
@@ -20,9 +19,8 @@ struct Setting {
   // or false.
   std::string value;
   std::string help;  // with the default in brackets
-  // Sets the value from text: a number, a SIZE with or without a unit ("16GiB"; units are powers of 1024), "true" or
-  // "false". INVALID_ARGUMENT with the expected and the actual value; the options are then unchanged.
-  std::function<absl::Status(const std::string&)> set;
+  // Sets the value from text (setting_values.h).
+  SetValue set;
   // Whether several values may be given, separated by commas. The flag may then be given several times.
   bool is_list = false;
 

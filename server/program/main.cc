@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -22,6 +23,7 @@
 #include "refit/version.h"
 #include "server/process/descriptor_limit.h"
 #include "server/process/self_check.h"
+#include "server/program/setting_sources.h"
 #include "server/settings.h"
 
 namespace refit {
@@ -30,39 +32,29 @@ namespace {
 struct Flags {
   ServerOptions server;
   LogOptions log{.format = LogFormat::kText, .level = LogLevel::kInfo};
-  double grace_seconds = 10;
-  double self_check_seconds = 4;
+  std::chrono::milliseconds grace{10'000};
+  std::chrono::milliseconds self_check{4'000};
   std::string port_file;
 };
 
-void AddSetting(CLI::App& app, const Setting& setting) {
-  const auto set = [setting](const std::string& text) {
-    const absl::Status status = setting.set(text);
-    if (!status.ok()) throw CLI::ValidationError(setting.flag, std::string(status.message()));
+// Settings of the program, besides those of the service.
+std::vector<Setting> ProgramSettings(Flags& flags) {
+  constexpr double kLongest = 1e9;
+  return {
+      {"--port-file", "port_file", "FILE", "Write the (first) port that is listened on to this file",
+       Text(flags.port_file)},
+      {"--grace", "grace", "SECONDS", "On SIGTERM, time for calls under way to end [10]",
+       Seconds(flags.grace, 0, kLongest)},
+      {"--self-check", "self_check", "SECONDS",
+       "End, for a supervisor to restart it, once it has accepted no connection for so long. 0: never [4]",
+       Seconds(flags.self_check, 0, kLongest)},
   };
-  if (setting.is_switch()) {
-    const std::string meaning = setting.is_negative() ? "false" : "true";
-    app.add_flag_callback(
-        setting.flag, [set, meaning] { set(meaning); }, setting.help);
-  } else {
-    CLI::Option* option = app.add_option_function<std::string>(setting.flag, set, setting.help);
-    option->option_text(setting.value);
-    if (setting.is_list) option->join(',');
-  }
 }
 
-// Options of the program that are not settings of the service.
-void AddProgramOptions(CLI::App& app, Flags& flags) {
-  // `value` is the placeholder for the value in --help. Descriptions contain the defaults.
-  const auto option = [&app](const char* name, auto& variable, const char* value, const char* description) {
-    return app.add_option(name, variable, description)->option_text(value);
-  };
-  option("--port-file", flags.port_file, "FILE", "Write the (first) port that is listened on to this file");
-  option("--grace", flags.grace_seconds, "SECONDS", "On SIGTERM, time for calls under way to end [10]")
-      ->check(CLI::NonNegativeNumber);
-  option("--self-check", flags.self_check_seconds, "SECONDS",
-         "End, for a supervisor to restart it, once it has accepted no connection for so long. 0: never [4]")
-      ->check(CLI::NonNegativeNumber);
+std::vector<Setting> AllSettings(Flags& flags) {
+  std::vector<Setting> settings = SettingsOf(flags.server, flags.log);
+  for (Setting& setting : ProgramSettings(flags)) settings.push_back(std::move(setting));
+  return settings;
 }
 
 // Blocks the signals that end the program, in all threads made from here on, so that Wait can receive them.
@@ -75,10 +67,8 @@ sigset_t BlockEndSignals() {
   return signals;
 }
 
-std::chrono::milliseconds Milliseconds(double seconds) {
-  return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
-}
-
+constexpr int kCannotStart = 1;
+constexpr int kBadUsage = 2;
 constexpr int kUnreachable = 3;
 
 // Ends the program at once: a server that no longer accepts connections may not be able to end normally.
@@ -89,18 +79,23 @@ void EndUnreachable(const EventLog& log, const absl::Status& status) {
 }
 
 // A LineWriter writes the reason, because stderr may be a full pipe.
-int CannotStart(absl::string_view reason) {
+int CannotStart(absl::string_view reason, int code = kCannotStart) {
   LineWriter(STDERR_FILENO, nullptr).Write(absl::StrCat("refit-server: ", reason));
-  return 1;
+  return code;
+}
+
+int Print(const std::string& text) {
+  const bool is_written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
+  return is_written ? 0 : CannotStart("cannot write to stdout");
 }
 
 // One for each address: nobody else notices if one of them is dead.
 absl::StatusOr<std::vector<std::unique_ptr<SelfCheck>>> StartSelfChecks(const Flags& flags, const RefitServer& server) {
   std::vector<std::unique_ptr<SelfCheck>> checks;
-  if (flags.self_check_seconds == 0) return checks;
+  if (flags.self_check.count() == 0) return checks;
   for (const std::string& address : server.addresses()) {
     const SelfCheckOptions options{
-        .address = address, .tls = flags.server.security.tls(), .patience = Milliseconds(flags.self_check_seconds)};
+        .address = address, .tls = flags.server.security.tls(), .patience = flags.self_check};
     auto started = SelfCheck::Start(
         options, [log = flags.server.log](const absl::Status& status) { EndUnreachable(log, status); });
     if (!started.ok()) return started.status();
@@ -131,7 +126,7 @@ int Serve(Flags& flags) {
   sigwait(&signals, &signal);
   self_checks->clear();
   flags.server.log.Info("shutting down", {{"signal", signal == SIGTERM ? "SIGTERM" : "SIGINT"}});
-  (*server)->Shutdown(Milliseconds(flags.grace_seconds));
+  (*server)->Shutdown(flags.grace);
   flags.server.log.Info("stopped");
   return 0;
 }
@@ -148,17 +143,31 @@ int Main(int argc, char** argv) {
   app.footer(
       "Trainers push with `refit push` or the Publisher library, workers pull with `refit pull` or the Subscriber "
       "library, people look with `refit status` or grpcurl (server reflection is on).\n"
+      "Every flag may also be a key in a file (--config) or a variable: REFIT_SERVER_PUSH_IDLE_TIMEOUT=60 for "
+      "--push-idle-timeout 60, REFIT_SERVER_NO_DELTAS=true for --no-deltas. A flag wins over its variable, that over "
+      "the "
+      "file.\n"
       "SIGTERM and SIGINT end it gracefully. Exit codes: 0 stopped by a signal, 1 could not start, 2 bad usage, "
       "3 it stopped accepting connections (see --self-check): restart it.");
   app.set_version_flag("--version", std::string("refit-server ") + SoftwareVersion());
   Flags flags;
-  for (const Setting& setting : SettingsOf(flags.server, flags.log)) AddSetting(app, setting);
-  AddProgramOptions(app, flags);
+  SettingSources sources(AllSettings(flags));
+  sources.AddFlags(app);
+  std::string config;
+  app.add_option("--config", config,
+                 "Settings from a file (TOML): each flag's name without its dashes is a key. Flags and the environment "
+                 "win over it [REFIT_SERVER_CONFIG]")
+      ->envname("REFIT_SERVER_CONFIG")
+      ->option_text("FILE");
+  bool print_config = false;
+  app.add_flag("--print-config", print_config, "Print the settings and where each comes from, as such a file, and end");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
+    return app.exit(error) == 0 ? 0 : kBadUsage;
   }
+  if (absl::Status status = sources.Apply(config); !status.ok()) return CannotStart(status.message(), kBadUsage);
+  if (print_config) return Print(sources.AsFile());
   const int code = Serve(flags);
   flags.server.log.Close();  // gRPC's log keeps a copy, which is never destroyed
   return code;

@@ -44,7 +44,7 @@ SETS: dict[str, tuple[str, ...]] = {
     "names": (*RELAYS, "nameOverride=weights", f"fullnameOverride={'long' * 15}"),
     "placed": (
         *PLAIN, "server.nodeSelector.disk=fast", "server.tolerations[0].operator=Exists", "server.priorityClassName=high",
-        "server.podLabels.team=rl", "server.podAnnotations.note=x", "server.zone=a", "server.extraArgs={--max-pulls=9}",
+        "server.podLabels.team=rl", "server.podAnnotations.note=x", "server.zone=a", "server.settings.max-pulls=9",
         f"server.affinity.{APART}.weight=1", f"server.affinity.{APART}.podAffinityTerm.topologyKey=host",
     ),
 }  # fmt: skip
@@ -125,7 +125,7 @@ def test_no_rights(objects: list[Object]) -> None:
 def test_a_hostpath_is_the_only_thing_beyond_restricted(objects: list[Object]) -> None:
     for pod in pod_specs(objects):
         kinds = {kind for volume in pod.get("volumes", []) for kind in volume if kind != "name"}
-        assert kinds <= {"projected", "secret", "emptyDir", "persistentVolumeClaim", "hostPath"}
+        assert kinds <= {"projected", "secret", "configMap", "emptyDir", "persistentVolumeClaim", "hostPath"}
         for container in pod.get("initContainers", []):
             if not container["name"].startswith("refit-"):
                 assert "hostPath" in kinds and container["securityContext"]["capabilities"]["add"] == [
@@ -221,6 +221,31 @@ def test_flags_are_those_of_the_server(objects: list[Object], server_help: str) 
     assert not unknown
 
 
+def test_settings_are_a_file_that_the_server_takes(tmp_path: Path) -> None:
+    chosen = ("server.settings.max-pulls=9", "server.settings.max-tensors=2000000", "server.settings.no-deltas=true",
+              "server.settings.delta-history=1GiB", "relay.settings.worker-timeout=0.5")  # fmt: skip
+    objects = render("refit", CHART, *settings((*RELAYS, *chosen)))
+    maps = {o["metadata"]["name"]: o["data"] for o in objects if o["kind"] == "ConfigMap"}
+    expected = {"server": {"max-pulls = 9", "max-tensors = 2000000", "no-deltas = true", 'delta-history = "1GiB"'},
+                "relay": {"worker-timeout = 0.5"}}  # fmt: skip
+    for role, lines in expected.items():
+        file = tmp_path / f"{role}.toml"
+        file.write_text(maps[f"refit-{role}-settings"]["refit-server.toml"])
+        done = subprocess.run([BIN / "refit-server", "--config", file, "--print-config"], capture_output=True, text=True)
+        assert lines == {line.split("  # from")[0] for line in done.stdout.splitlines() if "  # from" in line}, done
+    templates = [o["spec"]["template"] for o in objects if "template" in o.get("spec", {})]
+    for template in templates:
+        (container,) = template["spec"]["containers"]
+        assert flags(container)["--config"] == ["/etc/refit-settings/refit-server.toml"]
+        (mount,) = [m for m in container["volumeMounts"] if m["mountPath"] == "/etc/refit-settings"]
+        (volume,) = [v for v in template["spec"]["volumes"] if v["name"] == mount["name"]]
+        assert volume["configMap"]["name"] in maps
+    again = render("refit", CHART, *settings((*RELAYS, *chosen, "server.settings.max-pulls=10")))
+    before, after = ([o["spec"]["template"]["metadata"]["annotations"] for o in found if "template" in o.get("spec", {})]
+                     for found in (objects, again))  # fmt: skip
+    assert sum(a != b for a, b in zip(before, after)) == 1, "of the pod whose settings have changed"
+
+
 def test_foreign_objects() -> None:
     """Of cert-manager and of Prometheus' operator: what they must have, since no schema of theirs is here."""
     objects = fleet()
@@ -260,7 +285,8 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "an address with a scheme": ((*RELAYS, "relay.upstream={http://trainer:1}"), "/relay/upstream/0"),
     "a relative path": ((*RELAYS, "relay.socket.hostPath=run"), "/relay/socket/hostPath"),
     "a relay that keeps nothing": ((*RELAYS, "relay.retain=0"), "/relay/retain"),
-    "a flag that is a value": ((*PLAIN, "server.extraArgs={--memory=1GiB}"), "/server/extraArgs/0"),
+    "a setting that is a value": ((*PLAIN, "server.settings.memory=1GiB"), "/server/settings/memory"),
+    "a setting with parts": ((*PLAIN, "server.settings.max-pulls={1,2}"), "/server/settings/max-pulls"),
     "plaintext and TLS": ((*PLAIN, "tls.secretName=certs"), "do not go together"),
     "roles without certificates": ((*PLAIN, "auth.rolesSecret=roles"), "auth.rolesSecret"),
     "roles without mutual TLS": (("tls.secretName=certs", "tls.mutual=false", "auth.rolesSecret=r"), "tls.mutual=true"),

@@ -97,6 +97,8 @@ PLANS: dict[tuple[str, str], Shell | Python | str] = {
     ("client/CPP.md", "#include <refit/subscriber.h>"): CPP,
     ("client/CPP.md", "#include <refit/worker.h>"): CPP,
     ("client/CPP.md", "options.hold_installs = true;"): CPP,
+    ("server/RUNNING.md", "listen = ["): "settings: tests/shell/test_config.py",
+    ("server/RUNNING.md", "$ refit-server --config"): "a mistake: tests/shell/test_config.py",
     ("server/RUNNING.md", "refit certs certs/"): Shell(),
     ("server/RUNNING.md", "refit follow -s trainer-0"): Shell(
         before=TLS_SERVICE, after="until test -e policy.safetensors; do sleep 0.1; done\n"

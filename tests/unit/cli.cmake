@@ -2,10 +2,7 @@ refit_test(tp_rules_test
   SOURCES cli/tp_rules_test.cc ${PROJECT_SOURCE_DIR}/client/cli/options/tp_rules.cc
   DEPS refit::plan refit::safetensors
   LABELS unit)
-refit_test(suggestion_test
-  SOURCES cli/suggestion_test.cc ${PROJECT_SOURCE_DIR}/client/cli/options/suggestion.cc
-  DEPS refit::tensor
-  LABELS unit)
+refit_test(suggestion_test SOURCES cli/suggestion_test.cc DEPS refit::terminal LABELS unit)
 refit_test(table_test
   SOURCES cli/table_test.cc ${PROJECT_SOURCE_DIR}/client/cli/terminal/table.cc
   DEPS refit::tensor refit::terminal

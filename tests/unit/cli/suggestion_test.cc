@@ -1,8 +1,8 @@
-#include "client/cli/options/suggestion.h"
+#include "common/terminal/suggestion.h"
 
 #include <gtest/gtest.h>
 
-namespace refit::cli {
+namespace refit {
 namespace {
 
 const std::vector<std::string> kCommands = {"push", "pull", "follow", "status", "versions", "--version", "--quiet"};
@@ -25,4 +25,4 @@ TEST(MeantTest, GuessesNothingFromAfar) {
 }
 
 }  // namespace
-}  // namespace refit::cli
+}  // namespace refit

@@ -53,8 +53,8 @@ and what this instance has: tcp, socket, upstream (a list), identity (of a relay
 - --grace={{ .of.grace }}
 - --log-level={{ $v.log.level }}
 - --log-format={{ $v.log.format }}
-{{- range .of.extraArgs }}
-- {{ . | quote }}
+{{- if .of.settings }}
+- --config=/etc/refit-settings/refit-server.toml
 {{- end }}
 {{- end -}}
 

@@ -33,6 +33,7 @@ priorityClassName: {{ . }}
 
 {{- define "refit.server.volumes" -}}
 {{- include "refit.secretsVolume" . }}
+{{- include "refit.settingsVolume" . }}
 {{- with .of.spool }}
 {{- if and .enabled .existingClaim }}
 - {name: refit-spool, persistentVolumeClaim: {claimName: {{ .existingClaim }}}}

@@ -2,6 +2,7 @@
 
 {{- define "refit.relay.volumes" -}}
 {{- include "refit.secretsVolume" . }}
+{{- include "refit.settingsVolume" . }}
 {{- if .socket }}
 - {name: refit-socket, hostPath: {path: {{ .of.socket.hostPath }}, type: DirectoryOrCreate}}
 {{- end }}

@@ -21,7 +21,9 @@ value of `user`, so that the sidecar may read its Secrets.
 {{- end -}}
 
 {{- define "refit.sidecar.server.volumes" -}}
-{{- include "refit.secretsVolume" (dict "root" . "role" "server" "tcp" true) }}
+{{- $instance := dict "root" . "role" "server" "of" .Values.server "tcp" true }}
+{{- include "refit.secretsVolume" $instance }}
+{{- include "refit.settingsVolume" $instance }}
 - {name: refit-socket, emptyDir: {}}
 {{- with .Values.server.spool }}
 {{- if and .enabled .existingClaim }}
@@ -41,6 +43,8 @@ value of `user`, so that the sidecar may read its Secrets.
 {{- end -}}
 
 {{- define "refit.sidecar.relay.volumes" -}}
-{{- include "refit.secretsVolume" (dict "root" . "role" "relay") }}
+{{- $instance := dict "root" . "role" "relay" "of" .Values.relay }}
+{{- include "refit.secretsVolume" $instance }}
+{{- include "refit.settingsVolume" $instance }}
 - {name: refit-socket, emptyDir: {}}
 {{- end -}}

@@ -4,6 +4,9 @@
 {{- if include "refit.secretSources" . }}
 - {name: refit-secrets, mountPath: /etc/refit, readOnly: true}
 {{- end }}
+{{- if .of.settings }}
+- {name: refit-settings, mountPath: /etc/refit-settings, readOnly: true}
+{{- end }}
 {{- if .socket }}
 - {name: refit-socket, mountPath: /run/refit}
 {{- end }}

@@ -1,8 +1,8 @@
-#include "client/cli/options/suggestion.h"
+#include "common/terminal/suggestion.h"
 
 #include <algorithm>
 
-namespace refit::cli {
+namespace refit {
 namespace {
 
 // The number of typing errors between `a` and `b`: the edit distance with swaps.
@@ -40,4 +40,4 @@ std::string Meant(absl::string_view word, const std::vector<std::string>& candid
   return meant;
 }
 
-}  // namespace refit::cli
+}  // namespace refit

@@ -6,10 +6,10 @@
 
 #include "absl/strings/string_view.h"
 
-namespace refit::cli {
+namespace refit {
 
 // The candidate that differs from `word` by one or two typing errors: a character inserted, missing, wrong, or two
 // swapped. Empty if none is that close.
 std::string Meant(absl::string_view word, const std::vector<std::string>& candidates);
 
-}  // namespace refit::cli
+}  // namespace refit
