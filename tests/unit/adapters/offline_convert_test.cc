@@ -70,9 +70,10 @@ TEST_F(OfflineConvert, WritesWhatThePlanSaysInEmissionOrder) {
                                             {"layers.0.router.per_expert_scale", DType::kF32, {2}},
                                             {"a", DType::kF32, {0, 3}}};
   EXPECT_EQ(out->tensors(), expected);
-  const float transposed[] = {0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11};
-  ASSERT_EQ(out->data(1).size(), sizeof(transposed));
-  EXPECT_EQ(std::memcmp(out->data(1).data(), transposed, sizeof(transposed)), 0);
+  std::vector<float> transposed(12);
+  ASSERT_EQ(out->data(1).size(), transposed.size() * sizeof(float));
+  std::memcpy(transposed.data(), out->data(1).data(), out->data(1).size());
+  EXPECT_EQ(transposed, std::vector<float>({0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11}));
 }
 
 TEST_F(OfflineConvert, CastsOnTheWayIfAskedTo) {
