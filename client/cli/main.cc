@@ -21,6 +21,7 @@
 #include "common/net/channel.h"
 #include "common/net/grpc_log.h"
 #include "common/terminal/help_formatter.h"
+#include "common/terminal/package_options.h"
 #include "common/terminal/suggestion.h"
 #include "refit/tuning.h"
 #include "refit/version.h"
@@ -166,6 +167,7 @@ int Main(int argc, char** argv) {
   app.require_subcommand(1);
   app.set_version_flag("--version", absl::StrCat("refit ", SoftwareVersion()));
   app.footer(absl::StrCat(kExamples, kExitCodeHelp));
+  AddPackageOptions(app, absl::StrCat("refit ", SoftwareVersion()));
   std::vector<std::string> arguments = Arguments(argc, argv);
   const std::string unknown = arguments.empty() ? "a command is missing" : UnknownCommand(app, arguments.front());
   if (!unknown.empty()) {

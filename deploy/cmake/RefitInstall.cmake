@@ -1,11 +1,16 @@
-# `cmake --install`: the programs, the libraries with their headers and protos, and a package that find_package(refit) finds.
+# `cmake --install`: the programs with manual pages and completion, the libraries with their headers and protos, and a
+# package that find_package(refit) finds.
 #
 #   find_package(refit REQUIRED)                    refit::client and what it stands on; no LibTorch, no prometheus-cpp
 #   find_package(refit REQUIRED COMPONENTS server)  also refit::server
 #   find_package(refit REQUIRED COMPONENTS torch)   also refit::torch, what faces LibTorch
 #
 # refit.pc and refit-server.pc say the same to pkg-config.
+#
+# Components: refit and refit-server, the programs with their manual; dev, all else.
 include(CMakePackageConfigHelpers)
+include(RefitManual)
+set(CMAKE_INSTALL_DEFAULT_COMPONENT_NAME dev)
 
 # Sets `out` to all targets in `directory` and below.
 function(refit_collect_targets directory out)
@@ -37,14 +42,11 @@ endfunction()
 
 set(refit_core_libraries)
 set(refit_torch_libraries)
-set(refit_programs)
 foreach(folder proto common server client)
   refit_collect_targets(${PROJECT_SOURCE_DIR}/${folder} targets)
   foreach(target ${targets})
     get_target_property(type ${target} TYPE)
-    if(type STREQUAL "EXECUTABLE")
-      list(APPEND refit_programs ${target})
-    elseif(type STREQUAL "STATIC_LIBRARY" OR type STREQUAL "INTERFACE_LIBRARY")
+    if(type STREQUAL "STATIC_LIBRARY" OR type STREQUAL "INTERFACE_LIBRARY")
       refit_needs_torch(${target} needs)
       if(needs)
         list(APPEND refit_torch_libraries ${target})
@@ -56,10 +58,12 @@ foreach(folder proto common server client)
 endforeach()
 
 set(refit_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/refit)
-install(TARGETS ${refit_programs} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(TARGETS refit_cli RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT refit)
+install(TARGETS refit_server_main RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT refit-server)
 install(TARGETS ${refit_core_libraries} EXPORT refitTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(EXPORT refitTargets NAMESPACE refit:: DESTINATION ${refit_package_dir})
 if(REFIT_WITH_TORCH)
+  install(TARGETS refit_cli_torch RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT refit)
   set_target_properties(refit_libtorch PROPERTIES EXPORT_NAME libtorch)
   install(TARGETS refit_libtorch refit_torch ${refit_torch_libraries} EXPORT refitTorchTargets
     ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})

@@ -17,6 +17,7 @@
 #include "common/net/grpc_log.h"
 #include "common/process/line_writer.h"
 #include "common/terminal/help_formatter.h"
+#include "common/terminal/package_options.h"
 #include "refit/relay.h"
 #include "refit/server.h"
 #include "refit/tuning.h"
@@ -161,6 +162,7 @@ int Main(int argc, char** argv) {
       ->option_text("FILE");
   bool print_config = false;
   app.add_flag("--print-config", print_config, "Print the settings and where each comes from, as such a file, and end");
+  AddPackageOptions(app, absl::StrCat("refit-server ", SoftwareVersion()));
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
