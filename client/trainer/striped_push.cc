@@ -61,6 +61,7 @@ class StripedPush final : public VersionPush {
     const ActiveCalls::Entry entry;
     BufferPool copies{kIdleCopyBytes};
     std::vector<std::unique_ptr<VersionPush>> pushes;  // by connection
+    VersionSummary committed;  // written by the first lane, which may still run when another one has failed
     PushLanes lanes;
   };
 
@@ -187,13 +188,14 @@ absl::StatusOr<VersionSummary> StripedPush::Commit() {
   if (status = work_->lanes.AwaitAll(); !status.ok()) return End(status);
   NoteRate();
   for (size_t stream = 0; stream < work_->pushes.size(); ++stream) {
-    work_->lanes.Add(stream, [this, stream] {
-      const absl::StatusOr<VersionSummary> committed = work_->pushes[stream]->Commit();
-      if (committed.ok() && stream == 0) summary_ = *committed;
+    work_->lanes.Add(stream, [&work = *work_, stream] {
+      const absl::StatusOr<VersionSummary> committed = work.pushes[stream]->Commit();
+      if (committed.ok() && stream == 0) work.committed = *committed;
       return committed.status();
     });
   }
   if (status = work_->lanes.AwaitAll(); !status.ok()) return End(status);
+  summary_ = work_->committed;
   committed_ = true;
   over_ = absl::FailedPreconditionError(absl::StrCat(context_, ": the version is committed"));
   return summary_;
