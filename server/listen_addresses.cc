@@ -1,10 +1,8 @@
 #include "server/listen_addresses.h"
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "common/net/address.h"
 
 namespace refit {
@@ -16,13 +14,7 @@ bool HasPort(absl::string_view address) {
 
 }  // namespace
 
-std::vector<std::string> ListenAddresses(absl::string_view listen) {
-  std::vector<std::string> addresses;
-  for (const absl::string_view address : absl::StrSplit(listen, ',')) {
-    addresses.emplace_back(absl::StripAsciiWhitespace(address));
-  }
-  return addresses;
-}
+std::vector<std::string> ListenAddresses(absl::string_view listen) { return SplitAddresses(listen); }
 
 std::vector<std::string> UnixPaths(absl::string_view listen) {
   std::vector<std::string> paths;

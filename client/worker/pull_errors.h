@@ -12,13 +12,14 @@
 
 namespace refit {
 
-// Immutable.
 class PullErrors {
  public:
   // `context` begins each message: "pull of default/3 from 127.0.0.1:50051".
   explicit PullErrors(std::string context) : context_(std::move(context)) {}
 
   const std::string& context() const { return context_; }
+  // The pull goes on at another service.
+  void SetContext(std::string context) { context_ = std::move(context); }
 
   absl::Status Breach(absl::string_view what) const {
     return absl::InternalError(absl::StrCat(context_, ": the service broke the protocol: ", what));
@@ -30,7 +31,7 @@ class PullErrors {
   }
 
  private:
-  const std::string context_;
+  std::string context_;
 };
 
 }  // namespace refit

@@ -15,9 +15,11 @@ constexpr std::chrono::milliseconds kEndLeaseTimeout{500};
 
 }  // namespace
 
-PullLease::PullLease(std::shared_ptr<SubscriberConnection> connection, const v1::PullRequest& request,
-                     std::chrono::milliseconds timeout)
-    : connection_(std::move(connection)), stream_(*connection_, kPullMethod, request, timeout) {}
+PullLease::PullLease(std::shared_ptr<SubscriberConnection> connection, std::shared_ptr<const Route> route,
+                     const v1::PullRequest& request, std::chrono::milliseconds timeout)
+    : connection_(std::move(connection)),
+      route_(std::move(route)),
+      stream_(*connection_, route_, kPullMethod, request, timeout) {}
 
 PullLease::~PullLease() {
   if (number_ == 0 || forks_ != ForksBegun()) return;
@@ -26,7 +28,7 @@ PullLease::~PullLease() {
   v1::EndLeaseResponse response;
   grpc::ClientContext context;
   context.set_deadline(SteadyDeadline(kEndLeaseTimeout));
-  (void)v1::PullService::NewStub(connection_->channel)->EndLease(&context, request, &response);
+  (void)v1::PullService::NewStub(route_->channel)->EndLease(&context, request, &response);
 }
 
 }  // namespace refit

@@ -16,8 +16,8 @@ namespace refit {
 // The call stays open until the mapped memory is released.
 class PullLease final : public Lease {
  public:
-  PullLease(std::shared_ptr<SubscriberConnection> connection, const v1::PullRequest& request,
-            std::chrono::milliseconds timeout);
+  PullLease(std::shared_ptr<SubscriberConnection> connection, std::shared_ptr<const Route> route,
+            const v1::PullRequest& request, std::chrono::milliseconds timeout);
   // If a lease cannot be returned, it ends with the call, and the service never reuses that memory. That includes
   // leases that existed at a fork, because the child may keep the memory mapped.
   ~PullLease() override;
@@ -28,6 +28,7 @@ class PullLease final : public Lease {
  private:
   const uint64_t forks_ = ForksBegun();
   const std::shared_ptr<SubscriberConnection> connection_;
+  const std::shared_ptr<const Route> route_;  // to the service whose memory it is
   SubscriberStream stream_;
   uint64_t number_ = 0;
 };

@@ -26,11 +26,13 @@ uint64_t DecodedBytes(const ChunkHeader& chunk, uint64_t payload_bytes) {
 PullReceiver::PullReceiver(const PullOptions& options, std::string context, TensorSink& sink)
     : options_(options), errors_(std::move(context)), sink_(sink), manifest_(options, errors_), base_(options.base) {}
 
-void PullReceiver::BeginStream(std::shared_ptr<const Lease> lease, DescriptorClient descriptors) {
+void PullReceiver::BeginStream(std::shared_ptr<const Lease> lease, DescriptorClient descriptors, std::string context) {
   lease_ = std::move(lease);
   segments_.Begin(std::move(descriptors));
+  errors_.SetContext(std::move(context));
   chunk_was_damaged_ = false;
   could_not_map_ = false;
+  is_behind_ = false;
   base_failed_ = false;
   deltas_.reset();
   resumes_ = phase_ == Phase::kChunks;
@@ -119,12 +121,25 @@ absl::Status PullReceiver::OnBatch(absl::Span<const ChunkView> batch) {
 // received so far is then useless.
 absl::Status PullReceiver::OnHeaderAgain(const v1::VersionSummary& header) {
   resumes_ = false;
-  const bool same = header.model() == version_.model && header.version() == version_.version &&
-                    header.tensors() == version_.tensors && header.bytes() == version_.bytes &&
-                    header.chunk_bytes() == version_.chunk_bytes && header.opened_at_ns() == version_.opened_at_ns;
-  if (same) return absl::OkStatus();
+  if (IsSameVersion(header)) {
+    version_ = FromProto(header);
+    return absl::OkStatus();
+  }
   return absl::AbortedError(absl::StrCat(errors_.context(), ": while the pull was cut, version ", version_.version,
                                          " was replaced by another"));
+}
+
+// Services that copy the version keep the time of its opening. Those to which it was pushed separately have their own,
+// but the manifest's digest covers every byte.
+bool PullReceiver::IsSameVersion(const v1::VersionSummary& header) const {
+  const bool has_its_form = header.model() == version_.model && header.version() == version_.version &&
+                            header.trainer_epoch() == version_.trainer_epoch && header.tensors() == version_.tensors &&
+                            header.bytes() == version_.bytes && header.chunk_bytes() == version_.chunk_bytes;
+  if (!has_its_form) return false;
+  if (header.has_manifest_digest() && version_.manifest_digest.has_value()) {
+    return header.manifest_digest() == *version_.manifest_digest;
+  }
+  return header.opened_at_ns() == version_.opened_at_ns;
 }
 
 // Whether the service sends deltas in this stream.
@@ -153,6 +168,11 @@ absl::Status PullReceiver::OnHeader(const v1::VersionSummary& header) {
     // From a service that does not support the requested selection.
     return absl::NotFoundError(absl::StrCat(errors_.context(), ": the service has ", Describe(KeyOf(header)),
                                             ", not of epoch ", *options_.trainer_epoch));
+  }
+  if (at_least_.has_value() && !options_.version.has_value() && KeyOf(header) < *at_least_) {
+    is_behind_ = true;
+    return absl::NotFoundError(absl::StrCat(errors_.context(), ": the service is behind: its newest is ",
+                                            Describe(KeyOf(header)), ", ", Describe(*at_least_), " was seen already"));
   }
   if (header.chunk_bytes() == 0) return errors_.Breach("a header with chunk_bytes 0");
   if (header.layout() != v1::LAYOUT_WHOLE) {

@@ -31,9 +31,14 @@ class PullReceiver {
   // `context` begins every error message: "pull of default/3 from 127.0.0.1:50051".
   PullReceiver(const PullOptions& options, std::string context, TensorSink& sink);
 
-  // Call it before each stream: the first one, and those that resume it. `lease` is kept with all memory of the service
-  // that the sink adopts. `descriptors`: those of the service that sends the stream.
-  void BeginStream(std::shared_ptr<const Lease> lease, DescriptorClient descriptors);
+  // Call it before each stream: the first one, and those that resume it, at the same service or at another one, which
+  // `context` names. `lease` is kept with all memory of the service that the sink adopts. `descriptors`: those of the
+  // service that sends the stream.
+  void BeginStream(std::shared_ptr<const Lease> lease, DescriptorClient descriptors, std::string context);
+  // For a pull of the newest version: an older one than this is refused with NOT_FOUND, before the sink hears of it.
+  void ExpectAtLeast(const std::optional<VersionKey>& newest) { at_least_ = newest; }
+  // Whether the last message was the header of such an older version.
+  bool is_behind() const { return is_behind_; }
   // What to request in the next stream: the version, and the place to begin at; nullopt: everything from the beginning.
   struct Place {
     VersionKey version;
@@ -74,6 +79,7 @@ class PullReceiver {
   absl::Status OnResponse(const v1::PullResponse& response);
   absl::Status OnHeader(const v1::VersionSummary& header);
   absl::Status OnHeaderAgain(const v1::VersionSummary& header);
+  bool IsSameVersion(const v1::VersionSummary& header) const;
   absl::Status NoteBase(const v1::VersionSummary& header);
   absl::Status OnManifest(const v1::ManifestPart& part);
   absl::Status OnChunk(const ChunkView& chunk);
@@ -97,7 +103,7 @@ class PullReceiver {
   const std::vector<TensorPart>& parts() const { return manifest_.parts(); }
 
   const PullOptions& options_;
-  const PullErrors errors_;
+  PullErrors errors_;
   TensorSink& sink_;
   std::shared_ptr<const Lease> lease_;
 
@@ -105,6 +111,8 @@ class PullReceiver {
   bool resumes_ = false;  // the header comes again
   bool chunk_was_damaged_ = false;
   bool could_not_map_ = false;
+  std::optional<VersionKey> at_least_;
+  bool is_behind_ = false;
   VersionSummary version_;
   ReceivedManifest manifest_;
   MappedSegments segments_;

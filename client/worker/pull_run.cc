@@ -1,9 +1,12 @@
 #include "client/worker/pull_run.h"
 
+#include <map>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "client/worker/pull_lease.h"
 #include "client/worker/pull_request.h"
@@ -37,6 +40,22 @@ void NameBase(const PullBase& base, v1::PullRequest& request) {
   request.set_base_digest(base.digest);
 }
 
+// Whether the service says that it is too busy for a pull, or does not have, or no longer has, the version.
+bool IsRefusal(const absl::Status& status) {
+  return absl::IsResourceExhausted(status) || absl::IsNotFound(status) || absl::IsFailedPrecondition(status);
+}
+
+// Of several refusals, the one that tells a caller most: where a service was busy, it is worth a wait.
+absl::StatusCode CodeOf(const std::map<std::string, absl::Status>& refusals) {
+  for (const auto code :
+       {absl::StatusCode::kResourceExhausted, absl::StatusCode::kUnavailable, absl::StatusCode::kFailedPrecondition}) {
+    for (const auto& [address, status] : refusals) {
+      if (status.code() == code) return code;
+    }
+  }
+  return absl::StatusCode::kNotFound;
+}
+
 // Whether the status is that of a broken connection, or of a service that ends.
 bool IsCut(const absl::Status& status) {
   return status.code() == absl::StatusCode::kUnavailable || status.code() == absl::StatusCode::kInternal ||
@@ -55,6 +74,7 @@ PullRun::PullRun(std::shared_ptr<SubscriberConnection> connection, const PullOpt
 absl::StatusOr<PullResult> PullRun::Run() {
   const Clock::time_point begin = Clock::now();
   Clock::time_point last_gain = begin;
+  connection_->routes->ReturnToNearest();
   while (true) {
     const uint64_t before = receiver_.result().bytes;
     const StreamEnd end = RunStream();
@@ -62,32 +82,74 @@ absl::StatusOr<PullResult> PullRun::Run() {
     if (GoesOnUnmapped(end) || GoesOnWithoutBase(end)) continue;
     const bool gained = receiver_.result().bytes > before;
     if (gained) last_gain = Clock::now();
-    if (cut_.ok() || gained) cut_ = end.status;
+    if (end.why != Why::kRefused && (cut_.ok() || gained)) cut_ = end.status;
     if (!MayResume(end, gained, last_gain)) return Failure(end.status);
-    ++resumed_;
+    if (end.why == Why::kCut) ++resumed_;
   }
+  connection_->newest.See(receiver_.result().version);
   PullResult result = receiver_.result();
   result.elapsed = Clock::now() - begin;
   result.waited = waited_;
   result.resumed = resumed_;
   result.not_mapped = not_mapped_;
+  result.address = route_->address;
+  result.moved = moved_;
   return result;
 }
 
+absl::Status PullRun::TakeRoute() {
+  Candidates::Addresses refused;
+  for (const auto& [address, status] : refusals_) refused.insert(address);
+  absl::StatusOr<std::shared_ptr<const Route>> route = connection_->routes->Take(refused);
+  if (!route.ok()) return route.status();
+  if (route_ != nullptr && route_->address != (*route)->address) ++moved_;
+  route_ = *std::move(route);
+  context_ = PullContext(options_, route_->address);
+  return absl::OkStatus();
+}
+
+// Every service was tried. One that is down may come back; and if they know the version, it is only on its way to the
+// others.
+PullRun::StreamEnd PullRun::NoRoute(const absl::Status& status) {
+  context_ = PullContext(options_, connection_->address);
+  const std::map<std::string, absl::Status> refusals = std::exchange(refusals_, {});
+  std::vector<absl::string_view> reasons;
+  for (const auto& [address, refusal] : refusals) reasons.push_back(refusal.message());
+  const bool all_refused = absl::IsNotFound(status);
+  if (!all_refused) reasons.push_back(status.message());
+  const absl::StatusCode code = all_refused ? CodeOf(refusals) : status.code();
+  const bool may_come = refusals.empty() || receiver_.place().has_value();
+  if (!may_come) connection_->newest.Forget(options_.model);
+  return {{code, absl::StrCat(context_, ": no service serves it: ", absl::StrJoin(reasons, "; "))},
+          may_come ? Why::kCut : Why::kOther};
+}
+
 PullRun::StreamEnd PullRun::RunStream() {
-  const absl::Status shares = not_mapped_.empty() ? connection_->TryToShare() : absl::UnavailableError(not_mapped_);
+  if (absl::Status status = TakeRoute(); !status.ok()) return NoRoute(status);
+  const absl::Status shares =
+      not_mapped_.empty() ? connection_->TryToShare(*route_) : absl::UnavailableError(not_mapped_);
   if (!shares.ok() && connection_->transport == Transport::kSharedMemory) {
     return {{absl::IsResourceExhausted(shares) ? shares.code() : absl::StatusCode::kUnavailable,
-             absl::StrCat("service at ", connection_->address, ": ", shares.message())}};
+             absl::StrCat("service at ", route_->address, ": ", shares.message())},
+            connection_->routes->several() ? Why::kRefused : Why::kOther};
   }
   if (absl::IsResourceExhausted(shares)) not_mapped_ = std::string(shares.message());
   const std::shared_ptr<PullLease> lease =
-      MakeOwnedByProcess<PullLease>(connection_, NextRequest(shares.ok()), options_.idle_timeout);
-  receiver_.BeginStream(lease, DescriptorClient(connection_->address));
+      MakeOwnedByProcess<PullLease>(connection_, route_, NextRequest(shares.ok()), options_.idle_timeout);
+  receiver_.BeginStream(lease, DescriptorClient(route_->address), context_);
+  receiver_.ExpectAtLeast(LeastWanted());
   StreamEnd end = Receive(lease->stream());
   if (end.status.ok()) lease->set_number(receiver_.lease());
   if (receiver_.could_not_map()) lease->stream()->Cancel();  // mapped memory stays, and the stream is not read further
   return end;
+}
+
+// Not less than another service has shown already. With one service there is no other.
+std::optional<VersionKey> PullRun::LeastWanted() const {
+  if (!connection_->routes->several()) return std::nullopt;
+  const std::optional<VersionKey> newest = connection_->newest.Of(options_.model);
+  const bool is_of_run = newest.has_value() && options_.trainer_epoch.value_or(newest->epoch) == newest->epoch;
+  return is_of_run ? newest : std::nullopt;
 }
 
 // From the receiver's current place.
@@ -112,7 +174,8 @@ PullRun::StreamEnd PullRun::Receive(SubscriberStream& stream) {
     if (!message.ok()) return {Annotate(message.status(), context_)};
     if (!message->has_value()) return End(stream);
     const absl::Status status = receiver_.OnMessage(**message);
-    if (!status.ok()) return {status, receiver_.chunk_was_damaged()};
+    if (!status.ok() && receiver_.is_behind()) return {status, Why::kRefused};
+    if (!status.ok()) return {status, receiver_.chunk_was_damaged() ? Why::kCut : Why::kOther};
   }
   return {};
 }
@@ -120,20 +183,24 @@ PullRun::StreamEnd PullRun::Receive(SubscriberStream& stream) {
 PullRun::StreamEnd PullRun::End(SubscriberStream& stream) {
   const absl::Status status = stream->Finish(options_.idle_timeout);
   if (status.ok()) return {receiver_.OnEnd()};
-  const bool cut = IsCut(status) && !receiver_.OnEnd().ok() && !connection_->calls->cancelled().stopped();
-  return {Annotate(status, context_), cut};
+  const bool cancelled = connection_->calls->cancelled().stopped();
+  const bool cut = IsCut(status) && !receiver_.OnEnd().ok() && !cancelled;
+  const bool refused = IsRefusal(status) && !cancelled && connection_->routes->several();
+  return {Annotate(status, context_), cut ? Why::kCut : refused ? Why::kRefused : Why::kOther};
 }
 
 // Memory that cannot be mapped is requested over the connection, from the current place.
 bool PullRun::GoesOnUnmapped(const StreamEnd& end) {
-  if (!receiver_.could_not_map() || !not_mapped_.empty() || connection_->transport != Transport::kAuto) return false;
+  if (end.why != Why::kOther || !receiver_.could_not_map() || !not_mapped_.empty() ||
+      connection_->transport != Transport::kAuto)
+    return false;
   not_mapped_ = std::string(end.status.message());
   return true;
 }
 
 // What depends on a base that is not the service's is requested again, whole.
 bool PullRun::GoesOnWithoutBase(const StreamEnd& end) {
-  if (!receiver_.base_failed()) return false;
+  if (end.why != Why::kOther || !receiver_.base_failed()) return false;
   receiver_.RefuseBase(absl::StrCat("it is not the one that the service has: ", WithoutContext(end.status)));
   return true;
 }
@@ -142,15 +209,26 @@ bool PullRun::MayResume(const StreamEnd& end, bool gained, Clock::time_point las
   if (gained) {
     backoff_.Reset();
     damaged_ = 0;
+    refusals_.clear();
   }
-  if (!end.cut || Clock::now() - last_gain >= options_.resume_within) return false;
-  if (receiver_.chunk_was_damaged() && ++damaged_ >= kMostDamaged) return false;
+  if (GoesElsewhere(end)) return true;
+  if (end.why != Why::kCut || Clock::now() - last_gain >= options_.resume_within) return false;
+  if (absl::IsDataLoss(end.status) && ++damaged_ >= kMostDamaged) return false;
   return backoff_.Wait(connection_->calls->cancelled());
+}
+
+// With other services than this one, it is left. One that refused the pull is not asked again at once.
+bool PullRun::GoesElsewhere(const StreamEnd& end) {
+  const bool is_silent = absl::IsDeadlineExceeded(end.status);
+  if (route_ == nullptr || (end.why == Why::kOther && !is_silent)) return false;
+  connection_->routes->Leave(*route_);
+  if (end.why == Why::kRefused) refusals_.insert_or_assign(route_->address, end.status);
+  return end.why == Why::kRefused;
 }
 
 // If resuming a pull failed, the error that interrupted it is at least as important.
 absl::Status PullRun::Failure(const absl::Status& status) const {
-  if (cut_ == status) return status;
+  if (cut_.ok() || cut_ == status) return status;
   if (absl::IsDataLoss(cut_)) {
     return absl::DataLossError(
         absl::StrCat(cut_.message(), " (and when it was to come again: ", WithoutContext(status), ")"));

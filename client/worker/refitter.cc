@@ -97,6 +97,8 @@ absl::StatusOr<Staging> Refitter::Stage(const Wanted& wanted, Way way) {
   staged.version = std::move(result->version);
   staged.skipped = std::move(result->skipped);
   staged.not_mapped = std::move(result->not_mapped);
+  staged.address = std::move(result->address);
+  staged.moved = result->moved;
   staged.stage_time = result->elapsed;
   staged.traffic = std::move(result->traffic);
   staged.selection_digest = result->selection_digest;

@@ -7,6 +7,7 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "client/calls/unary_call.h"
+#include "client/worker/backoff.h"
 #include "client/worker/memory_sink.h"
 #include "client/worker/no_timeout.h"
 #include "client/worker/pull_run.h"
@@ -22,6 +23,9 @@ namespace refit {
 namespace {
 
 constexpr std::chrono::seconds kReportTimeout{10};
+// Between watches, with several services.
+constexpr std::chrono::milliseconds kFirstPause{100};
+constexpr std::chrono::seconds kLongestPause{2};
 
 v1::ReportWorkerRequest MakeRequest(const WorkerReport& report, uint64_t life) {
   v1::ReportWorkerRequest request;
@@ -41,7 +45,22 @@ v1::ReportWorkerRequest MakeRequest(const WorkerReport& report, uint64_t life) {
 // Where memory is mapped, nothing is moved.
 bool MayStripe(const SubscriberConnection& connection, const PullOptions& options, TensorSink& sink) {
   return options.streams != 1 && sink.TakesSeveral() && connection.transport != Transport::kSharedMemory &&
-         !connection.TryToShare().ok();
+         !connection.TryToShare(*connection.routes->Present()).ok();
+}
+
+absl::StatusOr<bool> ReportTo(const Route& route, const v1::ReportWorkerRequest& request,
+                              const SubscriberConnection& connection) {
+  const std::unique_ptr<v1::PullService::Stub> stub = v1::PullService::NewStub(route.channel);
+  const absl::StatusOr<v1::ReportWorkerResponse> response =
+      CallUnary(*stub, &v1::PullService::Stub::ReportWorker, request, kReportTimeout,
+                absl::StrCat("report of worker ", request.worker(), " to ", route.address), connection.calls);
+  if (!response.ok()) return response.status();
+  return response->foreign();
+}
+
+// Whether another service would answer the same.
+bool IsFinal(const absl::Status& status) {
+  return !status.ok() && !absl::IsUnavailable(status) && !absl::IsResourceExhausted(status);
 }
 
 }  // namespace
@@ -92,29 +111,52 @@ std::unique_ptr<WorkerPresence> Subscriber::StartPresence(const std::string& mod
   request.set_worker(worker);
   request.set_life(connection_->life);
   request.set_presence(true);
-  return std::make_unique<PresenceStream>(*connection_, request);
+  return std::make_unique<PresenceStream>(connection_, request);
 }
 
 absl::Status Subscriber::Watch(const WatchOptions& options, const std::function<bool(const VersionSummary&)>& on_event,
                                std::chrono::milliseconds idle_timeout) {
   if (idle_timeout == std::chrono::milliseconds::zero()) idle_timeout = kNoTimeout;
   if (absl::Status status = connection_->CheckNotForked(); !status.ok()) return status;
-  const std::unique_ptr<VersionWatch> watch = StartWatch(options);
+  Backoff backoff(kFirstPause, kLongestPause);
   while (true) {
-    const absl::StatusOr<VersionSummary> version = watch->Next(idle_timeout);
-    if (!version.ok()) return version.status();
-    if (!on_event(*version)) return absl::OkStatus();
+    const std::unique_ptr<VersionWatch> watch = StartWatch(options);
+    absl::StatusOr<VersionSummary> version = watch->Next(idle_timeout);
+    for (; version.ok(); version = watch->Next(idle_timeout)) {
+      if (!on_event(*version)) return absl::OkStatus();
+      backoff.Reset();
+    }
+    if (!MayGoOn(version.status())) return version.status();
+    if (!backoff.Wait(connection_->calls->cancelled())) return version.status();
   }
 }
 
+// Whether a watch that ended may go on at another service.
+bool Subscriber::MayGoOn(const absl::Status& status) {
+  return absl::IsUnavailable(status) && connection_->routes->several() && connection_->routes->Take().ok();
+}
+
+// With several services, a version is foreign only if all that answer say so: one that is behind may not have it yet.
 absl::StatusOr<bool> Subscriber::Report(const WorkerReport& report) {
   if (absl::Status status = connection_->CheckNotForked(); !status.ok()) return status;
-  const std::unique_ptr<v1::PullService::Stub> stub = v1::PullService::NewStub(connection_->channel);
-  const absl::StatusOr<v1::ReportWorkerResponse> response =
-      CallUnary(*stub, &v1::PullService::Stub::ReportWorker, MakeRequest(report, connection_->life), kReportTimeout,
-                absl::StrCat("report of worker ", report.worker, " to ", connection_->address), connection_->calls);
-  if (!response.ok()) return response.status();
-  return response->foreign();
+  const v1::ReportWorkerRequest request = MakeRequest(report, connection_->life);
+  std::optional<absl::StatusOr<bool>> answer;
+  std::shared_ptr<const Route> behind;
+  Candidates::Addresses asked;
+  while (true) {
+    const absl::StatusOr<std::shared_ptr<const Route>> route = connection_->routes->Take(asked);
+    if (!route.ok()) return answer.value_or(route.status());
+    absl::StatusOr<bool> foreign = ReportTo(**route, request, *connection_);
+    if (foreign.ok() && !*foreign) {
+      if (behind != nullptr) connection_->routes->Leave(*behind);
+      return foreign;
+    }
+    if (foreign.ok() && behind == nullptr) behind = *route;
+    if (absl::IsUnavailable(foreign.status())) connection_->routes->Leave(**route);
+    if (!answer.has_value() || foreign.ok()) answer = std::move(foreign);
+    asked.insert((*route)->address);
+    if (!connection_->routes->several() || IsFinal(answer->status())) return *answer;
+  }
 }
 
 void Subscriber::Cancel() {

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "client/calls/active_calls.h"
 #include "client/worker/subscriber_connection.h"
@@ -17,16 +18,24 @@ namespace refit {
 // The stream lives from construction to destruction. Use it from one thread at a time, as RawReader.
 class SubscriberStream {
  public:
-  SubscriberStream(const SubscriberConnection& connection, const std::string& method,
-                   const google::protobuf::MessageLite& request, std::chrono::milliseconds timeout)
-      : reader_(RawReader::Prepare(connection.channel, method)),
+  SubscriberStream(const SubscriberConnection& connection, std::shared_ptr<const Route> route,
+                   const std::string& method, const google::protobuf::MessageLite& request,
+                   std::chrono::milliseconds timeout)
+      : route_(std::move(route)),
+        reader_(RawReader::Prepare(route_->channel, method)),
         entry_(connection.calls, [this] { reader_->Cancel(); }) {
     reader_->Begin(Serialize(request), timeout);
   }
+  // At the service in use.
+  SubscriberStream(const SubscriberConnection& connection, const std::string& method,
+                   const google::protobuf::MessageLite& request, std::chrono::milliseconds timeout)
+      : SubscriberStream(connection, connection.routes->Present(), method, request, timeout) {}
 
+  const Route& route() const { return *route_; }
   RawReader* operator->() { return reader_.get(); }
 
  private:
+  const std::shared_ptr<const Route> route_;
   const std::unique_ptr<RawReader> reader_;
   const ActiveCalls::Entry entry_;
 };

@@ -1,5 +1,6 @@
 #include "client/worker/watch_streams.h"
 
+#include <algorithm>
 #include <chrono>
 #include <optional>
 #include <utility>
@@ -15,38 +16,78 @@ namespace {
 constexpr char kWatchMethod[] = "/refit.v1.PullService/WatchVersions";
 constexpr std::chrono::milliseconds kStartTimeout = std::chrono::seconds(60);
 
-OwnedByProcess<SubscriberStream> Open(const SubscriberConnection& connection, const v1::WatchVersionsRequest& request) {
-  return MakeOwnedByProcess<SubscriberStream>(connection, kWatchMethod, request, kStartTimeout);
+// How often a watch looks for a nearer service.
+constexpr std::chrono::milliseconds kGlance = std::chrono::seconds(2);
+
+// In a child of a fork there is no route.
+absl::StatusOr<std::shared_ptr<const Route>> RouteOf(const SubscriberConnection& connection) {
+  if (absl::Status status = connection.CheckNotForked(); !status.ok()) return status;
+  return connection.routes->Take();
+}
+
+OwnedByProcess<SubscriberStream> Open(const SubscriberConnection& connection,
+                                      const absl::StatusOr<std::shared_ptr<const Route>>& route,
+                                      const v1::WatchVersionsRequest& request) {
+  if (!route.ok()) return nullptr;
+  return MakeOwnedByProcess<SubscriberStream>(connection, *route, kWatchMethod, request, kStartTimeout);
+}
+
+std::string ContextOf(const SubscriberConnection& connection, const absl::StatusOr<std::shared_ptr<const Route>>& route,
+                      const v1::WatchVersionsRequest& request) {
+  return absl::StrCat("watch of ", request.model(), " at ", route.ok() ? (*route)->address : connection.address);
 }
 
 }  // namespace
 
 WatchStream::WatchStream(std::shared_ptr<SubscriberConnection> connection, const v1::WatchVersionsRequest& request)
     : connection_(std::move(connection)),
-      context_(absl::StrCat("watch of ", request.model(), " at ", connection_->address)),
-      stream_(connection_->guard.forked() ? nullptr : Open(*connection_, request)) {}
+      route_(RouteOf(*connection_)),
+      context_(ContextOf(*connection_, route_, request)),
+      stream_(Open(*connection_, route_, request)) {}
 
 absl::StatusOr<VersionSummary> WatchStream::Next(std::chrono::milliseconds timeout) {
   if (absl::Status status = connection_->guard.Check(context_); !status.ok()) return status;
-  const absl::StatusOr<std::optional<grpc::ByteBuffer>> message = (*stream_)->Read(timeout);
+  if (!route_.ok()) return Annotate(route_.status(), context_);
+  const absl::StatusOr<std::optional<grpc::ByteBuffer>> message = Read(timeout);
   if (!message.ok()) return Annotate(message.status(), context_);
   if (!message->has_value()) return Annotate(WhyEnded(), context_);
   v1::VersionEvent event;
   if (absl::Status status = Parse(**message, event); !status.ok()) {
     return absl::InternalError(absl::StrCat(context_, ": ", status.message()));
   }
-  return FromProto(event.version());
+  const VersionSummary version = FromProto(event.version());
+  connection_->newest.See(version);
+  return version;
+}
+
+// Looks for a nearer service meanwhile, and ends when another one is in use.
+absl::StatusOr<std::optional<grpc::ByteBuffer>> WatchStream::Read(std::chrono::milliseconds timeout) {
+  if (!connection_->routes->several()) return (*stream_)->Read(timeout);
+  const auto deadline = std::chrono::steady_clock::now() + timeout;
+  while (true) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+    const bool has_news = (*stream_)->AwaitNews(std::clamp(left, std::chrono::milliseconds::zero(), kGlance));
+    if (!has_news) connection_->routes->ReturnToNearest();
+    if (!connection_->routes->IsInUse(**route_)) return absl::UnavailableError("another service is to be used");
+    if (has_news) return (*stream_)->Read(std::chrono::milliseconds::zero());
+    if (left <= std::chrono::milliseconds::zero()) {
+      return absl::DeadlineExceededError(absl::StrCat("nothing came for ", timeout.count(), " ms"));
+    }
+  }
 }
 
 absl::Status WatchStream::WhyEnded() {
   const absl::Status status = (*stream_)->Finish(kStartTimeout);
+  if (!connection_->calls->cancelled().stopped()) connection_->routes->Leave(**route_);
   return status.ok() ? absl::UnavailableError("the service ended the watch") : status;
 }
 
-PresenceStream::PresenceStream(const SubscriberConnection& connection, const v1::WatchVersionsRequest& request)
-    : stream_(Open(connection, request)) {}
+PresenceStream::PresenceStream(std::shared_ptr<SubscriberConnection> connection,
+                               const v1::WatchVersionsRequest& request)
+    : connection_(std::move(connection)), route_(RouteOf(*connection_)), stream_(Open(*connection_, route_, request)) {}
 
 bool PresenceStream::IsAlive() {
+  if (stream_ == nullptr || !connection_->routes->IsInUse(**route_)) return false;
   while ((*stream_)->HasNews()) {
     const auto message = (*stream_)->Read(std::chrono::milliseconds::zero());
     if (!message.ok() || !message->has_value()) return false;  // a service that sends versions is alive too

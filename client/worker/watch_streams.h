@@ -1,9 +1,15 @@
-// Streams that stay open: a watch of versions, and a worker's presence.
+// Streams that stay open at the service in use: a watch of versions, and a worker's presence. They end when the
+// subscriber goes to another service.
 #pragma once
 
+#include <grpcpp/support/byte_buffer.h>
+
+#include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "absl/status/statusor.h"
 #include "client/worker/subscriber_connection.h"
 #include "client/worker/subscriber_stream.h"
 #include "refit/fork_guard.h"
@@ -20,21 +26,26 @@ class WatchStream final : public VersionWatch {
   absl::StatusOr<VersionSummary> Next(std::chrono::milliseconds timeout) override;
 
  private:
+  absl::StatusOr<std::optional<grpc::ByteBuffer>> Read(std::chrono::milliseconds timeout);
   absl::Status WhyEnded();
 
   const std::shared_ptr<SubscriberConnection> connection_;
+  const absl::StatusOr<std::shared_ptr<const Route>> route_;
   const std::string context_;
-  const OwnedByProcess<SubscriberStream> stream_;
+  const OwnedByProcess<SubscriberStream> stream_;  // null without a route
 };
 
 class PresenceStream final : public WorkerPresence {
  public:
-  PresenceStream(const SubscriberConnection& connection, const v1::WatchVersionsRequest& request);
+  PresenceStream(std::shared_ptr<SubscriberConnection> connection, const v1::WatchVersionsRequest& request);
 
+  // False also once another service is in use.
   bool IsAlive() override;
 
  private:
-  const OwnedByProcess<SubscriberStream> stream_;
+  const std::shared_ptr<SubscriberConnection> connection_;
+  const absl::StatusOr<std::shared_ptr<const Route>> route_;
+  const OwnedByProcess<SubscriberStream> stream_;  // null without a route
 };
 
 }  // namespace refit

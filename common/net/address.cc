@@ -4,8 +4,10 @@
 #include <netinet/in.h>
 #include <sys/un.h>
 
+#include <algorithm>
 #include <string>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -95,6 +97,40 @@ absl::Status CheckAddress(absl::string_view address, int least_port) {
 absl::string_view UnixPath(absl::string_view address) {
   if (!absl::ConsumePrefix(&address, "unix:")) return "";
   return absl::StripPrefix(address, "//");
+}
+
+std::vector<std::string> SplitAddresses(absl::string_view list) {
+  std::vector<std::string> addresses;
+  for (const absl::string_view address : absl::StrSplit(list, ',')) {
+    addresses.emplace_back(absl::StripAsciiWhitespace(address));
+  }
+  return addresses;
+}
+
+absl::Status CheckOneAddress(absl::string_view address) {
+  if (address.empty()) return absl::InvalidArgumentError("the service's address is empty; expected host:port");
+  absl::Status status = CheckAddress(address, 1);
+  if (status.ok() || SplitAddresses(address).size() == 1) return status;
+  return absl::InvalidArgumentError(absl::StrCat(
+      "expected the address of one service, got '", Printable(address),
+      "': only what pulls, follows or watches chooses between several; a push goes to the one that all others copy"));
+}
+
+absl::Status CheckAddresses(absl::string_view list) {
+  const std::vector<std::string> addresses = SplitAddresses(list);
+  for (auto address = addresses.begin(); address != addresses.end(); ++address) {
+    if (absl::Status status = CheckAddress(*address, 1); !status.ok()) return status;
+    if (std::find(addresses.begin(), address, *address) == address) continue;
+    return absl::InvalidArgumentError(absl::StrCat("the address '", Printable(*address), "' is listed twice"));
+  }
+  return absl::OkStatus();
+}
+
+std::optional<NameAndPort> NameToLookUp(absl::string_view address) {
+  if (!absl::ConsumePrefix(&address, "dns:///")) return std::nullopt;
+  const size_t colon = address.rfind(':');
+  if (colon == absl::string_view::npos) return std::nullopt;
+  return NameAndPort{HostOf(address), std::string(address.substr(colon + 1))};
 }
 
 bool IsLocal(absl::string_view address) {

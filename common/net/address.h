@@ -2,6 +2,9 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
@@ -23,5 +26,21 @@ inline constexpr size_t kLongestUnixPath = 107;
 
 // The path of a Unix socket's address, "unix:/path". Empty for all others.
 absl::string_view UnixPath(absl::string_view address);
+
+// The addresses of a list with commas between them, without blanks. One address is a list, too.
+std::vector<std::string> SplitAddresses(absl::string_view list);
+
+// CheckAddress of an address to connect to. For a list, INVALID_ARGUMENT says who may have several.
+absl::Status CheckOneAddress(absl::string_view address);
+
+// CheckAddress of each address in the list. INVALID_ARGUMENT also if one comes twice.
+absl::Status CheckAddresses(absl::string_view list);
+
+// The name and the port of "dns:///name:port"; nullopt for every other address.
+struct NameAndPort {
+  std::string name;
+  std::string port;
+};
+std::optional<NameAndPort> NameToLookUp(absl::string_view address);
 
 }  // namespace refit

@@ -85,13 +85,16 @@ std::string WhyNotConnected(const std::shared_ptr<grpc::Channel>& channel) {
   return absl::IsUnavailable(status) ? std::string(status.message()) : "";
 }
 
-absl::Status NotConnected(const std::shared_ptr<grpc::Channel>& channel, const ChannelOptions& options) {
-  const double seconds = std::chrono::duration<double>(options.connect_timeout).count();
-  return absl::UnavailableError(absl::StrCat("no connection to ", options.address, " within ", seconds, " s",
+enum class Attempts { kMany, kOne };
+
+absl::Status NotConnected(const std::shared_ptr<grpc::Channel>& channel, const ChannelOptions& options,
+                          absl::string_view within) {
+  return absl::UnavailableError(absl::StrCat("no connection to ", options.address, within,
                                              ExplainConnectFailure(WhyNotConnected(channel), options.security)));
 }
 
-absl::Status AwaitConnected(const std::shared_ptr<grpc::Channel>& channel, const ChannelOptions& options) {
+absl::Status AwaitConnected(const std::shared_ptr<grpc::Channel>& channel, const ChannelOptions& options,
+                            Attempts attempts) {
   const auto deadline = std::chrono::steady_clock::now() + options.connect_timeout;
   while (true) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
@@ -100,7 +103,13 @@ absl::Status AwaitConnected(const std::shared_ptr<grpc::Channel>& channel, const
     if (options.is_cancelled && options.is_cancelled()) {
       return absl::CancelledError(absl::StrCat("connection to ", options.address, ": cancelled"));
     }
-    if (left <= kConnectGlance) return NotConnected(channel, options);
+    if (attempts == Attempts::kOne && channel->GetState(false) == GRPC_CHANNEL_TRANSIENT_FAILURE) {
+      return NotConnected(channel, options, "");
+    }
+    if (left <= kConnectGlance) {
+      const double seconds = std::chrono::duration<double>(options.connect_timeout).count();
+      return NotConnected(channel, options, absl::StrCat(" within ", seconds, " s"));
+    }
   }
 }
 
@@ -123,9 +132,10 @@ absl::Status StartGrpc() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const ChannelOptions& options) {
-  if (options.address.empty()) return absl::InvalidArgumentError("the service's address is empty; expected host:port");
-  if (absl::Status status = CheckAddress(options.address, 1); !status.ok()) return status;
+namespace {
+
+absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const ChannelOptions& options, Attempts attempts) {
+  if (absl::Status status = CheckOneAddress(options.address); !status.ok()) return status;
   if (absl::Status status = StartGrpc(); !status.ok()) return Annotate(status, "connection to " + options.address);
   absl::StatusOr<ClientCredentials> credentials =
       MakeClientCredentials(options.security, options.address, options.on_reload);
@@ -135,8 +145,18 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const ChannelOptions& opt
   secured->wakeups = GrpcWakeups::Watch();
   secured->channel = grpc::CreateCustomChannel(options.address, credentials->channel, ClientArguments(options));
   secured->wakeups->Add(secured->channel);
-  if (absl::Status status = AwaitConnected(secured->channel, options); !status.ok()) return status;
+  if (absl::Status status = AwaitConnected(secured->channel, options, attempts); !status.ok()) return status;
   return std::shared_ptr<grpc::Channel>(secured, secured->channel.get());
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const ChannelOptions& options) {
+  return Connect(options, Attempts::kMany);
+}
+
+absl::StatusOr<std::shared_ptr<grpc::Channel>> ConnectOnce(const ChannelOptions& options) {
+  return Connect(options, Attempts::kOne);
 }
 
 void ConfigureServer(grpc::ServerBuilder& builder, int max_message_bytes, std::chrono::milliseconds peer_timeout) {

@@ -19,9 +19,14 @@ namespace refit {
 absl::Status StartGrpc();
 
 // Makes a connected channel. UNAVAILABLE, naming the address and the known reason (such as an untrusted certificate),
-// if it does not connect in time; INVALID_ARGUMENT if CheckAddress rejects the address; otherwise errors as StartGrpc
-// and MakeClientCredentials. In a child of a fork, the channel is dropped without a message to the service.
+// if it does not connect in time; INVALID_ARGUMENT if CheckAddress rejects the address, or it is a list; otherwise
+// errors as StartGrpc and MakeClientCredentials. In a child of a fork, the channel is dropped without a message to the
+// service.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const ChannelOptions& options);
+
+// As Connect, but tries once: UNAVAILABLE, with the reason, as soon as that has failed. For a caller that has other
+// addresses.
+absl::StatusOr<std::shared_ptr<grpc::Channel>> ConnectOnce(const ChannelOptions& options);
 
 // Sets message size, keepalive policy and flow control of a server. A peer that does not answer for `peer_timeout`,
 // though its connection exists, is dropped: its calls end as cancelled.

@@ -79,6 +79,8 @@ class RawReader::State {
     return !is_reading_ || done_[kRead];
   }
 
+  bool AwaitNews(std::chrono::milliseconds timeout) { return !is_reading_ || Await(kRead, SteadyDeadline(timeout)); }
+
   void Cancel() { context_.TryCancel(); }
 
  private:
@@ -173,6 +175,10 @@ absl::Status RawReader::Finish(std::chrono::milliseconds timeout) {
 }
 
 bool RawReader::HasNews() { return CheckNotForked().ok() && state_->HasNews(); }
+
+bool RawReader::AwaitNews(std::chrono::milliseconds timeout) {
+  return !CheckNotForked().ok() || state_->AwaitNews(timeout);
+}
 
 void RawReader::Cancel() {
   if (CheckNotForked().ok()) state_->Cancel();

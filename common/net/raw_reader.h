@@ -44,6 +44,9 @@ class RawReader {
   // call's events, so call it now and then.
   bool HasNews();
 
+  // Waits so long at most until HasNews. Read then returns without waiting.
+  bool AwaitNews(std::chrono::milliseconds timeout);
+
   void Cancel();
 
  private:

@@ -29,6 +29,7 @@ if(REFIT_XXHASH_DISPATCH)
   target_compile_definitions(PkgConfig::xxhash INTERFACE REFIT_XXHASH_DISPATCH)
 endif()
 pkg_check_modules(hwy REQUIRED IMPORTED_TARGET GLOBAL libhwy)
+pkg_check_modules(cares REQUIRED IMPORTED_TARGET GLOBAL libcares)
 if(REFIT_WITH_TORCH)
   # Its headers need this: the imported target has include folders and libraries.
   find_package(Torch REQUIRED)

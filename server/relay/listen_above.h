@@ -32,6 +32,7 @@ absl::Status ListenAbove(const Above& above, const std::string& method, const go
     if (!bytes.ok()) return bytes.status();
     if (!bytes->has_value()) {
       const absl::Status status = stream->Finish(kStartTimeout);
+      above.connection->routes->Leave(stream.route());
       return status.ok() ? absl::UnavailableError("the service above ended the stream") : status;
     }
     Message message;

@@ -123,10 +123,24 @@ TEST_F(ResumeTest, AnotherVersionOfTheSameNumberIsNotMixedIn) {
   auto other = StartService();
   auto publisher = Publisher::Connect(WireTo(other->address()));
   ASSERT_OK(publisher);
-  ASSERT_OK(model_.Push(**publisher, 1));
+  ASSERT_OK(TestModel(6, 512, 2048, TestModel::Changes::kLittle).Push(**publisher, 1));
   proxy_->Inject({.kind = Fault::Kind::kCut, .after_bytes = Bytes() / 2});
   proxy_->SetTarget(other->port());
   EXPECT_THAT(subscriber_->Pull({}), StatusIs(absl::StatusCode::kAborted, HasSubstr("was replaced by another")));
+}
+
+// The same bytes, pushed to both.
+TEST_F(ResumeTest, TheSameVersionOfAnotherServiceGoesOn) {
+  auto other = StartService();
+  auto publisher = Publisher::Connect(WireTo(other->address()));
+  ASSERT_OK(publisher);
+  ASSERT_OK(model_.Push(**publisher, 1));
+  proxy_->Inject({.kind = Fault::Kind::kCut, .after_bytes = Bytes() / 2});
+  proxy_->SetTarget(other->port());
+  const auto pulled = subscriber_->Pull({});
+  ASSERT_OK(pulled);
+  EXPECT_EQ(pulled->result.traffic.wire_bytes, Bytes());
+  ExpectWhole(*pulled);
 }
 
 }  // namespace

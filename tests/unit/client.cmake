@@ -3,6 +3,7 @@ refit_test(shard_source_test SOURCES client/shard_source_test.cc DEPS refit::nat
 refit_test(cast_shards_test SOURCES client/cast_shards_test.cc DEPS refit::client LABELS unit)
 refit_test(publisher_test SOURCES client/publisher_test.cc DEPS refit::client LABELS unit)
 refit_test(subscriber_test SOURCES client/subscriber_test.cc DEPS refit::client LABELS unit)
+refit_test(candidates_test SOURCES client/candidates_test.cc DEPS refit::client LABELS unit)
 refit_test(installed_versions_test SOURCES client/installed_versions_test.cc DEPS refit::client LABELS unit)
 refit_test(mesh_test SOURCES client/mesh_test.cc DEPS refit::client LABELS unit)
 refit_test(inspector_test SOURCES client/inspector_test.cc DEPS refit::client LABELS unit)

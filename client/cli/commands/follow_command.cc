@@ -113,6 +113,8 @@ class FileEngine {
       nlohmann::ordered_json json = {
           {"version", ToJson(ToProto(staged.version))}, {"tensors", staged.tensors.size()}, {"bytes", bytes}};
       json.update(ToJson(staged.traffic));
+      json["address"] = staged.address;
+      json["moved"] = staged.moved;
       json["skipped"] = staged.skipped;
       json["seconds"] = {{"stage", InSeconds(staged.stage_time)}, {"install", InSeconds(install_time)}};
       out_.Say(CompactJson(json));
@@ -122,6 +124,8 @@ class FileEngine {
                                       FormatCount(staged.tensors.size(), "tensor"), ", ", FormatBytes(bytes));
       if (const std::string changes = ChangesText(staged.traffic); !changes.empty())
         absl::StrAppend(&line, " ", changes);
+      if (const std::string route = RouteText(flags_.common.server, staged.address, staged.moved); !route.empty())
+        absl::StrAppend(&line, " ", route);
       absl::StrAppend(&line, ", staged in ", FormatDuration(seconds), " (", FormatRate(bytes, seconds), ")");
       if (!flags_.out.empty()) absl::StrAppend(&line, ", written in ", FormatDuration(InSeconds(install_time)));
       if (!staged.skipped.empty()) absl::StrAppend(&line, ", skipped ", absl::StrJoin(staged.skipped, ", "));
@@ -224,7 +228,7 @@ void AddFollowCommand(CLI::App& app, Invocation& invocation) {
   AddStreamsOption(command, flags->streams);
   AddPartOptions(command, flags->part);
   AddModelOption(command, flags->common);
-  AddServerOptions(command, flags->common);
+  AddServersOptions(command, flags->common);
   command->parse_complete_callback([flags] { CheckPartOptions(flags->part); });
 }
 

@@ -139,6 +139,7 @@ absl::Status PullAndReport(const PullFlags& flags, Interrupt& interrupt) {
     if (!status.ok()) return status;
   }
   const auto begin = std::chrono::steady_clock::now();
+  report.server = flags.common.server;
   report.out = *out;
   report.part = flags.part;
   report.verified = *verifier != nullptr;
@@ -246,7 +247,7 @@ void AddPullCommand(CLI::App& app, Invocation& invocation) {
   AddPartOptions(command, flags->part);
   AddNativeOptions(command, flags->native, "--verify", "--verify-synthetic");
   AddModelOption(command, flags->common);
-  AddServerOptions(command, flags->common);
+  AddServersOptions(command, flags->common);
   command->parse_complete_callback([command, flags] {
     CheckPartOptions(flags->part);
     if (command->count("--base") > 0 && flags->base.path.empty()) {

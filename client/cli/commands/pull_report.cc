@@ -33,6 +33,8 @@ void Print(const PullReport& report) {
   absl::StrAppend(&text, FormatCount(version.tensors, "tensor"), ", ");
   if (report.part.given()) absl::StrAppend(&text, report.part.ToString(), ", ");
   absl::StrAppend(&text, FormatBytes(result.bytes), " in ", FormatDuration(report.total_seconds));
+  if (const std::string route = RouteText(report.server, result.address, result.moved); !route.empty())
+    absl::StrAppend(&text, " ", route);
   if (const std::string changes = ChangesText(result.traffic); !changes.empty()) absl::StrAppend(&text, ", ", changes);
   absl::StrAppend(&text, ", digests match");
   if (report.verified) absl::StrAppend(&text, ", bit for bit as LibTorch converts the native tensors");
@@ -47,6 +49,8 @@ nlohmann::ordered_json ToJson(const PullReport& report) {
                                  {"bytes", report.result.bytes},
                                  {"streams", report.result.streams}};
   json.update(ToJson(report.result.traffic));
+  json["address"] = report.result.address;
+  json["moved"] = report.result.moved;
   json["verified"] = report.verified;
   json["seconds"] = {{"base", report.base_seconds},
                      {"wire", report.wire_seconds},

@@ -11,6 +11,7 @@ namespace refit::cli {
 
 struct PullReport {
   PullResult result;
+  std::string server;  // as given: one address, or several
   PartOptions part;
   std::string out;
   bool verified = false;

@@ -5,6 +5,11 @@
 
 namespace refit::cli {
 
+std::string RouteText(const std::string& server, const std::string& address, uint64_t moved) {
+  if (address == server) return "";
+  return absl::StrCat("from ", address, moved > 0 ? absl::StrCat(" (moved ", FormatCount(moved, "time"), ")") : "");
+}
+
 std::string ChangesText(const PullTraffic& traffic) {
   if (!traffic.base_version.has_value()) return "";
   const std::string since = absl::StrCat("since version ", *traffic.base_version);

@@ -8,6 +8,9 @@
 
 namespace refit::cli {
 
+// "from 10.0.0.7:50051 (moved 2 times)". Empty if `server`, as it was given, says it already.
+std::string RouteText(const std::string& server, const std::string& address, uint64_t moved);
+
 // "as 10.9 MB of changes since version 7", or "unchanged since version 7". Empty if no base was used.
 std::string ChangesText(const PullTraffic& traffic);
 

@@ -173,7 +173,7 @@ void AddWatchCommand(CLI::App& app, Invocation& invocation) {
       ->check(Seconds())
       ->type_name("SECONDS");
   AddModelOption(command, flags->common);
-  AddServerOptions(command, flags->common);
+  AddServersOptions(command, flags->common);
 }
 
 }  // namespace refit::cli

@@ -33,11 +33,11 @@ CLI::Validator Check(const std::string& expected, std::function<bool(const std::
 
 constexpr char kServerVariable[] = "REFIT_SERVER";
 
-// Accepts a valid address of a service. The address may come from the environment; the error says so then.
-CLI::Validator ServiceAddress() {
+// Accepts what `check` accepts. It may come from the environment; the error says so then.
+CLI::Validator ServiceAddress(absl::Status (*check)(absl::string_view)) {
   return CLI::Validator(
-      [](std::string& text) {
-        const absl::Status status = CheckAddress(text, 1);
+      [check](std::string& text) {
+        const absl::Status status = check(text);
         if (status.ok()) return std::string();
         const char* variable = std::getenv(kServerVariable);
         const bool from_environment = variable != nullptr && text == variable;
@@ -98,15 +98,19 @@ void AddOutputOptions(CLI::App* command, CommonOptions& options) {
       ->group(kOutputGroup);
 }
 
-void AddServerOptions(CLI::App* command, CommonOptions& options) {
-  command
-      ->add_option("-s,--server", options.server,
-                   "Address of the service, host:port or unix:/path (or from REFIT_SERVER)")
+namespace {
+
+void AddServer(CLI::App* command, CommonOptions& options, const std::string& type, const std::string& help,
+               absl::Status (*check)(absl::string_view)) {
+  command->add_option("-s,--server", options.server, help)
       ->envname(kServerVariable)
-      ->check(ServiceAddress())
-      ->type_name("ADDR")
+      ->check(ServiceAddress(check))
+      ->type_name(type)
       ->capture_default_str()
       ->group(kServiceGroup);
+}
+
+void AddConnectionOptions(CLI::App* command, CommonOptions& options) {
   AddSecurityOptions(command, options.security);
   command->add_option("--connect-timeout", options.connect_timeout_seconds, "How long to try to reach it")
       ->check(Seconds())
@@ -114,6 +118,30 @@ void AddServerOptions(CLI::App* command, CommonOptions& options) {
       ->capture_default_str()
       ->group(kServiceGroup);
   AddOutputOptions(command, options);
+}
+
+}  // namespace
+
+void AddServerOptions(CLI::App* command, CommonOptions& options) {
+  AddServer(command, options, "ADDR", "Address of the service, host:port or unix:/path (or from REFIT_SERVER)",
+            CheckOneAddress);
+  AddConnectionOptions(command, options);
+}
+
+void AddServersOptions(CLI::App* command, CommonOptions& options) {
+  AddServer(command, options, "ADDR[,ADDR...]",
+            "Address of the service, host:port or unix:/path (or from REFIT_SERVER). Of several services with the same "
+            "versions the first is used; when one is down, too busy or behind, the next, from where it was. "
+            "dns:///NAME:PORT stands for all addresses of the name",
+            CheckAddresses);
+  command
+      ->add_option("--zone", options.zone,
+                   "Where this worker is: of several services, those of this zone (refit-server --zone) come first (or "
+                   "from REFIT_ZONE)")
+      ->envname("REFIT_ZONE")
+      ->type_name("NAME")
+      ->group(kServiceGroup);
+  AddConnectionOptions(command, options);
 }
 
 void AddModelOption(CLI::App* command, CommonOptions& options) {

@@ -35,6 +35,8 @@ CLI::App* AddCommand(CLI::App& app, Invocation& invocation, const std::string& n
 void AddOutputOptions(CLI::App* command, CommonOptions& options);
 // Adds --server, --connect-timeout, the TLS and token options, --json and --quiet.
 void AddServerOptions(CLI::App* command, CommonOptions& options);
+// The same for a worker: --server may name several services, and --zone says which are near.
+void AddServersOptions(CLI::App* command, CommonOptions& options);
 // Adds --model, which names one model.
 void AddModelOption(CLI::App* command, CommonOptions& options);
 // Adds --model as a filter: all models if it is not given.

@@ -15,6 +15,7 @@ void WarnOfReload(const absl::Status& status);
 
 struct CommonOptions {
   std::string server = "127.0.0.1:50051";
+  std::string zone;
   double connect_timeout_seconds = 10;
   ClientSecurity security;
   std::string model = "default";
@@ -24,6 +25,7 @@ struct CommonOptions {
   ChannelOptions Channel() const {
     ChannelOptions channel;
     channel.address = server;
+    channel.zone = zone;
     channel.connect_timeout = std::chrono::milliseconds(static_cast<int64_t>(connect_timeout_seconds * 1000));
     channel.security = security;
     channel.on_reload = WarnOfReload;

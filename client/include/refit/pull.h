@@ -169,6 +169,9 @@ struct PullResult {
   uint64_t resumed = 0;
   // Over how many connections it came at most.
   uint64_t streams = 1;
+  // The service that it came from in the end, and how often the pull went on to another one.
+  std::string address;
+  uint64_t moved = 0;
   // Not empty: the service is on this host, but its memory could not be mapped, so the rest came over the connection.
   // Contains the reason, with the limit and its setting if one was reached.
   std::string not_mapped;

@@ -19,7 +19,8 @@ namespace refit {
 
 struct SubscriberConnection;
 
-// A worker's connection to a refit service.
+// A worker's connection to a refit service. With several addresses (ChannelOptions::address) it uses the nearest service
+// that serves it, and goes to the next one by itself; an error then gives each address and its reason.
 //
 // Order of calls: Connect, then any of the others, in any order; after Cancel none succeeds.
 // Threads: thread-safe; pulls, watches and reports may run at the same time.
@@ -78,6 +79,7 @@ class Subscriber {
   void Cancel();
 
  private:
+  bool MayGoOn(const absl::Status& status);
   explicit Subscriber(std::shared_ptr<SubscriberConnection> connection);
   std::shared_ptr<SubscriberConnection> connection_;  // its pulls, watches and presences also hold it
 };

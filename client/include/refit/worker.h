@@ -35,6 +35,9 @@ struct StagedVersion {
   std::vector<uint64_t> skipped;
   // See PullResult::not_mapped.
   std::string not_mapped;
+  // See PullResult.
+  std::string address;
+  uint64_t moved = 0;
   // How long staging took.
   std::chrono::nanoseconds stage_time{0};
   // In which form the bytes came.

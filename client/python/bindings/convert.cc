@@ -62,10 +62,11 @@ std::optional<DType> OptionalDType(const std::optional<std::string>& name) {
   return name.has_value() ? std::optional(Value(ParseDType(*name))) : std::nullopt;
 }
 
-ChannelOptions MakeChannelOptions(const std::string& address, const std::string& transport, double connect_timeout,
-                                  const py::dict& security) {
+ChannelOptions MakeChannelOptions(const std::string& address, const std::string& zone, const std::string& transport,
+                                  double connect_timeout, const py::dict& security) {
   ChannelOptions options;
   options.address = address;
+  options.zone = zone;
   options.transport = ParseTransport(transport);
   options.connect_timeout = Milliseconds(connect_timeout);
   options.security.ca = Get(security, "ca");

@@ -31,7 +31,7 @@ inline double Seconds(std::chrono::nanoseconds duration) { return std::chrono::d
 std::optional<DType> OptionalDType(const std::optional<std::string>& name);
 
 // Makes client options. `transport` is "auto", "wire" or "shared_memory"; times are in seconds.
-ChannelOptions MakeChannelOptions(const std::string& address, const std::string& transport, double connect_timeout,
-                                  const pybind11::dict& security);
+ChannelOptions MakeChannelOptions(const std::string& address, const std::string& zone, const std::string& transport,
+                                  double connect_timeout, const pybind11::dict& security);
 
 }  // namespace refit::python

@@ -28,8 +28,8 @@ PYBIND11_MODULE(_refit, module) {
   refit::python::EndWithInterpreter();
   module.def("tune_allocator", &refit::TuneForBulkData);
   py::class_<refit::ChannelOptions>(module, "Channel")
-      .def(py::init(&refit::python::MakeChannelOptions), py::kw_only(), py::arg("address"), py::arg("transport"),
-           py::arg("connect_timeout"), py::arg("security"));
+      .def(py::init(&refit::python::MakeChannelOptions), py::kw_only(), py::arg("address"), py::arg("zone"),
+           py::arg("transport"), py::arg("connect_timeout"), py::arg("security"));
   py::class_<refit::python::CancelFlag>(module, "CancelFlag")
       .def(py::init<>())
       .def("cancel", &refit::python::CancelFlag::Cancel);

@@ -29,6 +29,8 @@ py::dict ResultOf(const PullResult& result) {
   dict["waited_seconds"] = Seconds(result.waited);
   dict["resumed"] = result.resumed;
   dict["streams"] = result.streams;
+  dict["address"] = result.address;
+  dict["moved"] = result.moved;
   dict["not_mapped"] = result.not_mapped;
   dict["skipped"] = result.skipped;
   dict["traffic"] = ToDict(result.traffic);

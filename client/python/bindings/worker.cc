@@ -124,6 +124,8 @@ class PythonWorker {
     py::dict version = ToDict(staged.version);
     version["skipped"] = staged.skipped;
     version["seconds"] = Seconds(staged.stage_time);
+    version["address"] = staged.address;
+    version["moved"] = staged.moved;
     version["not_mapped"] = staged.not_mapped;
     version["traffic"] = ToDict(staged.traffic);
     version["selection_digest"] = staged.selection_digest;

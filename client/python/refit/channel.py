@@ -13,6 +13,7 @@ from refit.errors import Cancelled, RefitError
 def make_channel(
     address: str,
     *,
+    zone: Optional[str] = None,
     transport: str = "auto",
     connect_timeout: float = 10.0,
     ca: Optional[str] = None,
@@ -23,7 +24,9 @@ def make_channel(
 ) -> "_refit.Channel":
     """Options of a connection; see Publisher."""
     security = dict(ca=ca, certificate=certificate, key=key, server_name=server_name, token_file=token_file)
-    return _refit.Channel(address=address, transport=transport, connect_timeout=connect_timeout, security=security)
+    return _refit.Channel(
+        address=address, zone=zone or "", transport=transport, connect_timeout=connect_timeout, security=security
+    )
 
 
 def connect(make: Callable[["_refit.CancelFlag"], Any]) -> Any:

@@ -23,6 +23,7 @@ class PulledVersion(Unpicklable):
         seconds, waited_seconds: how long the pull took, and how much of that was waiting for the service.
         resumed: how often the connection broke and the pull continued.
         streams: over how many connections it came at most.
+        address, moved: the service that it came from in the end, and how often the pull went on to another one.
         not_mapped: why tensors came over the connection although the service is on this host; empty otherwise.
         skipped: versions committed between `installed` and this one.
         traffic: in which form the bytes came, and of which base.
@@ -40,6 +41,8 @@ class PulledVersion(Unpicklable):
         self.waited_seconds: float = result.get("waited_seconds", 0.0)
         self.resumed: int = result.get("resumed", 0)
         self.streams: int = result.get("streams", 1)
+        self.address: str = result["address"]
+        self.moved: int = result["moved"]
         self.not_mapped: str = result.get("not_mapped", "")
         self.skipped: List[int] = result["skipped"]
         self.traffic = Traffic.of(result["traffic"])

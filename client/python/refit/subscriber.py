@@ -34,6 +34,7 @@ class Subscriber(Unpicklable):
         *,
         model: str = "default",
         worker: str = "",
+        zone: Optional[str] = None,
         transport: str = "auto",
         connect_timeout: float = 10.0,
         ca: Optional[str] = None,
@@ -43,11 +44,17 @@ class Subscriber(Unpicklable):
         token_file: Optional[str] = None,
     ):
         """Connects. Arguments and errors as Publisher's. `worker` is this worker's name at the service; the default is
-        its address, or host and process if it follows. The service distinguishes two followers of one name."""
+        its address, or host and process if it follows. The service distinguishes two followers of one name.
+
+        `address` may be several with commas between, "a:1,b:2", of services with the same versions, such as relays. The
+        first is used; when it is down, too busy or behind, the next, and a pull goes on there with what it has.
+        "dns:///name:port" stands for all addresses of the name. With `zone`, services that say that they are in it
+        (refit-server --zone) come first."""
         self.address = address
         self.model = model
         self.worker = worker
         self._channel_options: Dict[str, Any] = dict(
+            zone=zone,
             transport=transport,
             connect_timeout=connect_timeout,
             ca=ca,

@@ -44,6 +44,7 @@ class Worker(Unpicklable):
         idle_timeout: float = 60.0,
         resume_within: float = 30.0,
         streams: Union[int, str] = 1,
+        zone: Optional[str] = None,
         transport: str = "auto",
         connect_timeout: float = 10.0,
         ca: Optional[str] = None,
@@ -75,6 +76,7 @@ class Worker(Unpicklable):
             accept_new_run: whether to install lower version numbers when the service never had the one in use: the
                 service has lost its memory, or the trainer was restarted without a larger trainer_epoch. If false, the
                 worker keeps its version and calls `on_error` once.
+            address, zone: as Subscriber's. A worker whose service is gone, too busy or behind goes on at the next one.
             model, worker, filter, names, rules, boxes, idle_timeout, resume_within, streams: as Subscriber's and its
                 pull()'s.
             others: as Publisher's.
@@ -95,6 +97,7 @@ class Worker(Unpicklable):
         )
         channel = make_channel(
             address,
+            zone=zone,
             transport=transport,
             connect_timeout=connect_timeout,
             ca=ca,

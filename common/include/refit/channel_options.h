@@ -15,8 +15,13 @@ namespace refit {
 enum class Transport { kAuto, kWire, kSharedMemory };
 
 struct ChannelOptions {
-  // "host:port", "ipv6:[::1]:port" or "unix:/path".
+  // "host:port", "[::1]:port" or "unix:/path". Workers (Subscriber, Worker) may have several, with commas between:
+  // services that have the same versions, such as relays. The first is used; when it is down, too busy or behind, the
+  // next, where pulls go on with what they have. "dns:///name:port" stands for all addresses of the name.
   std::string address;
+  // Where this worker is. Of several addresses, those whose service is in the same zone (`refit-server --zone`) come
+  // first. Empty: they count as equal.
+  std::string zone;
   Transport transport = Transport::kAuto;
   // How long connecting may take before it fails with UNAVAILABLE.
   std::chrono::milliseconds connect_timeout = std::chrono::seconds(10);

@@ -57,6 +57,29 @@ TEST(CheckAddressTest, TakesWhatLeadsSomewhere) {
   EXPECT_OK(CheckAddress(absl::StrCat("unix:", std::string(107, 'p'))));
 }
 
+TEST(CheckAddressesTest, TakesOneOrSeveral) {
+  for (const char* good :
+       {"a:1", "a:1,b:2", " a:1 , dns:///b:2,unix:/c", "[::1]:5,[::2]:5", "ipv4:10.0.0.1:1,10.0.0.2:1"}) {
+    EXPECT_OK(CheckAddresses(good)) << good;
+  }
+  EXPECT_EQ(SplitAddresses(" a:1 ,b:2"), (std::vector<std::string>{"a:1", "b:2"}));
+  for (const char* bad : {"", ",", "a:1,", "a:1,b", "a:1,a:1", "a:1,b:0"}) {
+    EXPECT_THAT(CheckAddresses(bad), StatusIs(absl::StatusCode::kInvalidArgument)) << bad;
+  }
+  EXPECT_THAT(CheckOneAddress("a:1,b:2"),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("expected the address of one service")));
+}
+
+TEST(NameToLookUpTest, IsThatOfAllAddressesOfAName) {
+  const auto name = NameToLookUp("dns:///relays.example:50051");
+  ASSERT_TRUE(name.has_value());
+  EXPECT_EQ(name->name, "relays.example");
+  EXPECT_EQ(name->port, "50051");
+  for (const char* other : {"relays.example:1", "dns:relays.example:1", "unix:/dns:///a:1", ""}) {
+    EXPECT_FALSE(NameToLookUp(other).has_value()) << other;
+  }
+}
+
 TEST(CheckAddressTest, SaysWhatIsWrong) {
   const std::string too_long = absl::StrCat("unix:///", std::string(107, 'p'));
   const std::pair<const char*, const char*> cases[] = {

@@ -61,6 +61,11 @@ TEST_F(SettingsTest, SizesHaveUnitsOf1024) {
   }
 }
 
+TEST_F(SettingsTest, AZoneIsAName) {
+  EXPECT_THAT(Set("zone", "eu-west-1a"), IsOk());
+  EXPECT_EQ(options_.zone, "eu-west-1a");
+}
+
 TEST_F(SettingsTest, SecondsAreAnyPositiveTime) {
   EXPECT_THAT(Set("push_idle_timeout", "0.25"), IsOk());
   EXPECT_EQ(options_.limits.push_idle_timeout, std::chrono::milliseconds(250));
