@@ -21,10 +21,17 @@ namespace {
 
 constexpr char kAttendMethod[] = "/refit.v1.RelayService/Attend";
 
+// A relay prefers services of its own zone, as a worker does.
+ChannelOptions UpstreamOf(const ServerOptions& options) {
+  ChannelOptions upstream = options.upstream;
+  if (upstream.zone.empty()) upstream.zone = options.zone;
+  return upstream;
+}
+
 }  // namespace
 
 Relay::Relay(ServerParts& parts, const ServerOptions& options)
-    : parts_(parts), upstream_(options.upstream), changed_at_ns_(UnixNanos()) {}
+    : parts_(parts), upstream_(UpstreamOf(options)), changed_at_ns_(UnixNanos()) {}
 
 void Relay::Start() {
   thread_ = std::thread([this] { Run(); });
