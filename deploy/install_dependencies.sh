@@ -12,7 +12,8 @@ packages=(
   g++ cmake ninja-build ccache pkg-config git ca-certificates python3 python3-venv
   libgrpc++-dev libssl-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev libtorch-dev
   libgtest-dev libgmock-dev libbenchmark-dev libre2-dev libxxhash-dev libhwy-dev libc-ares-dev libcli11-dev
-  libtomlplusplus-dev nlohmann-json3-dev prometheus-cpp-dev python3-dev pybind11-dev python3-pytest python3-numpy python3-torch iproute2
+  libtomlplusplus-dev nlohmann-json3-dev prometheus-cpp-dev python3-dev pybind11-dev python3-pytest python3-numpy
+  python3-torch iproute2
 )
 for group in "$@"; do
   case "$group" in

@@ -54,7 +54,7 @@ absl::Status CheckZone(const std::string& zone) {
 
 absl::Status CheckRelay(const ServerOptions& options) {
   if (!options.is_relay()) return absl::OkStatus();
-  if (absl::Status status = CheckAddress(options.upstream.address, 1); !status.ok()) {
+  if (absl::Status status = CheckAddresses(options.upstream.address); !status.ok()) {
     return Annotate(status, "--upstream");
   }
   if (options.store.retain_versions > 0) return absl::OkStatus();

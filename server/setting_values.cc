@@ -80,4 +80,17 @@ SetValue Mode(uint32_t& option) {
   };
 }
 
+SetValue Streams(uint32_t& option) {
+  return [&option](const std::string& text) {
+    constexpr uint32_t kMost = 64;
+    uint32_t number = 0;
+    const bool is_auto = text == "auto";
+    if (!is_auto && (!absl::SimpleAtoi(text, &number) || number < 1 || number > kMost)) {
+      return Expected(absl::StrCat("auto, or a number of connections from 1 to ", kMost), text);
+    }
+    option = number;
+    return absl::OkStatus();
+  };
+}
+
 }  // namespace refit

@@ -55,6 +55,9 @@ SetValue Seconds(std::chrono::milliseconds& option, double least = 0.001, double
 // Permissions in octal, such as "660".
 SetValue Mode(uint32_t& option);
 
+// PullOptions::streams: "auto" is 0.
+SetValue Streams(uint32_t& option);
+
 // One of the names in `values`.
 template <typename Value>
 SetValue OneOf(Value& option, const std::map<std::string, Value>& values) {

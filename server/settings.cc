@@ -33,8 +33,11 @@ void AddDoors(ServerOptions& options, Table& table) {
                 "Address to serve on: HOST:PORT (port 0: any free one) or unix:/path. May be given several times, or\n"
                 "with commas [127.0.0.1:50051]",
                 Text(options.listen));
-  table.Add("--zone", "NAME", "Where this service is: a rack, a zone, a host. `refit status` shows it [none]",
-            Text(options.zone));
+  table.Add(
+      "--zone", "NAME",
+      "Where this service is: a rack, a zone, a host. Workers and relays of the same zone prefer it; `refit status`\n"
+      "shows it [none]",
+      Text(options.zone));
   table.Add("--socket-mode", "MODE",
             "Permissions of Unix sockets, octal: 660 lets their group in, 666 everyone [what the umask leaves]",
             Mode(options.socket_mode));
@@ -75,9 +78,10 @@ void AddDoors(ServerOptions& options, Table& table) {
 
 void AddRelay(ServerOptions& options, Table& table) {
   table.Add(
-      "--upstream", "ADDR",
+      "--upstream", "ADDR[,ADDR...]",
       "Be a relay: serve the versions of the service there, each while it is pushed. Workers below count in the fleet\n"
-      "of the root [none]",
+      "of the root. Of several services with the same versions, those of this --zone come first; the next is taken\n"
+      "when one is down or too busy [none]",
       Text(options.upstream.address));
   table.Add("--name", "NAME", "Name of this service in the fleets of those above, for people [host/process]",
             Text(options.name));
@@ -96,6 +100,10 @@ void AddRelay(ServerOptions& options, Table& table) {
       "How bytes come from a service on this host: through its memory, or over the connection [auto]",
       OneOf(options.upstream.transport,
             {{"auto", Transport::kAuto}, {"tcp", Transport::kWire}, {"shared-memory", Transport::kSharedMemory}}));
+  table.Add("--upstream-streams", "N|auto",
+            "Pull each version over so many connections, for links on which one connection is slower than the link;\n"
+            "workers below then get whole tensors as they come, not chunks. auto: as many as pay [1]",
+            Streams(options.upstream_streams));
 }
 
 void AddVersions(ServerOptions& options, Table& table) {

@@ -39,7 +39,8 @@ absl::Status KeepNamed(const PullOptions& options, const std::string& context, A
 absl::StatusOr<bool> IsStreamed(const SubscriberConnection& connection, const VersionSummary& version,
                                 const std::string& context) {
   if (version.state != VersionState::kOpen) return false;
-  const std::unique_ptr<v1::InspectService::Stub> stub = v1::InspectService::NewStub(connection.routes->Present()->channel);
+  const std::unique_ptr<v1::InspectService::Stub> stub =
+      v1::InspectService::NewStub(connection.routes->Present()->channel);
   const absl::StatusOr<v1::GetServerInfoResponse> info =
       CallUnary(*stub, &v1::InspectService::Stub::GetServerInfo, v1::GetServerInfoRequest(), kInfoTimeout, context,
                 connection.calls);

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "client/worker/cut.h"
 #include "client/worker/pull_lease.h"
 #include "client/worker/pull_request.h"
 #include "common/net/status.h"
@@ -54,12 +55,6 @@ absl::StatusCode CodeOf(const std::map<std::string, absl::Status>& refusals) {
     }
   }
   return absl::StatusCode::kNotFound;
-}
-
-// Whether the status is that of a broken connection, or of a service that ends.
-bool IsCut(const absl::Status& status) {
-  return status.code() == absl::StatusCode::kUnavailable || status.code() == absl::StatusCode::kInternal ||
-         status.code() == absl::StatusCode::kUnknown || status.code() == absl::StatusCode::kCancelled;
 }
 
 }  // namespace
@@ -112,6 +107,7 @@ absl::Status PullRun::TakeRoute() {
 // others.
 PullRun::StreamEnd PullRun::NoRoute(const absl::Status& status) {
   context_ = PullContext(options_, connection_->address);
+  if (!connection_->routes->several()) return {Annotate(status, context_), Why::kCut};
   const std::map<std::string, absl::Status> refusals = std::exchange(refusals_, {});
   std::vector<absl::string_view> reasons;
   for (const auto& [address, refusal] : refusals) reasons.push_back(refusal.message());
@@ -217,7 +213,7 @@ bool PullRun::MayResume(const StreamEnd& end, bool gained, Clock::time_point las
   return backoff_.Wait(connection_->calls->cancelled());
 }
 
-// With other services than this one, it is left. One that refused the pull is not asked again at once.
+// Whatever serves the pull next, it is another connection. A service that refused it is not asked again at once.
 bool PullRun::GoesElsewhere(const StreamEnd& end) {
   const bool is_silent = absl::IsDeadlineExceeded(end.status);
   if (route_ == nullptr || (end.why == Why::kOther && !is_silent)) return false;

@@ -80,7 +80,8 @@ absl::Status Routes::ConnectInitially() {
 absl::StatusOr<std::shared_ptr<const Route>> Routes::Take(const Candidates::Addresses& except) {
   const std::lock_guard lock(mutex_);
   if (in_use_ != nullptr && except.count(in_use_->address) == 0) return in_use_;
-  absl::StatusOr<std::shared_ptr<const Route>> route = Choose(except, kFirstPatience);
+  absl::StatusOr<std::shared_ptr<const Route>> route =
+      Choose(except, several_ ? kFirstPatience : options_.connect_timeout);
   if (route.ok() && in_use_ == nullptr) in_use_ = last_ = *route;
   return route;
 }
@@ -93,7 +94,6 @@ std::shared_ptr<const Route> Routes::Present() {
 }
 
 void Routes::ReturnToNearest() {
-  if (!several_) return;
   const std::lock_guard lock(mutex_);
   if (in_use_ == nullptr) return;
   for (const Candidate& candidate : candidates_.Nearer(in_use_->address, Clock::now())) {
@@ -104,17 +104,16 @@ void Routes::ReturnToNearest() {
   }
 }
 
+// Another call may have connected to the same address again already.
 void Routes::Leave(const Route& route) {
-  if (!several_) return;
   const std::lock_guard lock(mutex_);
   candidates_.LetRest(route.address, Clock::now());
-  if (in_use_ != nullptr && in_use_->address == route.address) in_use_ = nullptr;
+  if (in_use_ != nullptr && in_use_->channel == route.channel) in_use_ = nullptr;
 }
 
 bool Routes::IsInUse(const Route& route) {
-  if (!several_) return true;
   const std::lock_guard lock(mutex_);
-  return in_use_ != nullptr && in_use_->address == route.address;
+  return in_use_ != nullptr && in_use_->channel == route.channel;
 }
 
 absl::StatusOr<std::shared_ptr<const Route>> Routes::Choose(const Candidates::Addresses& except,
@@ -152,7 +151,7 @@ absl::StatusOr<std::shared_ptr<const Route>> Routes::Reach(const Candidate& cand
     return channel.status();
   }
   std::shared_ptr<const Route> route = std::make_shared<const Route>(Route{candidate.address, *std::move(channel)});
-  if (candidates_.LacksZone(candidate.address)) AskZone(*route, patience);
+  if (several_ && candidates_.LacksZone(candidate.address)) AskZone(*route, patience);
   return route;
 }
 

@@ -25,9 +25,9 @@ struct Route {
   std::shared_ptr<grpc::Channel> channel;
 };
 
-// With a single address there is one route, which is always in use. gRPC connects it again whenever it breaks. With
-// several, routes that failed are left, and connected again when they are needed. Thread-safe; calls may wait for a
-// connection.
+// A route that failed is left, and what is needed next connects anew, to the nearest service that answers. gRPC could
+// connect a broken channel again by itself, but it does not notice each fault: after damaged bytes a connection may
+// carry nothing and yet seem alive. Thread-safe; calls may wait for a connection.
 class Routes {
  public:
   // Connects to the nearest service that answers. Errors as refit::Connect; with several addresses UNAVAILABLE gives
@@ -35,7 +35,7 @@ class Routes {
   static absl::StatusOr<std::unique_ptr<Routes>> Connect(const ChannelOptions& options,
                                                          std::shared_ptr<ActiveCalls> calls);
 
-  // Whether there may be several services.
+  // Whether there may be several services. If not, none is nearer, and none can stand in.
   bool several() const { return several_; }
 
   // The route in use, unless it is in `except`. Otherwise the nearest one that can be reached; if none was in use, that

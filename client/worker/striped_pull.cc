@@ -51,7 +51,10 @@ absl::StatusOr<PullResult> StripedPull::Run() {
   PartCursor cursor(manifest_.parts);
   const bool is_small = UsefulStreams(cursor.left_bytes(), 2) == 1;
   const size_t streams = Streams();
-  if (streams == 1 || is_small || manifest_.is_streamed || manifest_.parts.size() > kMostTensors) return PullAlone();
+  if (streams == 1 || is_small || manifest_.is_streamed || manifest_.parts.size() > kMostTensors ||
+      !sink_.TakesSeveral()) {
+    return PullAlone();
+  }
   const ActiveCalls::Entry entry(connection_->calls, [this] { Cancel(); });
   if (absl::Status status = sink_.Begin(manifest_.version, manifest_.parts); !status.ok()) return status;
   joint_ = std::make_unique<JointTensors>(sink_, manifest_.parts, manifest_.version.chunk_bytes);

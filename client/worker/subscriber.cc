@@ -8,13 +8,12 @@
 #include "absl/strings/str_cat.h"
 #include "client/calls/unary_call.h"
 #include "client/worker/backoff.h"
+#include "client/worker/cut.h"
 #include "client/worker/memory_sink.h"
 #include "client/worker/no_timeout.h"
-#include "client/worker/pull_run.h"
-#include "client/worker/striped_pull.h"
+#include "client/worker/run_pull.h"
 #include "client/worker/subscriber_connection.h"
 #include "client/worker/watch_streams.h"
-#include "common/limits/within_memory.h"
 #include "common/process/life.h"
 #include "refit/fork_guard.h"
 #include "refit/v1/pull.grpc.pb.h"
@@ -22,10 +21,16 @@
 namespace refit {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 constexpr std::chrono::seconds kReportTimeout{10};
-// Between watches, with several services.
+// Between the streams of a watch that is cut.
 constexpr std::chrono::milliseconds kFirstPause{100};
 constexpr std::chrono::seconds kLongestPause{2};
+// What stood so long was cut. What ends sooner, again and again for so long, is refused: by a proxy without a service,
+// or by a service that ends.
+constexpr std::chrono::seconds kStood{5};
+constexpr std::chrono::seconds kGoOnFor{30};
 
 v1::ReportWorkerRequest MakeRequest(const WorkerReport& report, uint64_t life) {
   v1::ReportWorkerRequest request;
@@ -40,12 +45,6 @@ v1::ReportWorkerRequest MakeRequest(const WorkerReport& report, uint64_t life) {
   request.set_install_ns(static_cast<uint64_t>(report.install_time.count()));
   request.set_life(report.life != 0 ? report.life : life);
   return request;
-}
-
-// Where memory is mapped, nothing is moved.
-bool MayStripe(const SubscriberConnection& connection, const PullOptions& options, TensorSink& sink) {
-  return options.streams != 1 && sink.TakesSeveral() && connection.transport != Transport::kSharedMemory &&
-         !connection.TryToShare(*connection.routes->Present()).ok();
 }
 
 absl::StatusOr<bool> ReportTo(const Route& route, const v1::ReportWorkerRequest& request,
@@ -76,12 +75,7 @@ absl::StatusOr<std::unique_ptr<Subscriber>> Subscriber::Connect(const ChannelOpt
 
 absl::StatusOr<PullResult> Subscriber::Pull(const PullOptions& options, TensorSink& sink) {
   if (absl::Status status = connection_->CheckNotForked(); !status.ok()) return status;
-  return WithinMemory("a pull", [&] {
-    if (MayStripe(*connection_, options, sink)) {
-      return StripedPull(connection_, *connection_->spares, options, sink).Run();
-    }
-    return PullRun(connection_, options, sink).Run();
-  });
+  return RunPull(connection_, options, sink);
 }
 
 absl::StatusOr<PulledVersion> Subscriber::Pull(const PullOptions& options) {
@@ -119,21 +113,20 @@ absl::Status Subscriber::Watch(const WatchOptions& options, const std::function<
   if (idle_timeout == std::chrono::milliseconds::zero()) idle_timeout = kNoTimeout;
   if (absl::Status status = connection_->CheckNotForked(); !status.ok()) return status;
   Backoff backoff(kFirstPause, kLongestPause);
+  Clock::time_point last_good = Clock::now();
   while (true) {
+    const Clock::time_point begin = Clock::now();
     const std::unique_ptr<VersionWatch> watch = StartWatch(options);
     absl::StatusOr<VersionSummary> version = watch->Next(idle_timeout);
     for (; version.ok(); version = watch->Next(idle_timeout)) {
       if (!on_event(*version)) return absl::OkStatus();
+      last_good = Clock::now();
       backoff.Reset();
     }
-    if (!MayGoOn(version.status())) return version.status();
-    if (!backoff.Wait(connection_->calls->cancelled())) return version.status();
+    if (Clock::now() - begin >= kStood) last_good = Clock::now();
+    if (!IsCut(version.status()) || Clock::now() - last_good >= kGoOnFor) return version.status();
+    if (!connection_->routes->Take().ok() || !backoff.Wait(connection_->calls->cancelled())) return version.status();
   }
-}
-
-// Whether a watch that ended may go on at another service.
-bool Subscriber::MayGoOn(const absl::Status& status) {
-  return absl::IsUnavailable(status) && connection_->routes->several() && connection_->routes->Take().ok();
 }
 
 // With several services, a version is foreign only if all that answer say so: one that is behind may not have it yet.
@@ -155,7 +148,7 @@ absl::StatusOr<bool> Subscriber::Report(const WorkerReport& report) {
     if (absl::IsUnavailable(foreign.status())) connection_->routes->Leave(**route);
     if (!answer.has_value() || foreign.ok()) answer = std::move(foreign);
     asked.insert((*route)->address);
-    if (!connection_->routes->several() || IsFinal(answer->status())) return *answer;
+    if (IsFinal(answer->status())) return *answer;
   }
 }
 

@@ -1,6 +1,5 @@
 #include "client/worker/watch_streams.h"
 
-#include <algorithm>
 #include <chrono>
 #include <optional>
 #include <utility>
@@ -15,9 +14,6 @@ namespace {
 
 constexpr char kWatchMethod[] = "/refit.v1.PullService/WatchVersions";
 constexpr std::chrono::milliseconds kStartTimeout = std::chrono::seconds(60);
-
-// How often a watch looks for a nearer service.
-constexpr std::chrono::milliseconds kGlance = std::chrono::seconds(2);
 
 // In a child of a fork there is no route.
 absl::StatusOr<std::shared_ptr<const Route>> RouteOf(const SubscriberConnection& connection) {
@@ -48,7 +44,7 @@ WatchStream::WatchStream(std::shared_ptr<SubscriberConnection> connection, const
 absl::StatusOr<VersionSummary> WatchStream::Next(std::chrono::milliseconds timeout) {
   if (absl::Status status = connection_->guard.Check(context_); !status.ok()) return status;
   if (!route_.ok()) return Annotate(route_.status(), context_);
-  const absl::StatusOr<std::optional<grpc::ByteBuffer>> message = Read(timeout);
+  const absl::StatusOr<std::optional<grpc::ByteBuffer>> message = (*stream_).ReadWhileInUse(timeout);
   if (!message.ok()) return Annotate(message.status(), context_);
   if (!message->has_value()) return Annotate(WhyEnded(), context_);
   v1::VersionEvent event;
@@ -58,22 +54,6 @@ absl::StatusOr<VersionSummary> WatchStream::Next(std::chrono::milliseconds timeo
   const VersionSummary version = FromProto(event.version());
   connection_->newest.See(version);
   return version;
-}
-
-// Looks for a nearer service meanwhile, and ends when another one is in use.
-absl::StatusOr<std::optional<grpc::ByteBuffer>> WatchStream::Read(std::chrono::milliseconds timeout) {
-  if (!connection_->routes->several()) return (*stream_)->Read(timeout);
-  const auto deadline = std::chrono::steady_clock::now() + timeout;
-  while (true) {
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
-    const bool has_news = (*stream_)->AwaitNews(std::clamp(left, std::chrono::milliseconds::zero(), kGlance));
-    if (!has_news) connection_->routes->ReturnToNearest();
-    if (!connection_->routes->IsInUse(**route_)) return absl::UnavailableError("another service is to be used");
-    if (has_news) return (*stream_)->Read(std::chrono::milliseconds::zero());
-    if (left <= std::chrono::milliseconds::zero()) {
-      return absl::DeadlineExceededError(absl::StrCat("nothing came for ", timeout.count(), " ms"));
-    }
-  }
 }
 
 absl::Status WatchStream::WhyEnded() {

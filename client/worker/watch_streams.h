@@ -1,5 +1,5 @@
 // Streams that stay open at the service in use: a watch of versions, and a worker's presence. They end when the
-// subscriber goes to another service.
+// subscriber takes another connection.
 #pragma once
 
 #include <grpcpp/support/byte_buffer.h>
@@ -26,7 +26,6 @@ class WatchStream final : public VersionWatch {
   absl::StatusOr<VersionSummary> Next(std::chrono::milliseconds timeout) override;
 
  private:
-  absl::StatusOr<std::optional<grpc::ByteBuffer>> Read(std::chrono::milliseconds timeout);
   absl::Status WhyEnded();
 
   const std::shared_ptr<SubscriberConnection> connection_;
@@ -39,7 +38,7 @@ class PresenceStream final : public WorkerPresence {
  public:
   PresenceStream(std::shared_ptr<SubscriberConnection> connection, const v1::WatchVersionsRequest& request);
 
-  // False also once another service is in use.
+  // False also once another connection is in use.
   bool IsAlive() override;
 
  private:

@@ -45,6 +45,8 @@ struct Above {
   // How this relay names itself there.
   const std::string name;
   const uint64_t life;
+  // PullOptions::streams.
+  const uint32_t streams;
   Received& received;
 };
 

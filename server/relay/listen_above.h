@@ -28,7 +28,7 @@ absl::Status ListenAbove(const Above& above, const std::string& method, const go
   constexpr std::chrono::seconds kStartTimeout{60};
   SubscriberStream stream(*above.connection, method, request, kStartTimeout);
   while (true) {
-    const absl::StatusOr<std::optional<grpc::ByteBuffer>> bytes = stream->Read(kNoTimeout);
+    const absl::StatusOr<std::optional<grpc::ByteBuffer>> bytes = stream.ReadWhileInUse(kNoTimeout);
     if (!bytes.ok()) return bytes.status();
     if (!bytes->has_value()) {
       const absl::Status status = stream->Finish(kStartTimeout);

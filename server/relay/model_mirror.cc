@@ -119,7 +119,8 @@ absl::Status ModelMirror::Mirror(const v1::VersionSummary& version) {
 // the root had all of it then.
 absl::Status ModelMirror::FollowRoot(uint64_t roots_life) {
   const VersionStore::ModelRecord here = parts_.store.Record(model_);
-  const std::unique_ptr<v1::InspectService::Stub> stub = v1::InspectService::NewStub(above_.connection->routes->Present()->channel);
+  const std::unique_ptr<v1::InspectService::Stub> stub =
+      v1::InspectService::NewStub(above_.connection->routes->Present()->channel);
   v1::ListVersionsRequest request;
   request.set_model(model_);
   const absl::StatusOr<v1::ListVersionsResponse> list =

@@ -31,7 +31,10 @@ ChannelOptions UpstreamOf(const ServerOptions& options) {
 }  // namespace
 
 Relay::Relay(ServerParts& parts, const ServerOptions& options)
-    : parts_(parts), upstream_(UpstreamOf(options)), changed_at_ns_(UnixNanos()) {}
+    : parts_(parts),
+      upstream_(UpstreamOf(options)),
+      upstream_streams_(options.upstream_streams),
+      changed_at_ns_(UnixNanos()) {}
 
 void Relay::Start() {
   thread_ = std::thread([this] { Run(); });
@@ -63,7 +66,8 @@ absl::Status Relay::Serve(std::shared_ptr<SubscriberConnection> connection) {
     calls_ = connection->calls;
   }
   if (stop_.stopped()) connection->calls->Cancel();
-  const Above above{std::move(connection), parts_.ancestry.name(), parts_.ancestry.life(), received_};
+  const Above above{std::move(connection), parts_.ancestry.name(), parts_.ancestry.life(), upstream_streams_,
+                    received_};
   ReportAbove report(above, parts_, [this] { return Status(); });
   std::optional<WatchAbove> watch;
   const absl::Cleanup cancel = [&above] { above.connection->calls->Cancel(); };  // then these threads end

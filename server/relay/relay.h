@@ -42,6 +42,7 @@ class Relay final : public Upstream {
 
   ServerParts& parts_;
   const ChannelOptions upstream_;
+  const uint32_t upstream_streams_;
   Received received_;
   StopFlag stop_;
 

@@ -52,7 +52,8 @@ void ReportAbove::Run() {
 }
 
 absl::Status ReportAbove::Report(std::vector<v1::Worker> workers) {
-  const std::unique_ptr<v1::RelayService::Stub> stub = v1::RelayService::NewStub(above_.connection->routes->Present()->channel);
+  const std::unique_ptr<v1::RelayService::Stub> stub =
+      v1::RelayService::NewStub(above_.connection->routes->Present()->channel);
   v1::ReportBelowRequest report;
   report.set_life(above_.life);
   *report.mutable_status() = status_();

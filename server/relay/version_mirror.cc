@@ -9,8 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
-#include "client/worker/pull_run.h"
-#include "common/limits/within_memory.h"
+#include "client/worker/run_pull.h"
 #include "refit/pull.h"
 #include "server/relay/manifest_above.h"
 #include "server/store/version_store.h"
@@ -48,34 +47,42 @@ class MirrorSink final : public TensorSink {
     return false;
   }
 
+  // Over several connections a tensor comes in no order.
+  bool TakesSeveral() override {
+    whole_tensors_ = true;
+    return true;
+  }
+
   void Progress(uint64_t bytes) override {
     received_.tensor_bytes += bytes;
-    if (!whole_tensors_ && bytes > 0) Publish(bytes);
+    if (whole_tensors_ || bytes == 0) return;
+    Publish(tensor_, published_, bytes);
+    published_ += bytes;
   }
 
   absl::Status Done(size_t index) override {
-    const uint64_t rest = version_.spec(index).ByteSize() - published_;
-    if (rest > 0 || published_ == 0) Publish(rest);
+    const uint64_t begin = whole_tensors_ ? 0 : published_;
+    const uint64_t rest = version_.spec(index).ByteSize() - begin;
+    if (rest > 0 || begin == 0) Publish(index, begin, rest);
     return absl::OkStatus();
   }
 
  private:
-  void Publish(uint64_t bytes) {
-    const uint64_t element = ElementSize(version_.spec(tensor_).dtype);
-    const auto first = static_cast<int64_t>(published_ / element);
+  void Publish(size_t index, uint64_t begin, uint64_t bytes) {
+    const uint64_t element = ElementSize(version_.spec(index).dtype);
+    const auto first = static_cast<int64_t>(begin / element);
     const auto count = static_cast<int64_t>(bytes / element);
-    ChunkCounts written = version_.NoChunks(tensor_);
+    ChunkCounts written = version_.NoChunks(index);
     if (count > 0) written.Add({first, 1, count, count});
-    version_.Publish(tensor_, written);
-    published_ += bytes;
+    version_.Publish(index, written);
   }
 
   Version& version_;
   const int64_t opened_at_ns_;
   Received& received_;
   bool whole_tensors_ = false;
-  size_t tensor_ = 0;
-  uint64_t published_ = 0;  // bytes of tensor_
+  size_t tensor_ = 0;       // the last one that was placed
+  uint64_t published_ = 0;  // bytes of it, unless whole_tensors_
 };
 
 // The newest version here, as the base of deltas. Its tensors are kept as long as it is used.
@@ -121,7 +128,8 @@ absl::StatusOr<PullResult> PullInto(Version& version, const v1::VersionSummary& 
   options.resume_within = kResumeWithin;
   options.base = NewestHere(store, version.model());
   MirrorSink sink(version, summary.opened_at_ns(), above.received);
-  return WithinMemory("a relay's pull", [&] { return PullRun(above.connection, options, sink).Run(); });
+  options.streams = above.streams;
+  return RunPull(above.connection, options, sink);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -151,6 +152,23 @@ def test_limits(name: str, service: int, tmp_path: Path) -> None:
         followed = finish(worker)
         assert followed.code == 0, followed
         assert proxy.cuts() > 0, "nothing was cut, so nothing was tested"
+
+
+@pytest.mark.parametrize("name", ["envoy: route timeout", "envoy: stream idle timeout", "nginx: read timeout"])
+@pytest.mark.parametrize("command", [("pull", "--version", "1", "--wait", "60"), ("watch", "--until", "1")])
+def test_waiting_goes_on(name: str, command: tuple[str, ...], service: int, tmp_path: Path) -> None:
+    """A command that waits for a version is cut while nothing comes, and sees it all the same."""
+    model = "-".join((name, command[0])).replace(": ", "-").replace(" ", "-")
+    with begin(CASES[name], tmp_path, service) as proxy:
+        waiting = start(BIN / "refit", command[0], "-s", proxy.address, "-m", model, *command[1:])
+        end = time.monotonic() + 20 * SLOWNESS
+        while proxy.cuts() == 0 and waiting.poll() is None and time.monotonic() < end:
+            time.sleep(0.1)
+        cuts = proxy.cuts()
+        assert push(f"127.0.0.1:{service}", model, 1, 0).code == 0
+        waited = finish(waiting)
+        assert waited.code == 0, waited
+        assert cuts > 0, "nothing was cut, so nothing was tested"
 
 
 @dataclass

@@ -1,9 +1,14 @@
 // A pull that is cut goes on where it was: nothing that was verified comes again.
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
+#include <thread>
+
 #include "absl/strings/str_cat.h"
 #include "refit/subscriber.h"
 #include "tests/fault/fault_proxy.h"
+#include "tests/support/eventually.h"
 #include "tests/support/fleet.h"
 
 namespace refit {
@@ -89,6 +94,52 @@ TEST_F(ResumeTest, ASilentNetworkIsNoticed) {
   EXPECT_GE(pulled->result.resumed, 1u);
   EXPECT_LT(pulled->result.elapsed, std::chrono::seconds(30));
   ExpectWhole(*pulled);
+}
+
+// After damage on the way a connection may carry nothing, and yet look alive to gRPC for as long as anything trickles
+// in.
+TEST_F(ResumeTest, AConnectionThatCarriesNothingIsNotUsedAgain) {
+  proxy_->Inject({.kind = Fault::Kind::kStall, .after_bytes = Bytes() / 3});
+  PullOptions impatient;
+  impatient.idle_timeout = std::chrono::milliseconds(500);
+  EXPECT_THAT(subscriber_->Pull(impatient), StatusIs(absl::StatusCode::kDeadlineExceeded));
+  const auto pulled = subscriber_->Pull(impatient);
+  ASSERT_OK(pulled);
+  ExpectWhole(*pulled);
+}
+
+// As proxies cut streams that carry nothing for a while.
+TEST_F(ResumeTest, AWatchThatIsCutGoesOn) {
+  std::atomic<uint64_t> newest = 0;
+  absl::Status status;
+  std::thread watch([&] {
+    status = subscriber_->Watch({}, [&](const VersionSummary& version) {
+      newest = version.version;
+      return version.version < 2 || version.state != VersionState::kCommitted;
+    });
+  });
+  EXPECT_TRUE(Eventually([&] { return newest == 1; }));
+  proxy_->Inject({.kind = Fault::Kind::kCut});
+  EXPECT_OK(model_.Push(*publisher_, 2));
+  watch.join();
+  EXPECT_OK(status);
+  EXPECT_EQ(proxy_->struck(), 1u);
+}
+
+TEST_F(ResumeTest, AWatchEndsWithItsService) {
+  absl::Status status;
+  std::atomic<bool> begun = false;
+  std::thread watch([&] {
+    status = subscriber_->Watch({}, [&](const VersionSummary&) {
+      begun = true;
+      return true;
+    });
+  });
+  EXPECT_TRUE(Eventually([&] { return begun.load(); }));
+  server_.reset();
+  proxy_->SetTarget(1);
+  watch.join();
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kUnavailable));
 }
 
 TEST_F(ResumeTest, ADelayIsOnlyThat) {

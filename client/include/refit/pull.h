@@ -103,9 +103,9 @@ class TensorSink {
   // for each tensor, in order.
   virtual absl::StatusOr<absl::Span<std::byte>> Place(size_t index) = 0;
 
-  // Whether Place may be called for several tensors before Done of the first: only then they come over several
-  // connections (PullOptions::streams). Place and Done are each called in order all the same, and must not wait for
-  // each other.
+  // Asked once, before Begin, if tensors are to come over several connections (PullOptions::streams). If it returns
+  // true, they do, and Place may be called for several tensors before Done of the first. Place and Done are each called
+  // in order all the same, and must not wait for each other.
   virtual bool TakesSeveral() { return false; }
 
   // Offers the service's own memory of tensors[index], on the same host, instead of Place(index). If it returns true,

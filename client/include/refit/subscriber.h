@@ -58,8 +58,9 @@ class Subscriber {
   absl::StatusOr<PulledVersion> Pull(const PullOptions& options);
 
   // Calls `on_event` with the state of each version and with every change, from this thread, until it returns false
-  // (then OK), or the stream fails. `idle_timeout` zero: waits without end for the next change; keepalive pings still
-  // notice a dead service. Errors as VersionWatch::Next.
+  // (then OK), or the service cannot be reached any more. If only the stream is cut, as proxies do with those that carry
+  // nothing for a while, the watch goes on, and states come again. `idle_timeout` zero: waits without end for the next
+  // change; keepalive pings still notice a dead service. Errors as VersionWatch::Next.
   absl::Status Watch(const WatchOptions& options, const std::function<bool(const VersionSummary&)>& on_event,
                      std::chrono::milliseconds idle_timeout = std::chrono::milliseconds::zero());
 
@@ -79,7 +80,6 @@ class Subscriber {
   void Cancel();
 
  private:
-  bool MayGoOn(const absl::Status& status);
   explicit Subscriber(std::shared_ptr<SubscriberConnection> connection);
   std::shared_ptr<SubscriberConnection> connection_;  // its pulls, watches and presences also hold it
 };

@@ -113,6 +113,7 @@ def serve(
     upstream_tls_server_name: Optional[str] = None,
     upstream_token_file: Optional[str] = None,
     upstream_transport: Optional[str] = None,
+    upstream_streams: Union[int, str, None] = None,
     memory: Optional[Union[int, str]] = None,
     retain: Optional[int] = None,
     stream_to: Optional[int] = None,
@@ -168,13 +169,15 @@ def serve(
     Args:
         listen: "host:port" (port 0, as here by default: any free one; see Service.address) or "unix:/path"; or several
             of these, see Service.addresses.
-        zone: where this service is; `refit status` shows it.
+        zone: where this service is; workers and relays of the same zone prefer it, and `refit status` shows it.
         upstream: address of another service: this one is then a relay, and serves the versions of that one; nobody
-            pushes to it.
+            pushes to it. Or several addresses with commas between, of services with the same versions: those of this
+            zone come first, and the next is taken when one is down or too busy.
         name: of this service in the fleets of those above, for people.
         upstream_tls_ca, upstream_tls_cert, upstream_tls_key, upstream_tls_server_name, upstream_token_file: how a relay
             connects; its certificate or token needs the role "relay" there.
         upstream_transport: "auto", "tcp" or "shared-memory". Default: through memory if that service is on this host.
+        upstream_streams: over how many connections a relay pulls each version, or "auto": as many as pay. Default: 1.
         memory: for the tensors of all versions. By default 8 GiB, or half of what this process may use if that is less:
             the machine's memory, its container's limit, or `ulimit -v`.
         retain: committed versions to keep for each model; 0: stream each tensor through to workers. A streamed version

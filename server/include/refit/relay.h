@@ -14,7 +14,8 @@ namespace refit {
 // needs memory for them. Numbers, digests, states, held installs and aborts are the root's. Workers below count in the
 // root's fleet. A relay refuses pushes.
 //
-// It starts although the service above does not answer, and serves what it has; GetServerInfo and the log tell.
+// It starts although the service above does not answer, and serves what it has; GetServerInfo and the log tell. With
+// several addresses it goes to the next one, as a worker does (ChannelOptions::address), and a transfer goes on there.
 // options.upstream: the token or certificate needs the role `relay` there.
 absl::StatusOr<std::unique_ptr<RefitServer>> StartServer(const ServerOptions& options);
 

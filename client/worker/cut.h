@@ -1,0 +1,14 @@
+// Whether a stream was cut, rather than answered.
+#pragma once
+
+#include "absl/status/status.h"
+
+namespace refit {
+
+// Whether the status is that of a broken connection, of a proxy that gave the stream up, or of a service that ends.
+inline bool IsCut(const absl::Status& status) {
+  return status.code() == absl::StatusCode::kUnavailable || status.code() == absl::StatusCode::kInternal ||
+         status.code() == absl::StatusCode::kUnknown || status.code() == absl::StatusCode::kCancelled;
+}
+
+}  // namespace refit
