@@ -27,10 +27,10 @@ constexpr std::chrono::seconds kReportTimeout{10};
 // Between the streams of a watch that is cut.
 constexpr std::chrono::milliseconds kFirstPause{100};
 constexpr std::chrono::seconds kLongestPause{2};
-// What stood so long was cut. What ends sooner, again and again for so long, is refused: by a proxy without a service,
+// A stream that stood so long was cut. One that ends sooner, again and again, is refused: by a proxy without a service,
 // or by a service that ends.
-constexpr std::chrono::seconds kStood{5};
-constexpr std::chrono::seconds kGoOnFor{30};
+constexpr std::chrono::seconds kStood{1};
+constexpr int kMostRefused = 3;
 
 v1::ReportWorkerRequest MakeRequest(const WorkerReport& report, uint64_t life) {
   v1::ReportWorkerRequest request;
@@ -113,18 +113,21 @@ absl::Status Subscriber::Watch(const WatchOptions& options, const std::function<
   if (idle_timeout == std::chrono::milliseconds::zero()) idle_timeout = kNoTimeout;
   if (absl::Status status = connection_->CheckNotForked(); !status.ok()) return status;
   Backoff backoff(kFirstPause, kLongestPause);
-  Clock::time_point last_good = Clock::now();
+  int refused = 0;
   while (true) {
     const Clock::time_point begin = Clock::now();
     const std::unique_ptr<VersionWatch> watch = StartWatch(options);
     absl::StatusOr<VersionSummary> version = watch->Next(idle_timeout);
     for (; version.ok(); version = watch->Next(idle_timeout)) {
       if (!on_event(*version)) return absl::OkStatus();
-      last_good = Clock::now();
-      backoff.Reset();
     }
-    if (Clock::now() - begin >= kStood) last_good = Clock::now();
-    if (!IsCut(version.status()) || Clock::now() - last_good >= kGoOnFor) return version.status();
+    if (Clock::now() - begin >= kStood) {
+      refused = 0;
+      backoff.Reset();
+    } else if (++refused == kMostRefused) {
+      return version.status();
+    }
+    if (!IsCut(version.status())) return version.status();
     if (!connection_->routes->Take().ok() || !backoff.Wait(connection_->calls->cancelled())) return version.status();
   }
 }
