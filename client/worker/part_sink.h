@@ -27,7 +27,11 @@ class PartSink final : public TensorSink {
  public:
   PartSink(JointTensors& joint, const std::vector<AskedPart>& asked) : joint_(joint), asked_(asked) {}
 
+  // Whether the service has accepted the pull.
+  bool begun() const { return begun_; }
+
   absl::Status Begin(const VersionSummary&, const std::vector<TensorPart>& parts) override {
+    begun_ = true;
     if (parts.size() == asked_.size()) return absl::OkStatus();
     return absl::InternalError(
         absl::StrCat("the service sends ", parts.size(), " tensors over a connection that asked for ", asked_.size()));
@@ -49,6 +53,7 @@ class PartSink final : public TensorSink {
  private:
   JointTensors& joint_;
   const std::vector<AskedPart>& asked_;
+  bool begun_ = false;
 };
 
 }  // namespace refit

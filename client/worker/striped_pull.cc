@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "client/worker/backoff.h"
 #include "client/worker/pull_errors.h"
 #include "client/worker/pull_request.h"
 #include "client/worker/pull_run.h"
@@ -22,6 +23,9 @@ constexpr uint64_t kFirstTrialBytes = 32 << 20;
 constexpr double kTrialSeconds = 0.4;
 // What takes less needs no trial.
 constexpr double kWorthATrialSeconds = 1;
+// Between the attempts of a connection that was refused.
+constexpr std::chrono::milliseconds kFirstPause{20};
+constexpr std::chrono::milliseconds kLongestPause{200};
 
 void AddTraffic(const PullTraffic& traffic, PullTraffic& sum) {
   sum.wire_bytes += traffic.wire_bytes;
@@ -157,9 +161,36 @@ absl::Status StripedPull::RunLane(Lane& lane) {
     lane.subscriber = *std::move(taken);
     if (cancelled_) lane.subscriber->Cancel();
   }
-  PartSink sink(*joint_, lane.asked);
-  const absl::StatusOr<PullResult> result = lane.subscriber->Pull(OptionsOf(lane), sink);
-  return result.ok() ? Add(*result, lane.is_first) : result.status();
+  const absl::Status status = PullLane(lane);
+  SetPulling(lane, false);
+  return status;
+}
+
+// A service that takes fewer pulls at a time than there are connections takes the others once some have ended.
+absl::Status StripedPull::PullLane(Lane& lane) {
+  Backoff backoff(kFirstPause, kLongestPause);
+  while (true) {
+    SetPulling(lane, true);
+    PartSink sink(*joint_, lane.asked);
+    const absl::StatusOr<PullResult> result = lane.subscriber->Pull(OptionsOf(lane), sink);
+    if (result.ok()) return Add(*result, lane.is_first);
+    const bool is_refused = absl::IsResourceExhausted(result.status()) && !sink.begun();
+    SetPulling(lane, false);
+    if (!is_refused || !MayWait() || !backoff.Wait(connection_->calls->cancelled())) return result.status();
+  }
+}
+
+void StripedPull::SetPulling(Lane& lane, bool is_pulling) {
+  const std::lock_guard lock(mutex_);
+  lane.is_pulling = is_pulling;
+}
+
+// Whether this pull has its share of the service.
+bool StripedPull::MayWait() {
+  const std::lock_guard lock(mutex_);
+  if (cancelled_) return false;
+  const bool was_served = served_at_.has_value() && Clock::now() - *served_at_ < options_.resume_within;
+  return was_served || std::any_of(lanes_.begin(), lanes_.end(), [](const auto& lane) { return lane->is_pulling; });
 }
 
 PullOptions StripedPull::OptionsOf(const Lane& lane) const {
@@ -187,6 +218,7 @@ PullOptions StripedPull::OptionsOf(const Lane& lane) const {
 // All connections must have pulled the same version.
 absl::Status StripedPull::Add(const PullResult& result, bool is_first) {
   const std::lock_guard lock(mutex_);
+  served_at_ = Clock::now();
   if (result_.version.version == 0) {
     result_.version = result.version;
   } else if (result.version.manifest_digest != result_.version.manifest_digest) {
@@ -196,6 +228,8 @@ absl::Status StripedPull::Add(const PullResult& result, bool is_first) {
   if (is_first) result_.skipped = result.skipped;
   result_.bytes += result.bytes;
   result_.resumed += result.resumed;
+  result_.address = result.address;
+  result_.moved += result.moved;
   result_.waited = std::max(result_.waited, result.waited);
   AddTraffic(result.traffic, result_.traffic);
   return absl::OkStatus();

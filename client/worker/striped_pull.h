@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -42,6 +43,7 @@ class StripedPull {
     std::unique_ptr<Subscriber> subscriber;
     std::thread thread;
     bool is_first = false;
+    bool is_pulling = true;  // not, if it is refused at the moment, or has ended
   };
 
   size_t Streams() const;
@@ -50,6 +52,9 @@ class StripedPull {
   absl::Status PullNext(PartCursor& cursor, uint64_t bytes, size_t streams);
   void Divide(const std::vector<PartSlice>& slices, size_t streams);
   absl::Status RunLane(Lane& lane);
+  absl::Status PullLane(Lane& lane);
+  void SetPulling(Lane& lane, bool is_pulling);
+  bool MayWait();
   PullOptions OptionsOf(const Lane& lane) const;
   absl::Status Add(const PullResult& result, bool is_first);
   absl::Status Verify();
@@ -67,6 +72,7 @@ class StripedPull {
   std::mutex mutex_;
   bool cancelled_ = false;  // guarded by mutex_, as are the members below while lanes are under way
   std::vector<std::unique_ptr<Lane>> lanes_;
+  std::optional<Clock::time_point> served_at_;  // when a connection was served last, whole
   PullResult result_;
 };
 

@@ -14,6 +14,7 @@
 #include "refit/subscriber.h"
 #include "tests/fault/fault_proxy.h"
 #include "tests/fault/paced_proxy.h"
+#include "tests/support/eventually.h"
 #include "tests/support/fleet.h"
 
 namespace refit {
@@ -326,6 +327,50 @@ TEST_F(StripedPullTest, EachHasAConnectionOfItsOwn) {
     ASSERT_OK((*subscriber)->Pull(Options()));
     EXPECT_EQ(proxy.connections(), before + kStreams);
   }
+}
+
+// It goes on with as many as there may be.
+TEST_F(StripedPullTest, AServiceMayTakeFewerPullsAtATime) {
+  for (const uint32_t most : {1u, 2u, 3u}) {
+    ServerOptions options;
+    options.limits.max_pulls = most;
+    const auto busy = StartService(options);
+    auto publisher = Publisher::Connect(WireTo(busy->address()));
+    ASSERT_OK(publisher);
+    ASSERT_OK(model_.Push(**publisher, 1));
+    auto subscriber = Subscriber::Connect(WireTo(busy->address()));
+    ASSERT_OK(subscriber);
+    const auto pulled = (*subscriber)->Pull(Options());
+    ASSERT_OK(pulled) << most;
+    ExpectWhole(*pulled);
+    EXPECT_EQ(pulled->result.address, busy->address());
+  }
+}
+
+TEST_F(StripedPullTest, AServiceThatIsBusyWithOthersSaysSoAtOnce) {
+  ServerOptions options;
+  options.limits.max_pulls = 1;
+  const auto busy = StartService(options);
+  auto publisher = Publisher::Connect(WireTo(busy->address()));
+  ASSERT_OK(publisher);
+  auto push = (*publisher)->Open(model_.Options(1), model_.specs());
+  ASSERT_OK(push);
+  auto other = Subscriber::Connect(WireTo(busy->address()));
+  auto subscriber = Subscriber::Connect(WireTo(busy->address()));
+  ASSERT_OK(other);
+  ASSERT_OK(subscriber);
+  PullOptions pull = Options();
+  pull.version = 1;
+  std::thread takes_all([&] { EXPECT_THAT((*other)->Pull(pull), StatusIs(absl::StatusCode::kAborted)); });
+  auto inspector = Inspector::Connect(WireTo(busy->address()));
+  ASSERT_OK(inspector);
+  EXPECT_TRUE(Eventually([&] {
+    const auto workers = (*inspector)->Workers();
+    return workers.ok() && workers->workers_size() > 0;
+  }));
+  EXPECT_THAT((*subscriber)->Pull(pull), StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("--max-pulls")));
+  EXPECT_OK((*push)->Abort("enough"));
+  takes_all.join();
 }
 
 TEST_F(StripedPullTest, StatusShowsOneWorker) {

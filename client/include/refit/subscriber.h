@@ -19,8 +19,8 @@ namespace refit {
 
 struct SubscriberConnection;
 
-// A worker's connection to a refit service. With several addresses (ChannelOptions::address) it uses the nearest service
-// that serves it, and goes to the next one by itself; an error then gives each address and its reason.
+// A worker's connection to a refit service. With several addresses (ChannelOptions::address) it uses the nearest
+// service that serves it, and goes to the next one by itself; an error then gives each address and its reason.
 //
 // Order of calls: Connect, then any of the others, in any order; after Cancel none succeeds.
 // Threads: thread-safe; pulls, watches and reports may run at the same time.
@@ -58,9 +58,9 @@ class Subscriber {
   absl::StatusOr<PulledVersion> Pull(const PullOptions& options);
 
   // Calls `on_event` with the state of each version and with every change, from this thread, until it returns false
-  // (then OK), or the service cannot be reached any more. If only the stream is cut, as proxies do with those that carry
-  // nothing for a while, the watch goes on, and states come again. `idle_timeout` zero: waits without end for the next
-  // change; keepalive pings still notice a dead service. Errors as VersionWatch::Next.
+  // (then OK), or the service cannot be reached any more. If only the stream is cut, as proxies do with those that
+  // carry nothing for a while, the watch goes on, and states come again. `idle_timeout` zero: waits without end for the
+  // next change; keepalive pings still notice a dead service. Errors as VersionWatch::Next.
   absl::Status Watch(const WatchOptions& options, const std::function<bool(const VersionSummary&)>& on_event,
                      std::chrono::milliseconds idle_timeout = std::chrono::milliseconds::zero());
 

@@ -53,8 +53,8 @@ struct ServerOptions {
   // process.
   std::string name;
   // With an address, this is a relay: it serves the versions of the service there. Then StartServer (refit/relay.h)
-  // starts it; nobody may push to it; retain_versions must not be 0. It may have several addresses, as a worker; without
-  // a zone of its own, it has the service's.
+  // starts it; nobody may push to it; retain_versions must not be 0. It may have several addresses, as a worker;
+  // without a zone of its own, it has the service's.
   ChannelOptions upstream;
   // Over how many connections a relay pulls each version; 0: as many as pay (PullOptions::streams). With several, whole
   // tensors pass on, not chunks.
