@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/worker/backoff.h"
+#include "client/worker/cut.h"
 #include "client/worker/pull_errors.h"
 #include "client/worker/pull_request.h"
 #include "client/worker/pull_run.h"
@@ -50,6 +51,8 @@ StripedPull::StripedPull(std::shared_ptr<SubscriberConnection> connection, Spare
 absl::StatusOr<PullResult> StripedPull::Run() {
   const Clock::time_point begin = Clock::now();
   absl::StatusOr<AskedManifest> manifest = AskManifest(*connection_, options_, context_);
+  // It may have been cut while nobody used it.
+  if (IsCut(manifest.status())) manifest = AskManifest(*connection_, options_, context_);
   if (!manifest.ok()) return PullAlone();
   manifest_ = *std::move(manifest);
   PartCursor cursor(manifest_.parts);

@@ -1,7 +1,11 @@
 #include "common/net/grpc_wakeups.h"
 
+#include <grpcpp/completion_queue.h>
+
 #include <algorithm>
 #include <chrono>
+
+#include "common/net/steady_deadline.h"
 
 // An internal function of gRPC, without a public header: wakes the thread that checks timers. Later releases do not
 // have it.
@@ -15,6 +19,29 @@ using std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kInterval{250};
 // How long a channel's attempt to connect may take. Resetting its backoff starts the attempt again.
 constexpr std::chrono::seconds kAttempt{3};
+// Of one connection, each time: a ping, and a little more.
+constexpr size_t kEventsRead = 2;
+
+// On the queue nothing ever happens: who looks for its next event without waiting for it handles one event of any
+// connection.
+class ConnectionReader {
+ public:
+  ~ConnectionReader() {
+    queue_.Shutdown();
+    void* tag = nullptr;
+    bool ok = false;
+    while (queue_.Next(&tag, &ok)) continue;
+  }
+
+  void Read(size_t events) {
+    void* tag = nullptr;
+    bool ok = false;
+    for (; events > 0; --events) queue_.AsyncNext(&tag, &ok, SteadyDeadline(std::chrono::nanoseconds(0)));
+  }
+
+ private:
+  grpc::CompletionQueue queue_;
+};
 
 }  // namespace
 
@@ -50,9 +77,11 @@ void GrpcWakeups::Run() {
     std::unique_lock lock(mutex_);
     return ending_.wait_for(lock, kInterval, [this] { return ended_; });
   };
+  ConnectionReader reader;
   steady_clock::time_point next_attempt;
   while (!ended()) {
     if (grpc_kick_poller != nullptr) grpc_kick_poller();
+    reader.Read(kEventsRead * Channels());
     if (steady_clock::now() < next_attempt) continue;
     next_attempt = steady_clock::now() + kAttempt;
     for (const std::shared_ptr<grpc::Channel>& channel : Living()) {
@@ -60,6 +89,11 @@ void GrpcWakeups::Run() {
       if (failed) grpc::experimental::ChannelResetConnectionBackoff(channel.get());
     }
   }
+}
+
+size_t GrpcWakeups::Channels() {
+  const std::lock_guard lock(mutex_);
+  return channels_.size();
 }
 
 std::vector<std::shared_ptr<grpc::Channel>> GrpcWakeups::Living() {

@@ -1,4 +1,4 @@
-// Wakes gRPC's timers and reconnects channels, because gRPC may otherwise do both much too late.
+// Wakes gRPC's timers, reads idle connections and reconnects channels, because gRPC may otherwise do that too late.
 #pragma once
 
 #include <grpcpp/channel.h>
@@ -15,6 +15,9 @@ namespace refit {
 // sleep until a wall-clock time (Abseil's waits only have that clock). If the clock is set back by an hour, keepalive,
 // deadlines, alarms and reconnects are an hour late. Reacting to clock changes would not be enough: the clock may be
 // wrong only for the moment in which a thread goes to sleep.
+// Reads connections without a call as often. gRPC reads only while a thread waits for something; otherwise its backup
+// poller takes one event every 5 s, so that of several idle connections most leave the service's pings unanswered, and
+// are dropped.
 // Reconnects channels every 3 s while they cannot connect. If a name was not found (in Kubernetes, a service without a
 // pod), gRPC itself may wait up to two minutes before it looks the name up again. Thread-safe.
 class GrpcWakeups {
@@ -32,6 +35,7 @@ class GrpcWakeups {
 
  private:
   void Run();
+  size_t Channels();
   std::vector<std::shared_ptr<grpc::Channel>> Living();
 
   std::mutex mutex_;

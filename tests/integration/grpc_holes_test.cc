@@ -14,6 +14,7 @@
 #include <random>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -157,6 +158,20 @@ TEST(GrpcHoles, IdleConnections) {
   // Whoever says nothing does not keep a descriptor for long.
   for (const Connection& connection : idle) EXPECT_TRUE(connection.HungUp(std::chrono::seconds(30)));
   ExpectServed(service);
+}
+
+// As those of a worker that pulls over several, now and then. gRPC itself would answer one ping every 5 s.
+TEST(GrpcHoles, IdleConnectionsOfOneClientStay) {
+  ServiceProcess service({"--peer-timeout", "2"});
+  std::vector<std::shared_ptr<grpc::Channel>> channels;
+  for (int i = 0; i < 8; ++i) {
+    auto channel = Connect(service.Channel(Transport::kWire));
+    ASSERT_OK(channel);
+    channels.push_back(*std::move(channel));
+  }
+  const uint64_t before = service.OpenDescriptors();
+  std::this_thread::sleep_for(std::chrono::seconds(5));  // idle, which is what is tested
+  EXPECT_EQ(service.OpenDescriptors(), before);
 }
 
 TEST(GrpcHoles, GarbageInsteadOfHttp2) {
