@@ -17,7 +17,7 @@ from rounds import interleave, median
 TITLE = "Relays: a layer's tensors without its experts (the chain: with the down projections), links paced by our proxy"
 BELOW = (1, 4, 16)
 CHAIN = 3
-CHAIN_RATE = 100e6  # bytes a second of each link
+CHAIN_RATE = 200e6  # bytes a second of each link
 CHAIN_TIME = 1.15  # of one hop's
 RELAYS, WORKERS = 4, 16
 TREE_RATE = 25e6
