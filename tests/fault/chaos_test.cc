@@ -1,10 +1,10 @@
 // Rounds of random faults against real processes: a service with a spool, a trainer that pushes and gives up at will,
 // a worker over a network that fails, one that shares memory with the service, and one below a relay, which has a
-// network of its own to the service. In each round something breaks:
-// a connection is cut, delayed, truncated, stalled, or has its bytes flipped or reordered; a process is killed with
-// SIGKILL, stopped for a while, or asked to end; one of them forks; everybody's wall clock steps. Each life of the
-// service, and of a worker, has surroundings of its own: few descriptors, little address space, a stderr that nobody
-// reads and that is full. Then all must come back without help. After each round:
+// network of its own to the service; while the relay is gone, its worker goes on at the service. In each round
+// something breaks: a connection is cut, delayed, truncated, stalled, or has its bytes flipped or reordered; a process
+// is killed with SIGKILL, stopped for a while, or asked to end; one of them forks; everybody's wall clock steps. Each
+// life of the service, and of a worker, has surroundings of its own: few descriptors, little address space, a stderr
+// that nobody reads and that is full. Then all must come back without help. After each round:
 //
 //   - no worker has ever installed anything but whole, verified versions that were not given up, in rising order
 //   - no committed version that was on disk is lost
@@ -139,7 +139,8 @@ class Chaos {
     Add("far worker", {"worker", to_worker_.address(), folder_.Path("far"), "far", "wire"}, folder_.Path("far"));
     Add("near worker", {"worker", service_->address(), folder_.Path("near"), "near", "auto"}, folder_.Path("near"));
     StartTrainer();
-    Add("worker below", {"worker", relay_->address(), folder_.Path("below"), "below", "auto"}, folder_.Path("below"));
+    const std::string both = relay_->address() + "," + to_worker_.address();
+    Add("worker below", {"worker", both, folder_.Path("below"), "below", "auto"}, folder_.Path("below"));
     for (const size_t worker : kWorkers) Start(processes_[worker]);
   }
 
