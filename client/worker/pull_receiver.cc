@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "client/worker/pull_header.h"
 #include "common/net/byte_buffer.h"
 #include "common/net/messages.h"
 #include "common/net/received_message.h"
@@ -121,25 +122,12 @@ absl::Status PullReceiver::OnBatch(absl::Span<const ChunkView> batch) {
 // received so far is then useless.
 absl::Status PullReceiver::OnHeaderAgain(const v1::VersionSummary& header) {
   resumes_ = false;
-  if (IsSameVersion(header)) {
+  if (IsSameVersion(header, version_)) {
     version_ = FromProto(header);
     return absl::OkStatus();
   }
   return absl::AbortedError(absl::StrCat(errors_.context(), ": while the pull was cut, version ", version_.version,
                                          " was replaced by another"));
-}
-
-// Services that copy the version keep the time of its opening. Those to which it was pushed separately have their own,
-// but the manifest's digest covers every byte.
-bool PullReceiver::IsSameVersion(const v1::VersionSummary& header) const {
-  const bool has_its_form = header.model() == version_.model && header.version() == version_.version &&
-                            header.trainer_epoch() == version_.trainer_epoch && header.tensors() == version_.tensors &&
-                            header.bytes() == version_.bytes && header.chunk_bytes() == version_.chunk_bytes;
-  if (!has_its_form) return false;
-  if (header.has_manifest_digest() && version_.manifest_digest.has_value()) {
-    return header.manifest_digest() == *version_.manifest_digest;
-  }
-  return header.opened_at_ns() == version_.opened_at_ns;
 }
 
 // Whether the service sends deltas in this stream.
@@ -161,22 +149,11 @@ absl::Status PullReceiver::OnHeader(const v1::VersionSummary& header) {
   if (absl::Status status = NoteBase(header); !status.ok()) return status;
   if (resumes_) return OnHeaderAgain(header);
   if (phase_ != Phase::kHeader) return errors_.Breach("a second header");
-  if (header.model() != options_.model || (options_.version.has_value() && header.version() != *options_.version)) {
-    return errors_.Breach(absl::StrCat("it sends version ", Printable(header.model()), "/", header.version()));
-  }
-  if (options_.trainer_epoch.has_value() && header.trainer_epoch() != *options_.trainer_epoch) {
-    // From a service that does not support the requested selection.
-    return absl::NotFoundError(absl::StrCat(errors_.context(), ": the service has ", Describe(KeyOf(header)),
-                                            ", not of epoch ", *options_.trainer_epoch));
-  }
+  if (absl::Status status = CheckHeader(header, options_, errors_); !status.ok()) return status;
   if (at_least_.has_value() && !options_.version.has_value() && KeyOf(header) < *at_least_) {
     is_behind_ = true;
     return absl::NotFoundError(absl::StrCat(errors_.context(), ": the service is behind: its newest is ",
                                             Describe(KeyOf(header)), ", ", Describe(*at_least_), " was seen already"));
-  }
-  if (header.chunk_bytes() == 0) return errors_.Breach("a header with chunk_bytes 0");
-  if (header.layout() != v1::LAYOUT_WHOLE) {
-    return errors_.Breach(absl::StrCat("layout ", header.layout(), ", which was not asked for"));
   }
   version_ = FromProto(header);
   phase_ = Phase::kManifest;

@@ -79,7 +79,6 @@ class PullReceiver {
   absl::Status OnResponse(const v1::PullResponse& response);
   absl::Status OnHeader(const v1::VersionSummary& header);
   absl::Status OnHeaderAgain(const v1::VersionSummary& header);
-  bool IsSameVersion(const v1::VersionSummary& header) const;
   absl::Status NoteBase(const v1::VersionSummary& header);
   absl::Status OnManifest(const v1::ManifestPart& part);
   absl::Status OnChunk(const ChunkView& chunk);
