@@ -5,8 +5,11 @@
 #include <utility>
 
 #include "absl/memory/memory.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "common/adapters/adapter_registry.h"
 #include "common/net/channel.h"
 #include "common/net/status.h"
 #include "common/net/steady_deadline.h"
@@ -34,6 +37,14 @@ ReloadReport ReportTo(const EventLog& log, const char* what) {
   };
 }
 
+absl::Status AddAdapterFiles(const std::string& files) {
+  for (const absl::string_view file : absl::StrSplit(files, ',', absl::SkipWhitespace())) {
+    const std::string path(absl::StripAsciiWhitespace(file));
+    if (absl::Status status = AddAdapterFile(path); !status.ok()) return Annotate(status, "--adapter-file");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 struct RefitServer::Impl : ServerParts {
@@ -52,6 +63,7 @@ absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOpti
   }
   if (absl::Status status = StartGrpc(); !status.ok()) return Annotate(status, "service on " + options.listen);
   if (absl::Status status = CheckOptions(options); !status.ok()) return status;
+  if (absl::Status status = AddAdapterFiles(options.adapter_files); !status.ok()) return status;
   absl::StatusOr<std::shared_ptr<const Authorizer>> authorizer =
       Authorizer::Load(options.authorization, ReportTo(options.log, "tokens and roles"));
   if (!authorizer.ok()) return authorizer.status();

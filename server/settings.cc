@@ -149,6 +149,10 @@ void AddVersions(ServerOptions& options, Table& table) {
             Size(options.limits.delta_history_bytes));
   table.Add("--no-deltas", "", "Send whole tensors also to workers that hold an earlier version",
             Switch(options.deltas));
+  table.Add(
+      "--adapter-file", "FILES",
+      "Model families of your own, as TOML files, separated by commas; trainers name them as their adapter [none]",
+      Text(options.adapter_files), "adapter_files");
   table.Add("--convert-threads", "N",
             "Threads that convert, one for each stream that is pushed at the time; 0: one for each two CPUs that the "
             "process\n"

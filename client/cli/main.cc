@@ -159,6 +159,7 @@ int Main(int argc, char** argv) {
   AddReleaseCommand(app, invocation);
   AddWatchCommand(app, invocation);
   AddStatusCommand(app, invocation);
+  AddAdaptersCommand(app, invocation);
   AddVersionsCommand(app, invocation);
   AddDescribeCommand(app, invocation);
   AddAbortCommand(app, invocation);

@@ -13,7 +13,7 @@
 namespace refit {
 namespace {
 
-constexpr char kLayerPrefix[] = "model.language_model.layers.";
+constexpr absl::string_view kLayerPrefixes[] = {"model.language_model.layers.", "model.layers."};
 
 struct Model {
   const char* name;
@@ -23,6 +23,9 @@ struct Model {
 const Model kModels[] = {
     {"gemma4_26b_a4b", synthetic_manifests::gemma4_26b},
     {"gemma4_tiny", synthetic_manifests::gemma4_tiny},
+    {"qwen3_30b_a3b", synthetic_manifests::qwen3_30b},
+    {"deepseek_v3_1layer", synthetic_manifests::deepseek_v3_1layer},
+    {"gpt_oss_20b", synthetic_manifests::gpt_oss_20b},
 };
 
 class SyntheticSource final : public NativeSource {
@@ -48,10 +51,13 @@ class SyntheticSource final : public NativeSource {
 
 // The language model's layer that a tensor belongs to; -1 if it belongs to none.
 int LayerOf(const std::string& name) {
-  absl::string_view rest = name;
-  int layer = -1;
-  if (!absl::ConsumePrefix(&rest, kLayerPrefix)) return -1;
-  return absl::SimpleAtoi(rest.substr(0, rest.find('.')), &layer) ? layer : -1;
+  for (const absl::string_view prefix : kLayerPrefixes) {
+    absl::string_view rest = name;
+    int layer = -1;
+    if (!absl::ConsumePrefix(&rest, prefix)) continue;
+    if (absl::SimpleAtoi(rest.substr(0, rest.find('.')), &layer)) return layer;
+  }
+  return -1;
 }
 
 absl::StatusOr<std::vector<TensorSpec>> ParseManifest(const Model& model) {

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "absl/status/statusor.h"
+#include "common/adapters/adapter_registry.h"
 #include "common/adapters/plan.h"
 #include "common/tensor/float_environment.h"
 #include "common/tensor/kernels.h"
@@ -60,7 +61,10 @@ void ShardCast::Convert(const std::byte* native, absl::Span<std::byte> sent) con
 }
 
 std::vector<ShardCast> PlanCasts(const PublishOptions& options, absl::Span<const TensorPart> shards) {
-  const absl::StatusOr<std::shared_ptr<const Adapter>> adapter = FindAdapter(options.adapter);
+  std::vector<TensorSpec> tensors;
+  for (const TensorPart& shard : shards) tensors.push_back(shard.tensor);
+  const absl::StatusOr<std::shared_ptr<const Adapter>> adapter =
+      FindAdapter(options.adapter, options.adapter_options, tensors);
   const absl::StatusOr<ConvertOptions> convert = CompileOptions(options);
   const bool casts = options.dtype.has_value() && adapter.ok() && convert.ok();
   std::vector<ShardCast> plan;

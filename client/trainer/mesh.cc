@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "common/adapters/adapter_registry.h"
 #include "common/adapters/layout_rules.h"
 #include "common/adapters/plan.h"
 
@@ -55,7 +56,8 @@ absl::Status Check(const Mesh& mesh, uint32_t rank) {
 absl::StatusOr<bool> HoldsExperts(const Adapter& adapter, const TensorSpec& native) {
   const absl::StatusOr<std::vector<PlannedOutput>> outputs = adapter.PlanTensor(native, {});
   if (!outputs.ok()) return outputs.status();
-  return std::any_of(outputs->begin(), outputs->end(), [](const PlannedOutput& output) { return output.experts; });
+  return std::any_of(outputs->begin(), outputs->end(),
+                     [](const PlannedOutput& output) { return output.native_experts; });
 }
 
 absl::StatusOr<TensorPart> ShardOf(LayoutRules& rules, const Adapter& adapter, TensorSpec native) {
@@ -91,10 +93,11 @@ absl::StatusOr<std::vector<LayoutRule>> RulesOfRank(const Mesh& mesh, uint32_t r
 }
 
 absl::StatusOr<std::vector<TensorPart>> ShardsOf(absl::Span<const LayoutRule> rules, const std::string& adapter,
-                                                 std::vector<TensorSpec> native) {
+                                                 std::vector<TensorSpec> native,
+                                                 const std::map<std::string, std::string>& adapter_options) {
   absl::StatusOr<LayoutRules> compiled = LayoutRules::Compile(rules);
   if (!compiled.ok()) return compiled.status();
-  const absl::StatusOr<std::shared_ptr<const Adapter>> found = FindAdapter(adapter);
+  const absl::StatusOr<std::shared_ptr<const Adapter>> found = FindAdapter(adapter, adapter_options, native);
   if (!found.ok()) return found.status();
   std::vector<TensorPart> shards;
   shards.reserve(native.size());

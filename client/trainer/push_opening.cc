@@ -30,6 +30,8 @@ v1::PushRequest OpenRequest(const PublishOptions& options, const SharedRing* rin
   if (options.dtype.has_value()) open.set_dtype(static_cast<v1::DType>(*options.dtype));
   open.set_exclude_key_regex(options.exclude_key_regex);
   open.set_keep_dtype_regex(options.keep_dtype_regex);
+  open.mutable_adapter_options()->insert(options.adapter_options.begin(), options.adapter_options.end());
+  open.set_cast_family_dtypes(!options.keep_family_dtypes);
   open.set_publisher(options.publisher);
   open.set_hold_installs(options.hold_installs);
   open.set_trainer_epoch(options.trainer_epoch);

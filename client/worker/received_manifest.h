@@ -37,7 +37,8 @@ class ReceivedManifest {
   absl::Status CheckAskedFor(const TensorPart& part) const;
   absl::Status CheckComplete(const VersionSummary& version) const;
 
-  bool SelectsAllTensors() const { return options_.filter.empty() && options_.names.empty(); }
+  // A rule may leave experts of another part out.
+  bool SelectsAllTensors() const { return options_.filter.empty() && options_.names.empty() && options_.rules.empty(); }
   bool AsksForParts() const { return !options_.rules.empty() || !options_.boxes.empty(); }
 
   const PullOptions& options_;

@@ -39,14 +39,13 @@ PlannedOutput Transposed(std::string name, DType dtype, const TensorSpec& native
   return {{std::move(name), dtype, SwapLastTwo(native.shape)}, Transform::kTransposeLastTwo, experts};
 }
 
-// The names and shapes of an expert tensor's outputs. The two conversions to HF differ in them.
+// The names and shapes of an expert tensor's outputs.
 struct ExpertOutputs {
   std::string name;
   TensorSpec scale;  // only of a down projection
 };
 
-// The outputs of one native tensor, with this dtype; shared by the two conversions to HF. `name_experts` is called only
-// for expert tensors.
+// The outputs of one native tensor, with this dtype. `name_experts` is called only for expert tensors.
 absl::StatusOr<std::vector<PlannedOutput>> PlanToHf(
     const TensorSpec& native, DType dtype,
     absl::FunctionRef<absl::StatusOr<ExpertOutputs>(gemma4::Role)> name_experts) {
@@ -69,21 +68,6 @@ absl::StatusOr<std::vector<PlannedOutput>> PlanToHf(
 }
 
 }  // namespace
-
-absl::StatusOr<std::vector<PlannedOutput>> Gemma4MoeAdapter::PlanTensor(const TensorSpec& native,
-                                                                        const ConvertOptions& options) const {
-  if (options.Excludes(native.name)) return std::vector<PlannedOutput>();
-  const DType dtype = options.OutputDType(native);
-  return PlanToHf(native, dtype, [&](gemma4::Role role) -> absl::StatusOr<ExpertOutputs> {
-    if (role == gemma4::Role::kGateAndUp) {
-      return ExpertOutputs{absl::StrReplaceAll(native.name, {{gemma4::kGateAndUpNative, gemma4::kGateAndUpHf}}), {}};
-    }
-    const std::optional<std::string> up_to_layer = gemma4::UpToLastLayer(native.name);
-    if (!up_to_layer.has_value()) return NoLayer(native, "layers.N.");
-    return ExpertOutputs{absl::StrReplaceAll(native.name, {{gemma4::kDownNative, gemma4::kDownHf}}),
-                         {absl::StrCat(*up_to_layer, gemma4::kScaleHf), dtype, {native.shape[0]}}};
-  });
-}
 
 absl::StatusOr<VersionPlan> PlanGemma4MoeToHf(const Gemma4MoeConfig& config, DType adapter_dtype,
                                               std::vector<TensorSpec> native, const PythonRegex* exclude) {

@@ -1,4 +1,5 @@
-// Plans conversions of Gemma4 MoE (26B-A4B): computes the names, dtypes and shapes of outputs from those of inputs.
+// Plans conversions of whole state dicts of Gemma4 MoE (26B-A4B), which look at several tensors at once: computes the
+// names, dtypes and shapes of outputs from those of inputs. families/gemma4_moe.toml has the conversion of one tensor.
 //
 // Values are computed in gemma4_moe_state_dict_adapter.h (at::Tensor) and native_range_writer.h (bytes).
 #pragma once
@@ -14,14 +15,6 @@
 #include "common/adapters/plan.h"
 
 namespace refit {
-
-// `convert_single_tensor_to_hf`, one tensor at a time. Expert names keep the prefix of the native name.
-class Gemma4MoeAdapter final : public Adapter {
- public:
-  absl::string_view name() const override { return "gemma4_moe"; }
-  absl::StatusOr<std::vector<PlannedOutput>> PlanTensor(const TensorSpec& native,
-                                                        const ConvertOptions& options) const override;
-};
 
 // Facts about the model that the conversions of a whole state dict need.
 struct Gemma4MoeConfig {

@@ -4,6 +4,7 @@
 #include <c10/core/GradMode.h>
 
 #include "absl/strings/str_cat.h"
+#include "common/adapters/adapter_registry.h"
 #include "common/adapters/torch_errors.h"
 
 namespace refit {
@@ -36,16 +37,40 @@ at::Tensor ScaleExperts(const NativeOutput& output, const at::Tensor& hf, const 
   return at::mul(hf, scale.narrow(0, output.experts.begin, output.experts.size()).view({-1, 1, 1}));
 }
 
-absl::StatusOr<TypedTensor> Execute(const PlannedOutput& output, const TypedTensor& native) {
+// The part of the native tensor that the output is made of.
+TypedTensor Part(const PlannedOutput& output, const TypedTensor& native) {
+  if (!output.box.has_value()) return native;
+  const at::NoGradGuard no_grad;
+  at::Tensor part = native.data.detach();
+  for (size_t d = 0; d < output.box->sizes.size(); ++d) {
+    part = part.narrow(static_cast<int64_t>(d), output.box->offsets[d], output.box->sizes[d]);
+  }
+  return {std::move(part), *native.dtype};
+}
+
+absl::StatusOr<TypedTensor> Transformed(const PlannedOutput& output, const TypedTensor& part) {
   switch (output.transform) {
     case Transform::kPass:
-      return CastTo(native, output.hf.dtype);
+      return CastTo(part, output.hf.dtype);
     case Transform::kTransposeLastTwo:
-      return TransposeLastTwo(native, output.hf.dtype);
+      return TransposeLastTwo(part, output.hf.dtype);
+    case Transform::kFirstToLast:
+      return CastTo({part.data.detach().movedim(0, -1).contiguous(), *part.dtype}, output.hf.dtype);
     case Transform::kOnes:
       return Ones(output.hf.dtype, output.hf.shape);
   }
   return absl::InternalError("unknown transform");
+}
+
+absl::StatusOr<TypedTensor> Execute(const PlannedOutput& output, const TypedTensor& native) {
+  return CatchTorchErrors("taking a part", [&]() -> absl::StatusOr<TypedTensor> {
+    absl::StatusOr<TypedTensor> made = Transformed(output, Part(output, native));
+    if (!made.ok() || made->data.sizes() == at::IntArrayRef(output.hf.shape.data(), output.hf.shape.size()))
+      return made;
+    const at::NoGradGuard no_grad;
+    made->data = made->data.detach().contiguous().view(at::IntArrayRef(output.hf.shape.data(), output.hf.shape.size()));
+    return made;
+  });
 }
 
 }  // namespace
@@ -130,7 +155,9 @@ absl::StatusOr<StateDict> Gemma4MoEStateDictAdapter::convert_single_tensor_to_hf
   if (absl::Status status = Validate(options); !status.ok()) return status;
   absl::StatusOr<TensorSpec> spec = SpecOf(fqn, tensor);
   if (!spec.ok()) return spec.status();
-  absl::StatusOr<std::vector<PlannedOutput>> outputs = Gemma4MoeAdapter().PlanTensor(*spec, options);
+  const absl::StatusOr<std::shared_ptr<const Adapter>> adapter = FindAdapter("gemma4_moe");
+  if (!adapter.ok()) return adapter.status();
+  absl::StatusOr<std::vector<PlannedOutput>> outputs = (*adapter)->PlanTensor(*spec, options);
   if (!outputs.ok()) return outputs.status();
   StateDict hf;
   for (const PlannedOutput& output : *outputs) {

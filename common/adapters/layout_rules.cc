@@ -24,19 +24,35 @@ absl::StatusOr<LayoutRules> LayoutRules::Compile(absl::Span<const LayoutRule> ru
   return compiled;
 }
 
-absl::StatusOr<Box> LayoutRules::BoxOf(const TensorSpec& tensor, bool experts) {
+absl::StatusOr<Box> LayoutRules::BoxOf(const TensorSpec& tensor, bool experts) { return Apply(tensor, experts, 0); }
+
+absl::StatusOr<std::optional<Box>> LayoutRules::BoxOf(const PlannedOutput& output) {
+  if (!output.expert.has_value()) return BoxOf(output.hf, output.experts);
+  TensorSpec stack = output.hf;
+  stack.shape.insert(stack.shape.begin(), output.expert->count);
+  absl::StatusOr<Box> box = Apply(stack, /*experts=*/true, /*stacked=*/1);
+  if (!box.ok()) return box.status();
+  const int64_t place = output.expert->index - box->offsets[0];
+  if (place < 0 || place >= box->sizes[0]) return std::nullopt;
+  box->offsets.erase(box->offsets.begin());
+  box->sizes.erase(box->sizes.begin());
+  return *std::move(box);
+}
+
+absl::StatusOr<Box> LayoutRules::Apply(const TensorSpec& tensor, bool experts, size_t stacked) {
   Box box = WholeBox(tensor.shape);
   for (Compiled& next : rules_) {
     const LayoutRule& rule = next.rule;
     if (rule.scope != LayoutRule::Scope::kAny && experts != (rule.scope == LayoutRule::Scope::kExperts)) continue;
     if (next.pattern != nullptr && !next.pattern->Search(tensor.name)) continue;
-    if (rule.dimension >= tensor.shape.size()) {
+    const size_t dimension = rule.dimension + (rule.scope == LayoutRule::Scope::kExperts ? 0 : stacked);
+    if (dimension >= tensor.shape.size()) {
       if (next.pattern == nullptr) continue;
       return absl::InvalidArgumentError(absl::StrCat("layout rule (", rule.ToString(), ") matches tensor ",
                                                      tensor.ToString(), ", which has no such dimension"));
     }
     next.applied = true;
-    box = Cut(box, rule.dimension, rule.split, rule.part, rule.parts);
+    box = Cut(box, dimension, rule.split, rule.part, rule.parts);
   }
   return box;
 }

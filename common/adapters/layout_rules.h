@@ -2,10 +2,12 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "common/adapters/plan.h"
 #include "common/adapters/python_regex.h"
 #include "refit/box.h"
 #include "refit/layout_rule.h"
@@ -23,6 +25,10 @@ class LayoutRules {
   // that lacks the rule's dimension.
   absl::StatusOr<Box> BoxOf(const TensorSpec& tensor, bool experts);
 
+  // The box of an HF tensor; nullopt for an expert that belongs to another part. A rule for experts applies to a tensor
+  // that is one expert as if all were stacked: its dimension 0 counts experts. Errors as above.
+  absl::StatusOr<std::optional<Box>> BoxOf(const PlannedOutput& output);
+
   // NOT_FOUND, naming the rule, if a rule applied to none of the tensors passed to BoxOf.
   absl::Status CheckAllApplied() const;
 
@@ -32,6 +38,9 @@ class LayoutRules {
     std::shared_ptr<const PythonRegex> pattern;  // null: every name
     bool applied = false;
   };
+  // `tensor` has `stacked` dimensions in front, to which only rules for experts refer.
+  absl::StatusOr<Box> Apply(const TensorSpec& tensor, bool experts, size_t stacked);
+
   std::vector<Compiled> rules_;
 };
 

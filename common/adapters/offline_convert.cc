@@ -8,6 +8,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "common/adapters/gemma4_moe_state_dict_adapter.h"
+#include "common/adapters/offline_to_hf.h"
 #include "common/safetensors/safetensors.h"
 #include "refit/buffer.h"
 #include "refit/torch/tensor.h"
@@ -52,34 +53,6 @@ absl::StatusOr<ConvertedFile> WriteFile(const std::string& out, std::vector<Tens
   return converted;
 }
 
-absl::StatusOr<VersionPlan> PlanToHf(const OfflineConvertOptions& options, const std::vector<TensorSpec>& native) {
-  absl::StatusOr<std::shared_ptr<const PythonRegex>> exclude = PythonRegex::Compile(options.exclude_key_regex);
-  if (!exclude.ok()) return exclude.status();
-  if (options.mode == OfflineConvertOptions::Mode::kStateDict) {
-    return PlanGemma4MoeToHf(options.config, options.dtype, native, exclude->get());
-  }
-  ConvertOptions convert;
-  convert.dtype = options.cast;
-  convert.exclude = *std::move(exclude);
-  const absl::StatusOr<std::shared_ptr<const Adapter>> adapter = FindAdapter(options.adapter);
-  if (!adapter.ok()) return adapter.status();
-  return PlanVersion(**adapter, native, convert);
-}
-
-absl::StatusOr<ConvertedFile> ConvertToHf(const OfflineConvertOptions& options, const CheckpointPtr& in,
-                                          const std::string& out) {
-  absl::StatusOr<VersionPlan> plan = PlanToHf(options, in->tensors());
-  if (!plan.ok()) return plan.status();
-  std::vector<TensorSpec> specs;
-  for (const VersionPlan::Output& output : plan->outputs) specs.push_back(output.planned.hf);
-  return WriteFile(out, std::move(specs), [&](size_t index) -> absl::StatusOr<TypedTensor> {
-    const VersionPlan::Output& output = plan->outputs[index];
-    absl::StatusOr<TypedTensor> native = Load(in, output.native_index);
-    if (!native.ok()) return native;
-    return MakeHfTensor(output.planned, *native);
-  });
-}
-
 absl::StatusOr<ConvertedFile> ConvertToNative(const OfflineConvertOptions& options, const CheckpointPtr& in,
                                               const std::string& out) {
   if (!options.exclude_key_regex.empty()) {
@@ -104,19 +77,14 @@ absl::StatusOr<ConvertedFile> ConvertToNative(const OfflineConvertOptions& optio
 
 absl::StatusOr<ConvertedFile> ConvertFile(const OfflineConvertOptions& options, const std::string& in,
                                           const std::string& out) {
-  if (options.mode != OfflineConvertOptions::Mode::kPerTensor && options.adapter != Gemma4MoeAdapter().name()) {
+  if (options.mode != OfflineConvertOptions::Mode::kNative) return ConvertFileToHf(options, in, out);
+  if (options.adapter != "gemma4_moe") {
     return absl::InvalidArgumentError(
-        absl::StrCat("adapter ", Printable(options.adapter), " converts tensor by tensor only"));
+        absl::StrCat("adapter ", Printable(options.adapter), " converts to Hugging Face only"));
   }
-  absl::StatusOr<NameFilter> excluded = PythonRegex::Matcher(options.exclude_key_regex);
-  if (!excluded.ok()) return excluded.status();
-  CheckpointOptions reading;
-  reading.excluded = *std::move(excluded);
-  absl::StatusOr<CheckpointPtr> checkpoint = Checkpoint::Open(in, reading);
+  absl::StatusOr<CheckpointPtr> checkpoint = Checkpoint::Open(in);
   if (!checkpoint.ok()) return checkpoint.status();
-  absl::StatusOr<ConvertedFile> converted = options.mode == OfflineConvertOptions::Mode::kNative
-                                                ? ConvertToNative(options, *checkpoint, out)
-                                                : ConvertToHf(options, *checkpoint, out);
+  absl::StatusOr<ConvertedFile> converted = ConvertToNative(options, *checkpoint, out);
   if (converted.ok()) converted->note = (*checkpoint)->note();
   return converted;
 }

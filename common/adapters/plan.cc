@@ -4,28 +4,10 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "common/adapters/gemma4_moe_plan.h"
+#include "common/adapters/recognise_family.h"
 
 namespace refit {
 namespace {
-
-// For trainers whose tensors already have HF names and layouts.
-class IdentityAdapter final : public Adapter {
- public:
-  absl::string_view name() const override { return "identity"; }
-  absl::StatusOr<std::vector<PlannedOutput>> PlanTensor(const TensorSpec& native,
-                                                        const ConvertOptions& options) const override {
-    std::vector<PlannedOutput> outputs;
-    if (options.Excludes(native.name)) return outputs;
-    outputs.push_back({{native.name, options.OutputDType(native), native.shape}, Transform::kPass});
-    return outputs;
-  }
-};
-
-std::vector<std::shared_ptr<const Adapter>> Adapters() {
-  return {std::make_shared<Gemma4MoeAdapter>(), std::make_shared<IdentityAdapter>()};
-}
 
 // Maps an output's name to the index of its native tensor.
 using Owners = absl::flat_hash_map<absl::string_view, size_t>;
@@ -68,6 +50,7 @@ absl::StatusOr<std::shared_ptr<const PythonRegex>> CompileIfAny(const std::strin
 absl::StatusOr<ConvertOptions> CompileOptions(const PublishOptions& options) {
   ConvertOptions compiled;
   compiled.dtype = options.dtype;
+  compiled.keep_family_dtypes = options.keep_family_dtypes;
   absl::StatusOr<std::shared_ptr<const PythonRegex>> exclude = CompileIfAny(options.exclude_key_regex);
   if (!exclude.ok()) return exclude.status();
   compiled.exclude = *std::move(exclude);
@@ -75,21 +58,6 @@ absl::StatusOr<ConvertOptions> CompileOptions(const PublishOptions& options) {
   if (!keep_dtype.ok()) return keep_dtype.status();
   compiled.keep_dtype = *std::move(keep_dtype);
   return compiled;
-}
-
-absl::StatusOr<std::shared_ptr<const Adapter>> FindAdapter(absl::string_view name) {
-  const absl::string_view wanted = name.empty() ? "gemma4_moe" : name;
-  for (std::shared_ptr<const Adapter>& adapter : Adapters()) {
-    if (adapter->name() == wanted) return std::move(adapter);
-  }
-  return absl::NotFoundError(
-      absl::StrCat("no adapter \"", Printable(name), "\"; known are ", absl::StrJoin(AdapterNames(), ", ")));
-}
-
-std::vector<std::string> AdapterNames() {
-  std::vector<std::string> names;
-  for (const std::shared_ptr<const Adapter>& adapter : Adapters()) names.emplace_back(adapter->name());
-  return names;
 }
 
 absl::Status CheckCastTarget(DType dtype) {
@@ -103,17 +71,21 @@ absl::Status Validate(const ConvertOptions& options) {
 }
 
 absl::StatusOr<VersionPlan> PlanVersion(const Adapter& adapter, std::vector<TensorSpec> native,
-                                        const ConvertOptions& options, size_t max_name_bytes) {
+                                        const ConvertOptions& options, const PlanLimits& limits) {
   if (absl::Status status = Validate(options); !status.ok()) return status;
   for (const TensorSpec& spec : native) {
-    if (absl::Status status = Validate(spec, max_name_bytes); !status.ok()) return status;
+    if (absl::Status status = Validate(spec, limits.max_name_bytes); !status.ok()) return status;
   }
-  return AssemblePlan(std::move(native), [&](const TensorSpec& spec) { return adapter.PlanTensor(spec, options); });
+  if (adapter.has_rules()) {
+    if (absl::Status status = CheckNotWrapped(native); !status.ok()) return status;
+  }
+  return AssemblePlan(
+      std::move(native), [&](const TensorSpec& spec) { return adapter.PlanTensor(spec, options); }, limits.max_outputs);
 }
 
 absl::StatusOr<VersionPlan> AssemblePlan(
     std::vector<TensorSpec> native,
-    absl::FunctionRef<absl::StatusOr<std::vector<PlannedOutput>>(const TensorSpec&)> plan_tensor) {
+    absl::FunctionRef<absl::StatusOr<std::vector<PlannedOutput>>(const TensorSpec&)> plan_tensor, size_t max_outputs) {
   if (absl::Status status = CheckNative(native); !status.ok()) return status;
   VersionPlan plan;
   plan.outputs_of_native.resize(native.size());
@@ -121,6 +93,12 @@ absl::StatusOr<VersionPlan> AssemblePlan(
   for (size_t i = 0; i < native.size(); ++i) {
     absl::StatusOr<std::vector<PlannedOutput>> outputs = plan_tensor(native[i]);
     if (!outputs.ok()) return outputs.status();
+    if (outputs->size() > max_outputs - plan.outputs.size()) {
+      return absl::ResourceExhaustedError(absl::StrCat("native tensor ", Printable(native[i].name), " becomes ",
+                                                       outputs->size(), " tensors, more than the ", max_outputs,
+                                                       " that a version may have"));
+    }
+    plan.outputs_of_native[i].reserve(outputs->size());
     for (PlannedOutput& output : *outputs) {
       // A cast may make an output too large for its size to be represented.
       if (absl::StatusOr<uint64_t> bytes = ByteCount(output.hf.dtype, output.hf.shape); !bytes.ok()) {

@@ -328,4 +328,20 @@ bool PythonRegex::Match(absl::string_view text) const { return impl_->Find(text,
 
 bool PythonRegex::Search(absl::string_view text) const { return impl_->Find(text, RE2::UNANCHORED); }
 
+std::vector<absl::string_view> PythonRegex::Find(absl::string_view text) const {
+  std::vector<re2::StringPiece> pieces(static_cast<size_t>(groups()) + 1);
+  const re2::StringPiece piece(text.data(), text.size());
+  if (!impl_->re.Match(piece, 0, text.size(), RE2::UNANCHORED, pieces.data(), static_cast<int>(pieces.size()))) {
+    return {};
+  }
+  std::vector<absl::string_view> found;
+  found.reserve(pieces.size());
+  for (const re2::StringPiece& group : pieces) found.emplace_back(group.data(), group.size());
+  return found;
+}
+
+int PythonRegex::groups() const { return impl_->re.NumberOfCapturingGroups(); }
+
+std::string QuoteRegex(absl::string_view text) { return RE2::QuoteMeta(re2::StringPiece(text.data(), text.size())); }
+
 }  // namespace refit

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -33,6 +34,12 @@ class PythonRegex {
   // `re.search(pattern, text) is not None`.
   bool Search(absl::string_view text) const;
 
+  // The text that `re.search` finds and then that of each group, empty for one that took no part; nothing if it finds
+  // none. Valid as long as `text`.
+  std::vector<absl::string_view> Find(absl::string_view text) const;
+  // Number of groups.
+  int groups() const;
+
   const std::string& pattern() const { return pattern_; }
 
  private:
@@ -41,5 +48,8 @@ class PythonRegex {
   std::string pattern_;
   std::unique_ptr<Impl> impl_;
 };
+
+// A pattern that matches exactly `text`.
+std::string QuoteRegex(absl::string_view text);
 
 }  // namespace refit

@@ -28,6 +28,8 @@ unset(CMAKE_REQUIRED_LIBRARIES)
 if(REFIT_XXHASH_DISPATCH)
   target_compile_definitions(PkgConfig::xxhash INTERFACE REFIT_XXHASH_DISPATCH)
 endif()
+# Its headers alone are used.
+find_path(REFIT_TOMLPLUSPLUS toml++/toml.h REQUIRED)
 pkg_check_modules(hwy REQUIRED IMPORTED_TARGET GLOBAL libhwy)
 pkg_check_modules(cares REQUIRED IMPORTED_TARGET GLOBAL libcares)
 if(REFIT_WITH_TORCH)

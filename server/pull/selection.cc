@@ -1,6 +1,7 @@
 #include "server/pull/selection.h"
 
 #include <map>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -64,10 +65,10 @@ class Cutter {
   }
 
   // Rules are applied to every tensor of the version, selected or not: whether a rule applies does not depend on the
-  // filter.
-  absl::StatusOr<Box> BoxOf(const VersionPlan::Output& output) {
+  // filter. Nullopt for an expert that belongs to another part.
+  absl::StatusOr<std::optional<Box>> BoxOf(const VersionPlan::Output& output) {
     const TensorSpec& spec = output.planned.hf;
-    absl::StatusOr<Box> box = rules_.BoxOf(spec, output.planned.experts);
+    absl::StatusOr<std::optional<Box>> box = rules_.BoxOf(output.planned);
     const auto given = boxes_.find(spec.name);
     if (!box.ok() || given == boxes_.end()) return box;
     if (absl::Status status = Validate(given->second, spec.shape); !status.ok()) {
@@ -113,12 +114,13 @@ absl::StatusOr<std::vector<Selected>> SelectTensors(const Version& version, cons
   for (size_t i = 0; i < version.size(); ++i) {
     const TensorSpec& spec = version.spec(i);
     wanted.Found(spec.name);
-    absl::StatusOr<Box> box = cutter->BoxOf(version.plan().outputs[i]);
+    absl::StatusOr<std::optional<Box>> box = cutter->BoxOf(version.plan().outputs[i]);
     if (!box.ok()) return box.status();
+    if (!box->has_value()) continue;
     if (!names.empty() && names.count(spec.name) == 0) continue;
     if (regex != nullptr && !regex->Search(spec.name)) continue;
-    const bool whole = IsWhole(*box, spec.shape);
-    selection.push_back({i, *std::move(box), whole});
+    const bool whole = IsWhole(**box, spec.shape);
+    selection.push_back({i, **std::move(box), whole});
   }
   if (absl::Status status = wanted.CheckAllFound(version); !status.ok()) return status;
   if (absl::Status status = cutter->CheckAllApplied(); !status.ok()) return status;
@@ -145,7 +147,11 @@ void FillEntry(const Version& version, const Selected& selected, const PartTable
     if (pulled != nullptr) digest = pulled->digest();
   }
   if (digest.has_value()) entry.set_digest(*digest);
-  entry.set_experts(version.plan().outputs[selected.tensor].planned.experts);
+  const PlannedOutput& planned = version.plan().outputs[selected.tensor].planned;
+  entry.set_experts(planned.experts);
+  if (!planned.expert.has_value()) return;
+  entry.set_expert(static_cast<uint64_t>(planned.expert->index));
+  entry.set_expert_count(static_cast<uint64_t>(planned.expert->count));
 }
 
 void FillManifestPart(const Version& version, const std::vector<Selected>& selection, const PartTable& parts,

@@ -117,6 +117,8 @@ absl::StatusOr<PushSession::Answer> PushSession::Open(const v1::OpenVersion& ope
   options.exclude_key_regex = open.exclude_key_regex();
   if (absl::Status status = CheckRegex(open.keep_dtype_regex(), context_.admission.limits); !status.ok()) return status;
   options.keep_dtype_regex = open.keep_dtype_regex();
+  options.adapter_options.insert(open.adapter_options().begin(), open.adapter_options().end());
+  options.keep_family_dtypes = !open.cast_family_dtypes();
   options.publisher = open.publisher().empty() ? peer_ : open.publisher();
   options.trainer_epoch = open.trainer_epoch();
   options.allow_empty = open.allow_empty();

@@ -8,6 +8,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "common/adapters/adapter_registry.h"
 #include "common/adapters/native_range_writer.h"
 #include "common/limits/within_memory.h"
 #include "common/net/status.h"
@@ -51,7 +52,8 @@ absl::StatusOr<VersionPlan> Plan(const Adapter& adapter, const PublishOptions& o
                                  const Limits& limits) {
   const absl::StatusOr<ConvertOptions> convert = CompileOptions(options);
   if (!convert.ok()) return convert.status();
-  absl::StatusOr<VersionPlan> plan = PlanVersion(adapter, std::move(native), *convert, limits.max_name_bytes);
+  absl::StatusOr<VersionPlan> plan =
+      PlanVersion(adapter, std::move(native), *convert, {limits.max_name_bytes, limits.max_tensors_per_version});
   if (!plan.ok()) return plan;
   if (absl::Status status = CheckNoExtraState(*plan); !status.ok()) return status;
   if (absl::Status status = CheckKeepsSome(*plan, *convert); !status.ok()) return status;
@@ -91,7 +93,8 @@ absl::Status CheckOptions(const PublishOptions& options, size_t tensors, const L
       absl::StrCat("rank ", options.rank, " of ", options.world, " ranks; expected a rank below that"));
 }
 
-constexpr char kOptionsDiffer[] = "dtype, exclude_key_regex or keep_dtype_regex differ from what other ranks asked for";
+constexpr char kOptionsDiffer[] =
+    "dtype, adapter_options, exclude_key_regex or keep_dtype_regex differ from what other ranks asked for";
 
 // Ranks declare a tensor in the type that they send, so other options also show in its type.
 absl::Status DeclaredOtherwise(size_t index, const TensorSpec& own, const TensorSpec& others) {
@@ -153,11 +156,12 @@ absl::StatusOr<std::unique_ptr<VersionBuilder>> VersionBuilder::Open(VersionStor
                                                                      std::vector<TensorPart> shards,
                                                                      const Limits& limits) {
   if (absl::Status status = CheckOptions(options, shards.size(), limits); !status.ok()) return status;
-  absl::StatusOr<std::shared_ptr<const Adapter>> adapter = FindAdapter(options.adapter);
-  if (!adapter.ok()) return absl::InvalidArgumentError(adapter.status().message());
   std::vector<TensorSpec> native;
   native.reserve(shards.size());
   for (const TensorPart& shard : shards) native.push_back(shard.tensor);
+  absl::StatusOr<std::shared_ptr<const Adapter>> adapter =
+      FindAdapter(options.adapter, options.adapter_options, native);
+  if (!adapter.ok()) return absl::InvalidArgumentError(adapter.status().message());
   absl::StatusOr<VersionPlan> plan = Plan(**adapter, options, std::move(native), limits);
   if (!plan.ok()) return plan.status();
   if (absl::Status status = CheckNotEmpty(*plan, options); !status.ok()) return status;
@@ -298,7 +302,8 @@ absl::StatusOr<bool> VersionBuilder::HasRoom(size_t index) {
   if (received_[index] == shards_[index].ByteSize()) return true;
   const VersionPlan& plan = version_->plan();
   for (const size_t output : plan.outputs_of_native[index]) {
-    if (plan.outputs[output].planned.transform == Transform::kOnes) continue;
+    const PlannedOutput& planned = plan.outputs[output].planned;
+    if (planned.transform == Transform::kOnes || !Needs(planned, shards_[index])) continue;
     const absl::StatusOr<std::shared_ptr<Buffer>> data = DataFor(output);
     if (!data.ok()) return data.status();
     if (*data == nullptr) return false;
@@ -328,7 +333,7 @@ absl::Status VersionBuilder::ConvertPiece(size_t index, uint64_t offset, absl::S
   const VersionPlan& plan = version_->plan();
   for (const size_t output : plan.outputs_of_native[index]) {
     const PlannedOutput& planned = plan.outputs[output].planned;
-    if (planned.transform == Transform::kOnes) continue;
+    if (planned.transform == Transform::kOnes || !Needs(planned, shards_[index], offset, bytes.size())) continue;
     absl::StatusOr<std::shared_ptr<Buffer>> data = DataFor(output);
     if (!data.ok()) return data.status();
     if (*data == nullptr) {

@@ -1,6 +1,7 @@
 #include "server/relay/manifest_above.h"
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -41,9 +42,14 @@ absl::StatusOr<ManifestAbove> GetManifestAbove(const v1::VersionSummary& wanted,
   const PullErrors errors(context);
   ReceivedManifest received(options, errors);
   ManifestAbove manifest;
-  std::vector<bool> experts;
+  std::vector<PlannedOutput> outputs;  // what the manifest says of them besides name and shape
   const auto hear = [&](const v1::ManifestPart& part) {
-    for (const v1::ManifestEntry& entry : part.entries()) experts.push_back(entry.experts());
+    for (const v1::ManifestEntry& entry : part.entries()) {
+      PlannedOutput& output = outputs.emplace_back();
+      output.experts = entry.experts();
+      if (entry.expert_count() == 0) continue;
+      output.expert = ExpertPlace{static_cast<int64_t>(entry.expert()), static_cast<int64_t>(entry.expert_count())};
+    }
     if (!part.has_summary()) return absl::OkStatus();
     manifest.summary = part.summary();
     return CheckLimits(manifest.summary, limits);
@@ -51,9 +57,10 @@ absl::StatusOr<ManifestAbove> GetManifestAbove(const v1::VersionSummary& wanted,
   if (absl::Status status = ReadManifest(*above.connection, options, context, received, hear); !status.ok()) {
     return status;
   }
-  manifest.plan.outputs.reserve(experts.size());
-  for (size_t i = 0; i < experts.size(); ++i) {
-    manifest.plan.outputs.push_back({{received.parts()[i].tensor, Transform::kPass, experts[i]}, 0});
+  manifest.plan.outputs.reserve(outputs.size());
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    outputs[i].hf = received.parts()[i].tensor;
+    manifest.plan.outputs.push_back({std::move(outputs[i]), 0});
   }
   return manifest;
 }

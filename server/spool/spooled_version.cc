@@ -24,6 +24,8 @@ constexpr char kSummaryKey[] = "refit.summary";
 constexpr char kPublisherKey[] = "refit.publisher";
 constexpr char kDigestsKey[] = "refit.tensor_digests";
 constexpr char kExpertsKey[] = "refit.experts";
+// Tensors that are one expert: "tensor:expert/experts,...". Files of earlier releases have none.
+constexpr char kExpertPlacesKey[] = "refit.expert_places";
 constexpr size_t kDigestDigits = 16;
 // How far the disk is read ahead of digesting.
 constexpr size_t kReadAheadBytes = 16 << 20;
@@ -39,14 +41,19 @@ absl::StatusOr<std::map<std::string, std::string>> MetadataOf(const Version& ver
   }
   std::string digests;
   std::vector<size_t> experts;
+  std::vector<std::string> places;
   for (size_t i = 0; i < version.size(); ++i) {
     absl::StrAppend(&digests, absl::Hex(version.tensor_digest(i).value_or(0), absl::kZeroPad16));
-    if (version.plan().outputs[i].planned.experts) experts.push_back(i);
+    const PlannedOutput& planned = version.plan().outputs[i].planned;
+    if (planned.experts) experts.push_back(i);
+    if (!planned.expert.has_value()) continue;
+    places.push_back(absl::StrCat(i, ":", planned.expert->index, "/", planned.expert->count));
   }
   return std::map<std::string, std::string>{{kSummaryKey, std::move(json)},
                                             {kPublisherKey, Printable(version.identity().publisher)},
                                             {kDigestsKey, std::move(digests)},
-                                            {kExpertsKey, absl::StrJoin(experts, ",")}};
+                                            {kExpertsKey, absl::StrJoin(experts, ",")},
+                                            {kExpertPlacesKey, absl::StrJoin(places, ",")}};
 }
 
 // Asks the kernel to read what follows `bytes`, within `whole`.
@@ -129,7 +136,8 @@ absl::Status SpooledFile::ReadMetadata() {
   }
   publisher_ = *Find(kPublisherKey);
   if (absl::Status status = ReadDigests(*Find(kDigestsKey)); !status.ok()) return status;
-  return ReadExperts(*Find(kExpertsKey));
+  if (absl::Status status = ReadExperts(*Find(kExpertsKey)); !status.ok()) return status;
+  return Find(kExpertPlacesKey) == nullptr ? absl::OkStatus() : ReadExpertPlaces(*Find(kExpertPlacesKey));
 }
 
 absl::Status SpooledFile::ReadDigests(const std::string& text) {
@@ -157,6 +165,23 @@ absl::Status SpooledFile::ReadExperts(const std::string& text) {
   return absl::OkStatus();
 }
 
+absl::Status SpooledFile::ReadExpertPlaces(const std::string& text) {
+  for (const absl::string_view entry : absl::StrSplit(text, ',', absl::SkipEmpty())) {
+    const std::pair<absl::string_view, absl::string_view> parts = absl::StrSplit(entry, absl::MaxSplits(':', 1));
+    const std::pair<absl::string_view, absl::string_view> place = absl::StrSplit(parts.second, absl::MaxSplits('/', 1));
+    size_t tensor = 0;
+    ExpertPlace expert;
+    if (!absl::SimpleAtoi(parts.first, &tensor) || tensor >= experts_.size() ||
+        !absl::SimpleAtoi(place.first, &expert.index) || !absl::SimpleAtoi(place.second, &expert.count) ||
+        expert.index < 0 || expert.index >= expert.count) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("its metadata's ", kExpertPlacesKey, " has '", Printable(entry), "'"));
+    }
+    expert_places_[tensor] = expert;
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::shared_ptr<Version>> SpooledFile::Load(bool stays_held) const {
   VersionPlan plan;
   std::vector<StoredTensor> stored;
@@ -169,7 +194,9 @@ absl::StatusOr<std::shared_ptr<Version>> SpooledFile::Load(bool stays_held) cons
       return absl::DataLossError(absl::StrFormat("%s: tensor %s is damaged: its digest was %016x, its bytes give %016x",
                                                  file_->path(), spec.ToString(), digests_[i], digest));
     }
-    plan.outputs.push_back({{spec, Transform::kPass, experts_[i]}, 0});
+    PlannedOutput output{spec, Transform::kPass, experts_[i]};
+    if (const auto place = expert_places_.find(i); place != expert_places_.end()) output.expert = place->second;
+    plan.outputs.push_back({std::move(output), 0});
     stored.push_back(std::move(tensor));
   }
   VersionIdentity identity{summary_.model(), summary_.version(), summary_.adapter(), publisher_};

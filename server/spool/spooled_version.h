@@ -6,8 +6,10 @@
 //   refit.experts          indices, joined by ',', of the tensors whose dimension 0 counts experts
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
@@ -42,6 +44,7 @@ class SpooledFile {
   absl::Status ReadMetadata();
   absl::Status ReadDigests(const std::string& text);
   absl::Status ReadExperts(const std::string& text);
+  absl::Status ReadExpertPlaces(const std::string& text);
   const std::string* Find(const char* key) const;
 
   std::shared_ptr<const SafetensorsFile> file_;
@@ -49,6 +52,7 @@ class SpooledFile {
   std::string publisher_;
   std::vector<uint64_t> digests_;
   std::vector<bool> experts_;
+  std::map<size_t, ExpertPlace> expert_places_;  // by tensor
 };
 
 }  // namespace refit

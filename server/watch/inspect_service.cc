@@ -4,13 +4,14 @@
 #include <grpcpp/grpcpp.h>
 
 #include <algorithm>
+#include <memory>
 #include <optional>
 #include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "common/adapters/plan.h"
+#include "common/adapters/adapter_registry.h"
 #include "common/net/status.h"
 #include "common/tensor/kernels.h"
 #include "common/tensor/statistics.h"
@@ -96,11 +97,33 @@ absl::Status FillTensor(Observed& observed, const v1::DescribeTensorRequest& req
   return absl::OkStatus();
 }
 
+v1::AdapterInfo ToProto(const Family& family) {
+  v1::AdapterInfo info;
+  info.set_name(family.name);
+  info.set_title(family.title);
+  info.mutable_models()->Assign(family.models.begin(), family.models.end());
+  info.set_engines(family.engines);
+  info.set_not_covered(family.not_covered);
+  for (const FamilyOption& option : family.options) {
+    v1::AdapterOption& added = *info.add_options();
+    added.set_name(option.name);
+    added.set_help(option.help);
+    for (const FamilyOption::Value& value : option.values) added.add_values(value.name);
+  }
+  info.set_exclude(std::string(ExcludeStageName(family.exclude)));
+  info.mutable_keep_dtype()->Assign(family.keep_dtype.begin(), family.keep_dtype.end());
+  info.mutable_f32()->Assign(family.f32.begin(), family.f32.end());
+  return info;
+}
+
 void FillServerInfo(const Observed& observed, v1::GetServerInfoResponse& response) {
   response.set_software_version(SoftwareVersion());
   response.add_libraries(absl::StrCat("gRPC ", grpc::Version()));
   response.add_libraries(absl::StrCat("protobuf ", google::protobuf::internal::VersionString(GOOGLE_PROTOBUF_VERSION)));
-  for (std::string& name : AdapterNames()) response.add_adapters(std::move(name));
+  for (const std::shared_ptr<const Family>& family : KnownFamilies()) {
+    response.add_adapters(family->name);
+    *response.add_adapter_details() = ToProto(*family);
+  }
   response.set_started_at_ns(observed.started_at_ns);
   response.set_uptime_seconds(
       std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - observed.started_at).count());

@@ -35,6 +35,7 @@ struct Flags {
   // Instead of synthetic ones, unless 0: so many alike.
   uint64_t tensors = 0;
   uint64_t tensor_bytes = 1024;
+  uint64_t expert_layers = 0;
   uint32_t streams = 1;
 };
 
@@ -57,6 +58,8 @@ void AddOptions(CLI::App& app, Flags& flags) {
   AddDTypeOption(app, "--dtype", flags.publish.dtype);
   app.add_option("--tensors", flags.tensors);
   app.add_option("--tensor-bytes", flags.tensor_bytes);
+  app.add_option("--expert-layers", flags.expert_layers);
+  app.add_option("--adapter", flags.publish.adapter);
   app.add_option("--exclude-key-regex", flags.publish.exclude_key_regex);
   app.add_option("--rank", flags.publish.rank);
   app.add_option("--world", flags.mesh.world);
@@ -69,6 +72,7 @@ void AddOptions(CLI::App& app, Flags& flags) {
 }
 
 absl::StatusOr<std::shared_ptr<const NativeSource>> OpenNative(const Flags& flags) {
+  if (flags.expert_layers > 0) return UniformSource::ExpertLayers(flags.expert_layers);
   if (flags.tensors == 0) return OpenSyntheticSource(flags.synthetic);
   return std::make_shared<UniformSource>(flags.tensors, flags.tensor_bytes);
 }

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/strings/str_format.h"
@@ -9,9 +11,20 @@
 
 namespace refit {
 
-// `count` U8 tensors "t.000001"... of one dimension and `bytes` bytes each.
+// `count` U8 tensors "t.000001"... of one dimension and `bytes` bytes each; or the experts of so many layers.
 class UniformSource final : public NativeSource {
  public:
+  // 128 experts in each layer, as Qwen3-30B-A3B has, but small ones: 384 tensors of a layer outside, of two inside.
+  static std::shared_ptr<const UniformSource> ExpertLayers(uint64_t layers) {
+    auto source = std::make_shared<UniformSource>(0, 0);
+    for (uint64_t i = 0; i < layers; ++i) {
+      const std::string prefix = absl::StrFormat("model.layers.%d.mlp.experts.", i);
+      source->tensors_.push_back({prefix + "gate_and_up_projs", DType::kBF16, Shape{128, 64, 64}});
+      source->tensors_.push_back({prefix + "down_projs", DType::kBF16, Shape{128, 32, 64}});
+    }
+    return source;
+  }
+
   UniformSource(uint64_t count, uint64_t bytes) {
     tensors_.reserve(count);
     for (uint64_t i = 1; i <= count; ++i) {

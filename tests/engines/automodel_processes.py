@@ -21,7 +21,9 @@ _context.set_forkserver_preload(
         "refit",
         "torch._dynamo",
         "transformers.models.gemma4.modeling_gemma4",
+        "transformers.models.qwen3_moe.modeling_qwen3_moe",
         "nemo_automodel.components.models.gemma4_moe.model",
+        "nemo_automodel.components.models.qwen3_moe.model",
         "nemo_automodel.components.distributed.model_parallelizer",
     ]
 )
@@ -55,12 +57,12 @@ def trainer(address: str, folder: pathlib.Path, layout: tiny.Layout, rank: int, 
     import torch
 
     torch.set_num_threads(1)
-    model = tiny.native_model()
+    model = tiny.native_model(layout.family)
     if layout.ranks > 1:
         _join(folder, rank, layout.ranks)
         model = tiny.parallelized(model, layout)
     training = tiny.Training(model, rank)
-    publisher = refit.Publisher(address, adapter="gemma4_moe")
+    publisher = refit.Publisher(address, adapter=layout.family)
     for version in versions:
         training.steps(2)
         logits = tiny.logits(model)
@@ -84,7 +86,7 @@ def _join(folder: pathlib.Path, rank: int, world: int) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
 
 
-def worker(address: str, folder: pathlib.Path, versions: Sequence[int]) -> None:
+def worker(address: str, folder: pathlib.Path, versions: Sequence[int], family: str = "gemma4_moe") -> None:
     """Installs each version, strictly: `folder`/worker-N.pt has what came, and what the model then says.
 
     No key is special: both models' lm_head is tied to the embeddings, and in their state dicts under its own name too.
@@ -92,12 +94,11 @@ def worker(address: str, folder: pathlib.Path, versions: Sequence[int]) -> None:
     import torch
 
     torch.set_num_threads(1)
-    model = tiny.twin()
     installed = set()
 
     def install(version: refit.PulledVersion) -> None:
         pulled = dict(version)
-        model.load_state_dict(pulled, strict=True)
+        model = tiny.installed(pulled, family)
         torch.save({"tensors": pulled, "logits": tiny.logits(model)}, folder / f"worker-{version.number}.pt")
         installed.add(version.number)
 

@@ -1,4 +1,5 @@
-"""A tiny Gemma4 MoE as NeMo Automodel makes and trains it, and its twin in transformers.
+"""Tiny models as NeMo Automodel makes and trains them, and their twins in transformers: a Gemma4 MoE, and the Qwen3 MoE
+of automodel_qwen3.py.
 
 What imports Automodel does so when it is called: pytest's own process only starts those that train and install.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Dict
 
+import automodel_qwen3
 import gemma4_tiny
 
 VOCABULARY = 96
@@ -49,6 +51,7 @@ class Layout:
         expert_parallel: parts that the experts are cut into; where there are more ranks, FSDP cuts their rows too.
         activation_checkpointing: Automodel's wrappers around the layers.
         offloaded: FSDP's shards are in host memory while they are not computed with.
+        family: gemma4_moe, or qwen3_moe.
     """
 
     ranks: int = 1
@@ -56,6 +59,7 @@ class Layout:
     expert_parallel: int = 1
     activation_checkpointing: bool = False
     offloaded: bool = False
+    family: str = "gemma4_moe"
 
 
 def config() -> Any:
@@ -67,8 +71,10 @@ def config() -> Any:
     return made
 
 
-def native_model() -> Any:
+def native_model(family: str = "gemma4_moe") -> Any:
     """Automodel's model, on the CPU, in F32, the same in every process."""
+    if family == "qwen3_moe":
+        return automodel_qwen3.native_model()
     import torch
     from nemo_automodel.components.models.common import BackendConfig
     from nemo_automodel.components.models.gemma4_moe.model import Gemma4ForConditionalGeneration
@@ -105,6 +111,15 @@ def twin() -> Any:
     return Gemma4ForConditionalGeneration(config()).float().eval()
 
 
+def installed(tensors: Dict[str, Any], family: str = "gemma4_moe") -> Any:
+    """The twin with these weights, loaded strictly."""
+    if family == "qwen3_moe":
+        return automodel_qwen3.twin(tensors)
+    model = twin()
+    model.load_state_dict(tensors, strict=True)
+    return model
+
+
 def prompt() -> Any:
     """[2, 12] token ids."""
     import torch
@@ -117,7 +132,12 @@ def logits(model: Any) -> Any:
     import torch
 
     with torch.no_grad():
-        return model(input_ids=prompt()).logits
+        return _logits_of(model(input_ids=prompt()))
+
+
+def _logits_of(outputs: Any) -> Any:
+    """Some models return them as they are."""
+    return getattr(outputs, "logits", outputs)
 
 
 class Training:
@@ -135,7 +155,7 @@ class Training:
 
         for _ in range(count):
             tokens = torch.randint(4, VOCABULARY, (2, 12), generator=self._generator)
-            outputs = self.model(input_ids=tokens).logits
+            outputs = _logits_of(self.model(input_ids=tokens))
             torch.nn.functional.cross_entropy(outputs[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()).backward()
             self._optimizer.step()
             self._optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""NeMo Automodel trains a tiny Gemma4 MoE; a worker's transformers model is the same, after each version."""
+"""NeMo Automodel trains a tiny Gemma4 MoE, or a Qwen3 MoE; a worker's transformers model is the same, after each version."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ LAYOUTS = {
     "FSDP over 2 ranks, twice": Layout(ranks=4, replicas=2),
     "experts over 2 ranks": Layout(ranks=2, expert_parallel=2, activation_checkpointing=True),
     "experts over 2 by 2 ranks": Layout(ranks=4, expert_parallel=2),
+    "Qwen3, one rank": Layout(family="qwen3_moe"),
+    "Qwen3, experts over 2 ranks": Layout(ranks=2, expert_parallel=2, family="qwen3_moe"),
 }
 VERSIONS = (1, 2)
 
@@ -30,7 +32,7 @@ VERSIONS = (1, 2)
 def test_the_worker_has_what_the_trainer_has(layout: Layout, tmp_path: pathlib.Path) -> None:
     with refit.serve(memory="256MiB", retain=len(VERSIONS)) as service:
         ranks = [start(trainer, service.address, tmp_path, layout, rank, VERSIONS) for rank in range(layout.ranks)]
-        wait_for([*ranks, start(worker, service.address, tmp_path, VERSIONS)])
+        wait_for([*ranks, start(worker, service.address, tmp_path, VERSIONS, layout.family)])
     for version in VERSIONS:
         trained, installed = (torch.load(tmp_path / f"{role}-{version}.pt") for role in ("trainer", "worker"))
         assert_same(installed["tensors"], trained["tensors"])

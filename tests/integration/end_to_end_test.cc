@@ -11,6 +11,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "client/native/native_source.h"
+#include "common/adapters/adapter_registry.h"
 #include "common/adapters/native_range_writer.h"
 #include "common/tensor/kernels.h"
 #include "refit/inspector.h"

@@ -26,7 +26,7 @@ REFIT = str(BIN / "refit")
 SLOWNESS = float(os.environ.get("REFIT_SLOWNESS", "1"))
 WITH_TORCH = (BIN / "refit-torch").exists()
 COMMANDS = ("push", "pull", "follow", "await", "release", "watch", "status", "versions", "describe", "abort", "convert",
-            "certs")
+            "certs", "adapters")
 # Every command that speaks to the service, with the least that it wants.
 CALLS: dict[str, tuple[str, ...]] = {
     "push": ("push", "--synthetic", "gemma4_tiny"),

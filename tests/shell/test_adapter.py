@@ -69,4 +69,4 @@ def test_what_only_one_has_is_wrong_usage_with_others() -> None:
 def test_an_unknown_one_is_wrong_usage_and_the_known_are_listed(command: tuple[str, ...]) -> None:
     done = run(REFIT, *command, "--adapter", "gemma5")
     assert done.code == 2 and done.out == "", done
-    assert "'gemma5' is not one of gemma4_moe, identity" in done.err
+    assert "'gemma5' is not one of gemma4_moe, identity, qwen3_moe" in done.err

@@ -25,6 +25,7 @@ PAGES = (
     "README.md",
     "client/CPP.md",
     "server/RUNNING.md",
+    "common/adapters/families/README.md",
     "client/python/README.md",
     *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "client/python/docs").glob("*.md")),
 )
@@ -87,7 +88,8 @@ PLANS: dict[tuple[str, str], Shell | Python | str] = {
     ("README.md", "                      refit-server, beside the trainer"): "a picture",
     ("README.md", "deploy/demo.sh"): "installs and builds; deploy/test.sh is what runs this test",
     ("README.md", "refit-server --listen 127.0.0.1:50051"): Shell(
-        instead=(("gemma4_26b_a4b --layers 2", "gemma4_tiny --layers 2"),), after="refit versions | grep committed\n"
+        instead=(("gemma4_26b_a4b --layers 2", "gemma4_tiny --layers 2"), ("--experts 128", "--experts 8")),
+        after="refit versions | grep committed\n",
     ),
     ("README.md", "import torch, refit"): Python(),
     ("README.md", "import torch, refit (2)"): Python(after=("import torch, refit",), endless=True),
@@ -97,6 +99,8 @@ PLANS: dict[tuple[str, str], Shell | Python | str] = {
     ("client/CPP.md", "#include <refit/subscriber.h>"): CPP,
     ("client/CPP.md", "#include <refit/worker.h>"): CPP,
     ("client/CPP.md", "options.hold_installs = true;"): CPP,
+    ("common/adapters/families/README.md", 'name = "acme_moe"'): "a family: tests/shell/test_families.py",
+    ("common/adapters/families/README.md", "refit adapters"): "the same test has the file, and the tensors",
     ("server/RUNNING.md", "listen = ["): "settings: tests/shell/test_config.py",
     ("server/RUNNING.md", "$ refit-server --config"): "a mistake: tests/shell/test_config.py",
     ("server/RUNNING.md", "refit certs certs/"): Shell(),

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/cli/commands/tensor_file.h"
 #include "client/cli/commands/torch_work.h"
+#include "client/cli/options/adapter_options.h"
 #include "client/cli/options/options.h"
 #include "client/cli/run/exit_code.h"
 #include "client/cli/run/interrupt.h"
@@ -14,6 +15,8 @@
 #include "client/cli/terminal/format.h"
 #include "client/cli/terminal/json.h"
 #include "client/cli/terminal/status_lines.h"
+#include "common/adapters/family_adapter.h"
+#include "common/adapters/offline_to_hf.h"
 
 namespace refit::cli {
 namespace {
@@ -22,9 +25,11 @@ struct ConvertFlags {
   CommonOptions common;
   std::string to;
   std::string mode = "per-tensor";
+  AdapterChoice adapter;
   OfflineConvertOptions options;
   std::string in;
   std::string out;
+  int64_t experts = 0;  // 0: not given
 };
 
 void Report(const ConvertFlags& flags, const std::string& out, const ConvertedFile& written, double seconds) {
@@ -47,20 +52,33 @@ void EndInterrupted(const std::string& out) {
   std::_Exit(kExitInterrupted);
 }
 
-absl::Status RunConvert(const ConvertFlags& flags) {
-  const absl::StatusOr<std::string> out = OutputPath(flags.out);
-  if (!out.ok()) return out.status();
-  const absl::Status torch = ContinueWithTorch();
-  if (!torch.ok()) return torch;
-  Interrupt interrupt;
-  interrupt.SetReaction([&] { EndInterrupted(flags.out); });
-  OfflineConvertOptions options = flags.options;
+OfflineConvertOptions OptionsOf(const ConvertFlags& flags) {
   using Mode = OfflineConvertOptions::Mode;
+  OfflineConvertOptions options = flags.options;
   options.mode = flags.to == "native"         ? Mode::kNative
                  : flags.mode == "state-dict" ? Mode::kStateDict
                                               : Mode::kPerTensor;
+  options.adapter = flags.adapter.name;
+  options.adapter_options = flags.adapter.options;
+  if (flags.experts > 0) {
+    options.config.n_routed_experts = flags.experts;
+    options.adapter_options[std::string(kExpertsOption)] = absl::StrCat(flags.experts);
+  }
+  return options;
+}
+
+absl::Status RunConvert(const ConvertFlags& flags) {
+  const absl::StatusOr<std::string> out = OutputPath(flags.out);
+  if (!out.ok()) return out.status();
+  const OfflineConvertOptions options = OptionsOf(flags);
+  const bool needs_torch = options.mode == OfflineConvertOptions::Mode::kNative;
+  const absl::Status torch = needs_torch ? ContinueWithTorch() : absl::OkStatus();
+  if (!torch.ok()) return torch;
+  Interrupt interrupt;
+  interrupt.SetReaction([&] { EndInterrupted(flags.out); });
   Stopwatch watch;
-  const absl::StatusOr<ConvertedFile> written = watch.Time([&] { return ConvertOffline(options, flags.in, *out); });
+  const absl::StatusOr<ConvertedFile> written = watch.Time(
+      [&] { return needs_torch ? ConvertOffline(options, flags.in, *out) : ConvertFileToHf(options, flags.in, *out); });
   if (!written.ok()) return written.status();
   if (!flags.common.quiet) NoteOfFiles(written->note);
   WarnOfFile(written->warning);
@@ -84,10 +102,10 @@ void AddMeshOption(CLI::App* command, const std::string& name, int64_t& value, c
 // Checks options that depend on each other, which CLI11 cannot do.
 void CheckUsage(const CLI::App& command, const ConvertFlags& flags) {
   const bool per_tensor = flags.to == "hf" && flags.mode == "per-tensor";
-  if (!per_tensor && flags.options.adapter != OfflineConvertOptions().adapter) {
+  if (!per_tensor && flags.adapter.name != AdapterChoice().name) {
     throw CLI::ValidationError("--adapter",
-                               absl::StrCat(flags.options.adapter, " is for --to hf --mode per-tensor; other ways are ",
-                                            OfflineConvertOptions().adapter, "'s alone"));
+                               absl::StrCat(flags.adapter.name, " is for --to hf --mode per-tensor; other ways are ",
+                                            AdapterChoice().name, "'s alone"));
   }
   if (flags.to == "native") {
     for (const char* option : {"--mode", "--exclude-key-regex"}) {
@@ -110,6 +128,7 @@ void AddConvertCommand(CLI::App& app, Invocation& invocation) {
       "To hf, --mode state-dict: to_hf. To native: from_hf, for one rank of an expert-parallel mesh.\n\n"
       "Examples:\n"
       "  refit convert --to hf native.safetensors hf.safetensors\n"
+      "  refit convert --to hf --adapter qwen3_moe --experts 128 --expert-width 768 native.safetensors hf.safetensors\n"
       "  refit convert --to native --dtype BF16 --ep-rank 1 --ep-size 4 ckpt/ rank1.safetensors\n",
       [flags] { return RunConvert(*flags); }, ConvertExitCode);
   command->add_option("IN", flags->in, "Safetensors file or checkpoint folder")->required()->type_name("");
@@ -126,11 +145,13 @@ void AddConvertCommand(CLI::App& app, Invocation& invocation) {
       ->check(OneOf({"per-tensor", "state-dict"}))
       ->type_name("per-tensor|state-dict")
       ->capture_default_str();
-  AddAdapterOption(command, flags->options.adapter);
-  command->add_option("--experts", flags->options.config.n_routed_experts, "Routed experts of the model")
+  AddAdapterOptions(command, flags->adapter, "Family", /*with_experts=*/false);
+  command
+      ->add_option("--experts", flags->experts,
+                   "Routed experts of the model (per-tensor: checked if given; otherwise 128 unless given)")
       ->check(AtLeast(1))
       ->type_name("N")
-      ->capture_default_str();
+      ->group("Family");
   AddDTypeOption(
       command, "--dtype", {DType::kF32, DType::kBF16, DType::kF16},
       [flags](DType dtype) { flags->options.dtype = dtype; },
@@ -138,8 +159,8 @@ void AddConvertCommand(CLI::App& app, Invocation& invocation) {
       ->default_str("F32");
   command
       ->add_option("--exclude-key-regex", flags->options.exclude_key_regex,
-                   "Leave out tensors whose name (per-tensor: native, state-dict: HF) matches from its beginning, as "
-                   "Python's re.match")
+                   "Leave out tensors whose name (per-tensor: native or HF, as the family has it; state-dict: HF) "
+                   "matches from its beginning, as Python's re.match")
       ->type_name("RX");
   ExpertMesh& mesh = flags->options.mesh;
   AddMeshOption(command, "--ep-rank", mesh.ep_rank, "Which part of the experts", 0);

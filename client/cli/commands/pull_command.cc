@@ -86,8 +86,16 @@ absl::StatusOr<std::unique_ptr<Verifier>> VerifierFor(const NativeOptions& nativ
   absl::StatusOr<std::shared_ptr<const NativeSource>> source = native.Open();
   if (!source.ok()) return source.status();
   if (!quiet) NoteOfFiles((*source)->note());
-  return MakeVerifier(
-      {*std::move(source), native.adapter, native.dtype, native.exclude_key_regex, native.keep_dtype_regex, rules});
+  Expectation expected;
+  expected.source = *std::move(source);
+  expected.adapter = native.adapter.name;
+  expected.adapter_options = native.adapter.options;
+  expected.dtype = native.dtype;
+  expected.exclude_key_regex = native.exclude_key_regex;
+  expected.keep_dtype_regex = native.keep_dtype_regex;
+  expected.keep_family_dtypes = !native.cast_family_dtypes;
+  expected.rules = rules;
+  return MakeVerifier(std::move(expected));
 }
 
 // Null if none is given.

@@ -38,7 +38,9 @@ absl::StatusOr<PublishOptions> OptionsOf(const PushFlags& flags, Publisher& publ
   PublishOptions options;
   options.model = flags.common.model;
   options.version = flags.version;
-  options.adapter = flags.native.adapter;
+  options.adapter = flags.native.adapter.name;
+  options.adapter_options = flags.native.adapter.options;
+  options.keep_family_dtypes = !flags.native.cast_family_dtypes;
   options.dtype = flags.native.dtype;
   options.exclude_key_regex = flags.native.exclude_key_regex;
   options.keep_dtype_regex = flags.native.keep_dtype_regex;
@@ -76,11 +78,21 @@ absl::Status PushVersion(const PushFlags& flags, std::shared_ptr<const ShardSour
   return status;
 }
 
+std::vector<TensorSpec> NativeOf(const ShardSource& source) {
+  std::vector<TensorSpec> native;
+  native.reserve(source.shards().size());
+  for (const TensorPart& shard : source.shards()) native.push_back(shard.tensor);
+  return native;
+}
+
 absl::Status RunCommand(const PushFlags& flags) {
   Interrupt interrupt;
   absl::StatusOr<std::shared_ptr<const ShardSource>> source = OpenShards(flags.native, flags.rank);
   if (!source.ok()) return source.status();
-  if (!flags.common.quiet) NoteOfFiles((*source)->note());
+  if (!flags.common.quiet) {
+    NoteOfFiles((*source)->note());
+    NoteOfFiles(NoteOfAdapter(flags.native.adapter, NativeOf(**source)));
+  }
   PushReport report;
   const absl::Status status = PushVersion(flags, *std::move(source), interrupt, report);
   if (!status.ok()) return status;
@@ -110,6 +122,7 @@ void AddPushCommand(CLI::App& app, Invocation& invocation) {
                  "  refit push --version 7 checkpoint/ --dtype BF16\n"
                  "  refit push native.safetensors --exclude-key-regex '.*_extra_state.*'\n"
                  "  refit push --adapter identity hf_checkpoint/      # already Hugging Face's layout\n"
+                 "  refit push --adapter auto checkpoint/             # finds out the family, and says so\n"
                  "  refit push --synthetic gemma4_26b_a4b --layers 2 --seed 7\n"
                  "  refit push --synthetic gemma4_26b_a4b --step 3 --change 0.01  # 1 % moves at each of 3 steps\n"
                  "  refit push -v 7 --rank 3 --world 8 --ep-size 8 --fsdp-size 8 checkpoint/\n"

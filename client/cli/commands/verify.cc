@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/adapters/adapter_registry.h"
 #include "common/adapters/gemma4_moe_state_dict_adapter.h"
 #include "common/adapters/layout_rules.h"
 #include "common/adapters/plan.h"
@@ -91,15 +92,39 @@ absl::Status CompareRows(const TensorPart& part, uint64_t offset, absl::Span<con
   return CompareBytes(part.tensor, offset, received.subspan(offset, expected.size()), expected);
 }
 
+// Rows (dimension 0) of a native tensor.
+struct Rows {
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+
+// The rows that an output is made of.
+Rows RowsOf(const TensorSpec& native, const PlannedOutput& output) {
+  if (!output.box.has_value()) return {0, native.shape.empty() ? 1 : native.shape[0]};
+  return {output.box->offsets[0], output.box->offsets[0] + output.box->sizes[0]};
+}
+
+// Whether the output's rows are those of the native tensor, so that it can be made of some of them at a time.
+bool KeepsRows(const TensorSpec& native, const PlannedOutput& output) {
+  const Rows rows = RowsOf(native, output);
+  if (native.ByteSize() == 0 || native.shape.empty() || output.hf.shape.empty()) return false;
+  if (output.hf.shape[0] != rows.end - rows.begin || output.transform == Transform::kFirstToLast) return false;
+  return output.transform == Transform::kPass || native.shape.size() >= 3;
+}
+
+// The output as it is made of these rows alone, which a tensor of their own holds.
+PlannedOutput OfRows(PlannedOutput output, const Rows& rows, bool keeps_rows) {
+  if (keeps_rows) output.hf.shape[0] = rows.end - rows.begin;
+  if (!output.box.has_value()) return output;
+  output.box->offsets[0] = 0;
+  output.box->sizes[0] = rows.end - rows.begin;
+  return output;
+}
+
 class TorchVerifier : public Verifier {
  public:
-  TorchVerifier(std::shared_ptr<const NativeSource> source, std::shared_ptr<const Adapter> adapter,
-                ConvertOptions options, VersionPlan plan, LayoutRules rules)
-      : source_(std::move(source)),
-        adapter_(std::move(adapter)),
-        options_(std::move(options)),
-        plan_(std::move(plan)),
-        rules_(std::move(rules)) {
+  TorchVerifier(std::shared_ptr<const NativeSource> source, VersionPlan plan, LayoutRules rules)
+      : source_(std::move(source)), plan_(std::move(plan)), rules_(std::move(rules)) {
     for (size_t i = 0; i < plan_.outputs.size(); ++i) output_by_name_[plan_.outputs[i].planned.hf.name] = i;
   }
 
@@ -107,33 +132,48 @@ class TorchVerifier : public Verifier {
   absl::Status CheckTensor(const TensorPart& part, absl::Span<const std::byte> bytes) override;
 
  private:
+  // How many tensors a worker with these rules gets.
+  absl::StatusOr<size_t> ExpectedTensors();
   absl::Status CheckPart(const TensorPart& part, const PlannedOutput& expected);
-  absl::Status ConvertAndCompare(const TensorPart& part, size_t native_index, absl::Span<const std::byte> bytes);
-  bool SplitsByRows(size_t native_index) const;
+  absl::Status ConvertAndCompare(const TensorPart& part, const VersionPlan::Output& output,
+                                 absl::Span<const std::byte> bytes);
+  // The output as it is made of these rows of its native tensor.
+  absl::StatusOr<TypedTensor> Convert(const VersionPlan::Output& output, const Rows& rows, bool keeps_rows);
 
   std::shared_ptr<const NativeSource> source_;
-  std::shared_ptr<const Adapter> adapter_;
-  ConvertOptions options_;
   VersionPlan plan_;
   LayoutRules rules_;
   std::map<std::string, size_t> output_by_name_;
   std::vector<std::byte> scratch_;
-  // Further outputs of the native tensor converted last: a scale, which comes after its projection.
-  std::map<std::string, std::vector<std::byte>> remembered_;
 };
 
 absl::Status TorchVerifier::CheckPart(const TensorPart& part, const PlannedOutput& expected) {
-  absl::StatusOr<Box> box = rules_.BoxOf(expected.hf, expected.experts);
+  absl::StatusOr<std::optional<Box>> box = rules_.BoxOf(expected);
   if (!box.ok()) return box.status();
-  const TensorPart whole{expected.hf, *std::move(box)};
+  if (!box->has_value()) {
+    return absl::DataLossError(absl::StrCat("the version has tensor ", part.ToString(), ", an expert of another part"));
+  }
+  const TensorPart whole{expected.hf, **std::move(box)};
   if (part == whole) return absl::OkStatus();
   return absl::DataLossError(
       absl::StrCat("the version has tensor ", part.ToString(), ", expected is ", whole.ToString()));
 }
 
+absl::StatusOr<size_t> TorchVerifier::ExpectedTensors() {
+  size_t expected = 0;
+  for (const VersionPlan::Output& output : plan_.outputs) {
+    const absl::StatusOr<std::optional<Box>> box = rules_.BoxOf(output.planned);
+    if (!box.ok()) return box.status();
+    if (box->has_value()) ++expected;
+  }
+  return expected;
+}
+
 absl::Status TorchVerifier::CheckManifest(const std::vector<TensorPart>& tensors, bool whole) {
-  if (whole && tensors.size() != plan_.outputs.size()) {
-    return absl::DataLossError(absl::StrCat("the version has ", tensors.size(), " tensors, ", plan_.outputs.size(),
+  const absl::StatusOr<size_t> expected = ExpectedTensors();
+  if (!expected.ok()) return expected.status();
+  if (whole && tensors.size() != *expected) {
+    return absl::DataLossError(absl::StrCat("the version has ", tensors.size(), " tensors, ", *expected,
                                             " were expected of the native tensors given"));
   }
   size_t next = 0;
@@ -154,65 +194,51 @@ absl::Status TorchVerifier::CheckManifest(const std::vector<TensorPart>& tensors
 
 absl::Status TorchVerifier::CheckTensor(const TensorPart& part, absl::Span<const std::byte> bytes) {
   if (bytes.size() != part.ByteSize()) return WrongSize(part.spec(), bytes.size(), part.ByteSize());
-  const auto remembered = remembered_.find(part.tensor.name);
-  if (remembered != remembered_.end()) {
-    const std::vector<std::byte>& expected = remembered->second;
-    if (expected.size() != part.tensor.ByteSize()) {
-      return WrongSize(part.tensor, part.tensor.ByteSize(), expected.size());
-    }
-    return CompareRows(part, 0, bytes, expected);
-  }
   const auto output = output_by_name_.find(part.tensor.name);
   if (output == output_by_name_.end()) {
     return absl::DataLossError(absl::StrCat("tensor ", Printable(part.tensor.name), " is not expected"));
   }
-  remembered_.clear();
-  return ConvertAndCompare(part, plan_.outputs[output->second].native_index, bytes);
+  return ConvertAndCompare(part, plan_.outputs[output->second], bytes);
 }
 
-// Whether a tensor can be converted in ranges of rows (dimension 0), whose results are then concatenated.
-bool TorchVerifier::SplitsByRows(size_t native_index) const {
-  const TensorSpec& native = plan_.native[native_index];
-  if (native.ByteSize() == 0 || native.shape.empty()) return false;
-  const auto& outputs = plan_.outputs_of_native[native_index];
-  return native.shape.size() >= 3 || std::all_of(outputs.begin(), outputs.end(), [&](size_t i) {
-           return plan_.outputs[i].planned.transform == Transform::kPass;
-         });
+absl::StatusOr<TypedTensor> TorchVerifier::Convert(const VersionPlan::Output& output, const Rows& rows,
+                                                   bool keeps_rows) {
+  const TensorSpec& native = plan_.native[output.native_index];
+  TensorSpec slab = native;
+  if (!slab.shape.empty()) slab.shape[0] = rows.end - rows.begin;
+  const uint64_t bytes = slab.ByteSize();
+  const uint64_t row_bytes = rows.end > rows.begin ? bytes / static_cast<uint64_t>(rows.end - rows.begin) : 0;
+  if (!source_->is_resident()) scratch_.resize(std::max<size_t>(scratch_.size(), bytes));
+  const absl::Span<const std::byte> slab_bytes = source_->Read(
+      output.native_index, static_cast<uint64_t>(rows.begin) * row_bytes, bytes, absl::MakeSpan(scratch_));
+  const absl::StatusOr<TypedTensor> on_bytes = TensorOnBytes(slab, slab_bytes, source_);
+  if (!on_bytes.ok()) return on_bytes.status();
+  const absl::StatusOr<TypedTensor> made = MakeHfTensor(OfRows(output.planned, rows, keeps_rows), *on_bytes);
+  return made.ok() ? OnHost(*made) : made;
 }
 
-absl::Status TorchVerifier::ConvertAndCompare(const TensorPart& part, size_t native_index,
+absl::Status TorchVerifier::ConvertAndCompare(const TensorPart& part, const VersionPlan::Output& output,
                                               absl::Span<const std::byte> bytes) {
-  const TensorSpec& native = plan_.native[native_index];
-  const bool split = SplitsByRows(native_index);
-  const uint64_t rows = split ? static_cast<uint64_t>(native.shape[0]) : 1;
-  const uint64_t row_bytes = native.ByteSize() / rows;
-  const uint64_t rows_at_once = split ? std::max<uint64_t>(1, kSlabBytes / row_bytes) : 1;
-  uint64_t compared = 0;
-  for (uint64_t row = 0; row < rows; row += rows_at_once) {
-    const uint64_t count = std::min(rows_at_once, rows - row);
-    TensorSpec slab = native;
-    if (split) slab.shape[0] = static_cast<int64_t>(count);
-    if (!source_->is_resident()) scratch_.resize(std::max<size_t>(scratch_.size(), count * row_bytes));
-    const absl::Span<const std::byte> slab_bytes =
-        source_->Read(native_index, row * row_bytes, count * row_bytes, absl::MakeSpan(scratch_));
-    const absl::StatusOr<TypedTensor> on_bytes = TensorOnBytes(slab, slab_bytes, source_);
-    if (!on_bytes.ok()) return on_bytes.status();
-    const absl::StatusOr<std::vector<PlannedOutput>> outputs = adapter_->PlanTensor(slab, options_);
-    if (!outputs.ok()) return outputs.status();
-    for (const PlannedOutput& output : *outputs) {
-      const absl::StatusOr<TypedTensor> value = MakeHfTensor(output, *on_bytes);
-      if (!value.ok()) return value.status();
-      const absl::StatusOr<absl::Span<const std::byte>> expected = BytesOf(*value);
-      if (!expected.ok()) return expected.status();
-      if (output.hf.name != part.tensor.name) {
-        std::vector<std::byte>& other = remembered_[output.hf.name];
-        other.insert(other.end(), expected->begin(), expected->end());
-        continue;
-      }
-      if (absl::Status status = CompareRows(part, compared, bytes, *expected); !status.ok()) return status;
-      compared += expected->size();
-    }
+  const TensorSpec& native = plan_.native[output.native_index];
+  const Rows rows = RowsOf(native, output.planned);
+  const bool keeps_rows = output.planned.transform != Transform::kOnes && KeepsRows(native, output.planned);
+  int64_t at_once = rows.end - rows.begin;
+  if (keeps_rows) {
+    const uint64_t row_bytes = native.ByteSize() / static_cast<uint64_t>(native.shape[0]);
+    at_once = static_cast<int64_t>(std::max<uint64_t>(1, kSlabBytes / row_bytes));
   }
+  uint64_t compared = 0;
+  int64_t row = rows.begin;
+  do {
+    const Rows next{row, std::min(row + at_once, rows.end)};
+    const absl::StatusOr<TypedTensor> value = Convert(output, next, keeps_rows);
+    if (!value.ok()) return value.status();
+    const absl::StatusOr<absl::Span<const std::byte>> expected = BytesOf(*value);
+    if (!expected.ok()) return expected.status();
+    if (absl::Status status = CompareRows(part, compared, bytes, *expected); !status.ok()) return status;
+    compared += expected->size();
+    row = next.end;
+  } while (row < rows.end);
   if (compared == part.tensor.ByteSize()) return absl::OkStatus();
   return WrongSize(part.tensor, part.tensor.ByteSize(), compared);
 }
@@ -232,14 +258,15 @@ absl::StatusOr<std::unique_ptr<Verifier>> Verifier::Create(Expectation expected)
     if (!keep_dtype.ok()) return keep_dtype.status();
     options.keep_dtype = *std::move(keep_dtype);
   }
-  absl::StatusOr<std::shared_ptr<const Adapter>> adapter = FindAdapter(expected.adapter);
+  options.keep_family_dtypes = expected.keep_family_dtypes;
+  absl::StatusOr<std::shared_ptr<const Adapter>> adapter =
+      FindAdapter(expected.adapter, expected.adapter_options, expected.source->tensors());
   if (!adapter.ok()) return adapter.status();
   absl::StatusOr<VersionPlan> plan = PlanVersion(**adapter, expected.source->tensors(), options);
   if (!plan.ok()) return plan.status();
   absl::StatusOr<LayoutRules> rules = LayoutRules::Compile(expected.rules);
   if (!rules.ok()) return rules.status();
-  return std::make_unique<TorchVerifier>(std::move(expected.source), *std::move(adapter), std::move(options),
-                                         *std::move(plan), *std::move(rules));
+  return std::make_unique<TorchVerifier>(std::move(expected.source), *std::move(plan), *std::move(rules));
 }
 
 }  // namespace refit::cli

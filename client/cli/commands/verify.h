@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "client/native/native_source.h"
+#include "common/adapters/plan.h"
 #include "refit/box.h"
 #include "refit/dtype.h"
 #include "refit/layout_rule.h"
@@ -21,9 +22,11 @@ namespace refit::cli {
 struct Expectation {
   std::shared_ptr<const NativeSource> source;
   std::string adapter;
+  AdapterOptions adapter_options;
   std::optional<DType> dtype;
   std::string exclude_key_regex;
   std::string keep_dtype_regex;
+  bool keep_family_dtypes = true;
   // Which parts of the tensors are expected. Empty: all.
   std::vector<LayoutRule> rules;
 };

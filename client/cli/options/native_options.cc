@@ -15,7 +15,7 @@ const char kConversionGroup[] = "Conversion";
 const std::vector<DType> kFloats = {DType::kF64, DType::kF32, DType::kF16, DType::kBF16};
 
 void AddConversionOptions(CLI::App* command, NativeOptions& options) {
-  AddAdapterOption(command, options.adapter)->group(kConversionGroup);
+  AddAdapterOptions(command, options.adapter, kConversionGroup);
   AddDTypeOption(
       command, "--dtype", kFloats, [&options](DType dtype) { options.dtype = dtype; },
       "Cast floating-point tensors to it after conversion (default: no cast)")
@@ -27,9 +27,13 @@ void AddConversionOptions(CLI::App* command, NativeOptions& options) {
       ->type_name("RX")
       ->group(kConversionGroup);
   command
+      ->add_flag("--cast-family-dtypes", options.cast_family_dtypes,
+                 "Also cast what the family would keep, such as a router's correction bias (refit adapters NAME)")
+      ->group(kConversionGroup);
+  command
       ->add_option("--exclude-key-regex", options.exclude_key_regex,
-                   "Leave out native tensors whose name matches from its beginning, as Python's re.match, "
-                   "such as '.*_extra_state.*'")
+                   "Leave out tensors whose name, native or Hugging Face's as the family has it, matches from its "
+                   "beginning, as Python's re.match, such as '.*_extra_state.*'")
       ->type_name("RX")
       ->group(kConversionGroup);
 }
@@ -66,12 +70,14 @@ void AddNativeOptions(CLI::App* command, NativeOptions& options, const std::stri
                                        "with the shards of torch.distributed.checkpoint")
                           ->type_name("FILE|DIR")
                           ->group(kSourceGroup);
-  CLI::Option* synthetic = command
-                               ->add_option(synthetic_option, options.synthetic,
-                                            "Values made on the fly: gemma4_26b_a4b (53.1 GB) or gemma4_tiny")
-                               ->type_name("MODEL")
-                               ->group(kSourceGroup)
-                               ->excludes(path);
+  CLI::Option* synthetic =
+      command
+          ->add_option(synthetic_option, options.synthetic,
+                       "Values made on the fly: gemma4_26b_a4b (53.1 GB), gemma4_tiny, qwen3_30b_a3b (61.1 GB), "
+                       "deepseek_v3_1layer (26.7 GB) or gpt_oss_20b (41.8 GB); --adapter auto knows their families")
+          ->type_name("MODEL")
+          ->group(kSourceGroup)
+          ->excludes(path);
   command->add_option("--layers", options.layers, "Synthetic: only the first N layers of the language model")
       ->check(AtLeast(0))
       ->type_name("N")

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "client/cli/options/adapter_options.h"
 #include "client/native/native_source.h"
 #include "refit/dtype.h"
 
@@ -23,10 +24,11 @@ struct NativeOptions {
   double change = 0.01;
   std::optional<DType> synthetic_dtype;
 
-  std::string adapter = "gemma4_moe";
+  AdapterChoice adapter;
   std::optional<DType> dtype;
   std::string exclude_key_regex;
   std::string keep_dtype_regex;
+  bool cast_family_dtypes = false;
 
   bool given() const { return !path.empty() || !synthetic.empty(); }
   absl::StatusOr<std::shared_ptr<const NativeSource>> Open() const;

@@ -11,7 +11,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "client/cli/terminal/status_lines.h"
-#include "common/adapters/plan.h"
 #include "common/net/address.h"
 
 namespace refit::cli {
@@ -189,17 +188,6 @@ CLI::Validator Fraction() {
 CLI::Validator OneOf(const std::vector<std::string>& words) {
   return Check(absl::StrCat("one of ", absl::StrJoin(words, ", ")),
                [words](const std::string& text) { return std::find(words.begin(), words.end(), text) != words.end(); });
-}
-
-CLI::Option* AddAdapterOption(CLI::App* command, std::string& adapter) {
-  const std::vector<std::string> names = AdapterNames();
-  return command
-      ->add_option("--adapter", adapter,
-                   absl::StrCat("How native tensors become Hugging Face tensors: ", absl::StrJoin(names, ", "),
-                                "; identity leaves them as they are"))
-      ->check(OneOf(names))
-      ->type_name("NAME")
-      ->capture_default_str();
 }
 
 CLI::Option* AddDTypeOption(CLI::App* command, const std::string& name, const std::vector<DType>& allowed,

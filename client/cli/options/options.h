@@ -50,9 +50,6 @@ CLI::Validator Seconds();
 CLI::Validator Fraction();
 CLI::Validator OneOf(const std::vector<std::string>& words);
 
-// Adds --adapter, which takes the name of a known adapter.
-CLI::Option* AddAdapterOption(CLI::App* command, std::string& adapter);
-
 // Adds an option that takes one of the allowed element types, in upper or lower case.
 CLI::Option* AddDTypeOption(CLI::App* command, const std::string& name, const std::vector<DType>& allowed,
                             std::function<void(DType)> set, const std::string& help);
@@ -62,6 +59,7 @@ std::optional<uint64_t> ParseVersion(const std::string& text);
 v1::VersionSelector SelectVersion(const std::string& text);
 
 // Each function adds one subcommand, from a file of its own.
+void AddAdaptersCommand(CLI::App& app, Invocation& invocation);
 void AddPushCommand(CLI::App& app, Invocation& invocation);
 void AddPullCommand(CLI::App& app, Invocation& invocation);
 void AddWatchCommand(CLI::App& app, Invocation& invocation);

@@ -39,7 +39,7 @@ void CheckBelow(const char* rank_option, uint64_t rank, const char* size_option,
 }
 
 absl::StatusOr<std::shared_ptr<const ShardSource>> CutAsTheMeshSays(std::shared_ptr<const NativeSource> source,
-                                                                    const std::string& adapter,
+                                                                    const AdapterChoice& adapter,
                                                                     const RankOptions& options) {
   if (!options.given()) return ShardSource::Whole(std::move(source));
   Mesh mesh = options.mesh;
@@ -50,7 +50,7 @@ absl::StatusOr<std::shared_ptr<const ShardSource>> CutAsTheMeshSays(std::shared_
   }
   const absl::StatusOr<std::vector<LayoutRule>> rules = RulesOfRank(mesh, options.rank);
   if (!rules.ok()) return rules.status();
-  absl::StatusOr<std::vector<TensorPart>> shards = ShardsOf(*rules, adapter, source->tensors());
+  absl::StatusOr<std::vector<TensorPart>> shards = ShardsOf(*rules, adapter.name, source->tensors(), adapter.options);
   if (!shards.ok()) return shards.status();
   return ShardSource::Cut(std::move(source), *std::move(shards));
 }

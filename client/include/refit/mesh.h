@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -30,10 +31,12 @@ struct Mesh {
 // ep_shard_size or tp_size * fsdp_size does not divide world, or if rank is not below world.
 absl::StatusOr<std::vector<LayoutRule>> RulesOfRank(const Mesh& mesh, uint32_t rank);
 
-// The shards of native tensors according to these rules, for Publisher::OpenShards. The adapter decides which tensors
-// hold experts. NOT_FOUND for an unknown adapter, or a rule that applies to no tensor; INVALID_ARGUMENT, naming the
-// tensor, for a tensor that the adapter cannot convert, or that a rule does not fit.
+// The shards of native tensors according to these rules, for Publisher::OpenShards. The adapter decides, with the
+// options that PublishOptions has too, which tensors hold experts. NOT_FOUND for an unknown adapter, or a rule that
+// applies to no tensor; INVALID_ARGUMENT, naming the tensor, for a tensor that the adapter cannot convert, or that a
+// rule does not fit.
 absl::StatusOr<std::vector<TensorPart>> ShardsOf(absl::Span<const LayoutRule> rules, const std::string& adapter,
-                                                 std::vector<TensorSpec> native);
+                                                 std::vector<TensorSpec> native,
+                                                 const std::map<std::string, std::string>& adapter_options = {});
 
 }  // namespace refit

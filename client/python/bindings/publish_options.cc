@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 
@@ -17,8 +18,8 @@ namespace py = pybind11;
 PublishOptions MakeOptions(const std::string& model, uint64_t version, const std::string& adapter,
                            const std::optional<std::string>& dtype, const std::string& exclude_key_regex,
                            const std::string& keep_dtype_regex, const std::string& publisher, uint32_t rank,
-                           uint32_t world, bool hold_installs, uint64_t trainer_epoch, bool allow_empty,
-                           double timeout) {
+                           uint32_t world, bool hold_installs, uint64_t trainer_epoch, bool allow_empty, double timeout,
+                           const std::map<std::string, std::string>& adapter_options, bool keep_family_dtypes) {
   PublishOptions options;
   options.model = model;
   options.version = version;
@@ -33,6 +34,8 @@ PublishOptions MakeOptions(const std::string& model, uint64_t version, const std
   options.trainer_epoch = trainer_epoch;
   options.allow_empty = allow_empty;
   options.timeout = Milliseconds(timeout);
+  options.adapter_options = adapter_options;
+  options.keep_family_dtypes = keep_family_dtypes;
   return options;
 }
 
@@ -43,7 +46,8 @@ void BindPublishOptions(py::module_& module) {
       .def(py::init(&MakeOptions), py::kw_only(), py::arg("model"), py::arg("version"), py::arg("adapter"),
            py::arg("dtype"), py::arg("exclude_key_regex"), py::arg("keep_dtype_regex") = "", py::arg("publisher"),
            py::arg("rank") = 0, py::arg("world") = 1, py::arg("hold_installs"), py::arg("trainer_epoch"),
-           py::arg("allow_empty"), py::arg("timeout") = 60.0);
+           py::arg("allow_empty"), py::arg("timeout") = 60.0,
+           py::arg("adapter_options") = std::map<std::string, std::string>(), py::arg("keep_family_dtypes") = true);
 }
 
 }  // namespace refit::python

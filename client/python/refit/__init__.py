@@ -20,7 +20,7 @@ import importlib
 from typing import Any, List
 
 from refit._refit import tune_allocator as _tune_allocator
-from refit.adapters import convert_single_tensor_to_hf
+from refit.adapters import convert_single_tensor_to_hf, recognise_adapter
 from refit.errors import (
     Aborted,
     AlreadyExists,
@@ -40,6 +40,7 @@ from refit.errors import (
     Unimplemented,
     Unknown,
 )
+from refit.families import add_adapter_file, known_adapters
 from refit.publisher import Publisher
 from refit.service import Service, serve
 from refit.pulled_version import PulledVersion

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, List, Optional, Tuple, Union
+from typing import Any, Callable, List, Mapping, Optional, Tuple, Union
 
 from refit import _refit
 from refit.channel import Connections, make_channel
@@ -10,6 +10,7 @@ from refit.dtensor import process_rank
 from refit.dtypes import cast_name
 from refit.errors import explained
 from refit.stream_count import stream_count
+from refit.families import option_texts
 from refit.unpicklable import Unpicklable
 from refit.version import Tensors, Version, VersionInfo
 from refit.version_number import epoch_number, version_number
@@ -31,6 +32,7 @@ class Publisher(Unpicklable):
         *,
         model: str = "default",
         adapter: str = "gemma4_moe",
+        adapter_options: Optional[Mapping[str, Any]] = None,
         publisher: str = "",
         timeout: float = 60.0,
         transport: str = "auto",
@@ -47,7 +49,10 @@ class Publisher(Unpicklable):
         Args:
             address: "host:port" or "unix:/path".
             model: whose versions these are.
-            adapter: what converts native tensors: "gemma4_moe", or "identity".
+            adapter: what converts native tensors: a model family of known_adapters(), such as "qwen3_moe"; "identity" for
+                Hugging Face's own; "auto" finds out by the tensors' names.
+            adapter_options: choices of the trainer's configuration, such as {"activation": "relu2"}; "experts" and
+                "expert_width" are checked against shapes.
             publisher: shown in the service's status.
             timeout: patience for each answer of the service, seconds.
             transport: "auto" (shared memory with a service on this host, the wire otherwise), "wire", "shared_memory".
@@ -63,6 +68,7 @@ class Publisher(Unpicklable):
         self.address = address
         self.model = model
         self._adapter = adapter
+        self._adapter_options = option_texts(adapter_options)
         self._publisher = publisher
         self._timeout = timeout
         channel = make_channel(
@@ -86,6 +92,7 @@ class Publisher(Unpicklable):
         dtype: Any = None,
         exclude_key_regex: str = "",
         keep_dtype_regex: str = "",
+        keep_family_dtypes: bool = True,
         declare: Optional[Tensors] = None,
         rank: Optional[int] = None,
         world: Optional[int] = None,
@@ -101,9 +108,11 @@ class Publisher(Unpicklable):
                 same trainer_epoch.
             dtype: what floating-point outputs are cast to, such as "bf16"; None: no cast. What becomes smaller is cast
                 before it is sent.
-            exclude_key_regex: Python ``re.match`` on native names; those that match are not published.
+            exclude_key_regex: Python ``re.match``; tensors that match are not published. The family says whether native
+                or Hugging Face names are matched; see known_adapters().
             keep_dtype_regex: Python ``re.match`` on native names; what becomes of those that match is not cast to `dtype`,
                 such as r".*e_score_correction_bias". InvalidArgument if it matches none.
+            keep_family_dtypes: whether tensors that the family never casts keep their dtype, such as a router's bias.
             declare: all native tensors by name, as tensors or (dtype, shape), to push them in parts later; None: the first
                 push brings all.
             rank, world: of trainer ranks that push the version together, each its parts. Default: torch.distributed's, if
@@ -136,6 +145,8 @@ class Publisher(Unpicklable):
             trainer_epoch=epoch_number(trainer_epoch),
             allow_empty=allow_empty,
             timeout=self._timeout,
+            adapter_options=self._adapter_options,
+            keep_family_dtypes=keep_family_dtypes,
         )
 
         # Its own while it is open: cancelling the version's calls cancels the connection.
@@ -150,6 +161,7 @@ class Publisher(Unpicklable):
             open_push,
             exclude_key_regex,
             declare,
+            self._adapter,
             cancel=connection.cancel,
             on_end=lambda: self._connections.give_back(connection),
         )

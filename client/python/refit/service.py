@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, List, Optional, Sequence, Union
+from typing import Any, List, Mapping, Optional, Sequence, Union
 
 from refit import _refit
 from refit.dtypes import cast_name
 from refit.errors import FailedPrecondition
+from refit.families import option_texts
 from refit.unpicklable import Unpicklable
 from refit.version import Tensors, Version
 from refit.version_number import epoch_number, version_number
@@ -48,9 +49,11 @@ class Service(Unpicklable):
         *,
         model: str = "default",
         adapter: str = "gemma4_moe",
+        adapter_options: Optional[Mapping[str, Any]] = None,
         dtype: Any = None,
         exclude_key_regex: str = "",
         keep_dtype_regex: str = "",
+        keep_family_dtypes: bool = True,
         declare: Optional[Tensors] = None,
         publisher: str = "",
         hold_installs: bool = False,
@@ -77,12 +80,14 @@ class Service(Unpicklable):
             hold_installs=hold_installs,
             trainer_epoch=epoch_number(trainer_epoch),
             allow_empty=allow_empty,
+            adapter_options=option_texts(adapter_options),
+            keep_family_dtypes=keep_family_dtypes,
         )
 
         def open_push(parts: List["_refit.Part"]) -> Any:
             return self._running().open(options, parts)
 
-        return Version(number, open_push, exclude_key_regex, declare)
+        return Version(number, open_push, exclude_key_regex, declare, adapter)
 
     def close(self, grace: float = 5.0) -> None:
         """Ends it: refuses new calls, gives those under way `grace` seconds. Idempotent."""
@@ -125,6 +130,7 @@ def serve(
     deltas: Optional[bool] = None,
     delta_memory: Optional[Union[int, str]] = None,
     delta_history: Optional[Union[int, str]] = None,
+    adapter_files: Union[str, Sequence[str], None] = None,
     convert_threads: Optional[int] = None,
     metrics: Optional[str] = None,
     health: Optional[str] = None,
@@ -191,6 +197,7 @@ def serve(
         deltas: whether a worker that holds an earlier version may get only what has changed since. Default: it may.
         delta_memory: for what has changed between versions, encoded once for all workers, besides `memory`.
         delta_history: more of it, of versions that are no longer kept, for workers that are several versions behind.
+        adapter_files: files with model families of your own, which trainers may then name as their adapter.
         convert_threads: how many threads convert what is pushed, and help the one that publishes in process with large
             tensors.
         metrics: "host:port" for Prometheus. Default: nowhere.

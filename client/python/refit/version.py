@@ -13,6 +13,7 @@ from refit.calls import cancellable
 from refit.dtensor import is_dtensor, local_part
 from refit.dtypes import dtype_name
 from refit.errors import FailedPrecondition, InvalidArgument, NotFound
+from refit.families import excludes_native_names
 from refit.holding import Holding
 from refit.intake import Lease, describe, items_of
 from refit.progress import OnProgress, told_to
@@ -66,6 +67,14 @@ class VersionInfo:
 Opener = Callable[[List["_refit.Part"]], Any]
 
 
+def _is_tensor(name: str, tensor: Any) -> bool:
+    try:
+        part_of(name, tensor)
+    except InvalidArgument:
+        return False
+    return True
+
+
 def part_of(name: str, tensor: Any) -> "_refit.Part":
     """Makes the declaration of a tensor (of a DTensor: of the part that this rank holds), of (dtype, shape), or takes a
     part as it is."""
@@ -94,6 +103,7 @@ class Version(Unpicklable):
         open_push: Opener,
         exclude_key_regex: str = "",
         declare: Optional[Tensors] = None,
+        adapter: str = "gemma4_moe",
         cancel: Callable[[], Any] = lambda: None,
         on_end: Callable[[], Any] = lambda: None,
     ):
@@ -104,6 +114,7 @@ class Version(Unpicklable):
         self._on_end = on_end
         self._open_push = open_push
         self._exclude = re.compile(exclude_key_regex) if exclude_key_regex else None
+        self._excludes_native = excludes_native_names(adapter)
         self._push: Any = None
         self._index: Dict[str, int] = {}
         self._declared: List["_refit.Part"] = []
@@ -210,8 +221,11 @@ class Version(Unpicklable):
         self._push = None
 
     def _wanted(self, tensors: Tensors) -> Iterable[Tuple[str, Any]]:
+        """Without those that are excluded for sure. If Hugging Face names decide, the service says which these are; what
+        is no tensor, such as a module's extra state, has none."""
         for name, tensor in items_of(tensors):
-            if self._exclude is None or self._exclude.match(name) is None:
+            is_named = self._exclude is not None and self._exclude.match(name) is not None
+            if not is_named or not (self._excludes_native or not _is_tensor(name, tensor)):
                 yield name, tensor
 
     def _open(self, parts: List["_refit.Part"]) -> None:

@@ -8,8 +8,11 @@ import pytest
 import refit
 from conftest import DATA
 from refit import _refit
+from refit.families import option_texts
 
 CASES = [case for case in json.loads((DATA / "golden" / "cases.json").read_text()) if case["op"].startswith("convert")]
+FAMILIES = json.loads((DATA / "golden/families/cases.json").read_text())
+SIZES = {"n_routed_experts": "experts", "moe_inter_dim": "expert_width"}
 ROUTER = "model.layers.0.moe.gate.scale"
 DOWN = "model.layers.3.moe.experts.down_projs"
 
@@ -24,16 +27,17 @@ def load(name):
     return {key: (value["dtype"], value["shape"], data[slice(*value["data_offsets"])]) for key, value in header.items()}
 
 
-def convert(name, dtype, shape, data, exclude):
+def convert(name, dtype, shape, data, exclude, adapter="gemma4_moe", options=None):
     """(dtype, shape, bytes) by name, through the native half: no array library knows all element types."""
     part = _refit.Part(name, dtype, shape)
     address, size, _ = _refit.read_buffer(data)
     outputs = _refit.convert_single(
-        adapter="gemma4_moe",
+        adapter=adapter,
         native=part,
         memory=_refit.Lent(address, size, data),
         exclude_key_regex=exclude,
         dtype=None,
+        adapter_options=option_texts(options),
     )
     return {
         to.name: (to.dtype, list(to.shape), data if memory is None else bytes(memoryview(memory)))
@@ -58,6 +62,42 @@ def test_equals_the_reference(case):
         return
     expected = load(case["output"])
     assert run() == expected
+
+
+@pytest.mark.parametrize("case", FAMILIES, ids=lambda case: case["id"].replace("/", "-"))
+def test_every_family_equals_the_reference(case):
+    exclude = case["args"].get("exclude_key_regex", "")
+    options = {
+        SIZES.get(key, key): value for key, value in case["args"].items() if key not in ("dtype", "exclude_key_regex")
+    }
+
+    def run():
+        result = {}
+        for name, tensor in load("families/" + case["input"]).items():
+            result.update(convert(name, *tensor, exclude, case["family"], options))
+        return result
+
+    if case.get("error"):
+        with pytest.raises(refit.InvalidArgument, match="experts"):
+            run()
+        return
+    try:
+        result = run()
+    except refit.InvalidArgument:
+        assert case.get("accept_error")
+        return
+    expected = load("families/" + case["output"])
+    assert result == expected
+    assert case.get("order_free") or list(result) == list(expected)
+
+
+def test_a_family_is_recognised_by_its_names():
+    tensors = {
+        name: (dtype, shape) for name, (dtype, shape, _) in load("families/glm4_moe/whole_0.in.safetensors").items()
+    }
+    name, why = refit.recognise_adapter(tensors)
+    assert name == "glm4_moe" and "gate_and_up_projs" in why
+    assert {known["name"] for known in refit.known_adapters()} >= {"glm4_moe", "identity"}
 
 
 def test_takes_torch_tensors_and_gives_torch_tensors():

@@ -14,7 +14,17 @@ from refit import _refit
 from refit.integrations.shared.hosting import Hosting
 
 # A program's own business: it ends by signals, and has a supervisor. --grace is Service.close(grace).
-PROGRAM = {"--help", "--version", "--port-file", "--grace", "--self-check"}
+PROGRAM = {
+    "--help",
+    "--version",
+    "--port-file",
+    "--grace",
+    "--self-check",
+    "--config",
+    "--print-config",
+    "--completion",
+    "--man-page",
+}
 SETTINGS = _refit.settings()  # argument: (flag, what it takes, help)
 ARGUMENTS = inspect.signature(refit.serve).parameters
 # A value that differs from the default, of each kind.

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 
@@ -16,17 +17,25 @@ struct PublishOptions {
   std::string model = "default";
   // Must be larger than every version committed before under this model with the same trainer_epoch.
   uint64_t version = 0;
+  // How native tensors become Hugging Face's: a model family's name, "identity", or "auto" for the one that names and
+  // shapes point to.
   std::string adapter = "gemma4_moe";
+  // Choices of the trainer's configuration, such as {"activation", "relu2"}. Each adapter takes "experts" and
+  // "expert_width", which shapes must agree with.
+  std::map<std::string, std::string> adapter_options;
   // Type to which floating-point outputs are cast. Unset: no cast. Over the wire, what becomes smaller is cast before
   // it is sent: F32 masters as BF16 take half the bytes. The service casts the rest, to the same bits as ever.
   // VersionPush takes the trainer's own bytes in either case.
   std::optional<DType> dtype;
-  // Python re.match against native names. Tensors that match are not published. Empty: none.
+  // Tensors that match (Python re.match) are not published. The family says whether native or Hugging Face names are
+  // matched, as its reference does. Empty: none.
   std::string exclude_key_regex;
   // Python re.match against native names. Outputs of tensors that match are not cast to `dtype`: an engine may need
   // some in F32, such as a router's bias. Empty: none. INVALID_ARGUMENT if it matches nothing; FAILED_PRECONDITION if
   // the service is too old for it.
   std::string keep_dtype_regex;
+  // Whether tensors that the family never casts keep their dtype, such as a router's correction bias.
+  bool keep_family_dtypes = true;
   // Shown in the service's logs and status.
   std::string publisher;
   // For a sharded trainer: this rank, below `world`, and the number of ranks that push the version together.

@@ -34,6 +34,9 @@ struct ServerOptions {
   Limits limits;
   // Whether workers that hold an earlier version may get only what has changed since. Limits::delta_bytes is for it.
   bool deltas = true;
+  // Files with model families of the owner's, separated by commas, besides those that are built in. A peer can only
+  // name them.
+  std::string adapter_files;
   // Folder in which committed versions are also kept, to serve them again after a restart. Empty: none. Cannot be
   // combined with streamed versions (retain_versions 0).
   std::string spool;

@@ -3,6 +3,7 @@
 from sections import (
     cast,
     delta,
+    experts,
     fan_out,
     growth,
     in_process,
@@ -28,6 +29,7 @@ SECTIONS = {
     "whole": whole,
     "growth": growth,
     "small": small,
+    "experts": experts,
     "ranks": ranks,
     "streams": streams,
     "relays": relays,

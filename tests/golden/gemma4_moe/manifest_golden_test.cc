@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "common/adapters/adapter_registry.h"
 #include "common/adapters/gemma4_moe_plan.h"
 
 namespace refit {
@@ -57,7 +58,7 @@ TEST_P(Manifest, HasTheTensorsThatTheModelHas) {
 }
 
 TEST_P(Manifest, IsPlannedAsTheReferenceEmitsIt) {
-  const VersionPlan plan = PlanVersion(Gemma4MoeAdapter(), native_, {}).value();
+  const VersionPlan plan = PlanVersion(*FindAdapter("gemma4_moe").value(), native_, {}).value();
   EXPECT_EQ(HfOf(plan), hf_);
 }
 
@@ -71,7 +72,7 @@ TEST_P(Manifest, FromF32MastersIsTheSameAfterTheCast) {
   for (TensorSpec& spec : masters) spec.dtype = DType::kF32;
   ConvertOptions options;
   options.dtype = DType::kBF16;
-  EXPECT_EQ(HfOf(PlanVersion(Gemma4MoeAdapter(), masters, options).value()), hf_);
+  EXPECT_EQ(HfOf(PlanVersion(*FindAdapter("gemma4_moe").value(), masters, options).value()), hf_);
 }
 
 TEST_P(Manifest, ComesBackFromHf) {

@@ -5,6 +5,7 @@
 #include <random>
 #include <vector>
 
+#include "common/adapters/adapter_registry.h"
 #include "common/adapters/native_range_writer.h"
 #include "common/tensor/kernels.h"
 #include "tests/golden/gemma4_moe/golden_case.h"
@@ -17,7 +18,7 @@ using Bytes = std::vector<std::byte>;
 VersionPlan Plan(const GoldenCase& golden, const std::vector<TensorSpec>& native) {
   ConvertOptions options;
   options.exclude = PythonRegex::Compile(golden.exclude_key_regex).value();
-  return PlanVersion(Gemma4MoeAdapter(), native, options).value();
+  return PlanVersion(*FindAdapter("gemma4_moe").value(), native, options).value();
 }
 
 // Pieces of at most `longest` bytes, in any order.
@@ -43,7 +44,7 @@ TEST_P(Streaming, EqualsTheReference) {
   const GoldenCase& golden = GetParam();
   if (golden.output.empty()) {
     const GoldenTensors native(golden.input);
-    const absl::Status status = PlanVersion(Gemma4MoeAdapter(), native.file().tensors(), {}).status();
+    const absl::Status status = PlanVersion(*FindAdapter("gemma4_moe").value(), native.file().tensors(), {}).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
     return;
   }

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "common/adapters/adapter_registry.h"
+
 namespace refit {
 namespace {
 
@@ -32,7 +34,7 @@ ConvertOptions Cast(DType dtype) {
 }
 
 absl::StatusOr<std::vector<PlannedOutput>> Plan(const TensorSpec& native, const ConvertOptions& options = {}) {
-  return Gemma4MoeAdapter().PlanTensor(native, options);
+  return FindAdapter("gemma4_moe").value()->PlanTensor(native, options);
 }
 
 std::vector<std::string> PlannedNames(const std::string& name, const ConvertOptions& options = {}) {
@@ -241,7 +243,7 @@ TEST(Adapters, AreFoundByName) {
   EXPECT_EQ(FindAdapter("gemma4_moe").value()->name(), "gemma4_moe");
   EXPECT_EQ(FindAdapter("").value()->name(), "gemma4_moe");
   EXPECT_EQ(FindAdapter("identity").value()->name(), "identity");
-  EXPECT_THAT(AdapterNames(), ElementsAre("gemma4_moe", "identity"));
+  EXPECT_THAT(AdapterNames(), ::testing::IsSupersetOf({"gemma4_moe", "identity", "qwen3_moe", "hf_v5_fused"}));
   const absl::Status status = FindAdapter("qwen").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(Message(status), AllOf(HasSubstr("qwen"), HasSubstr("gemma4_moe"), HasSubstr("identity")));
@@ -260,7 +262,7 @@ TEST(Adapters, IdentityPassesEverything) {
 TEST(PlanVersion, KeepsOrderAndKnowsWhereOutputsComeFrom) {
   const std::vector<TensorSpec> native = {Spec("a"), Spec("layers.0.moe.experts.down_projs"), Spec("skip.me"),
                                           Spec("b")};
-  const VersionPlan plan = PlanVersion(Gemma4MoeAdapter(), native, Exclude("skip")).value();
+  const VersionPlan plan = PlanVersion(*FindAdapter("gemma4_moe").value(), native, Exclude("skip")).value();
   EXPECT_EQ(plan.native, native);
   ASSERT_EQ(plan.outputs.size(), 4u);
   EXPECT_EQ(plan.outputs[2].planned.hf.name, "layers.0.router.per_expert_scale");
@@ -270,7 +272,7 @@ TEST(PlanVersion, KeepsOrderAndKnowsWhereOutputsComeFrom) {
 }
 
 absl::Status PlanError(std::vector<TensorSpec> native, const ConvertOptions& options = {}) {
-  return PlanVersion(Gemma4MoeAdapter(), std::move(native), options).status();
+  return PlanVersion(*FindAdapter("gemma4_moe").value(), std::move(native), options).status();
 }
 
 TEST(PlanVersion, RefusesANameThatIsDeclaredTwice) {
@@ -309,7 +311,9 @@ TEST(PlanVersion, RefusesBadSpecsAndOptions) {
   EXPECT_THAT(Message(status), AllOf(HasSubstr("I8"), HasSubstr("BF16")));
 }
 
-TEST(PlanVersion, OfNothingIsEmpty) { EXPECT_THAT(PlanVersion(Gemma4MoeAdapter(), {}, {}).value().outputs, IsEmpty()); }
+TEST(PlanVersion, OfNothingIsEmpty) {
+  EXPECT_THAT(PlanVersion(*FindAdapter("gemma4_moe").value(), {}, {}).value().outputs, IsEmpty());
+}
 
 // --- to_hf
 // ------------------------------------------------------------------------------------------------------------

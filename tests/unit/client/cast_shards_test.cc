@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "common/adapters/adapter_registry.h"
 #include "common/adapters/plan.h"
 #include "common/tensor/kernels.h"
 #include "common/wire/digest.h"

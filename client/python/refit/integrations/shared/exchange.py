@@ -33,6 +33,7 @@ class Exchange:
         first_version: int = 1,
         model: str = "default",
         adapter: str = "identity",
+        adapter_options: Optional[Mapping[str, Any]] = None,
         dtype: Any = None,
         sharded: Optional[bool] = None,
         device: Any = "auto",
@@ -47,8 +48,8 @@ class Exchange:
             address: of a service; empty: a process of the trainer's starts one.
             serve, advertise: options of that one, and this host's name for others; see Hosting.
             first_version: smallest number of a version.
-            model, adapter, dtype, sharded: see WeightSender. Frameworks mostly yield Hugging Face tensors, hence
-                "identity"; "gemma4_moe" converts native ones.
+            model, adapter, adapter_options, dtype, sharded: see WeightSender. Frameworks mostly yield Hugging Face
+                tensors, hence "identity"; "gemma4_moe" and others convert native ones, "auto" finds out.
             device, timeout, keep_base: see WeightReceiver.
             allow_partial: on both sides; see WeightSender and WeightReceiver.
             channel: options of connections: transport, ca, token_file, ...; see Publisher.
@@ -63,7 +64,9 @@ class Exchange:
         self.trainer_epoch = 0
         self.next_version = version_number(first_version)
         self._run_options: Dict[str, Any] = dict(model=model, channel=channel)
-        self._sender = WeightSender(adapter=adapter, dtype=dtype, sharded=sharded, **both)
+        self._sender = WeightSender(
+            adapter=adapter, adapter_options=adapter_options, dtype=dtype, sharded=sharded, **both
+        )
         self._receiver = WeightReceiver(device=device, timeout=timeout, keep_base=keep_base, **both)
         self._address = ""
         self._rank, self._world = 0, 1

@@ -38,6 +38,7 @@ class WeightSender:
         bucket_size: int,
         model: str = "default",
         adapter: str = "identity",
+        adapter_options: Optional[Mapping[str, Any]] = None,
         dtype: Any = None,
         sharded: Optional[bool] = None,
         channel: Optional[Mapping[str, Any]] = None,
@@ -53,12 +54,12 @@ class WeightSender:
                 whole then.
             sharded: True: every rank pushes what it holds, as of DTensors; False: rank 0 pushes all, and the others
                 only drain the generator; None: as the first tensor is.
-            model, adapter, dtype, channel: as Publisher's and its version()'s; `channel` has the connection's options.
+            model, adapter, adapter_options, dtype, channel: as Publisher's and its version()'s; `channel` has the connection's options.
         """
         self._bucket_size = bucket_size
         self._sharded = sharded
         self._version_options = dict(dtype=dtype)
-        self._publisher_options = dict(channel or {}, model=model, adapter=adapter)
+        self._publisher_options = dict(channel or {}, model=model, adapter=adapter, adapter_options=adapter_options)
         self._given = _parts(declare)
         self._keeps = not allow_partial
         self._declared = self._given

@@ -34,7 +34,7 @@ class RefitTrainerInitInfo(TrainerInitInfo):
         serve, advertise: options of that one, and this host's name for the workers; see Hosting.
         first_version: number of the first update, if the service has none that is as large: with one that has had
             others before, this run of the trainer goes on above them.
-        model, adapter: as refit.Publisher's.
+        model, adapter, adapter_options: as refit.Publisher's.
         dtype: what floating-point tensors are cast to; None: no cast.
         timeout: patience of the workers for each word of the service, seconds.
         deadline: how long an update may hold the engine for a version that has not come whole, seconds.
@@ -58,6 +58,7 @@ class RefitTrainerInitInfo(TrainerInitInfo):
     first_version: int = 1
     model: str = "default"
     adapter: str = "identity"
+    adapter_options: Dict[str, Any] = field(default_factory=dict)
     dtype: Optional[str] = None
     timeout: float = 60.0
     deadline: float = 120.0
@@ -94,7 +95,9 @@ class RefitTrainerWeightTransferEngine(TrainerWeightTransferEngine[RefitTrainerI
     def _open(self, info: RefitTrainerInitInfo) -> None:
         self._hosting = Hosting(info.serve, info.advertise)
         address = info.address or self._hosting.start()
-        self._publisher = Publisher(address, model=info.model, adapter=info.adapter, **info.channel)
+        self._publisher = Publisher(
+            address, model=info.model, adapter=info.adapter, adapter_options=info.adapter_options, **info.channel
+        )
         self._dtype = info.dtype
         self._epoch, self.next_version = begin_run(address, info.first_version, model=info.model, channel=info.channel)
         self._info = info

@@ -1,0 +1,45 @@
+// A family's rules, compiled for the values that its options have.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/adapters/family.h"
+#include "common/adapters/name_rewriter.h"
+#include "common/adapters/plan.h"
+
+namespace refit {
+
+struct BoundOutput {
+  const OutputRule* rule;
+  std::string to;
+  std::optional<NameFinder> parts;
+};
+
+struct BoundRule {
+  const FamilyRule* rule;
+  std::vector<NameFinder> when;
+  std::vector<BoundOutput> outputs;
+};
+
+struct BoundRename {
+  NameFinder find;
+  std::string to;
+};
+
+// The rules that hold with these options. Refers to the family.
+struct BoundFamily {
+  std::vector<BoundRule> rules;
+  std::vector<BoundRename> renames;
+  std::optional<int64_t> experts;
+  std::optional<int64_t> expert_width;
+};
+
+// INVALID_ARGUMENT, listing what there is, for an option or a value that the family does not have, and for rules that
+// are malformed.
+absl::StatusOr<BoundFamily> Bind(const Family& family, const AdapterOptions& options);
+
+}  // namespace refit

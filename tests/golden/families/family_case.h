@@ -1,0 +1,33 @@
+// The golden cases of tests/data/golden/families: native tensors, and what the reference adapters made of each.
+#pragma once
+
+#include <memory>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "common/adapters/plan.h"
+#include "common/safetensors/safetensors.h"
+
+namespace refit {
+
+struct FamilyCase {
+  std::string id;
+  std::string adapter;
+  AdapterOptions options;
+  std::string exclude_key_regex;
+  std::string input;                             // path
+  std::string output;                            // path; empty if an error is expected
+  std::vector<std::vector<TensorSpec>> outputs;  // of each native tensor, in order
+  bool accepts_error = false;
+  bool order_free = false;
+};
+
+std::vector<FamilyCase> FamilyCases();
+
+std::ostream& operator<<(std::ostream& out, const FamilyCase& golden);
+
+// A name for a parameterised test.
+std::string TestName(const FamilyCase& golden);
+
+}  // namespace refit
