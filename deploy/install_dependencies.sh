@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that this project needs, those that are missing only.
 #
-#   deploy/install_dependencies.sh [no-torch] [lint] [coverage] [bench] [fuzz]
+#   deploy/install_dependencies.sh [no-torch] [lint] [coverage] [bench] [fuzz] [packages]
 #
 # no-torch leaves LibTorch out, for builds with -DREFIT_WITH_TORCH=OFF.
 #
@@ -23,7 +23,8 @@ for group in "$@"; do
     fuzz) packages+=(clang-14 llvm-14 libclang-rt-14-dev) ;;
     bench) packages+=(python3-matplotlib python3-torch python3-grpcio python3-grpc-tools python3-protobuf python3-venv
                       nginx-light curl libzstd-dev) ;;
-    *) echo "$0: unknown group '$group': expected no-torch, lint, coverage, bench or fuzz" >&2; exit 2 ;;
+    packages) packages+=(dpkg-dev file patchelf lintian debootstrap man-db groff zsh fish) ;;
+    *) echo "$0: unknown group '$group': expected no-torch, lint, coverage, bench, fuzz or packages" >&2; exit 2 ;;
   esac
 done
 

@@ -22,7 +22,7 @@ cmake --build "$scratch/found"
 "$scratch/found/consumer"
 "$scratch/prefix/bin/refit" --help >/dev/null
 "$scratch/prefix/bin/refit-server" --help >/dev/null
-for file in man/man1/%.1 bash-completion/completions/% zsh/site-functions/_% fish/vendor_completions.d/%.fish; do
+for file in man/man1/%.1.gz bash-completion/completions/% zsh/site-functions/_% fish/vendor_completions.d/%.fish; do
   [[ -s $scratch/prefix/share/${file//%/refit} && -s $scratch/prefix/share/${file//%/refit-server} ]] || fail "no $file"
 done
 
