@@ -158,6 +158,7 @@ class RulePlan {
   std::vector<PlannedOutput> ForEachExpert(const std::vector<PlannedOutput>& made) const {
     const int64_t count = native_.shape[0];
     std::vector<ExpertName> names;
+    names.reserve(made.size());
     for (const PlannedOutput& output : made) names.emplace_back(output.hf.name);
     std::vector<PlannedOutput> outputs;
     outputs.reserve(made.size() * static_cast<size_t>(count));

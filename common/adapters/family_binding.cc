@@ -47,7 +47,7 @@ absl::Status CheckKnown(const Family& family, const AdapterOptions& options) {
       continue;
     }
     std::vector<absl::string_view> known = {kExpertsOption, kExpertWidthOption};
-    for (const FamilyOption& option : family.options) known.push_back(option.name);
+    for (const FamilyOption& option : family.options) known.emplace_back(option.name);
     return absl::InvalidArgumentError(absl::StrCat("adapter ", family.name, " has no option '", Printable(name),
                                                    "'; it has ", absl::StrJoin(known, ", ")));
   }
