@@ -305,12 +305,13 @@ class PushReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   }
 
   // After a stop (SIGSTOP, `docker pause`, a frozen machine) the service has read nothing for a while. What the trainer
-  // sent meanwhile is still in the sockets, so the trainer was not silent.
+  // sent meanwhile is still in the sockets, so the trainer was not silent: there is time at least to read it.
   void ForgiveOversleeping() {
     absl::MutexLock lock(&mutex_);
-    const Clock::duration late = Clock::now() - rings_at_;
+    const Clock::time_point now = Clock::now();
+    const Clock::duration late = now - rings_at_;
     if (late < kOverslept) return;
-    last_message_ += late;
+    last_message_ = std::max(last_message_ + late, now - context_.admission.limits.push_idle_timeout + kOverslept);
     session_.Overslept(late);
   }
 

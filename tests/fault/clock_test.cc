@@ -164,15 +164,23 @@ TEST(StoppedService, HoldsNoneOfThatTimeAgainstItsTrainers) {
   ServiceProcess service({"--memory", "256MiB", "--push-idle-timeout", "2", "--rank-timeout", "2"});
   auto publisher = Publisher::Connect(service.Channel());
   ASSERT_OK(publisher);
-  const TestModel model(2, 16, 16);
+  const TestModel model(4, 16, 16);
   auto push = (*publisher)->Open(model.Options(1), model.specs());
   ASSERT_OK(push);
   ASSERT_OK((*push)->Append(0, model.Bytes(1, 0)));
-  service.process().Signal(SIGSTOP);
-  std::this_thread::sleep_for(seconds(4));
-  service.process().Signal(SIGCONT);
-  std::this_thread::sleep_for(milliseconds(500));  // its alarms have rung
+  const auto stop = [&] {
+    service.process().Signal(SIGSTOP);
+    std::this_thread::sleep_for(seconds(4));
+    service.process().Signal(SIGCONT);
+    std::this_thread::sleep_for(milliseconds(500));  // its alarms have rung
+  };
+  stop();
   ASSERT_OK((*push)->Append(1, model.Bytes(1, 1)));
+  std::this_thread::sleep_for(seconds(1));
+  ASSERT_OK((*push)->Append(2, model.Bytes(1, 2)));
+  std::this_thread::sleep_for(milliseconds(1500));  // the next alarm is for the end of this very silence
+  stop();
+  ASSERT_OK((*push)->Append(3, model.Bytes(1, 3)));
   EXPECT_OK((*push)->Commit());
 }
 

@@ -236,7 +236,8 @@ uint64_t SentBytes(const std::vector<TensorSpec>& native, DType to) {
 TEST_F(CastPush, TheVersionIsTheServices) {
   for (const char* adapter : {"gemma4_moe", "identity"}) {
     for (const DType to : kFloats) {
-      const PublishOptions options = Options(to, adapter);
+      PublishOptions options = Options(to, adapter);
+      options.keep_family_dtypes = false;
       const auto expected = PushInProcess(options, Model());
       ASSERT_OK(expected);
       for (const Transport transport : kTransports) {
