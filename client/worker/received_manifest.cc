@@ -15,6 +15,7 @@ ReceivedManifest::ReceivedManifest(const PullOptions& options, const PullErrors&
 
 void ReceivedManifest::Clear() {
   parts_.clear();
+  has_single_experts_ = false;
   bytes_ = 0;
 }
 
@@ -43,6 +44,7 @@ absl::Status ReceivedManifest::AddEntry(const v1::ManifestEntry& entry, const Ve
                                        version.bytes, " bytes"));
   }
   bytes_ += bytes;
+  has_single_experts_ = has_single_experts_ || entry.expert_count() > 0;
   parts_.push_back(*std::move(part));
   return absl::OkStatus();
 }

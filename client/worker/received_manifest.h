@@ -37,14 +37,17 @@ class ReceivedManifest {
   absl::Status CheckAskedFor(const TensorPart& part) const;
   absl::Status CheckComplete(const VersionSummary& version) const;
 
-  // A rule may leave experts of another part out.
-  bool SelectsAllTensors() const { return options_.filter.empty() && options_.names.empty() && options_.rules.empty(); }
+  // Of tensors that are one expert each, a rule leaves those of other parts out.
+  bool SelectsAllTensors() const {
+    return options_.filter.empty() && options_.names.empty() && (options_.rules.empty() || !has_single_experts_);
+  }
   bool AsksForParts() const { return !options_.rules.empty() || !options_.boxes.empty(); }
 
   const PullOptions& options_;
   const PullErrors& errors_;
   const std::unordered_map<std::string, Box> boxes_;  // requested boxes, by name
   std::vector<TensorPart> parts_;
+  bool has_single_experts_ = false;
   uint64_t bytes_ = 0;
 };
 
