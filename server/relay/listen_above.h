@@ -20,6 +20,9 @@ namespace refit {
 // Pauses between attempts to reach the service above.
 inline constexpr std::chrono::milliseconds kFirstPauseAbove{100};
 inline constexpr std::chrono::seconds kLongestPauseAbove{5};
+// Of a pull or a manifest above. A service that waits for its trainer says so every few seconds; what says nothing for
+// so long was damaged on the way, and comes again over another connection.
+inline constexpr std::chrono::seconds kLongestSilenceAbove{20};
 
 // Passes each message on, until the stream ends or `hear` fails. Returns why; never OK.
 template <typename Message>

@@ -10,6 +10,7 @@
 #include "client/worker/received_manifest.h"
 #include "refit/pull.h"
 #include "refit/v1/pull.pb.h"
+#include "server/relay/listen_above.h"
 #include "server/server_checks.h"
 
 namespace refit {
@@ -37,6 +38,7 @@ absl::StatusOr<ManifestAbove> GetManifestAbove(const v1::VersionSummary& wanted,
   options.model = wanted.model();
   options.version = wanted.version();
   options.trainer_epoch = wanted.trainer_epoch();
+  options.idle_timeout = kLongestSilenceAbove;
   const std::string context =
       absl::StrCat("manifest of ", wanted.model(), "/", wanted.version(), " from ", above.connection->address);
   const PullErrors errors(context);

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/worker/run_pull.h"
 #include "refit/pull.h"
+#include "server/relay/listen_above.h"
 #include "server/relay/manifest_above.h"
 #include "server/store/version_store.h"
 
@@ -126,6 +127,7 @@ absl::StatusOr<PullResult> PullInto(Version& version, const v1::VersionSummary& 
   options.worker = above.name;
   options.life = above.life;
   options.resume_within = kResumeWithin;
+  options.idle_timeout = kLongestSilenceAbove;
   options.base = NewestHere(store, version.model());
   MirrorSink sink(version, summary.opened_at_ns(), above.received);
   options.streams = above.streams;
