@@ -1,7 +1,5 @@
 #include "common/adapters/adapter_registry.h"
 
-#include <fstream>
-#include <iterator>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -12,12 +10,12 @@
 #include "common/adapters/family_adapter.h"
 #include "common/adapters/family_reader.h"
 #include "common/adapters/recognise_family.h"
+#include "common/limits/text_file.h"
 
 namespace refit {
 namespace {
 
 constexpr absl::string_view kDefaultFamily = "gemma4_moe";
-constexpr size_t kMaxFileBytes = 1 << 20;
 
 using FamilyPtr = std::shared_ptr<const Family>;
 
@@ -108,19 +106,11 @@ std::vector<std::string> AdapterNames() {
 }
 
 absl::Status AddAdapterFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::string text(kMaxFileBytes + 1, '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (file.bad() || (file.fail() && !file.eof())) {
-    return absl::NotFoundError(absl::StrCat("adapter file ", path, " cannot be read"));
-  }
-  text.resize(static_cast<size_t>(file.gcount()));
-  if (text.size() > kMaxFileBytes) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": more than ", kMaxFileBytes, " bytes"));
-  }
-  absl::StatusOr<FamilyPtr> family = ReadFamily(text, path, &SharedRulesNamed);
+  absl::StatusOr<std::string> text = ReadTextFile(path);
+  if (!text.ok()) return text.status();
+  absl::StatusOr<FamilyPtr> family = ReadFamily(*text, path, &SharedRulesNamed);
   if (!family.ok()) return family.status();
-  absl::Status status = Registry::Get().Add(*std::move(family), std::move(text));
+  absl::Status status = Registry::Get().Add(*std::move(family), *std::move(text));
   return status.ok() ? status : absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
 }
 

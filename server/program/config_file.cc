@@ -4,13 +4,13 @@
 #include <array>
 #include <charconv>
 #include <cstdint>
-#include <fstream>
 #include <sstream>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "common/limits/text_file.h"
 
 #define TOML_EXCEPTIONS 0
 #include <toml++/toml.h>
@@ -59,19 +59,10 @@ absl::StatusOr<ConfigEntry> EntryOf(const std::string& key, const toml::node& no
   return entry;
 }
 
-absl::StatusOr<std::string> ReadText(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::string text;
-  std::array<char, 4096> block{};
-  while (file.read(block.data(), block.size()) || file.gcount() > 0) text.append(block.data(), file.gcount());
-  if (!file.is_open() || file.bad()) return absl::NotFoundError(absl::StrCat("cannot read '", path, "'"));
-  return text;
-}
-
 }  // namespace
 
 absl::StatusOr<std::vector<ConfigEntry>> ReadConfigFile(const std::string& path) {
-  const absl::StatusOr<std::string> text = ReadText(path);
+  const absl::StatusOr<std::string> text = ReadTextFile(path);
   if (!text.ok()) return text.status();
   const toml::parse_result parsed = toml::parse(*text, path);
   if (!parsed) {

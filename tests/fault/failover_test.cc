@@ -23,6 +23,7 @@
 #include "refit/subscriber.h"
 #include "refit/worker.h"
 #include "tests/fault/fault_proxy.h"
+#include "tests/fault/watched_sink.h"
 #include "tests/integration/service_process.h"
 #include "tests/support/eventually.h"
 #include "tests/support/fleet.h"
@@ -37,31 +38,6 @@ using std::chrono::steady_clock;
 using ::testing::AllOf;
 using ::testing::AnyOf;
 using ::testing::HasSubstr;
-
-// Keeps the tensors, and calls `on_progress` with the bytes received so far.
-class WatchedSink final : public TensorSink {
- public:
-  explicit WatchedSink(std::function<void(uint64_t)> on_progress) : on_progress_(std::move(on_progress)) {}
-
-  absl::Status Begin(const VersionSummary&, const std::vector<TensorPart>& tensors) override {
-    ++begun;
-    for (const TensorPart& part : tensors) bytes.emplace_back(part.ByteSize());
-    return absl::OkStatus();
-  }
-  absl::StatusOr<absl::Span<std::byte>> Place(size_t index) override { return absl::MakeSpan(bytes[index]); }
-  absl::Status Done(size_t) override { return absl::OkStatus(); }
-  void Progress(uint64_t more) override {
-    received += more;
-    on_progress_(received);
-  }
-
-  int begun = 0;
-  uint64_t received = 0;
-  std::vector<std::vector<std::byte>> bytes;
-
- private:
-  const std::function<void(uint64_t)> on_progress_;
-};
 
 class FailoverTest : public ::testing::Test {
  protected:

@@ -2,7 +2,6 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,6 +13,7 @@
 #include "refit/relay.h"
 #include "refit/subscriber.h"
 #include "tests/fault/paced_proxy.h"
+#include "tests/fault/watched_sink.h"
 #include "tests/integration/service_process.h"
 #include "tests/support/eventually.h"
 #include "tests/support/fleet.h"
@@ -83,29 +83,6 @@ class RelayFailoverTest : public ::testing::Test {
   std::unique_ptr<Publisher> publisher_;
 };
 
-// Calls `on_progress` with the bytes received so far.
-class CountingSink final : public TensorSink {
- public:
-  explicit CountingSink(std::function<void(uint64_t)> on_progress) : on_progress_(std::move(on_progress)) {}
-
-  absl::Status Begin(const VersionSummary&, const std::vector<TensorPart>& tensors) override {
-    for (const TensorPart& part : tensors) bytes.emplace_back(part.ByteSize());
-    return absl::OkStatus();
-  }
-  absl::StatusOr<absl::Span<std::byte>> Place(size_t index) override { return absl::MakeSpan(bytes[index]); }
-  absl::Status Done(size_t) override { return absl::OkStatus(); }
-  void Progress(uint64_t more) override {
-    received += more;
-    on_progress_(received);
-  }
-
-  uint64_t received = 0;
-  std::vector<std::vector<std::byte>> bytes;
-
- private:
-  const std::function<void(uint64_t)> on_progress_;
-};
-
 TEST_F(RelayFailoverTest, AWorkerGoesOnAtAnotherRelayWhenItsOwnIsKilled) {
   const auto first = StartRelay("first");
   const auto second = StartRelay("second");
@@ -116,7 +93,7 @@ TEST_F(RelayFailoverTest, AWorkerGoesOnAtAnotherRelayWhenItsOwnIsKilled) {
   std::optional<steady_clock::time_point> killed;
   std::optional<steady_clock::duration> pause;
   uint64_t at_the_kill = 0;
-  CountingSink sink([&](uint64_t received) {
+  WatchedSink sink([&](uint64_t received) {
     if (!killed.has_value() && received > Bytes() / 3) {
       at_the_kill = received;
       first->Kill();

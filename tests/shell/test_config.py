@@ -120,6 +120,12 @@ def test_a_file_that_cannot_be_read(path: str, tmp_path: Path) -> None:
     assert done.code == 2 and f"cannot read '{path}'" in done.err, done
 
 
+def test_a_device_is_no_file_of_settings() -> None:
+    """It has no end. (The program ended with std::bad_alloc.)"""
+    done = run(SERVER, "--config", "/dev/zero")
+    assert done.code == 2 and "'/dev/zero' is longer than 1048576 bytes" in done.err, done
+
+
 def test_line_ends_and_marks_of_other_systems(tmp_path: Path) -> None:
     (tmp_path / "refit.toml").write_bytes(b"\xef\xbb\xbfretain = 4\r\nmemory = '1GiB'\r\n")
     done = run(SERVER, "--config", "refit.toml", "--print-config", cwd=tmp_path)
