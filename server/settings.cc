@@ -77,11 +77,11 @@ void AddDoors(ServerOptions& options, Table& table) {
 }
 
 void AddRelay(ServerOptions& options, Table& table) {
-  table.Add(
-      "--upstream", "ADDR[,ADDR...]",
+  table.AddList(
+      "--upstream", "ADDR",
       "Be a relay: serve the versions of the service there, each while it is pushed. Workers below count in the fleet\n"
-      "of the root. Of several services with the same versions, those of this --zone come first; the next is taken\n"
-      "when one is down or too busy [none]",
+      "of the root. May be given several times, or with commas: of several services with the same versions, those of\n"
+      "this --zone come first; the next is taken when one is down or too busy [none]",
       Text(options.upstream.address));
   table.Add("--name", "NAME", "Name of this service in the fleets of those above, for people [host/process]",
             Text(options.name));

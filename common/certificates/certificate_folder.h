@@ -17,7 +17,7 @@ struct CertificateFolderOptions {
 };
 
 // The roles for which client certificates are made. A certificate has the name of its role.
-inline constexpr const char* kCertificateRoles[] = {"trainer", "worker", "viewer"};
+inline constexpr const char* kCertificateRoles[] = {"trainer", "relay", "worker", "viewer"};
 
 // Writes ca.pem, server.pem, server.key, a .pem and a .key for each role, and `roles`, which maps each name to its role
 // (see server/access/authorizer.h). Creates the folder, accessible to the owner only, if it does not exist. The

@@ -25,6 +25,7 @@
 #include "refit/inspector.h"
 #include "refit/mesh.h"
 #include "refit/publisher.h"
+#include "test_paths.h"
 #include "tests/integration/subprocess.h"
 #include "tests/support/eventually.h"
 

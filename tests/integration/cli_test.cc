@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "common/safetensors/safetensors.h"
+#include "test_paths.h"
 #include "tests/integration/subprocess.h"
 
 namespace refit {

@@ -20,6 +20,7 @@
 #include "refit/inspector.h"
 #include "refit/subscriber.h"
 #include "refit/v1/pull.grpc.pb.h"
+#include "test_paths.h"
 #include "tests/integration/subprocess.h"
 #include "tests/support/files.h"
 #include "tests/support/fleet.h"

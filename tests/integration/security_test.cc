@@ -618,7 +618,7 @@ TEST_F(ProgramSecurityTest, CertsLeavesWhatTheReadmeTells) {
   ASSERT_EQ(made.code, 0) << made.err;
   EXPECT_THAT(made.out, AllOf(HasSubstr("refit-server"), HasSubstr("--tls-client-ca"), HasSubstr("refit status")));
   EXPECT_EQ(std::filesystem::status(dir).permissions(), std::filesystem::perms::owner_all);
-  for (const char* name : {"server", "trainer", "worker", "viewer"}) {
+  for (const char* name : {"server", "trainer", "relay", "worker", "viewer"}) {
     const std::string key = absl::StrCat(dir, "/", name, ".key");
     EXPECT_EQ(std::filesystem::status(key).permissions(),
               std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);

@@ -12,6 +12,8 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "test_paths.h"
+
 namespace refit {
 
 std::unique_ptr<Subprocess> Subprocess::Start(const std::string& program, const std::vector<std::string>& arguments,

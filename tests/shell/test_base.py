@@ -256,7 +256,7 @@ def test_a_base_that_changes_before_it_is_used(service: Service, old: Path, tmp_
     new = tmp_path / "new.safetensors"
     waiting = service.start("pull", "-v", "2", "--wait", "30", "--base", str(old), "--out", str(new), "--worker", "w",
                             "--json")
-    eventually(lambda: "w" in service.refit("status").out)
+    eventually(lambda: re.search(r"^w +watching", service.refit("status").out, flags=re.M))
     with old.open("r+b") as file:
         file.seek(-1000, os.SEEK_END)
         file.write(b"\xff" * 500)
@@ -272,7 +272,7 @@ def test_a_base_that_is_cut_before_it_is_used(service: Service, old: Path, tmp_p
     new = tmp_path / "new.safetensors"
     waiting = service.start("pull", "-v", "2", "--wait", "30", "--base", str(old), "--out", str(new), "--worker", "w",
                             "--json")
-    eventually(lambda: "w" in service.refit("status").out)
+    eventually(lambda: re.search(r"^w +watching", service.refit("status").out, flags=re.M))
     os.truncate(old, 5000)
     push(service, 2)
     done = finish(waiting)

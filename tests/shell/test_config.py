@@ -46,6 +46,7 @@ prefault = true
 no-deltas = false
 zone = 'a "b" \\ c'
 socket-mode = 660
+upstream = ["one:50051", "two:50051"]
 """
     done = check(config=config, folder=tmp_path)
     assert printed(done) == {
@@ -57,6 +58,7 @@ socket-mode = 660
         "no-deltas": ("false", "refit.toml:7"),
         "zone": ('"a \\"b\\" \\\\ c"', "refit.toml:8"),
         "socket-mode": ("660", "refit.toml:9"),
+        "upstream": ('["one:50051", "two:50051"]', "refit.toml:10"),
     }
     again = check(config=done.out, folder=tmp_path)
     assert {key: value for key, (value, _) in printed(again).items()} == {

@@ -103,7 +103,7 @@ PLANS: dict[tuple[str, str], Shell | Python | str] = {
     ("common/adapters/families/README.md", "refit adapters"): "the same test has the file, and the tensors",
     ("server/RUNNING.md", "listen = ["): "settings: tests/shell/test_config.py",
     ("server/RUNNING.md", "$ refit-server --config"): "a mistake: tests/shell/test_config.py",
-    ("server/RUNNING.md", "refit certs certs/"): Shell(),
+    ("server/RUNNING.md", "refit certs certs/"): Shell(instead=(("scp -p", "ls"), (" WORKER:certs/", ""))),
     ("server/RUNNING.md", "refit follow -s trainer-0"): Shell(
         before=TLS_SERVICE, after="until test -e policy.safetensors; do sleep 0.1; done\n"
     ),

@@ -1,6 +1,6 @@
 refit_test(tp_rules_test
   SOURCES cli/tp_rules_test.cc ${PROJECT_SOURCE_DIR}/client/cli/options/tp_rules.cc
-  DEPS refit::plan refit::safetensors
+  DEPS refit::plan refit::limits
   LABELS unit)
 refit_test(suggestion_test SOURCES cli/suggestion_test.cc DEPS refit::terminal LABELS unit)
 refit_test(table_test

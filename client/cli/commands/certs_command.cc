@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "client/cli/options/options.h"
 #include "client/cli/terminal/json.h"
 #include "common/certificates/certificate_folder.h"
@@ -19,13 +20,16 @@ struct CertsFlags {
   int64_t days = 30;
 };
 
-void PrintNextSteps(const std::string& dir) {
+void PrintNextSteps(absl::string_view folder) {
+  while (folder.size() > 1 && absl::ConsumeSuffix(&folder, "/")) continue;
+  const std::string dir(folder);
   std::printf(
       "Next, the service and a client:\n\n"
       "  refit-server --listen 0.0.0.0:50051 --tls-cert %s/server.pem --tls-key %s/server.key \\\n"
       "    --tls-client-ca %s/ca.pem --roles %s/roles\n"
       "  refit status --server localhost:50051 --tls-ca %s/ca.pem --tls-cert %s/viewer.pem --tls-key %s/viewer.key\n\n"
-      "Trainers push with trainer.pem, workers pull with worker.pem. Give each machine its own pair and ca.pem only.\n"
+      "Trainers push with trainer.pem, workers pull with worker.pem, relays do with relay.pem. Give each machine its\n"
+      "own pair and ca.pem only.\n"
       "The authority's key was not kept: nothing more can be signed by it. For real use take certificates of your "
       "own.\n",
       dir.c_str(), dir.c_str(), dir.c_str(), dir.c_str(), dir.c_str(), dir.c_str(), dir.c_str());

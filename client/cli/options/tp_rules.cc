@@ -1,7 +1,5 @@
 #include "client/cli/options/tp_rules.h"
 
-#include <cerrno>
-#include <fstream>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -10,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "common/adapters/layout_rules.h"
-#include "common/safetensors/posix_file.h"
+#include "common/limits/text_file.h"
 #include "refit/shape.h"
 #include "refit/tensor_spec.h"
 
@@ -65,12 +63,9 @@ absl::StatusOr<std::vector<LayoutRule>> ParseTpRules(absl::string_view text, con
 }
 
 absl::StatusOr<std::vector<LayoutRule>> ReadTpRules(const std::string& path) {
-  errno = 0;
-  std::ifstream file(path, std::ios::binary);
-  std::string text;
-  for (std::string line; std::getline(file, line);) absl::StrAppend(&text, line, "\n");
-  if (!file.is_open() || file.bad()) return FileError(errno, "read", path);
-  return ParseTpRules(text, path);
+  const absl::StatusOr<std::string> text = ReadTextFile(path);
+  if (!text.ok()) return text.status();
+  return ParseTpRules(*text, path);
 }
 
 }  // namespace refit::cli

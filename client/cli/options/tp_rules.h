@@ -18,7 +18,7 @@ namespace refit::cli {
 // a line that is not a rule, and for a text without rules.
 absl::StatusOr<std::vector<LayoutRule>> ParseTpRules(absl::string_view text, const std::string& path);
 
-// As ParseTpRules, for a file. NOT_FOUND or PERMISSION_DENIED if it cannot be read.
+// As ParseTpRules, for a file. Errors as ReadTextFile, too: NOT_FOUND or PERMISSION_DENIED if it cannot be read.
 absl::StatusOr<std::vector<LayoutRule>> ReadTpRules(const std::string& path);
 
 }  // namespace refit::cli

@@ -6,6 +6,8 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "test_paths.h"
+
 namespace refit {
 namespace {
 

@@ -9,6 +9,7 @@
 
 #include "common/adapters/adapter_registry.h"
 #include "common/adapters/gemma4_moe_plan.h"
+#include "test_paths.h"
 
 namespace refit {
 namespace {

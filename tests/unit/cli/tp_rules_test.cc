@@ -6,6 +6,8 @@
 #include <fstream>
 #include <utility>
 
+#include "test_paths.h"
+
 namespace refit::cli {
 namespace {
 
@@ -69,6 +71,7 @@ TEST(TpRules, AreReadFromFiles) {
   const absl::Status folder = ReadTpRules(testing::TempDir()).status();
   EXPECT_FALSE(folder.ok());
   EXPECT_THAT(std::string(folder.message()), HasSubstr("directory"));
+  EXPECT_EQ(ReadTpRules("/dev/zero").status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST(TpRules, TheExampleIsGood) {

@@ -3,6 +3,7 @@
 
 #include "common/safetensors/safetensors.h"
 #include "test_files.h"
+#include "test_paths.h"
 
 namespace refit {
 namespace {
