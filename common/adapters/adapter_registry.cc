@@ -79,14 +79,20 @@ class Registry {
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<const Adapter>> FindAdapter(absl::string_view name, const AdapterOptions& options) {
+absl::StatusOr<std::shared_ptr<const Family>> FindFamily(absl::string_view name) {
   if (!Registry::Get().broken().ok()) return Registry::Get().broken();
   const absl::string_view wanted = name.empty() ? kDefaultFamily : name;
   for (FamilyPtr& family : Registry::Get().families()) {
-    if (family->name == wanted) return MakeAdapter(std::move(family), options);
+    if (family->name == wanted) return std::move(family);
   }
   return absl::NotFoundError(
       absl::StrCat("no adapter \"", Printable(name), "\"; known are ", absl::StrJoin(AdapterNames(), ", ")));
+}
+
+absl::StatusOr<std::shared_ptr<const Adapter>> FindAdapter(absl::string_view name, const AdapterOptions& options) {
+  absl::StatusOr<FamilyPtr> family = FindFamily(name);
+  if (!family.ok()) return family.status();
+  return MakeAdapter(*std::move(family), options);
 }
 
 absl::StatusOr<std::shared_ptr<const Adapter>> FindAdapter(absl::string_view name, const AdapterOptions& options,

@@ -22,6 +22,9 @@ absl::StatusOr<std::shared_ptr<const Adapter>> FindAdapter(absl::string_view nam
 absl::StatusOr<std::shared_ptr<const Adapter>> FindAdapter(absl::string_view name, const AdapterOptions& options,
                                                            absl::Span<const TensorSpec> native);
 
+// The family of this name, as above. NOT_FOUND, listing the known names, if there is none.
+absl::StatusOr<std::shared_ptr<const Family>> FindFamily(absl::string_view name);
+
 // All families, built-in ones first.
 std::vector<std::shared_ptr<const Family>> KnownFamilies();
 std::vector<std::string> AdapterNames();

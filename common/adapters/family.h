@@ -35,6 +35,7 @@ struct OutputRule {
   std::string to;                    // takes the place of the text that the rule has found, or is the whole name
   std::optional<std::string> parts;  // then `to` is the whole name, with this regex's groups
   std::string needs;                 // what it is that `parts` finds, for messages
+  std::string native;                // with `parts`: the native name, with groups of the HF name; empty: unknown
   std::optional<SliceRule> slice;    // unset: the whole tensor, or the whole expert
   Transform transform = Transform::kPass;
   std::vector<SizeExpression> shape;  // of the result; empty: as it comes
@@ -59,6 +60,7 @@ struct RenameRule {
   std::string where;
   NameMatcher find;
   std::string to;
+  std::string back;  // a regex: only HF names in which it is found are renamed back; empty: all that have `to`
   std::map<std::string, std::vector<std::string>> only;
 };
 

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/adapters/family_binding.h"
+#include "common/adapters/family_names.h"
 #include "common/adapters/size_expression.h"
 #include "common/tensor/kernels.h"
 
@@ -15,26 +16,10 @@ namespace {
 
 // No model has more experts. A declaration is small, whatever dimensions it claims.
 constexpr int64_t kMaxExperts = 1 << 16;
-constexpr absl::string_view kExpertPlace = "{expert}";
 
 absl::Status Invalid(const TensorSpec& native, absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat("tensor ", native.ToString(), ": ", what));
 }
-
-// A template that is the same for all experts, but for their number.
-class ExpertName {
- public:
-  explicit ExpertName(absl::string_view name) {
-    const size_t place = name.find(kExpertPlace);
-    head_ = std::string(name.substr(0, place));
-    if (place != absl::string_view::npos) tail_ = std::string(name.substr(place + kExpertPlace.size()));
-  }
-  std::string Of(int64_t expert) const { return absl::StrCat(head_, expert, tail_); }
-
- private:
-  std::string head_;
-  std::string tail_;
-};
 
 // Plans the outputs that one rule makes of one native tensor.
 class RulePlan {
@@ -74,19 +59,8 @@ class RulePlan {
   // Whether dimension 0 counts experts. A matrix may be a single expert's.
   bool HasExperts() const { return rule_.experts && (rule_.rank.has_value() || native_.shape.size() > 2); }
 
-  absl::StatusOr<std::string> NameOf(const BoundOutput& output, const NameFinder::Found& found) const {
-    if (!output.parts.has_value()) {
-      return bound_.when.back().Replace(native_.name, found, WithGroups(output.to, found.groups));
-    }
-    const std::optional<NameFinder::Found> parts = output.parts->Find(native_.name);
-    if (parts.has_value()) return WithGroups(output.to, parts->groups);
-    return absl::InvalidArgumentError(absl::StrCat(rule_.experts ? "expert tensor " : "tensor ",
-                                                   Printable(native_.name), " has no \"", output.rule->needs,
-                                                   "\" in its name"));
-  }
-
   absl::StatusOr<PlannedOutput> MakeOutput(const BoundOutput& output, const NameFinder::Found& found) const {
-    absl::StatusOr<std::string> name = NameOf(output, found);
+    absl::StatusOr<std::string> name = OutputName(bound_, output, found, native_.name);
     if (!name.ok()) return name.status();
     PlannedOutput made;
     made.hf = {*std::move(name), native_.dtype, native_.shape};
@@ -157,7 +131,7 @@ class RulePlan {
   // The outputs, of each expert in turn.
   std::vector<PlannedOutput> ForEachExpert(const std::vector<PlannedOutput>& made) const {
     const int64_t count = native_.shape[0];
-    std::vector<ExpertName> names;
+    std::vector<ExpertTemplate> names;
     names.reserve(made.size());
     for (const PlannedOutput& output : made) names.emplace_back(output.hf.name);
     std::vector<PlannedOutput> outputs;
@@ -206,7 +180,7 @@ class FamilyAdapter final : public Adapter {
     absl::StatusOr<std::vector<PlannedOutput>> outputs = ApplyRules(native);
     if (!outputs.ok()) return outputs;
     for (PlannedOutput& output : *outputs) {
-      Rename(output.hf.name);
+      output.hf.name = Renamed(bound_, std::move(output.hf.name));
       output.hf.dtype = DTypeOf(native, output.hf.name, options);
     }
     if (family_->exclude == Family::ExcludeStage::kHf) {
@@ -224,22 +198,9 @@ class FamilyAdapter final : public Adapter {
   }
 
   absl::StatusOr<std::vector<PlannedOutput>> ApplyRules(const TensorSpec& native) const {
-    for (const BoundRule& rule : bound_.rules) {
-      if (rule.rule->other_ranks_pass && native.shape.size() != *rule.rule->rank) continue;
-      if (!std::all_of(rule.when.begin(), rule.when.end(),
-                       [&](const NameFinder& finder) { return finder.Matches(native.name); })) {
-        continue;
-      }
-      return RulePlan(bound_, rule, native).Run(*rule.when.back().Find(native.name));
-    }
+    const BoundRule* const rule = RuleFor(bound_, native.name, native.shape.size());
+    if (rule != nullptr) return RulePlan(bound_, *rule, native).Run(*rule->when.back().Find(native.name));
     return std::vector<PlannedOutput>{{native, Transform::kPass}};
-  }
-
-  void Rename(std::string& name) const {
-    for (const BoundRename& rename : bound_.renames) {
-      const std::optional<NameFinder::Found> found = rename.find.Find(name);
-      if (found.has_value()) name = rename.find.Replace(name, *found, WithGroups(rename.to, found->groups));
-    }
   }
 
   DType DTypeOf(const TensorSpec& native, absl::string_view hf, const ConvertOptions& options) const {

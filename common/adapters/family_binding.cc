@@ -64,7 +64,9 @@ bool Holds(const std::map<std::string, std::vector<std::string>>& only, const Ch
 absl::StatusOr<BoundOutput> BindOutput(const OutputRule& output, const NameFinder& found, const Variables& variables) {
   absl::StatusOr<std::string> to = Expand(output.to, variables);
   if (!to.ok()) return to.status();
-  BoundOutput bound{&output, *std::move(to), std::nullopt};
+  absl::StatusOr<std::string> native = Expand(output.native, variables);
+  if (!native.ok()) return native.status();
+  BoundOutput bound{&output, *std::move(to), std::nullopt, *std::move(native)};
   if (output.parts.has_value()) {
     absl::StatusOr<NameFinder> parts = NameFinder::Compile({NameMatcher::Kind::kRegex, *output.parts}, variables);
     if (!parts.ok()) return parts.status();
@@ -101,7 +103,12 @@ absl::StatusOr<BoundRename> BindRename(const RenameRule& rename, const Variables
   if (LargestGroup(*to) > find->groups()) {
     return absl::InvalidArgumentError(absl::StrCat("'", *to, "' refers to a group that its pattern lacks"));
   }
-  return BoundRename{*std::move(find), *std::move(to)};
+  BoundRename bound{&rename, *std::move(find), *std::move(to), nullptr};
+  if (rename.back.empty()) return bound;
+  absl::StatusOr<std::shared_ptr<const PythonRegex>> back = PythonRegex::Compile(rename.back);
+  if (!back.ok()) return back.status();
+  bound.back = *std::move(back);
+  return bound;
 }
 
 absl::Status At(const std::string& where, const absl::Status& status) {

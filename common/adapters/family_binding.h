@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -17,6 +18,7 @@ struct BoundOutput {
   const OutputRule* rule;
   std::string to;
   std::optional<NameFinder> parts;
+  std::string native;  // as OutputRule::native
 };
 
 struct BoundRule {
@@ -26,8 +28,10 @@ struct BoundRule {
 };
 
 struct BoundRename {
+  const RenameRule* rule;
   NameFinder find;
   std::string to;
+  std::shared_ptr<const PythonRegex> back;  // null: all names
 };
 
 // The rules that hold with these options. Refers to the family.

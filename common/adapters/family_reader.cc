@@ -59,11 +59,20 @@ Transform ReadTransform(TomlTable& table) {
   return Transform::kPass;
 }
 
-OutputRule ReadOutput(TomlTable& table, const std::optional<std::string>& parts, const std::string& needs) {
+// What a rule says for all of its outputs.
+struct OutputDefaults {
+  std::optional<std::string> parts;
+  std::string needs;
+  std::string native;
+};
+
+OutputRule ReadOutput(TomlTable& table, const OutputDefaults& defaults) {
   OutputRule output;
   output.to = table.RequiredText("to");
-  output.parts = table.Has("parts") ? table.Text("parts") : parts;
-  output.needs = table.TextOr("needs", needs.empty() ? output.parts.value_or("") : needs);
+  output.parts = table.Has("parts") ? table.Text("parts") : defaults.parts;
+  output.needs = table.TextOr("needs", defaults.needs.empty() ? output.parts.value_or("") : defaults.needs);
+  output.native = table.TextOr("native", defaults.native);
+  if (!output.native.empty() && !output.parts.has_value()) table.Fail("native", "'native' belongs to 'parts'");
   output.transform = ReadTransform(table);
   output.shape = table.Texts("shape");
   for (const SizeExpression& size : output.shape) {
@@ -110,11 +119,10 @@ FamilyRule ReadRule(TomlTable& table) {
   if (table.Has("width")) rule.width = ReadSize(table, "width");
   const bool drops = table.Flag("drop");
   if (table.Has("outputs")) {
-    const std::optional<std::string> parts = table.Text("parts");
-    const std::string needs = table.TextOr("needs", "");
-    table.ForEach("outputs", [&](TomlTable& output) { rule.outputs.push_back(ReadOutput(output, parts, needs)); });
+    const OutputDefaults defaults = {table.Text("parts"), table.TextOr("needs", ""), table.TextOr("native", "")};
+    table.ForEach("outputs", [&](TomlTable& output) { rule.outputs.push_back(ReadOutput(output, defaults)); });
   } else if (!drops) {
-    rule.outputs.push_back(ReadOutput(table, std::nullopt, ""));
+    rule.outputs.push_back(ReadOutput(table, {}));
   }
   if (rule.each_expert) CheckEachExpert(table, rule);
   return rule;
@@ -127,6 +135,7 @@ RenameRule ReadRename(TomlTable& table) {
   if (find.size() != 1) table.Fail("to", "a rename needs exactly one of prefix, contains, suffix, exact, regex");
   if (!find.empty()) rename.find = find.front();
   rename.to = table.RequiredText("to");
+  rename.back = table.TextOr("back", "");
   rename.only = table.TextsMap("only");
   return rename;
 }

@@ -37,6 +37,9 @@ class NameFinder {
   std::string Replace(absl::string_view name, const Found& found, absl::string_view by) const;
 
   int groups() const;
+  NameMatcher::Kind kind() const { return kind_; }
+  // The matcher's text, with the variables' values.
+  const std::string& text() const { return text_; }
 
  private:
   NameMatcher::Kind kind_ = NameMatcher::Kind::kExact;

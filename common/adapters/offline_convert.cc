@@ -8,6 +8,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "common/adapters/gemma4_moe_state_dict_adapter.h"
+#include "common/adapters/offline_from_hf.h"
 #include "common/adapters/offline_to_hf.h"
 #include "common/safetensors/safetensors.h"
 #include "refit/buffer.h"
@@ -59,7 +60,7 @@ absl::StatusOr<ConvertedFile> ConvertToNative(const OfflineConvertOptions& optio
     return absl::InvalidArgumentError("from_hf takes no exclude_key_regex");
   }
   absl::StatusOr<std::vector<NativeOutput>> plan =
-      PlanGemma4MoeFromHf(options.config, options.dtype, in->tensors(), options.mesh);
+      PlanGemma4MoeFromHf(options.config, options.dtype.value_or(kGemma4MoeDType), in->tensors(), options.mesh);
   if (!plan.ok()) return plan.status();
   std::vector<TensorSpec> specs;
   for (const NativeOutput& output : *plan) specs.push_back(output.native);
@@ -78,10 +79,7 @@ absl::StatusOr<ConvertedFile> ConvertToNative(const OfflineConvertOptions& optio
 absl::StatusOr<ConvertedFile> ConvertFile(const OfflineConvertOptions& options, const std::string& in,
                                           const std::string& out) {
   if (options.mode != OfflineConvertOptions::Mode::kNative) return ConvertFileToHf(options, in, out);
-  if (options.adapter != "gemma4_moe") {
-    return absl::InvalidArgumentError(
-        absl::StrCat("adapter ", Printable(options.adapter), " converts to Hugging Face only"));
-  }
+  if (options.adapter != "gemma4_moe") return ConvertFileFromHf(options, in, out);
   absl::StatusOr<CheckpointPtr> checkpoint = Checkpoint::Open(in);
   if (!checkpoint.ok()) return checkpoint.status();
   absl::StatusOr<ConvertedFile> converted = ConvertToNative(options, *checkpoint, out);

@@ -11,6 +11,9 @@
 
 namespace refit {
 
+// The reference's default for gemma4_moe.
+inline constexpr DType kGemma4MoeDType = DType::kF32;
+
 struct OfflineConvertOptions {
   enum class Mode {
     kPerTensor,  // native to HF: convert_single_tensor_to_hf for each tensor, in file order
@@ -18,20 +21,22 @@ struct OfflineConvertOptions {
     kNative,     // HF to native: from_hf
   };
   Mode mode = Mode::kPerTensor;
-  // A name that FindAdapter knows, or "auto". Only gemma4_moe has kStateDict and kNative: INVALID_ARGUMENT with others.
+  // A name that FindAdapter knows, or, for kPerTensor, "auto". Only gemma4_moe has kStateDict: INVALID_ARGUMENT with
+  // others.
   std::string adapter = "gemma4_moe";
-  // For kPerTensor: choices of the family.
+  // Choices of the family. gemma4_moe's kStateDict and kNative have none.
   AdapterOptions adapter_options;
-  // For kStateDict and kNative.
+  // For gemma4_moe's kStateDict and kNative.
   Gemma4MoeConfig config;
-  // The adapter's dtype: for the scales of kStateDict and the experts of kNative.
-  DType dtype = DType::kF32;
+  // The adapter's dtype: for the scales of kStateDict and the experts of kNative. Unset: F32 for gemma4_moe, and for
+  // others the dtype that they have.
+  std::optional<DType> dtype;
   // For kPerTensor: the type to which castable tensors are cast. Unset: no cast.
   std::optional<DType> cast;
   // Python's re.match against the names that the family says, in kStateDict against HF names. INVALID_ARGUMENT in
   // kNative. Empty: none. A native tensor that matches need not be readable.
   std::string exclude_key_regex;
-  // For kNative: the rank whose part is made.
+  // For gemma4_moe's kNative: the rank whose part is made.
   ExpertMesh mesh;
 };
 

@@ -50,7 +50,8 @@ absl::StatusOr<Planned> PlanToHf(const OfflineConvertOptions& options, const std
   if (options.mode == OfflineConvertOptions::Mode::kPerTensor) {
     return PlanPerTensor(options, native, *std::move(exclude));
   }
-  absl::StatusOr<VersionPlan> plan = PlanGemma4MoeToHf(options.config, options.dtype, native, exclude->get());
+  absl::StatusOr<VersionPlan> plan =
+      PlanGemma4MoeToHf(options.config, options.dtype.value_or(kGemma4MoeDType), native, exclude->get());
   if (!plan.ok()) return plan.status();
   return Planned{*std::move(plan), ""};
 }

@@ -120,6 +120,8 @@ absl::Status CheckNotWrapped(absl::Span<const TensorSpec> native) {
   return absl::OkStatus();
 }
 
+bool IsNativeName(absl::string_view name) { return NativeLayout().Search(name); }
+
 std::vector<std::string> NearMisses(absl::string_view adapter, const VersionPlan& plan) {
   std::vector<std::string> misses;
   if (adapter == "identity") return misses;

@@ -30,6 +30,9 @@ absl::StatusOr<RecognisedFamily> RecogniseFamily(absl::Span<const TensorSpec> na
 // `_checkpoint_wrapped_module`: an adapter's rules would miss it.
 absl::Status CheckNotWrapped(absl::Span<const TensorSpec> native);
 
+// Whether only a trainer's own layout has such a name.
+bool IsNativeName(absl::string_view name);
+
 // Outputs that still have a name of the trainer's own layout: probably no rule knew them. A sentence for each of the
 // first few.
 std::vector<std::string> NearMisses(absl::string_view adapter, const VersionPlan& plan);

@@ -76,4 +76,29 @@ absl::StatusOr<int64_t> EvaluateSize(absl::string_view expression, absl::Span<co
   return static_cast<int64_t>(result);
 }
 
+std::optional<std::pair<size_t, int64_t>> SolveSize(absl::string_view expression, int64_t result,
+                                                    absl::Span<const std::optional<int64_t>> dimensions) {
+  std::optional<size_t> open;
+  const absl::Status status = ForEachFactor(expression, [&](absl::string_view factor, bool divides) -> absl::Status {
+    const bool is_dimension = absl::ConsumePrefix(&factor, "d");
+    int64_t value = 0;
+    if (divides || !absl::SimpleAtoi(factor, &value) || value < 0) return Malformed(expression);
+    if (is_dimension) {
+      const auto index = static_cast<size_t>(value);
+      if (index >= dimensions.size()) return Malformed(expression);
+      if (!dimensions[index].has_value()) {
+        if (open.has_value()) return Malformed(expression);
+        open = index;
+        return absl::OkStatus();
+      }
+      value = *dimensions[index];
+    }
+    if (value == 0 || result % value != 0) return Malformed(expression);
+    result /= value;
+    return absl::OkStatus();
+  });
+  if (!status.ok() || !open.has_value()) return std::nullopt;
+  return std::pair(*open, result);
+}
+
 }  // namespace refit

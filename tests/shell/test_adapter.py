@@ -59,9 +59,11 @@ def test_convert(hf: Path, tmp_path: Path) -> None:
 
 
 def test_what_only_one_has_is_wrong_usage_with_others() -> None:
-    for way in (("--to", "native"), ("--to", "hf", "--mode", "state-dict")):
+    for way in (("--to", "native", "--ep-size", "2"), ("--to", "hf", "--mode", "state-dict")):
         done = run(REFIT, "convert", *way, "--adapter", "identity", "in", "out")
         assert done.code == 2 and "gemma4_moe" in done.err, done
+    done = run(REFIT, "convert", "--to", "native", "--adapter", "auto", "in", "out")
+    assert done.code == 2 and "name the adapter" in done.err, done
 
 
 @pytest.mark.parametrize("command", [("push", "--synthetic", "gemma4_tiny"), ("pull", "--verify", "f"),

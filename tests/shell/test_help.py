@@ -29,4 +29,4 @@ def test_examples_are_commands_on_a_narrow_terminal_too() -> None:
     examples = help_text.split("Examples:\n")[1].split("\n\n")[0]
     # As pasted: what they name is not there, which is all that may be wrong with them.
     pasted = shell("refit() { $REFIT \"$@\"; }\n" + examples, cwd="/")
-    assert "usage" not in pasted.err and pasted.err.count("refit: convert: ") == 3, pasted
+    assert "usage" not in pasted.err and pasted.err.count("refit: convert: ") == 4, pasted

@@ -16,7 +16,9 @@
 #include "client/cli/terminal/json.h"
 #include "client/cli/terminal/status_lines.h"
 #include "common/adapters/family_adapter.h"
+#include "common/adapters/offline_from_hf.h"
 #include "common/adapters/offline_to_hf.h"
+#include "common/adapters/recognise_family.h"
 
 namespace refit::cli {
 namespace {
@@ -71,14 +73,17 @@ absl::Status RunConvert(const ConvertFlags& flags) {
   const absl::StatusOr<std::string> out = OutputPath(flags.out);
   if (!out.ok()) return out.status();
   const OfflineConvertOptions options = OptionsOf(flags);
-  const bool needs_torch = options.mode == OfflineConvertOptions::Mode::kNative;
+  const bool to_native = options.mode == OfflineConvertOptions::Mode::kNative;
+  const bool needs_torch = to_native && options.adapter == AdapterChoice().name;
   const absl::Status torch = needs_torch ? ContinueWithTorch() : absl::OkStatus();
   if (!torch.ok()) return torch;
   Interrupt interrupt;
   interrupt.SetReaction([&] { EndInterrupted(flags.out); });
   Stopwatch watch;
-  const absl::StatusOr<ConvertedFile> written = watch.Time(
-      [&] { return needs_torch ? ConvertOffline(options, flags.in, *out) : ConvertFileToHf(options, flags.in, *out); });
+  const absl::StatusOr<ConvertedFile> written = watch.Time([&] {
+    if (needs_torch) return ConvertOffline(options, flags.in, *out);
+    return to_native ? ConvertFileFromHf(options, flags.in, *out) : ConvertFileToHf(options, flags.in, *out);
+  });
   if (!written.ok()) return written.status();
   if (!flags.common.quiet) NoteOfFiles(written->note);
   WarnOfFile(written->warning);
@@ -96,25 +101,28 @@ void AddMeshOption(CLI::App* command, const std::string& name, int64_t& value, c
       ->check(AtLeast(least))
       ->type_name("N")
       ->capture_default_str()
-      ->group("Expert parallel (--to native)");
+      ->group("Expert parallel (--to native --adapter gemma4_moe)");
 }
 
 // Checks options that depend on each other, which CLI11 cannot do.
 void CheckUsage(const CLI::App& command, const ConvertFlags& flags) {
-  const bool per_tensor = flags.to == "hf" && flags.mode == "per-tensor";
-  if (!per_tensor && flags.adapter.name != AdapterChoice().name) {
-    throw CLI::ValidationError("--adapter",
-                               absl::StrCat(flags.adapter.name, " is for --to hf --mode per-tensor; other ways are ",
-                                            AdapterChoice().name, "'s alone"));
+  const std::string& own = AdapterChoice().name;
+  if (flags.to == "hf" && flags.mode == "state-dict" && flags.adapter.name != own) {
+    throw CLI::ValidationError("--mode", absl::StrCat("state-dict is ", own, "'s alone"));
+  }
+  if (flags.to == "native" && flags.adapter.name == kAutoAdapter) {
+    throw CLI::ValidationError("--adapter", "auto knows families by their native names; name the adapter");
   }
   if (flags.to == "native") {
     for (const char* option : {"--mode", "--exclude-key-regex"}) {
       if (command.count(option) > 0) throw CLI::ValidationError(option, "only with --to hf");
     }
-    return;
+    if (flags.adapter.name == own) return;
   }
   for (const char* option : {"--ep-rank", "--ep-size", "--ep-shard-rank", "--ep-shard-size"}) {
-    if (command.count(option) > 0) throw CLI::ValidationError(option, "only with --to native");
+    if (command.count(option) > 0) {
+      throw CLI::ValidationError(option, absl::StrCat("only with --to native --adapter ", own));
+    }
   }
 }
 
@@ -125,10 +133,13 @@ void AddConvertCommand(CLI::App& app, Invocation& invocation) {
   CLI::App* command = AddCommand(
       app, invocation, "convert", "Convert a file offline, as the service does",
       "To hf, --mode per-tensor: convert_single_tensor_to_hf on each tensor in file order, no cast.\n"
-      "To hf, --mode state-dict: to_hf. To native: from_hf, for one rank of an expert-parallel mesh.\n\n"
+      "To hf, --mode state-dict: to_hf. To native: from_hf, whose result makes the same file again when it is "
+      "converted "
+      "to hf; for gemma4_moe also for one rank of an expert-parallel mesh.\n\n"
       "Examples:\n"
       "  refit convert --to hf native.safetensors hf.safetensors\n"
       "  refit convert --to hf --adapter qwen3_moe --experts 128 --expert-width 768 native.safetensors hf.safetensors\n"
+      "  refit convert --to native --adapter qwen3_moe ckpt/ native.safetensors\n"
       "  refit convert --to native --dtype BF16 --ep-rank 1 --ep-size 4 ckpt/ rank1.safetensors\n",
       [flags] { return RunConvert(*flags); }, ConvertExitCode);
   command->add_option("IN", flags->in, "Safetensors file or checkpoint folder")->required()->type_name("");
@@ -147,8 +158,9 @@ void AddConvertCommand(CLI::App& app, Invocation& invocation) {
       ->capture_default_str();
   AddAdapterOptions(command, flags->adapter, "Family", /*with_experts=*/false);
   command
-      ->add_option("--experts", flags->experts,
-                   "Routed experts of the model (per-tensor: checked if given; otherwise 128 unless given)")
+      ->add_option(
+          "--experts", flags->experts,
+          "Routed experts of the model (checked if given; gemma4_moe's state-dict and native: 128 unless given)")
       ->check(AtLeast(1))
       ->type_name("N")
       ->group("Family");
@@ -156,7 +168,7 @@ void AddConvertCommand(CLI::App& app, Invocation& invocation) {
       command, "--dtype", {DType::kF32, DType::kBF16, DType::kF16},
       [flags](DType dtype) { flags->options.dtype = dtype; },
       "The adapter's dtype: of the experts that native makes, of the scales that state-dict makes")
-      ->default_str("F32");
+      ->default_str("F32 for gemma4_moe, or as it comes");
   command
       ->add_option("--exclude-key-regex", flags->options.exclude_key_regex,
                    "Leave out tensors whose name (per-tensor: native or HF, as the family has it; state-dict: HF) "

@@ -10,6 +10,7 @@ namespace refit {
 namespace {
 
 const std::string kFolder = std::string(REFIT_TEST_DATA) + "/golden/families/";
+const std::string kFromHfFolder = std::string(REFIT_TEST_DATA) + "/golden/families_from_hf/";
 
 std::string TextOf(const nlohmann::json& value) {
   if (value.is_string()) return value.get<std::string>();
@@ -36,12 +37,14 @@ FamilyCase Parse(const nlohmann::json& json) {
   golden.id = json.at("id");
   golden.adapter = json.at("family");
   golden.options = OptionsOf(json.at("args"));
+  golden.dtype = ParseDType(json.at("args").at("dtype").get<std::string>()).value();
   golden.exclude_key_regex = json.at("args").value("exclude_key_regex", "");
   golden.input = kFolder + json.at("input").get<std::string>();
   golden.accepts_error = json.value("accept_error", false);
   golden.order_free = json.value("order_free", false);
   if (!json.contains("output")) return golden;
   golden.output = kFolder + json.at("output").get<std::string>();
+  if (!json.contains("tensors")) return golden;
   for (const nlohmann::json& tensor : json.at("tensors")) {
     std::vector<TensorSpec>& outputs = golden.outputs.emplace_back();
     for (const nlohmann::json& output : tensor.at("outputs")) {
@@ -57,6 +60,16 @@ std::vector<FamilyCase> FamilyCases() {
   std::ifstream file(kFolder + "cases.json");
   std::vector<FamilyCase> cases;
   for (const nlohmann::json& json : nlohmann::json::parse(file)) cases.push_back(Parse(json));
+  return cases;
+}
+
+std::vector<FamilyCase> FromHfCases() {
+  std::ifstream file(kFromHfFolder + "cases.json");
+  std::vector<FamilyCase> cases;
+  for (const nlohmann::json& json : nlohmann::json::parse(file)) {
+    cases.push_back(Parse(json));
+    cases.back().output = kFromHfFolder + json.at("output").get<std::string>();
+  }
   return cases;
 }
 

@@ -15,6 +15,7 @@ struct FamilyCase {
   std::string id;
   std::string adapter;
   AdapterOptions options;
+  DType dtype = DType::kF32;  // of the reference's adapter: from_hf casts experts to it
   std::string exclude_key_regex;
   std::string input;                             // path
   std::string output;                            // path; empty if an error is expected
@@ -24,6 +25,8 @@ struct FamilyCase {
 };
 
 std::vector<FamilyCase> FamilyCases();
+// Those of tests/data/golden/families_from_hf: `input` has HF tensors, and `output` what the reference's from_hf made.
+std::vector<FamilyCase> FromHfCases();
 
 std::ostream& operator<<(std::ostream& out, const FamilyCase& golden);
 
