@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
@@ -30,6 +31,12 @@ struct SliceRule {
   SizeExpression size;
 };
 
+// Zeros behind a dimension, up to a multiple.
+struct PadRule {
+  size_t dimension = 0;
+  int64_t multiple = 1;
+};
+
 // One of the tensors that a rule makes.
 struct OutputRule {
   std::string to;                    // takes the place of the text that the rule has found, or is the whole name
@@ -39,6 +46,7 @@ struct OutputRule {
   std::optional<SliceRule> slice;    // unset: the whole tensor, or the whole expert
   Transform transform = Transform::kPass;
   std::vector<SizeExpression> shape;  // of the result; empty: as it comes
+  std::optional<PadRule> pad;
 };
 
 // What becomes of native tensors whose name matches.

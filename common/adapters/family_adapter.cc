@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "common/adapters/family_binding.h"
 #include "common/adapters/family_names.h"
+#include "common/adapters/prefix_check.h"
 #include "common/adapters/size_expression.h"
 #include "common/tensor/kernels.h"
 
@@ -75,6 +76,7 @@ class RulePlan {
     }
     if (absl::Status status = ApplyTransform(made); !status.ok()) return status;
     if (absl::Status status = ApplyShape(output.rule->shape, made); !status.ok()) return status;
+    if (absl::Status status = ApplyPadding(output.rule->pad, made); !status.ok()) return status;
     return made;
   }
 
@@ -128,6 +130,21 @@ class RulePlan {
     return absl::OkStatus();
   }
 
+  absl::Status ApplyPadding(const std::optional<PadRule>& pad, PlannedOutput& made) const {
+    if (!pad.has_value()) return absl::OkStatus();
+    if (pad->dimension >= made.hf.shape.size()) {
+      return Invalid(native_, absl::StrCat("it has no dimension ", pad->dimension, " to be padded"));
+    }
+    if (!CanTranspose(native_.dtype, native_.dtype)) return Invalid(native_, "packed values cannot be padded");
+    int64_t& size = made.hf.shape[pad->dimension];
+    const int64_t rest = size % pad->multiple;
+    if (rest == 0) return absl::OkStatus();
+    if (size > INT64_MAX - pad->multiple) return Invalid(native_, "it is too large to be padded");
+    size += pad->multiple - rest;
+    made.padded_dimension = pad->dimension;
+    return absl::OkStatus();
+  }
+
   // The outputs, of each expert in turn.
   std::vector<PlannedOutput> ForEachExpert(const std::vector<PlannedOutput>& made) const {
     const int64_t count = native_.shape[0];
@@ -157,12 +174,6 @@ class RulePlan {
   const TensorSpec& native_;
 };
 
-// Null if there are none.
-absl::StatusOr<std::shared_ptr<const PythonRegex>> AnyOf(const std::vector<std::string>& patterns) {
-  if (patterns.empty()) return nullptr;
-  return PythonRegex::Compile(absl::StrCat("(?:", absl::StrJoin(patterns, ")|(?:"), ")"));
-}
-
 class FamilyAdapter final : public Adapter {
  public:
   FamilyAdapter(std::shared_ptr<const Family> family, BoundFamily bound, std::shared_ptr<const PythonRegex> f32,
@@ -190,6 +201,8 @@ class FamilyAdapter final : public Adapter {
     }
     return outputs;
   }
+
+  absl::Status CheckVersion(const VersionPlan& plan) const override { return CheckPrefixes(*family_, bound_, plan); }
 
  private:
   bool Excludes(absl::string_view name, const ConvertOptions& options) const {

@@ -148,6 +148,8 @@ absl::StatusOr<BoundFamily> Bind(const Family& family, const AdapterOptions& opt
   absl::StatusOr<std::optional<int64_t>> width = SizeOption(options, kExpertWidthOption);
   if (!width.ok()) return width.status();
   bound.expert_width = *width;
+  const auto prefix = chosen.find(kModelPrefixOption);
+  bound.drops_model_prefix = prefix != chosen.end() && prefix->second->name == "false";
   return bound;
 }
 

@@ -40,7 +40,11 @@ struct BoundFamily {
   std::vector<BoundRename> renames;
   std::optional<int64_t> experts;
   std::optional<int64_t> expert_width;
+  bool drops_model_prefix = false;  // {kModelPrefixOption, "false"} was asked for
 };
+
+// An option of families whose experts' HF names may lack the model's prefix.
+inline constexpr char kModelPrefixOption[] = "uses_model_prefix";
 
 // INVALID_ARGUMENT, listing what there is, for an option or a value that the family does not have, and for rules that
 // are malformed.

@@ -7,11 +7,15 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "common/adapters/family_binding.h"
+#include "common/adapters/name_rewriter.h"
 #include "common/adapters/size_expression.h"
 #include "common/adapters/toml_table.h"
 
 namespace refit {
 namespace {
+
+// Hardware wants some hundreds.
+constexpr int64_t kMaxPadding = 1 << 16;
 
 struct MatcherKey {
   const char* key;
@@ -41,6 +45,13 @@ std::vector<NameMatcher> ReadMatchers(TomlTable& table) {
     if (std::optional<std::string> text = table.Text(key)) matchers.push_back({kind, *std::move(text)});
   }
   return matchers;
+}
+
+std::vector<std::string> ReadPatterns(TomlTable& table, const char* key) {
+  std::vector<std::string> patterns = table.Texts(key);
+  const absl::Status status = AnyOf(patterns).status();
+  if (!status.ok()) table.Fail(key, status.message());
+  return patterns;
 }
 
 SizeExpression ReadSize(TomlTable& table, const char* key) {
@@ -82,6 +93,15 @@ OutputRule ReadOutput(TomlTable& table, const OutputDefaults& defaults) {
     output.slice = SliceRule{static_cast<size_t>(slice.Number("dim").value_or(0)), ReadSize(slice, "begin"),
                              ReadSize(slice, "size")};
   });
+  table.Within("pad", [&](TomlTable& pad) {
+    output.pad = PadRule{static_cast<size_t>(pad.Number("dim").value_or(0)), pad.Number("multiple").value_or(0)};
+    if (output.pad->multiple < 1 || output.pad->multiple > kMaxPadding) {
+      pad.Fail("multiple", absl::StrCat("'multiple' is between 1 and ", kMaxPadding));
+    }
+  });
+  if (output.pad.has_value() && (output.transform != Transform::kPass || !output.shape.empty())) {
+    table.Fail("pad", "only what passes, and keeps its shape, can be padded");
+  }
   if (output.transform == Transform::kOnes && output.shape.empty()) table.Fail("transform", "ones need a shape");
   const bool reads_part = output.slice.has_value();
   if (reads_part && (output.transform == Transform::kOnes || output.transform == Transform::kFirstToLast)) {
@@ -125,6 +145,10 @@ FamilyRule ReadRule(TomlTable& table) {
     rule.outputs.push_back(ReadOutput(table, {}));
   }
   if (rule.each_expert) CheckEachExpert(table, rule);
+  for (const OutputRule& output : rule.outputs) {
+    if (!rule.experts || !output.pad.has_value() || output.pad->dimension != 0) continue;
+    table.Fail("pad", "dimension 0 counts the experts, and cannot be padded");
+  }
   return rule;
 }
 
@@ -175,7 +199,7 @@ class Reader {
     table.ForEach("rule", [&](TomlTable& rule) { ReadRuleOrShared(rule); });
     table.ForEach("rename", [&](TomlTable& rename) { family_.renames.push_back(ReadRename(rename)); });
     table.Within("signs", [&](TomlTable& signs) {
-      family_.signs = FamilySigns{signs.Texts("all"), signs.Texts("none"), signs.TextOr("unsure", "")};
+      family_.signs = FamilySigns{ReadPatterns(signs, "all"), ReadPatterns(signs, "none"), signs.TextOr("unsure", "")};
     });
     table.CheckAllRead();
     if (!status_.ok()) return status_;
@@ -209,8 +233,8 @@ class Reader {
     const std::string by = table.TextOr("exclude_by", "match");
     if (by != "match" && by != "search") table.Fail("exclude_by", "'exclude_by' is match or search");
     family_.exclude_searches = by == "search";
-    family_.f32 = table.Texts("f32");
-    family_.keep_dtype = table.Texts("keep_dtype");
+    family_.f32 = ReadPatterns(table, "f32");
+    family_.keep_dtype = ReadPatterns(table, "keep_dtype");
   }
 
   // A family's own option of this name comes before that of rules that it shares.

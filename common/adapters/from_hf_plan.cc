@@ -7,6 +7,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "common/adapters/adapter_registry.h"
+#include "common/adapters/family_adapter.h"
 #include "common/adapters/family_inverse.h"
 #include "common/adapters/native_shape.h"
 #include "common/adapters/recognise_family.h"
@@ -128,6 +129,10 @@ absl::StatusOr<std::vector<size_t>> Match(const VersionPlan& plan, absl::Span<co
       return absl::InvalidArgumentError(absl::StrCat("tensor ", given.ToString(), ": expected ", ToString(wanted.shape),
                                                      ", as part of the native tensor ", native.ToString()));
     }
+    if (output.planned.padded_dimension.has_value()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("tensor ", given.ToString(), " is padded, and does not tell how much of it are values"));
+    }
     made[found->second] = true;
     matched.push_back(found->second);
   }
@@ -169,19 +174,24 @@ absl::StatusOr<FromHfPlan> PlanFromHf(absl::string_view adapter, const AdapterOp
   if (adapter == kAutoAdapter) {
     return absl::InvalidArgumentError("adapter \"auto\" knows families by their native names; name the adapter");
   }
+  const absl::StatusOr<std::shared_ptr<const Family>> family = FindFamily(adapter);
+  if (!family.ok()) return family.status();
+  return PlanFromHf(*family, options, hf, experts_dtype);
+}
+
+absl::StatusOr<FromHfPlan> PlanFromHf(const std::shared_ptr<const Family>& family, const AdapterOptions& options,
+                                      absl::Span<const TensorSpec> hf, std::optional<DType> experts_dtype) {
   if (experts_dtype.has_value()) {
     if (absl::Status status = CheckCastTarget(*experts_dtype); !status.ok()) return status;
   }
-  const absl::StatusOr<std::shared_ptr<const Family>> family = FindFamily(adapter);
-  if (!family.ok()) return family.status();
-  const absl::StatusOr<BoundFamily> bound = Bind(**family, options);
+  const absl::StatusOr<BoundFamily> bound = Bind(*family, options);
   if (!bound.ok()) return bound.status();
   const absl::StatusOr<FamilyInverse> inverse = FamilyInverse::Make(*bound);
   if (!inverse.ok()) return inverse.status();
   Planner planner(*bound, *inverse, hf);
   absl::StatusOr<std::vector<TensorSpec>> natives = planner.Natives();
   if (!natives.ok()) return natives.status();
-  const absl::StatusOr<std::shared_ptr<const Adapter>> forward = FindAdapter(adapter, options);
+  const absl::StatusOr<std::shared_ptr<const Adapter>> forward = MakeAdapter(family, options);
   if (!forward.ok()) return forward.status();
   FromHfPlan plan;
   absl::StatusOr<VersionPlan> version = PlanVersion(**forward, *std::move(natives), {});

@@ -6,12 +6,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "common/adapters/family.h"
 #include "common/adapters/plan.h"
 #include "refit/tensor_spec.h"
 
@@ -29,6 +31,10 @@ struct FromHfPlan {
 // tensor, for tensors that the family does not make or that lack others, for different dtypes within a native tensor,
 // and for a family that cannot be undone. Errors as FindFamily and PlanVersion, too.
 absl::StatusOr<FromHfPlan> PlanFromHf(absl::string_view adapter, const AdapterOptions& options,
+                                      absl::Span<const TensorSpec> hf, std::optional<DType> experts_dtype);
+
+// The same for a family that nobody needs to know.
+absl::StatusOr<FromHfPlan> PlanFromHf(const std::shared_ptr<const Family>& family, const AdapterOptions& options,
                                       absl::Span<const TensorSpec> hf, std::optional<DType> experts_dtype);
 
 }  // namespace refit

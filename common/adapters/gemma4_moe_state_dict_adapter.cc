@@ -62,12 +62,22 @@ absl::StatusOr<TypedTensor> Transformed(const PlannedOutput& output, const Typed
   return absl::InternalError("unknown transform");
 }
 
+// Zeros behind the dimension that the output has more of.
+at::Tensor Padded(const PlannedOutput& output, const at::Tensor& data) {
+  const size_t lost = static_cast<size_t>(data.dim()) - output.hf.shape.size();
+  const auto d = static_cast<int64_t>(*output.padded_dimension);
+  std::vector<int64_t> sizes = data.sizes().vec();
+  sizes[*output.padded_dimension] = output.hf.shape[*output.padded_dimension - lost] - data.size(d);
+  return at::cat({data, at::zeros(sizes, data.options())}, d);
+}
+
 absl::StatusOr<TypedTensor> Execute(const PlannedOutput& output, const TypedTensor& native) {
   return CatchTorchErrors("taking a part", [&]() -> absl::StatusOr<TypedTensor> {
     absl::StatusOr<TypedTensor> made = Transformed(output, Part(output, native));
     if (!made.ok() || made->data.sizes() == at::IntArrayRef(output.hf.shape.data(), output.hf.shape.size()))
       return made;
     const at::NoGradGuard no_grad;
+    if (output.padded_dimension.has_value()) made->data = Padded(output, made->data.detach());
     made->data = made->data.detach().contiguous().view(at::IntArrayRef(output.hf.shape.data(), output.hf.shape.size()));
     return made;
   });

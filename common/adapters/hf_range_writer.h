@@ -10,7 +10,7 @@
 namespace refit {
 
 // `bytes` are the whole HF tensor that `output` makes of `native`, in native.dtype. They go to the output's box in
-// `memory`, that of the whole native tensor, and are cast to `dtype`. Not for Transform::kOnes.
+// `memory`, that of the whole native tensor, and are cast to `dtype`. Not for Transform::kOnes, nor for padded ones.
 void WriteHfTensor(const TensorSpec& native, const PlannedOutput& output, absl::Span<const std::byte> bytes,
                    DType dtype, std::byte* memory);
 

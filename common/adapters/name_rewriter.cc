@@ -6,6 +6,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 
 namespace refit {
@@ -17,6 +18,9 @@ bool IsName(absl::string_view text) {
   return !text.empty() && absl::ascii_isalpha(text[0]) &&
          std::all_of(text.begin(), text.end(), [](char c) { return absl::ascii_isalnum(c) || c == '_'; });
 }
+
+// Whether it begins with \1 to \9.
+bool IsGroup(absl::string_view text) { return text.size() > 1 && text[0] == '\\' && text[1] >= '1' && text[1] <= '9'; }
 
 absl::StatusOr<std::string> ExpandWith(absl::string_view text, const Variables& variables, bool quoted) {
   std::string out;
@@ -42,6 +46,14 @@ absl::StatusOr<std::string> ExpandWith(absl::string_view text, const Variables& 
 }
 
 }  // namespace
+
+absl::StatusOr<std::shared_ptr<const PythonRegex>> AnyOf(const std::vector<std::string>& patterns) {
+  if (patterns.empty()) return nullptr;
+  for (const std::string& pattern : patterns) {
+    if (absl::Status status = PythonRegex::Compile(pattern).status(); !status.ok()) return status;
+  }
+  return PythonRegex::Compile(absl::StrCat("(?:", absl::StrJoin(patterns, ")|(?:"), ")"));
+}
 
 absl::StatusOr<std::string> Expand(absl::string_view text, const Variables& variables) {
   return ExpandWith(text, variables, /*quoted=*/false);
@@ -105,7 +117,7 @@ int NameFinder::groups() const { return regex_ == nullptr ? 0 : regex_->groups()
 std::string WithGroups(absl::string_view to, const std::vector<absl::string_view>& groups) {
   std::string out;
   for (size_t i = 0; i < to.size(); ++i) {
-    if (to[i] != '\\' || i + 1 == to.size() || !absl::ascii_isdigit(to[i + 1])) {
+    if (!IsGroup(to.substr(i))) {
       out.push_back(to[i]);
       continue;
     }
@@ -117,7 +129,7 @@ std::string WithGroups(absl::string_view to, const std::vector<absl::string_view
 int LargestGroup(absl::string_view to) {
   int largest = 0;
   for (size_t i = 0; i + 1 < to.size(); ++i) {
-    if (to[i] == '\\' && absl::ascii_isdigit(to[i + 1])) largest = std::max(largest, to[i + 1] - '0');
+    if (IsGroup(to.substr(i))) largest = std::max(largest, to[i + 1] - '0');
   }
   return largest;
 }

@@ -14,6 +14,9 @@
 
 namespace refit {
 
+// A pattern that matches what any of these does; null if there are none. INVALID_ARGUMENT for a bad one.
+absl::StatusOr<std::shared_ptr<const PythonRegex>> AnyOf(const std::vector<std::string>& patterns);
+
 // What {name} stands for in the texts of a family.
 using Variables = std::map<std::string, std::string>;
 

@@ -121,6 +121,34 @@ void WriteInOrder(const TensorPart& part, DType to, const Range& range, std::byt
   });
 }
 
+// Whoever writes the last element before the padding writes what stands behind it, too: so all is written once.
+void WritePadded(const TensorPart& part, const PlannedOutput& output, const Range& range, std::byte* hf,
+                 Written written) {
+  const size_t d = *output.padded_dimension;
+  const Shape& sizes = part.tensor.shape;
+  TensorPart target = part;
+  target.tensor.shape[d] = output.hf.shape[d - (sizes.size() - output.hf.shape.size())];
+  const int64_t size = sizes[d];
+  const int64_t padded = target.tensor.shape[d];
+  int64_t inner = 1;
+  for (size_t i = d + 1; i < sizes.size(); ++i) inner *= sizes[i];
+  const auto element = static_cast<int64_t>(ElementSize(output.hf.dtype));
+  WriteInOrder(target, output.hf.dtype, range, hf, [&](const StridedRuns& run) {
+    written(run);
+    for (int64_t first = run.first, left = run.length; left > 0;) {
+      const int64_t to_last = (size - 1 - first / inner % padded) * inner - first % inner;
+      const int64_t piece = to_last > 0 ? std::min(left, to_last) : std::min(left, inner - first % inner);
+      for (int64_t row = size; row < padded && to_last <= 0; ++row) {
+        const int64_t place = first + (row - size + 1) * inner;
+        std::fill_n(hf + place * element, piece * element, std::byte{0});
+        written({place, 1, piece, piece});
+      }
+      first += piece;
+      left -= piece;
+    }
+  });
+}
+
 // Dimension 0 becomes the last.
 void WriteFirstToLast(const TensorPart& part, DType to, const Range& range, std::byte* hf, Written written) {
   const DType from = part.tensor.dtype;
@@ -194,6 +222,7 @@ void WriteTransposed(const TensorPart& part, DType to, const Range& range, std::
 void Write(const TensorPart& part, const PlannedOutput& output, const Range& range, std::byte* hf, Written written) {
   if (range.first() == range.end()) return;
   const DefaultFloatEnvironment environment;
+  if (output.padded_dimension.has_value()) return WritePadded(part, output, range, hf, written);
   if (KeepsOrder(part.tensor.shape, output.transform)) return WriteInOrder(part, output.hf.dtype, range, hf, written);
   if (output.transform == Transform::kFirstToLast) return WriteFirstToLast(part, output.hf.dtype, range, hf, written);
   WriteTransposed(part, output.hf.dtype, range, hf, written);

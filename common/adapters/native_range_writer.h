@@ -21,9 +21,9 @@ struct StridedRuns {
 // Converts `bytes`, the elements of `shard` from byte offset `shard_offset` on, and writes those that the output has
 // into `hf`, the memory of the whole HF tensor. One pass gathers, transposes and casts, without intermediate buffers.
 // Calls `written` with the elements of the HF tensor that were written: each element of a shard that is in the output's
-// box becomes one of them. Offset and length must be multiples of the element size and lie within the shard. Not for
-// Transform::kOnes. Concurrent calls are safe if their ranges do not overlap, in one shard or in several shards that do
-// not overlap.
+// box becomes one of them, and the last ones of a padded dimension also the zeros behind. Offset and length must be
+// multiples of the element size and lie within the shard. Not for Transform::kOnes. Concurrent calls are safe if their
+// ranges do not overlap, in one shard or in several shards that do not overlap.
 void WriteNativeRange(
     const TensorPart& shard, const PlannedOutput& output, uint64_t shard_offset, absl::Span<const std::byte> bytes,
     std::byte* hf, absl::FunctionRef<void(const StridedRuns&)> written = [](const StridedRuns&) {});

@@ -70,6 +70,7 @@ class Solver {
     const Shape part = PartShape(rule_, output, hf);
     for (size_t d = 0; d < part.size() && d < dimensions_.size(); ++d) {
       if (output.slice.has_value() && output.slice->dimension == d) continue;
+      if (output.pad.has_value() && output.pad->dimension == d) continue;  // how much of it are zeros is not known
       if (!dimensions_[d].has_value()) dimensions_[d] = part[d];
     }
   }

@@ -79,8 +79,11 @@ absl::StatusOr<VersionPlan> PlanVersion(const Adapter& adapter, std::vector<Tens
   if (adapter.has_rules()) {
     if (absl::Status status = CheckNotWrapped(native); !status.ok()) return status;
   }
-  return AssemblePlan(
+  absl::StatusOr<VersionPlan> plan = AssemblePlan(
       std::move(native), [&](const TensorSpec& spec) { return adapter.PlanTensor(spec, options); }, limits.max_outputs);
+  if (!plan.ok()) return plan;
+  if (absl::Status status = adapter.CheckVersion(*plan); !status.ok()) return status;
+  return plan;
 }
 
 absl::StatusOr<VersionPlan> AssemblePlan(

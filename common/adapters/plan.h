@@ -55,6 +55,8 @@ struct PlannedOutput {
   std::optional<Box> box;
   // Set if it is one of the experts of the native tensor.
   std::optional<ExpertPlace> expert;
+  // The dimension of the box that hf.shape has more of: there are zeros behind. Only with kPass.
+  std::optional<size_t> padded_dimension;
 };
 
 // Named choices of the trainer's configuration, such as {"activation", "relu2"}. What there is depends on the adapter.
@@ -90,6 +92,17 @@ absl::Status CheckCastTarget(DType dtype);
 // The same of options.dtype, if there is one.
 absl::Status Validate(const ConvertOptions& options);
 
+// The plan of a whole version.
+struct VersionPlan {
+  struct Output {
+    PlannedOutput planned;
+    size_t native_index;  // its native tensor
+  };
+  std::vector<TensorSpec> native;                                 // as declared
+  std::vector<Output> outputs;                                    // the manifest, in order
+  std::vector<absl::InlinedVector<size_t, 2>> outputs_of_native;  // indices into `outputs`, per native tensor
+};
+
 // The conversion for a model family. Stateless and thread-safe.
 class Adapter {
  public:
@@ -105,17 +118,9 @@ class Adapter {
   // Empty if the tensor is excluded. INVALID_ARGUMENT, naming the tensor, where the reference raises.
   virtual absl::StatusOr<std::vector<PlannedOutput>> PlanTensor(const TensorSpec& native,
                                                                 const ConvertOptions& options) const = 0;
-};
 
-// The plan of a whole version.
-struct VersionPlan {
-  struct Output {
-    PlannedOutput planned;
-    size_t native_index;  // its native tensor
-  };
-  std::vector<TensorSpec> native;                                 // as declared
-  std::vector<Output> outputs;                                    // the manifest, in order
-  std::vector<absl::InlinedVector<size_t, 2>> outputs_of_native;  // indices into `outputs`, per native tensor
+  // What single tensors do not tell: INVALID_ARGUMENT for a version that would be half converted.
+  virtual absl::Status CheckVersion(const VersionPlan& plan) const = 0;
 };
 
 // What a plan may have.

@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "common/adapters/adapter_registry.h"
+#include "common/adapters/family_adapter.h"
 #include "common/adapters/python_regex.h"
 
 namespace refit {
@@ -70,6 +71,13 @@ absl::StatusOr<std::optional<std::string>> WhyItFits(const FamilySigns& signs, a
   return absl::StrJoin(found, ", ");
 }
 
+// Whether the family's rules take these shapes. Options that only check sizes come later.
+absl::Status TryPlan(const std::shared_ptr<const Family>& family, absl::Span<const TensorSpec> native) {
+  const absl::StatusOr<std::shared_ptr<const Adapter>> adapter = MakeAdapter(family, {});
+  if (!adapter.ok()) return adapter.status();
+  return PlanVersion(**adapter, {native.begin(), native.end()}, {}).status();
+}
+
 absl::Status SayWhich(absl::string_view why) {
   return absl::InvalidArgumentError(
       absl::StrCat("adapter \"auto\": ", why, "; name the adapter (refit adapters lists them)"));
@@ -89,18 +97,27 @@ absl::StatusOr<RecognisedFamily> NoFamily(absl::Span<const TensorSpec> native) {
 absl::StatusOr<RecognisedFamily> RecogniseFamily(absl::Span<const TensorSpec> native) {
   if (absl::Status status = CheckNotWrapped(native); !status.ok()) return status;
   std::vector<RecognisedFamily> fitting;
+  std::vector<std::string> refusals;
   std::string unsure;
   for (const std::shared_ptr<const Family>& family : KnownFamilies()) {
     if (!family->signs.has_value()) continue;
     absl::StatusOr<std::optional<std::string>> why = WhyItFits(*family->signs, native);
     if (!why.ok()) return why.status();
     if (!why->has_value()) continue;
+    if (absl::Status status = TryPlan(family, native); !status.ok()) {
+      refusals.push_back(absl::StrCat("not ", family->name, ": ", status.message()));
+      continue;
+    }
     unsure = family->signs->unsure;
     fitting.push_back({family->name, **std::move(why)});
+  }
+  if (fitting.empty() && !refusals.empty()) {
+    return SayWhich(absl::StrCat("no family fits; ", absl::StrJoin(refusals, "; ")));
   }
   if (fitting.empty()) return NoFamily(native);
   if (fitting.size() == 1) {
     if (!unsure.empty()) return SayWhich(unsure);
+    for (const std::string& refusal : refusals) absl::StrAppend(&fitting.front().why, "; ", refusal);
     return std::move(fitting.front());
   }
   return SayWhich(absl::StrCat("names like ", fitting.front().why, " are those of ",

@@ -21,9 +21,10 @@ struct RecognisedFamily {
   std::string why;  // "model.layers.0.mlp.experts.gate_and_up_projs, model.layers.0.self_attn.q_norm.weight"
 };
 
-// `identity` if no family has these names, and nothing looks like a trainer's own layout. INVALID_ARGUMENT, saying what
-// to ask for, if several families have them, if only somebody who knows the engine can say, or if there are names of a
-// trainer's own layout that no family has.
+// `identity` if no family has these names, and nothing looks like a trainer's own layout. A family whose plan refuses
+// the shapes does not fit. INVALID_ARGUMENT, saying what to ask for, if several families fit, if none does for its
+// shapes, if only somebody who knows the engine can say, or if there are names of a trainer's own layout that no family
+// has.
 absl::StatusOr<RecognisedFamily> RecogniseFamily(absl::Span<const TensorSpec> native);
 
 // INVALID_ARGUMENT, naming the tensor, for a name that a wrapper of the module has changed, such as

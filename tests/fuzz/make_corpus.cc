@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "refit/v1/inspect.pb.h"
 #include "refit/v1/pull.pb.h"
 #include "refit/v1/push.pb.h"
+#include "tests/fuzz/family_seeds.h"
 
 namespace refit {
 namespace {
@@ -122,6 +124,11 @@ Seeds PythonRegex() {
 }
 
 // Numbers below 256 and bytes mean what the target makes of them in order: any are as good as others.
+Seeds Families() {
+  const std::map<std::string, std::string> families = FamilySeeds();
+  return {families.begin(), families.end()};
+}
+
 Seeds Numbers(int kinds) {
   Seeds seeds;
   for (int kind = 0; kind < kinds; ++kind) {
@@ -363,10 +370,11 @@ int main(int argc, char** argv) {
   }
   const std::filesystem::path folder = argv[1];
   const std::vector<std::pair<std::string, refit::Seeds>> targets = {
-      {"adapters", refit::Adapters()},        {"box", refit::Numbers(3)},
-      {"chunk_codec", refit::ChunkCodec()},   {"delta", refit::Delta()},
-      {"python_regex", refit::PythonRegex()}, {"safetensors", refit::Safetensors()},
-      {"service", refit::Service()},          {"shared_segment", refit::SharedSegment()}};
+      {"adapters", refit::Adapters()},           {"box", refit::Numbers(3)},
+      {"chunk_codec", refit::ChunkCodec()},      {"delta", refit::Delta()},
+      {"families", refit::Families()},           {"python_regex", refit::PythonRegex()},
+      {"safetensors", refit::Safetensors()},     {"service", refit::Service()},
+      {"shared_segment", refit::SharedSegment()}};
   for (const auto& [target, seeds] : targets) {
     if (!refit::Write(folder / target, seeds)) {
       std::cerr << "cannot write to " << folder << "\n";

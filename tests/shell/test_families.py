@@ -140,6 +140,31 @@ def test_a_near_miss_is_told(tmp_path: Path) -> None:
     assert done.code == 0 and "experts.gate_and_up_projs" in done.err and "no rule" in done.err, done
 
 
+@pytest.mark.parametrize("prefix", ["", "policy.model.", "model.language_model."])
+def test_names_with_another_prefix_are_never_half_converted(prefix: str, service: Service, tmp_path: Path) -> None:
+    source = tmp_path / "in.safetensors"
+    write(source, {name.replace("model.", prefix, 1): tensor
+                   for name, tensor in read(FOLDER / "qwen3_moe/whole_0.in.safetensors").items()})
+    for command, out in ((service.refit, []), (lambda *words: run(REFIT, *words), [str(tmp_path / "out")])):
+        words = ("convert", "--to", "hf") if out else ("push", "--version", "1")
+        done = command(*words, "--adapter", "qwen3_moe", str(source), *out)
+        assert done.code != 0 and "experts.gate_and_up_projs" in done.err and "rename them" in done.err, done
+    if prefix == "":
+        done = run(REFIT, "convert", "--to", "hf", "--adapter", "qwen3_moe", "--adapter-option",
+                   "uses_model_prefix=false", str(source), str(tmp_path / "out"))
+        assert done.code == 0, done
+
+
+def test_auto_refuses_shapes_and_says_which(tmp_path: Path) -> None:
+    source = tmp_path / "in.safetensors"
+    tensors = read(FOLDER / "qwen3_moe/whole_0.in.safetensors")
+    name = next(name for name in tensors if name.endswith("gate_and_up_projs"))
+    dtype, shape, content = tensors[name]
+    write(source, {**tensors, name: (dtype, (shape[0] * shape[1], shape[2]), content)})
+    done = run(REFIT, "convert", "--to", "hf", "--adapter", "auto", str(source), str(tmp_path / "out"))
+    assert done.code == 1 and "not qwen3_moe" in done.err and name in done.err and "3 dimensions" in done.err, done
+
+
 def test_options_that_it_does_not_have_are_refused_and_the_known_are_listed(tmp_path: Path) -> None:
     for option in ("activation=gelu", "wings=2"):
         done = run(REFIT, "convert", "--to", "hf", "--adapter", "qwen3_moe", "--adapter-option", option,

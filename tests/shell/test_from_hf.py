@@ -85,7 +85,8 @@ def test_quantised_experts_are_not_half_converted(tmp_path: Path) -> None:
     done = back(changed(tmp_path, {**tensors, scale: ("F32", (1, 1), bytes(4))}), tmp_path / "out", *FLAGS)
     assert done.code == 1 and scale in done.err and "quantised" in done.err, done
     grouped = "model.language_model.layers.0.mlp.experts.gate_up_proj_scale_inv"
-    done = back(changed(tmp_path, {grouped: ("F32", (1, 1, 1), bytes(4))}), tmp_path / "out", "--adapter", "qwen3_5_moe")
+    source = changed(tmp_path, {grouped: ("F32", (1, 1, 1), bytes(4))})
+    done = back(source, tmp_path / "out", "--adapter", "qwen3_5_moe")
     assert done.code == 1 and grouped in done.err and "quantised" in done.err, done
     blocks = "model.layers.0.mlp.experts.gate_up_proj_blocks"
     done = back(changed(tmp_path, {blocks: ("U8", (1, 1), bytes(1))}), tmp_path / "out", "--adapter", "gpt_oss")

@@ -2,13 +2,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "common/adapters/adapter_registry.h"
 #include "common/adapters/layout_rules.h"
 #include "common/adapters/recognise_family.h"
 #include "common/adapters/size_expression.h"
+#include "tests/support/temporary_folder.h"
 
 namespace refit {
 namespace {
@@ -122,6 +125,35 @@ TEST(RecogniseFamily, AsksWhereNamesDoNotTell) {
   const absl::Status fused =
       RecogniseFamily({{"model.layers.0.mlp.experts.gate_up_proj", DType::kBF16, {4, 6, 10}}}).status();
   EXPECT_THAT(std::string(fused.message()), AllOf(HasSubstr("hf_v5_fused"), HasSubstr("identity")));
+}
+
+// Two families of a user's with the same names, for matrices and for stacks of them.
+void AddTwins(const TemporaryFolder& folder) {
+  for (const int rank : {2, 3}) {
+    const std::string name = absl::StrCat("twin_of_rank_", rank);
+    std::ofstream(folder.Path(name)) << "name = '" << name << "'\n[signs]\nall = ['^twin\\.w$']\n"
+                                     << "[[rule]]\nexact = 'twin.w'\nrank = " << rank << "\nto = 'w'\n";
+    ASSERT_TRUE(AddAdapterFile(folder.Path(name)).ok());
+  }
+}
+
+TEST(RecogniseFamily, ShapesDecideWhereNamesDoNot) {
+  const TemporaryFolder folder;
+  AddTwins(folder);
+  const RecognisedFamily stack = RecogniseFamily({{"twin.w", DType::kBF16, {4, 6, 10}}}).value();
+  EXPECT_EQ(stack.name, "twin_of_rank_3");
+  EXPECT_THAT(stack.why,
+              AllOf(HasSubstr("not twin_of_rank_2: tensor twin.w BF16 [4, 6, 10]"), HasSubstr("2 dimensions")));
+  EXPECT_EQ(RecogniseFamily({{"twin.w", DType::kBF16, {4, 6}}}).value().name, "twin_of_rank_2");
+}
+
+TEST(RecogniseFamily, AFamilyWhoseRulesRefuseTheShapesDoesNotFit) {
+  const absl::Status status = RecogniseFamily({{kGateAndUp, DType::kBF16, {6, 10}},
+                                               {"model.layers.3.self_attn.q_norm.weight", DType::kBF16, {4}}})
+                                  .status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr("not qwen3_moe"), HasSubstr(kGateAndUp),
+                                                   HasSubstr("[6, 10]"), HasSubstr("3 dimensions")));
 }
 
 TEST(RecogniseFamily, NamesOfWrappedModulesAreRefused) {
