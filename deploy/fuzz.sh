@@ -8,7 +8,7 @@ Fuzzes with libFuzzer (clang, address and undefined-behaviour sanitizers), one t
 
   deploy/fuzz.sh [options] [TARGET...]
 
-  TARGET          adapters, box, chunk_codec, delta, python_regex, safetensors, service, shared_segment; default: all
+  TARGET          adapters, box, chunk_codec, delta, families, python_regex, safetensors, service, shared_segment; default: all
   --seconds N     for each target (default 60)
   --no-install    do not look for missing packages
   -h, --help      this text
@@ -19,7 +19,7 @@ tries it again from then on.
 TEXT
 }
 
-all=(adapters box chunk_codec delta python_regex safetensors service shared_segment)
+all=(adapters box chunk_codec delta families python_regex safetensors service shared_segment)
 seconds=60 install=yes targets=()
 while (($#)); do
   case "$1" in
