@@ -270,3 +270,31 @@ def test_what_is_wrong_in_a_file_is_said_with_its_line(
     assert done.code == 2 and where in done.err and why in done.err, done
     server = run(str(Path(REFIT).with_name("refit-server")), "--listen", "127.0.0.1:0", "--adapter-file", str(family))
     assert server.code != 0 and where in server.err and why in server.err, server
+
+
+def test_padding_of_shards_and_slices(tmp_path: Path) -> None:
+    family, source, out = tmp_path / "padded.toml", tmp_path / "in.safetensors", tmp_path / "out.safetensors"
+    family.write_text("name = 'padded'\n[[rule]]\nsuffix = '.A_log'\nto = '.A_log'\npad = { dim = 1, multiple = 4 }\n")
+    rows = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]
+    write(source, {"m.A_log": ("F32", (3, 3), struct.pack("<9f", *sum(rows, [])))})
+    flags = ("--adapter-file", str(family), "--adapter", "padded")
+    padded = ("F32", (3, 4), struct.pack("<12f", *(value for row in rows for value in (*row, 0.0))))
+    assert run(REFIT, "convert", "--to", "hf", *flags, str(source), str(out)).code == 0
+    assert read(out) == {"m.A_log": padded}
+    done = run(REFIT, "convert", "--to", "native", *flags, str(out), str(tmp_path / "back"))
+    assert done.code == 1 and "m.A_log" in done.err, done
+    service = Service(tmp_path, "--adapter-file", str(family))
+    try:
+        rank = ("push", *flags, "--version", "1", str(source), "--world", "2", "--fsdp-size", "2", "--rank")
+        first = service.start(*rank, "0")
+        second = service.refit(*rank, "1")
+        assert first.wait(30) == 0 and second.code == 0, second
+        assert service.refit("pull", *flags, "--verify", str(source), "--out", str(out), patience=90).code == 0
+        assert read(out) == {"m.A_log": padded}
+        rules = tmp_path / "rules"
+        rules.write_text("1 A_log\n")
+        cut = ("--tp-rules", str(rules), "--tp-size", "2", "--tp-rank", "1", "--version", "1")
+        assert service.refit("pull", *cut, "--out", str(out)).code == 0
+        assert read(out) == {"m.A_log": ("F32", (3, 2), struct.pack("<6f", 3, 0, 6, 0, 9, 0))}
+    finally:
+        service.end()
