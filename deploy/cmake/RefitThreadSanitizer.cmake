@@ -9,3 +9,5 @@ target_link_libraries(refit_tsan PRIVATE absl::synchronization gRPC::grpc++)
 target_sources(refit_flags INTERFACE
   $<$<STREQUAL:$<TARGET_PROPERTY:TYPE>,EXECUTABLE>:$<TARGET_OBJECTS:refit_tsan>>)
 target_link_libraries(refit_flags INTERFACE ${CMAKE_DL_LIBS})
+# Messages with maps have the layout of packaged Protobuf.
+configure_file(${PROJECT_SOURCE_DIR}/tests/tsan/map_field.h ${PROJECT_BINARY_DIR}/proto/google/protobuf/map_field.h COPYONLY)

@@ -221,7 +221,10 @@ void RaiseDescriptorLimit() {
 TEST(Load, ManyWorkersWhileVersionsKeepComing) {
   RaiseDescriptorLimit();
   TuneForBulkData();
-  ServiceProcess service({"--memory", "512MiB", "--retain", "2", "--log-level", "warning"});
+  // With sanitizers on a busy machine, threads may wait for a processor for seconds.
+  const std::string peer_timeout = kSanitized ? "60" : "10";
+  ServiceProcess service(
+      {"--memory", "512MiB", "--retain", "2", "--log-level", "warning", "--peer-timeout", peer_timeout});
   auto publisher = Publisher::Connect({.address = service.address()});
   ASSERT_OK(publisher);
   ASSERT_OK(PublishOne(**publisher, 1));
