@@ -101,6 +101,7 @@ py::list Adapters() {
 // (name, why).
 std::pair<std::string, std::string> Recognise(const std::vector<TensorPart>& parts) {
   std::vector<TensorSpec> native;
+  native.reserve(parts.size());
   for (const TensorPart& part : parts) native.push_back(part.tensor);
   const RecognisedFamily recognised = Value(RecogniseFamily(native));
   return {recognised.name, recognised.why};

@@ -35,8 +35,10 @@ TEST_F(SettingsTest, EachHasNamesOfItsOwnAndSaysWhatItIs) {
   }
 }
 
-TEST_F(SettingsTest, OnlyAddressesToListenOnMayBeSeveral) {
-  for (const Setting& setting : settings_) EXPECT_EQ(setting.is_list, setting.flag == "--listen") << setting.flag;
+TEST_F(SettingsTest, OnlyAddressesMayBeSeveral) {
+  for (const Setting& setting : settings_) {
+    EXPECT_EQ(setting.is_list, setting.flag == "--listen" || setting.flag == "--upstream") << setting.flag;
+  }
 }
 
 TEST_F(SettingsTest, PermissionsAreOctal) {
