@@ -8,8 +8,8 @@ Measures everything that the README claims, in one run, against what it is compa
 
   deploy/bench.sh [options]
 
-  --only NAME,...  some of kernels, delta, pull, pipeline, cast, fan-out, in-process, whole, growth, small, ranks, relays,
-                   streams, python
+  --only NAME,...  some of kernels, delta, pull, pipeline, cast, fan-out, in-process, whole, growth, small, experts, ranks,
+                   relays, streams, python
   --rounds N       rounds that count, after one that warms up (default 5)
   --layers N       layers of the synthetic model, instead of each section's own number
   --out DIR        where bench.json, bench.md and bench.png are written (default build/bench)

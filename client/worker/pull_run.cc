@@ -110,6 +110,7 @@ PullRun::StreamEnd PullRun::NoRoute(const absl::Status& status) {
   if (!connection_->routes->several()) return {Annotate(status, context_), Why::kCut};
   const std::map<std::string, absl::Status> refusals = std::exchange(refusals_, {});
   std::vector<absl::string_view> reasons;
+  reasons.reserve(refusals.size() + 1);
   for (const auto& [address, refusal] : refusals) reasons.push_back(refusal.message());
   const bool all_refused = absl::IsNotFound(status);
   if (!all_refused) reasons.push_back(status.message());
