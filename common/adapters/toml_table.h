@@ -12,11 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
-
-#define TOML_EXCEPTIONS 0
-// Bad input reaches some of its assertions; what follows them refuses it.
-#define TOML_ASSERT(condition) static_cast<void>(0)
-#include <toml++/toml.h>
+#include "common/limits/toml.h"
 
 namespace refit {
 

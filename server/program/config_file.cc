@@ -11,11 +11,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/limits/text_file.h"
-
-#define TOML_EXCEPTIONS 0
-// Bad input reaches some of its assertions; what follows them refuses it.
-#define TOML_ASSERT(condition) static_cast<void>(0)
-#include <toml++/toml.h>
+#include "common/limits/toml.h"
 
 namespace refit {
 namespace {
