@@ -37,6 +37,13 @@ ReloadReport ReportTo(const EventLog& log, const char* what) {
   };
 }
 
+ServerOptions WithReloadLog(ServerOptions options) {
+  if (!options.upstream.on_reload) {
+    options.upstream.on_reload = ReportTo(options.log, "certificates and token for the service above");
+  }
+  return options;
+}
+
 absl::Status AddAdapterFiles(const std::string& files) {
   for (const absl::string_view file : absl::StrSplit(files, ',', absl::SkipWhitespace())) {
     const std::string path(absl::StripAsciiWhitespace(file));
@@ -73,7 +80,7 @@ absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOpti
 
   auto impl = MakeOwnedByProcess<Impl>(options, *std::move(authorizer), *std::move(credentials));
   if (absl::Status status = impl->OpenSpool(options); !status.ok()) return status;
-  if (options.is_relay()) impl->upstream = make(*impl, options);
+  if (options.is_relay()) impl->upstream = make(*impl, WithReloadLog(options));
   absl::StatusOr<std::vector<std::string>> addresses = impl->Listen(options);
   if (!addresses.ok()) return addresses.status();
   if (absl::Status status = impl->StartMetrics(options); !status.ok()) return status;

@@ -6,6 +6,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "common/net/address.h"
+#include "common/net/credentials.h"
 #include "common/net/descriptor_client.h"
 #include "common/net/status.h"
 #include "refit/tensor_spec.h"
@@ -55,6 +56,11 @@ absl::Status CheckZone(const std::string& zone) {
 absl::Status CheckRelay(const ServerOptions& options) {
   if (!options.is_relay()) return absl::OkStatus();
   if (absl::Status status = CheckAddresses(options.upstream.address); !status.ok()) {
+    return Annotate(status, "--upstream");
+  }
+  // Files only: whether a token may be sent is checked for each address, when it is known.
+  if (absl::Status status = MakeClientCredentials(options.upstream.security, "localhost:1", nullptr).status();
+      !status.ok()) {
     return Annotate(status, "--upstream");
   }
   if (options.store.retain_versions > 0) return absl::OkStatus();

@@ -23,6 +23,7 @@
 #include "common/terminal/help_formatter.h"
 #include "common/terminal/package_options.h"
 #include "common/terminal/suggestion.h"
+#include "common/terminal/trim_variables.h"
 #include "refit/tuning.h"
 #include "refit/version.h"
 
@@ -169,6 +170,7 @@ int Main(int argc, char** argv) {
   app.set_version_flag("--version", absl::StrCat("refit ", SoftwareVersion()));
   app.footer(absl::StrCat(kExamples, kExitCodeHelp));
   AddPackageOptions(app, absl::StrCat("refit ", SoftwareVersion()));
+  TrimVariables(app);
   std::vector<std::string> arguments = Arguments(argc, argv);
   const std::string unknown = arguments.empty() ? "a command is missing" : UnknownCommand(app, arguments.front());
   if (!unknown.empty()) {

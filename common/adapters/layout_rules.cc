@@ -41,6 +41,7 @@ absl::StatusOr<std::optional<Box>> LayoutRules::BoxOf(const PlannedOutput& outpu
 
 absl::StatusOr<Box> LayoutRules::Apply(const TensorSpec& tensor, bool experts, size_t stacked) {
   Box box = WholeBox(tensor.shape);
+  const LayoutRule* exclusive = nullptr;
   for (Compiled& next : rules_) {
     const LayoutRule& rule = next.rule;
     if (rule.scope != LayoutRule::Scope::kAny && experts != (rule.scope == LayoutRule::Scope::kExperts)) continue;
@@ -51,6 +52,12 @@ absl::StatusOr<Box> LayoutRules::Apply(const TensorSpec& tensor, bool experts, s
       return absl::InvalidArgumentError(absl::StrCat("layout rule (", rule.ToString(), ") matches tensor ",
                                                      tensor.ToString(), ", which has no such dimension"));
     }
+    if (rule.exclusive && exclusive != nullptr) {
+      return absl::InvalidArgumentError(absl::StrCat("tensor ", tensor.ToString(), " is matched by two layout rules, (",
+                                                     exclusive->ToString(), ") and (", rule.ToString(),
+                                                     "), of which one at most may cut it: narrow a pattern"));
+    }
+    if (rule.exclusive) exclusive = &rule;
     next.applied = true;
     box = Cut(box, dimension, rule.split, rule.part, rule.parts);
   }

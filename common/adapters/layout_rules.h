@@ -22,7 +22,7 @@ class LayoutRules {
   static absl::StatusOr<LayoutRules> Compile(absl::Span<const LayoutRule> rules);
 
   // The box of this tensor. `experts`: whether it holds experts. INVALID_ARGUMENT if a rule's pattern matches a tensor
-  // that lacks the rule's dimension.
+  // that lacks the rule's dimension, or two exclusive rules one tensor.
   absl::StatusOr<Box> BoxOf(const TensorSpec& tensor, bool experts);
 
   // The box of an HF tensor; nullopt for an expert that belongs to another part. A rule for experts applies to a tensor

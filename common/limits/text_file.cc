@@ -3,12 +3,15 @@
 #include <cerrno>
 #include <fstream>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 
 namespace refit {
 namespace {
 
 constexpr size_t kMaxBytes = 1 << 20;
+constexpr absl::string_view kByteOrderMark = "\xEF\xBB\xBF";  // some editors begin a file with it
 
 }  // namespace
 
@@ -19,6 +22,7 @@ absl::StatusOr<std::string> ReadTextFile(const std::string& path) {
   file.read(text.data(), static_cast<std::streamsize>(text.size()));
   if (!file.is_open() || file.bad()) return absl::ErrnoToStatus(errno, absl::StrCat("cannot read '", path, "'"));
   text.resize(static_cast<size_t>(file.gcount()));
+  if (absl::StartsWith(text, kByteOrderMark)) text.erase(0, kByteOrderMark.size());
   if (text.size() <= kMaxBytes) return text;
   return absl::InvalidArgumentError(absl::StrCat("'", path, "' is longer than ", kMaxBytes, " bytes"));
 }

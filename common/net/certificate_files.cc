@@ -5,6 +5,7 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
+#include <openssl/x509v3.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -71,6 +72,19 @@ absl::Status CheckValidNow(const X509& certificate, const std::string& path) {
   return absl::OkStatus();
 }
 
+// Without an extended key usage a certificate is for both.
+absl::Status CheckPurpose(X509& certificate, const std::string& path, TlsEnd end) {
+  const bool serves = end == TlsEnd::kService;
+  if (X509_check_purpose(&certificate, serves ? X509_PURPOSE_SSL_SERVER : X509_PURPOSE_SSL_CLIENT, 0) == 1) {
+    return absl::OkStatus();
+  }
+  ERR_clear_error();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "the certificate '", path, "' is not for ", serves ? "services, so no client" : "clients, so no service",
+      " would accept it: its key usage lacks digitalSignature, or its extended key usage ",
+      serves ? "serverAuth" : "clientAuth"));
+}
+
 absl::StatusOr<std::string> ReadAuthorities(const std::string& path) {
   absl::StatusOr<std::string> pem = ReadSmallFile(path);
   if (!pem.ok()) return pem.status();
@@ -94,6 +108,7 @@ absl::StatusOr<std::string> ReadIdentity(const CertificatePaths& paths) {
         absl::StrCat("the key '", paths.key, "' does not belong to the certificate '", paths.certificate, "'"));
   }
   if (absl::Status status = CheckValidNow(*parsed->front(), paths.certificate); !status.ok()) return status;
+  if (absl::Status status = CheckPurpose(*parsed->front(), paths.certificate, paths.end); !status.ok()) return status;
   return absl::StrCat(*certificate, "\n", *key);
 }
 

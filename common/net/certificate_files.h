@@ -16,18 +16,22 @@
 
 namespace refit {
 
+// Who shows a certificate: the end that accepts connections, or the one that opens them.
+enum class TlsEnd { kService, kClient };
+
 // Paths of PEM files. `ca`: the authority that signs the peer's certificate; empty: the peer is not authenticated.
-// `certificate` (with intermediate certificates, if any) and `key`: our own. Both or neither.
+// `certificate` (with intermediate certificates, if any) and `key`: our own, for `end`. Both or neither.
 struct CertificatePaths {
   std::string ca;
   std::string certificate;
   std::string key;
+  TlsEnd end = TlsEnd::kClient;
 };
 
 // gRPC can watch files by itself. But it drops the current certificates before it knows whether the new ones are valid.
 // So gRPC gets copies in memory, which only ever contain checked files: certificates are readable, and ours is valid
-// now and matches the key. The files are checked once a second. New connections use changed files about two seconds
-// later. Thread-safe.
+// now, matches the key and is for our end of the connection. The files are checked once a second. New connections use
+// changed files about two seconds later. Thread-safe.
 class CertificateFiles {
  public:
   // INVALID_ARGUMENT, naming the file, for a file that cannot be used; other codes as ReadSecretFile (keys) and

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <limits>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "common/net/address.h"
 #include "common/net/byte_buffer.h"
@@ -19,9 +20,6 @@
 #include "common/net/steady_deadline.h"
 #include "refit/fork_guard.h"
 #include "refit/version.h"
-
-#ifdef __GLIBC__
-#endif
 
 namespace refit {
 namespace {
@@ -114,8 +112,7 @@ absl::Status AwaitConnected(const std::shared_ptr<grpc::Channel>& channel, const
 }
 
 // Kept as long as the channel is in use.
-struct SecuredChannel {
-  std::shared_ptr<const void> files;  // destroyed last
+struct WatchedChannel {
   std::shared_ptr<GrpcWakeups> wakeups;
   std::shared_ptr<grpc::Channel> channel;
 };
@@ -134,19 +131,19 @@ absl::Status StartGrpc() {
 
 namespace {
 
-absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const ChannelOptions& options, Attempts attempts) {
+absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(ChannelOptions options, Attempts attempts) {
+  options.address = std::string(absl::StripAsciiWhitespace(options.address));  // from a file, it may end in a newline
   if (absl::Status status = CheckOneAddress(options.address); !status.ok()) return status;
   if (absl::Status status = StartGrpc(); !status.ok()) return Annotate(status, "connection to " + options.address);
-  absl::StatusOr<ClientCredentials> credentials =
+  absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> credentials =
       MakeClientCredentials(options.security, options.address, options.on_reload);
   if (!credentials.ok()) return credentials.status();
-  const std::shared_ptr<SecuredChannel> secured = MakeOwnedByProcess<SecuredChannel>();
-  secured->files = std::move(credentials->files);
-  secured->wakeups = GrpcWakeups::Watch();
-  secured->channel = grpc::CreateCustomChannel(options.address, credentials->channel, ClientArguments(options));
-  secured->wakeups->Add(secured->channel);
-  if (absl::Status status = AwaitConnected(secured->channel, options, attempts); !status.ok()) return status;
-  return std::shared_ptr<grpc::Channel>(secured, secured->channel.get());
+  const std::shared_ptr<WatchedChannel> watched = MakeOwnedByProcess<WatchedChannel>();
+  watched->wakeups = GrpcWakeups::Watch();
+  watched->channel = grpc::CreateCustomChannel(options.address, *credentials, ClientArguments(options));
+  watched->wakeups->Add(watched->channel);
+  if (absl::Status status = AwaitConnected(watched->channel, options, attempts); !status.ok()) return status;
+  return std::shared_ptr<grpc::Channel>(watched, watched->channel.get());
 }
 
 }  // namespace

@@ -14,7 +14,8 @@ struct Hint {
 
 constexpr Hint kHints[] = {
     {"wrong version number", "the service there does not answer with TLS: connect without it"},
-    {"certificate verify failed", "its certificate is not signed by the authority that was given"},
+    {"certificate verify failed",
+     "its certificate is not signed by the authority that was given, has expired, or is not for services"},
     {"Hostname Verification", "its certificate is for other names; one of them can be given as the server's name"},
     {"Domain name not found", "is the name right?"},
     {"http1.x", "what is there is no service of ours, and no gRPC"},

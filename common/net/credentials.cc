@@ -1,8 +1,10 @@
 #include "common/net/credentials.h"
 
+#include <grpcpp/security/tls_certificate_verifier.h>
 #include <grpcpp/security/tls_credentials_options.h>
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <utility>
 
@@ -46,18 +48,38 @@ class TokenPlugin final : public grpc::MetadataCredentialsPlugin {
   const std::shared_ptr<WatchedFile<std::string>> token_;
 };
 
-absl::StatusOr<ClientCredentials> MakeTls(const ClientSecurity& security, const ReloadReport& report) {
+// Does what gRPC does by default: compares the service's name with its certificate. gRPC owns it as long as it uses the
+// credentials, and with it the files that they read.
+class VerifierWithFiles final : public grpc::experimental::ExternalCertificateVerifier {
+ public:
+  explicit VerifierWithFiles(std::shared_ptr<const CertificateFiles> files) : files_(std::move(files)) {}
+
+  bool Verify(grpc::experimental::TlsCustomVerificationCheckRequest* request,
+              std::function<void(grpc::Status)> callback, grpc::Status* status) override {
+    return by_name_.Verify(request, std::move(callback), status);
+  }
+  void Cancel(grpc::experimental::TlsCustomVerificationCheckRequest* request) override { by_name_.Cancel(request); }
+
+ private:
+  const std::shared_ptr<const CertificateFiles> files_;
+  grpc::experimental::HostNameCertificateVerifier by_name_;
+};
+
+absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeTls(const ClientSecurity& security,
+                                                                  const ReloadReport& report) {
   if (security.ca.empty()) {
     return absl::InvalidArgumentError("TLS needs the file of the authority that signs the service's certificate");
   }
   absl::StatusOr<std::shared_ptr<CertificateFiles>> files =
-      CertificateFiles::Load({security.ca, security.certificate, security.key}, report);
+      CertificateFiles::Load({security.ca, security.certificate, security.key, TlsEnd::kClient}, report);
   if (!files.ok()) return files.status();
   grpc::experimental::TlsChannelCredentialsOptions options;
   options.set_certificate_provider((*files)->MakeProvider());
   options.watch_root_certs();
   if (!security.certificate.empty()) options.watch_identity_key_cert_pairs();
-  return ClientCredentials{grpc::experimental::TlsCredentials(options), *std::move(files)};
+  options.set_certificate_verifier(
+      grpc::experimental::ExternalCertificateVerifier::Create<VerifierWithFiles>(*std::move(files)));
+  return grpc::experimental::TlsCredentials(options);
 }
 
 // gRPC refuses to send tokens over channels that it does not consider secure. It accepts this kind to this host.
@@ -83,11 +105,12 @@ absl::Status CheckToken(absl::string_view token) {
                                                  " visible ASCII characters, got ", token.size(), " bytes"));
 }
 
-absl::StatusOr<ClientCredentials> MakeClientCredentials(const ClientSecurity& security, const std::string& address,
-                                                        const ReloadReport& report) {
-  ClientCredentials credentials{grpc::InsecureChannelCredentials(), nullptr};
+absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeClientCredentials(const ClientSecurity& security,
+                                                                                const std::string& address,
+                                                                                const ReloadReport& report) {
+  std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
   if (security.tls()) {
-    absl::StatusOr<ClientCredentials> tls = MakeTls(security, report);
+    absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> tls = MakeTls(security, report);
     if (!tls.ok()) return tls.status();
     credentials = *std::move(tls);
   }
@@ -98,12 +121,11 @@ absl::StatusOr<ClientCredentials> MakeClientCredentials(const ClientSecurity& se
           absl::StrCat("a token is never sent in plain text beyond this host, and '", address,
                        "' is not loopback: give the authority that signs the service's certificate (TLS)"));
     }
-    credentials.channel = MakeLocal(address);
+    credentials = MakeLocal(address);
   }
   absl::StatusOr<std::shared_ptr<grpc::CallCredentials>> token = MakeToken(security.token_file, report);
   if (!token.ok()) return token.status();
-  credentials.channel = grpc::CompositeChannelCredentials(credentials.channel, *token);
-  return credentials;
+  return grpc::CompositeChannelCredentials(credentials, *token);
 }
 
 absl::StatusOr<ServerCredentials> MakeServerCredentials(const ServerSecurity& security, const ReloadReport& report) {
@@ -115,7 +137,7 @@ absl::StatusOr<ServerCredentials> MakeServerCredentials(const ServerSecurity& se
         "TLS needs the service's certificate, besides its key and the clients' authority");
   }
   absl::StatusOr<std::shared_ptr<CertificateFiles>> files =
-      CertificateFiles::Load({security.client_ca, security.certificate, security.key}, report);
+      CertificateFiles::Load({security.client_ca, security.certificate, security.key, TlsEnd::kService}, report);
   if (!files.ok()) return files.status();
   grpc::experimental::TlsServerCredentialsOptions options((*files)->MakeProvider());
   options.watch_identity_key_cert_pairs();

@@ -14,14 +14,9 @@
 
 namespace refit {
 
-struct ClientCredentials {
-  std::shared_ptr<grpc::ChannelCredentials> channel;
-  // The files that the credentials read. They must live as long as the credentials. Null for plain text.
-  std::shared_ptr<const void> files;
-};
-
 struct ServerCredentials {
   std::shared_ptr<grpc::ServerCredentials> server;
+  // The files that the credentials read. They must live as long as the server. Null for plain text.
   std::shared_ptr<const void> files;
 };
 
@@ -29,9 +24,11 @@ struct ServerCredentials {
 absl::Status CheckToken(absl::string_view token);
 
 // INVALID_ARGUMENT for files that do not belong together, or cannot be used; other codes come from reading files.
-// `address` is the channel's target. gRPC adds the token to each call.
-absl::StatusOr<ClientCredentials> MakeClientCredentials(const ClientSecurity& security, const std::string& address,
-                                                        const ReloadReport& report);
+// `address` is the channel's target. gRPC adds the token to each call. Client credentials own the files that they read:
+// gRPC may use them for longer than the channel exists, in a handshake under way.
+absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeClientCredentials(const ClientSecurity& security,
+                                                                                const std::string& address,
+                                                                                const ReloadReport& report);
 absl::StatusOr<ServerCredentials> MakeServerCredentials(const ServerSecurity& security, const ReloadReport& report);
 
 }  // namespace refit

@@ -43,9 +43,10 @@ void TakeGrpcLog(Write write) {
   });
 }
 
+bool GrpcLogIsWanted() { return std::getenv("GRPC_VERBOSITY") != nullptr || std::getenv("GRPC_TRACE") != nullptr; }
+
 void KeepGrpcLogFromBlocking() {
-  const bool is_wanted = std::getenv("GRPC_VERBOSITY") != nullptr || std::getenv("GRPC_TRACE") != nullptr;
-  if (!is_wanted) return TakeGrpcLog([](const std::string&) {});
+  if (!GrpcLogIsWanted()) return TakeGrpcLog([](const std::string&) {});
   TakeGrpcLog([](std::string message) { Stderr().Write(std::move(message)); });
 }
 

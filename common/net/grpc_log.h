@@ -11,7 +11,10 @@ namespace refit {
 // cannot be undone. A failed assertion of gRPC is always written to stderr, because the process is about to abort.
 void TakeGrpcLog(std::function<void(std::string message)> write);
 
-// Writes gRPC's messages to stderr without blocking, if GRPC_VERBOSITY or GRPC_TRACE is set. Otherwise they are
+// Whether the user has asked for gRPC's messages: GRPC_VERBOSITY or GRPC_TRACE is set.
+bool GrpcLogIsWanted();
+
+// Writes gRPC's messages to stderr without blocking, if GrpcLogIsWanted. Otherwise they are
 // dropped: statuses contain what a user must know, and these messages refer to gRPC's own files.
 void KeepGrpcLogFromBlocking();
 

@@ -36,6 +36,7 @@ void ToProto(const LayoutRule& rule, v1::LayoutRule& proto) {
   proto.set_part(rule.part);
   proto.set_parts(rule.parts);
   proto.set_split(static_cast<v1::Split>(rule.split));
+  proto.set_exclusive(rule.exclusive);
 }
 
 absl::StatusOr<LayoutRule> FromProto(const v1::LayoutRule& proto) {
@@ -48,7 +49,8 @@ absl::StatusOr<LayoutRule> FromProto(const v1::LayoutRule& proto) {
                     proto.dimension(),
                     proto.part(),
                     proto.parts(),
-                    static_cast<Split>(proto.split())};
+                    static_cast<Split>(proto.split()),
+                    proto.exclusive()};
 }
 
 ChunkHeader HeaderOf(const v1::Chunk& chunk) {

@@ -7,7 +7,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,9 +17,11 @@
 #include "absl/strings/string_view.h"
 #include "common/net/channel.h"
 #include "common/net/grpc_log.h"
+#include "common/net/repeated_messages.h"
 #include "common/process/line_writer.h"
 #include "common/terminal/help_formatter.h"
 #include "common/terminal/package_options.h"
+#include "common/terminal/trim_variables.h"
 #include "refit/relay.h"
 #include "refit/server.h"
 #include "refit/tuning.h"
@@ -105,10 +109,18 @@ absl::StatusOr<std::vector<std::unique_ptr<SelfCheck>>> StartSelfChecks(const Fl
   return checks;
 }
 
+// gRPC's messages as warnings: all of them if the user wants them, otherwise each kind once in a while.
+std::function<void(std::string)> WriteTo(const EventLog& log) {
+  if (GrpcLogIsWanted()) return [log](const std::string& message) { log.Warning(message); };
+  return [log, messages = std::make_shared<RepeatedMessages>()](const std::string& message) {
+    if (const std::optional<std::string> passed = messages->Pass(message)) log.Warning(*passed);
+  };
+}
+
 int Serve(Flags& flags) {
   const sigset_t signals = BlockEndSignals();
   flags.server.log = flags.log.Make();
-  TakeGrpcLog([log = flags.server.log](const std::string& message) { log.Warning(message); });
+  TakeGrpcLog(WriteTo(flags.server.log));
   RaiseDescriptorLimit();
   absl::StatusOr<std::unique_ptr<RefitServer>> server = StartServer(flags.server);
   if (!server.ok()) {
@@ -163,6 +175,7 @@ int Main(int argc, char** argv) {
   bool print_config = false;
   app.add_flag("--print-config", print_config, "Print the settings and where each comes from, as such a file, and end");
   AddPackageOptions(app, absl::StrCat("refit-server ", SoftwareVersion()));
+  TrimVariables(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

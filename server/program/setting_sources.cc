@@ -30,8 +30,10 @@ std::string AsComment(absl::string_view text) {
 std::string ValueInFile(const Setting& setting, const std::string& text) {
   if (setting.is_switch()) return text;
   if (!setting.is_list) return ConfigValue(text);
-  const std::vector<std::string> elements = absl::StrSplit(text, ',', absl::SkipEmpty());
-  const auto quote = [](std::string* out, const std::string& element) { absl::StrAppend(out, ConfigValue(element)); };
+  const std::vector<std::string> elements = absl::StrSplit(text, ',', absl::SkipWhitespace());
+  const auto quote = [](std::string* out, absl::string_view element) {
+    absl::StrAppend(out, ConfigValue(absl::StripAsciiWhitespace(element)));
+  };
   return absl::StrCat("[", absl::StrJoin(elements, ", ", quote), "]");
 }
 
@@ -61,10 +63,12 @@ absl::Status SettingSources::Apply(const std::string& config_path) {
   }
   for (const Setting& setting : settings_) {
     const std::string variable = VariableOf(setting.flag);
-    const char* text = std::getenv(variable.c_str());
+    const char* value = std::getenv(variable.c_str());
+    // Values out of files, such as Kubernetes' secrets, often end in a newline.
+    const absl::string_view text = value == nullptr ? "" : absl::StripAsciiWhitespace(value);
     // Unit files and manifests cannot leave a variable out, only empty.
-    if (text == nullptr || *text == '\0') continue;
-    if (absl::Status status = Set(setting, {text, variable}); !status.ok()) return status;
+    if (text.empty()) continue;
+    if (absl::Status status = Set(setting, {std::string(text), variable}); !status.ok()) return status;
   }
   for (const Setting& setting : settings_) {
     const auto flag = flags_.find(setting.flag);

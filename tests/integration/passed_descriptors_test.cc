@@ -201,7 +201,8 @@ class Access : public ::testing::Test {
 
   // A pull that the test reads message by message.
   struct RawPull {
-    RawPull(const ChannelOptions& options) : channel(*Connect(options)), stub(v1::PullService::NewStub(channel)) {
+    explicit RawPull(const ChannelOptions& options)
+        : channel(*Connect(options)), stub(v1::PullService::NewStub(channel)) {
       v1::PullRequest request;
       request.set_model("default");
       request.set_shared_memory(true);

@@ -116,12 +116,14 @@ def eventually(holds: Callable[[], Any], patience: float = 15) -> Any:
 
 
 class Service:
-    """A refit-server on loopback."""
+    """A refit-server on loopback; it writes its log into `log`."""
 
-    def __init__(self, folder: Path, *flags: str) -> None:
+    def __init__(self, folder: Path, *flags: str, **changes: str | None) -> None:
+        self.log = folder / f"log{time.monotonic_ns()}"
         port_file = folder / f"port{time.monotonic_ns()}"
         self.process = start(str(BIN / "refit-server"), "--listen", "127.0.0.1:0", "--port-file", str(port_file),
-                             "--memory", "1GiB", *flags, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                             "--memory", "1GiB", *flags, stdout=subprocess.DEVNULL, stderr=self.log.open("wb"),
+                             env=environment(**changes))
         eventually(lambda: port_file.exists() and port_file.read_text().endswith("\n"))
         self.port = int(port_file.read_text())
         self.address = f"127.0.0.1:{self.port}"

@@ -146,10 +146,18 @@ def test_variables_that_are_not_ours(tmp_path: Path) -> None:
     assert printed(check(**variables)) == {}
 
 
+def test_what_is_around_a_variable_is_no_part_of_it() -> None:
+    """A secret that is a file ends in a newline; a list is written with blanks."""
+    done = check(REFIT_SERVER_NO_SHARED_MEMORY="true\n", REFIT_SERVER_LOG_LEVEL=" debug ", REFIT_SERVER_ZONE="a\r\n",
+                 REFIT_SERVER_UPSTREAM=" one:1, two:2\n")
+    assert {key: value for key, (value, _) in printed(done).items()} == {
+        "no-shared-memory": "true", "log-level": '"debug"', "zone": '"a"', "upstream": '["one:1", "two:2"]'}
+
+
 def test_it_serves_with_a_file_from_the_environment(tmp_path: Path) -> None:
     config = tmp_path / "refit.toml"
     config.write_text(f"listen = '127.0.0.1:0'\nport-file = '{tmp_path}/port'\nmemory = '64MiB'\ngrace = 0\n")
-    server = start(SERVER, env=environment(REFIT_SERVER_CONFIG=str(config)))
+    server = start(SERVER, env=environment(REFIT_SERVER_CONFIG=f"{config}\n"))
     eventually(lambda: (tmp_path / "port").exists() and (tmp_path / "port").read_text().endswith("\n"))
     server.send_signal(signal.SIGTERM)
     assert finish(server).code == 0

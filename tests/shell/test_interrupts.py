@@ -80,6 +80,20 @@ def test_a_conversion(tmp_path: Path) -> None:
         os.close(reader)
 
 
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", [
+    ("push", "--rank", "0", "--world", "2", "--version", "1", "--synthetic", "gemma4_tiny", "--tp-size", "2"),
+    ("pull", "--tp-rank", "0", "--tp-size", "2"),
+    ("follow", "--tp-rank", "0", "--tp-size", "2"),
+])
+def test_while_a_file_does_not_open(command: tuple[str, ...], sent: signal.Signals, tmp_path: Path) -> None:
+    """A pipe that nobody writes to; a file of a server that is away would hold it up as long."""
+    import os
+
+    os.mkfifo(tmp_path / "rules")
+    end_by(start(REFIT, *command, "--tp-rules", str(tmp_path / "rules"), "-s", "127.0.0.1:1"), sent, 0.5)
+
+
 def write_native(path: Path, megabytes: int = 4) -> None:
     import json
     import struct

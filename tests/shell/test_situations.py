@@ -118,6 +118,13 @@ def test_an_environment_without(gone: str, shared_service: Service) -> None:
         assert done.code == 0, done
 
 
+@pytest.mark.parametrize("command", ["status", "versions", "pull"])
+def test_an_address_from_a_secret_ends_in_a_newline(command: str, shared_service: Service) -> None:
+    done = run(REFIT, command, env=environment(REFIT_SERVER=f" {shared_service.address}\r\n", REFIT_ZONE="a\n"))
+    assert done.code in (0, 3), done
+    assert "address" not in done.err, done
+
+
 def test_no_environment_at_all(shared_service: Service) -> None:
     done = shared_service.refit("pull", "--verify-synthetic", "gemma4_tiny", env={})
     assert done.code == 0, done

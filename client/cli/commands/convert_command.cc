@@ -1,6 +1,5 @@
 // `refit convert`: converts tensors from file to file, without a service.
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <string>
 
@@ -12,6 +11,7 @@
 #include "client/cli/run/exit_code.h"
 #include "client/cli/run/interrupt.h"
 #include "client/cli/run/stopwatch.h"
+#include "client/cli/terminal/end_at_once.h"
 #include "client/cli/terminal/format.h"
 #include "client/cli/terminal/json.h"
 #include "client/cli/terminal/status_lines.h"
@@ -48,12 +48,6 @@ void Report(const ConvertFlags& flags, const std::string& out, const ConvertedFi
   }
 }
 
-// Ends at once: a conversion has no connection to close, and the unfinished file has no name yet.
-void EndInterrupted(const std::string& out) {
-  SayOnStderr(absl::StrCat("refit: convert: interrupted; ", out, " is not written"));
-  std::_Exit(kExitInterrupted);
-}
-
 OfflineConvertOptions OptionsOf(const ConvertFlags& flags) {
   using Mode = OfflineConvertOptions::Mode;
   OfflineConvertOptions options = flags.options;
@@ -78,7 +72,8 @@ absl::Status RunConvert(const ConvertFlags& flags) {
   const absl::Status torch = needs_torch ? ContinueWithTorch() : absl::OkStatus();
   if (!torch.ok()) return torch;
   Interrupt interrupt;
-  interrupt.SetReaction([&] { EndInterrupted(flags.out); });
+  // A conversion has no connection to close, and the unfinished file has no name yet.
+  EndAtOnce(interrupt, absl::StrCat("refit: convert: interrupted; ", flags.out, " is not written"));
   Stopwatch watch;
   const absl::StatusOr<ConvertedFile> written = watch.Time([&] {
     if (needs_torch) return ConvertOffline(options, flags.in, *out);

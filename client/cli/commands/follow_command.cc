@@ -19,6 +19,7 @@
 #include "client/cli/run/interrupt.h"
 #include "client/cli/run/run_connected.h"
 #include "client/cli/run/timer.h"
+#include "client/cli/terminal/end_at_once.h"
 #include "client/cli/terminal/format.h"
 #include "client/cli/terminal/json.h"
 #include "client/cli/terminal/status_lines.h"
@@ -160,9 +161,11 @@ absl::Status CheckOutput(const std::string& out) {
 
 absl::Status RunFollow(const FollowFlags& flags) {
   if (absl::Status status = CheckOutput(flags.out); !status.ok()) return status;
-  absl::StatusOr<std::vector<LayoutRule>> rules = flags.part.Rules();
-  if (!rules.ok()) return rules.status();
   Interrupt interrupt;
+  EndAtOnce(interrupt, "refit: follow: interrupted");
+  absl::StatusOr<std::vector<LayoutRule>> rules = flags.part.Rules();
+  interrupt.SetReaction(nullptr);
+  if (!rules.ok()) return rules.status();
   std::unique_ptr<Timer> timer;
   FileEngine engine(flags, [&] { return interrupt.raised() || (timer != nullptr && timer->expired()); });
   WorkerOptions options;

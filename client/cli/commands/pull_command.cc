@@ -18,6 +18,7 @@
 #include "client/cli/options/stream_options.h"
 #include "client/cli/run/interrupt.h"
 #include "client/cli/run/timer.h"
+#include "client/cli/terminal/end_at_once.h"
 #include "client/cli/terminal/format.h"
 #include "client/cli/terminal/json.h"
 #include "client/cli/terminal/progress.h"
@@ -135,10 +136,12 @@ absl::Status Pull(const PullFlags& flags, PullOptions options, StagingSink& sink
 absl::Status PullAndReport(const PullFlags& flags, Interrupt& interrupt) {
   absl::StatusOr<std::string> out = flags.out.empty() ? std::string() : OutputPath(flags.out);
   if (!out.ok()) return out.status();
+  EndAtOnce(interrupt, "refit: pull: interrupted; nothing was pulled");
   absl::StatusOr<std::vector<LayoutRule>> rules = flags.part.Rules();
   if (!rules.ok()) return rules.status();
   absl::StatusOr<std::unique_ptr<Verifier>> verifier = VerifierFor(flags.native, *rules, flags.common.quiet);
   if (!verifier.ok()) return verifier.status();
+  interrupt.SetReaction(nullptr);
   PullReport report;
   absl::StatusOr<std::shared_ptr<const PullBase>> base = BaseFor(flags, interrupt, report);
   if (!base.ok()) return base.status();

@@ -12,6 +12,7 @@
 #include "client/cli/options/options.h"
 #include "client/cli/options/shard_options.h"
 #include "client/cli/run/interrupt.h"
+#include "client/cli/terminal/end_at_once.h"
 #include "client/cli/terminal/json.h"
 #include "client/cli/terminal/progress.h"
 #include "client/native/shard_source.h"
@@ -87,7 +88,9 @@ std::vector<TensorSpec> NativeOf(const ShardSource& source) {
 
 absl::Status RunCommand(const PushFlags& flags) {
   Interrupt interrupt;
+  EndAtOnce(interrupt, absl::StrCat("refit: push: interrupted; ", kNothingPushed));
   absl::StatusOr<std::shared_ptr<const ShardSource>> source = OpenShards(flags.native, flags.rank);
+  interrupt.SetReaction(nullptr);
   if (!source.ok()) return source.status();
   if (!flags.common.quiet) {
     NoteOfFiles((*source)->note());

@@ -29,6 +29,7 @@ absl::StatusOr<LayoutRule> ParseRule(absl::string_view line) {
   const size_t blank = line.find_first_of(kBlanks);
   const absl::string_view dimension = line.substr(0, blank);
   LayoutRule rule;
+  rule.exclusive = true;
   if (!absl::SimpleAtoi(dimension, &rule.dimension) || rule.dimension >= kMaxRank) {
     return absl::InvalidArgumentError(absl::StrCat("expected a dimension from 0 to ", kMaxRank - 1,
                                                    " and a pattern, got '", Printable(dimension), "'"));

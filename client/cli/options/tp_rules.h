@@ -1,7 +1,8 @@
 // Reads files that say along which dimension a tensor-parallel group splits which tensors.
 //
 // A line holds a dimension and an RE2 pattern that is searched in the tensor's name, such as `0 \.q_proj\.weight$`.
-// Empty lines are ignored. A # at the beginning of a line, or after a blank, begins a comment.
+// One line at most may match a tensor. Empty lines are ignored. A # at the beginning of a line, or after a blank,
+// begins a comment.
 #pragma once
 
 #include <string>

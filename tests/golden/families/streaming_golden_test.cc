@@ -50,6 +50,7 @@ std::vector<TensorPart> RandomShards(const TensorSpec& native, std::mt19937& ran
     boxes.push_back(rest);
   }
   std::vector<TensorPart> shards;
+  shards.reserve(boxes.size());
   for (Box& box : boxes) shards.push_back({native, std::move(box)});
   std::shuffle(shards.begin(), shards.end(), random);
   return shards;

@@ -55,8 +55,10 @@ TEST(FamilyAdapter, SizesAreCheckedOnlyIfTheyAreGiven) {
 
 TEST(FamilyAdapter, AClaimOfVeryManyExpertsCostsNothing) {
   EXPECT_THAT(Error("qwen3_moe", {kDown, DType::kBF16, {int64_t{1} << 40, 1, 1}}), HasSubstr("experts"));
+  constexpr int kLayers = 32;
   std::vector<TensorSpec> native;
-  for (int layer = 0; layer < 32; ++layer) {
+  native.reserve(kLayers);
+  for (int layer = 0; layer < kLayers; ++layer) {
     native.push_back(
         {"model.layers." + std::to_string(layer) + ".mlp.experts.down_projs", DType::kBF16, {65536, 1, 1}});
   }

@@ -27,7 +27,7 @@ LayoutRules Compile(const std::vector<LayoutRule>& rules) {
 Box BoxOf(LayoutRules& rules, const TensorSpec& tensor) {
   const auto box = rules.BoxOf(tensor, tensor == kExperts);
   EXPECT_TRUE(box.ok()) << box.status();
-  return box.value_or(Box{});
+  return box.ok() ? *box : Box{};
 }
 
 TEST(LayoutRules, NoneLeaveTensorsWhole) {
@@ -80,6 +80,18 @@ TEST(LayoutRules, EachCutsWhatTheOnesBeforeItLeft) {
   EXPECT_EQ(BoxOf(other, kNorm), (Box{{5}, {1}}));
   LayoutRules both = Compile({{Scope::kAny, "", 0, 0, 3}, {Scope::kAny, "", 1, 1, 2}});
   EXPECT_EQ(BoxOf(both, kOrdinary), (Box{{0, 5}, {4, 5}}));
+}
+
+TEST(LayoutRules, OneExclusiveRuleAtMostCutsATensor) {
+  LayoutRules rules = Compile({{Scope::kAny, "q_proj", 0, 1, 2, Split::kBalanced, true},
+                               {Scope::kAny, "norm", 0, 1, 2, Split::kBalanced, true},
+                               {Scope::kOrdinary, "proj\\.weight$", 1, 1, 2},
+                               {Scope::kAny, "^norm\\.", 0, 1, 2, Split::kBalanced, true}});
+  EXPECT_EQ(BoxOf(rules, kOrdinary), (Box{{6, 5}, {6, 5}}));
+  const absl::Status status = rules.BoxOf(kNorm, false).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr("norm.weight"), HasSubstr("names with 'norm'"), HasSubstr("names with '^norm\\.'")));
 }
 
 TEST(LayoutRules, SplitsDiffer) {

@@ -31,6 +31,7 @@ class OfflineFromHf : public ::testing::Test {
  protected:
   void Write(const std::vector<Tensor>& tensors) const {
     std::vector<TensorSpec> specs;
+    specs.reserve(tensors.size());
     for (const Tensor& tensor : tensors) specs.push_back({tensor.name, DType::kF32, tensor.shape});
     const auto writer = SafetensorsWriter::Create(in_, specs).value();
     for (size_t i = 0; i < tensors.size(); ++i) {

@@ -34,6 +34,7 @@ TEST(TpRules, AreALineEach) {
   for (const LayoutRule& rule : *rules) {
     EXPECT_EQ(rule.scope, LayoutRule::Scope::kAny);
     EXPECT_EQ(rule.split, Split::kBalanced);
+    EXPECT_TRUE(rule.exclusive);
   }
 }
 
@@ -60,7 +61,8 @@ TEST(TpRules, MistakesNameFileAndLine) {
 
 TEST(TpRules, AreReadFromFiles) {
   const std::string path = testing::TempDir() + "refit_tp_rules.txt";
-  std::ofstream(path) << "0 a\n1 b";
+  std::ofstream(path) << "\xEF\xBB\xBF"
+                      << "0 a\r\n1 b";  // as an editor on Windows may write it
   const auto rules = ReadTpRules(path);
   ASSERT_TRUE(rules.ok()) << rules.status();
   EXPECT_EQ(Text(*rules), "0<a>1<b>");

@@ -30,6 +30,7 @@ class CandidatesTest : public ::testing::Test {
   }
   static std::vector<std::string> Names(const std::vector<Candidate>& candidates) {
     std::vector<std::string> names;
+    names.reserve(candidates.size());
     for (const Candidate& candidate : candidates) names.push_back(candidate.address);
     return names;
   }

@@ -7,7 +7,10 @@
 
 #include <cstdlib>
 #include <deque>
+#include <filesystem>
+#include <thread>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
@@ -233,10 +236,47 @@ TEST_F(CredentialsTest, AClientsExpiredCertificateIsRefused) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("valid only from")));
 }
 
-TEST_F(CredentialsTest, AServersCertificateIsNoClients) {
+// gRPC's own words would be "Socket closed" here and "certificate verify failed" there.
+TEST_F(CredentialsTest, ACertificateIsForOneEndOfAConnection) {
   const auto server = Serve(MutualServerFiles());
-  EXPECT_THAT(TryCall(server->address(), ClientFiles("server"), milliseconds(500)),
-              StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(TryCall(server->address(), ClientFiles("server")),
+              StatusIs(absl::StatusCode::kInvalidArgument, AllOf(HasSubstr("server.pem"), HasSubstr("clientAuth"))));
+  EXPECT_THAT(
+      MakeServerCredentials({.certificate = folder_.Path("client.pem"), .key = folder_.Path("client.key")}, nullptr),
+      StatusIs(absl::StatusCode::kInvalidArgument, AllOf(HasSubstr("client.pem"), HasSubstr("serverAuth"))));
+  // One that does not look at its own.
+  const auto channel = grpc::CreateChannel(
+      server->address(), grpc::SslCredentials({authority_.certificate(), *ReadSmallFile(folder_.Path("server.key")),
+                                               *ReadSmallFile(folder_.Path("server.pem"))}));
+  EXPECT_THAT(Ask(*channel), StatusIs(absl::StatusCode::kUnavailable));
+}
+
+int CertificatesInMemory() {
+  int count = 0;
+  for (const auto& descriptor : std::filesystem::directory_iterator("/proc/self/fd")) {
+    std::error_code error;  // the iterator's own is closed by now
+    const std::string target = std::filesystem::read_symlink(descriptor, error).string();
+    if (absl::StrContains(target, "refit-certificates")) ++count;
+  }
+  return count;
+}
+
+void AwaitNoCertificatesInMemory() {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (CertificatesInMemory() > 0 && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+  ASSERT_EQ(CertificatesInMemory(), 0);
+}
+
+// gRPC reads them by the descriptor's number, which may be another file's once it is closed.
+TEST_F(CredentialsTest, WhatTheyReadIsOpenAsLongAsGrpcHasThem) {
+  AwaitNoCertificatesInMemory();  // of the tests before
+  auto credentials = MakeClientCredentials(ClientFiles(), "localhost:1", nullptr);
+  ASSERT_OK(credentials);
+  std::shared_ptr<grpc::Channel> channel = grpc::CreateChannel("localhost:1", *credentials);
+  credentials->reset();
+  EXPECT_EQ(CertificatesInMemory(), 2);
+  channel.reset();
+  AwaitNoCertificatesInMemory();
 }
 
 TEST_F(CredentialsTest, PlainTextAndTlsDoNotHang) {

@@ -164,8 +164,10 @@ TEST_F(DescriptorEndpointTest, WhoSaysNonsenseIsHungUpOn) {
 
 TEST_F(DescriptorEndpointTest, WhoSaysNothingKeepsNobodyOut) {
   const DescriptorTable::Loan loan = table_.Lend(Shared());
+  constexpr int kMany = 600;
   std::vector<FileDescriptor> silent;
-  for (int i = 0; i < 600; ++i) silent.push_back(Connect());
+  silent.reserve(kMany);
+  for (int i = 0; i < kMany; ++i) silent.push_back(Connect());
   EXPECT_OK(client_.Take(loan.key()));
   // The oldest were dropped.
   EXPECT_EQ(ReceiveDescriptorMessage(silent[0])->bytes, "");
