@@ -127,7 +127,7 @@ absl::StatusOr<HfOrigin> FamilyInverse::OriginOf(const TensorSpec& hf) const {
       if (!found.has_value() || HfNameOf(output, *found, hf.shape.size()) != hf.name) continue;
       HfOrigin origin{std::move(found->name), output.rule, output.index, std::nullopt};
       if (!output.rule->rule->each_expert) return origin;
-      int64_t expert = 0;
+      int32_t expert = 0;  // one more than the last is their number, which must not overflow
       if (!absl::SimpleAtoi(*found->expert, &expert) || absl::StrCat(expert) != *found->expert) {
         return absl::InvalidArgumentError(absl::StrCat("tensor ", Printable(hf.name), ": ", Printable(*found->expert),
                                                        " is no expert's number; they are 0, 1, 2 and so on"));
