@@ -11,6 +11,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "common/terminal/terminal.h"
+#include "common/terminal/wrap.h"
 
 namespace refit {
 namespace {
@@ -25,28 +26,6 @@ constexpr size_t kRoomy = 72;
 size_t HelpWidth() {
   const int columns = Width(stdout);
   return columns == 0 ? kWidest : std::clamp(static_cast<size_t>(columns), kNarrowest, kWidest);
-}
-
-// Wraps `text` at spaces. Every line but the last ends with `continuation`. Every line but the first begins with
-// `indent` spaces; in the first, `first` columns are already used.
-std::string Wrap(absl::string_view text, size_t width, size_t indent, size_t first,
-                 absl::string_view continuation = "") {
-  std::string out;
-  size_t column = first;
-  bool begins = true;
-  for (const absl::string_view word : absl::StrSplit(text, absl::ByAnyChar(" \n"), absl::SkipEmpty())) {
-    if (!begins && column + 1 + word.size() + continuation.size() > width) {
-      absl::StrAppend(&out, continuation, "\n", std::string(indent, ' '));
-      column = indent;
-    } else if (!begins) {
-      out += ' ';
-      ++column;
-    }
-    absl::StrAppend(&out, word);
-    column += word.size();
-    begins = false;
-  }
-  return out;
 }
 
 // `left`, with `text` wrapped beside it, or below it if `left` is too long.

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/terminal/terminal.h"
+#include "common/terminal/wrap.h"
 
 namespace refit::cli {
 namespace {
@@ -91,13 +92,20 @@ void Table::Print(std::FILE* stream) const {
   for (const std::string& line : Lines(static_cast<size_t>(Width(stream)), IsFancy(stream))) PrintLine(stream, line);
 }
 
-void Facts::Print(std::FILE* stream) const {
-  const bool fancy = IsFancy(stream);
-  size_t width = 0;
-  for (const auto& [key, value] : facts_) width = std::max(width, DisplayWidth(key));
+std::vector<std::string> Facts::Lines(size_t width, bool fancy) const {
+  size_t keys = 0;
+  for (const auto& [key, value] : facts_) keys = std::max(keys, DisplayWidth(key));
+  const size_t indent = keys + kGap;
+  std::vector<std::string> lines;
   for (const auto& [key, value] : facts_) {
-    PrintLine(stream, absl::StrCat(Bold(Pad(key, width, Align::kLeft), fancy), "  ", value));
+    const std::string shown = width == 0 ? value : Wrap(value, width, indent, indent);
+    lines.push_back(absl::StrCat(Bold(Pad(key, keys, Align::kLeft), fancy), std::string(kGap, ' '), shown));
   }
+  return lines;
+}
+
+void Facts::Print(std::FILE* stream) const {
+  for (const std::string& line : Lines(static_cast<size_t>(Width(stream)), IsFancy(stream))) PrintLine(stream, line);
 }
 
 }  // namespace refit::cli

@@ -48,6 +48,9 @@ class Facts {
   void Add(std::string key, std::string value) { facts_.emplace_back(std::move(key), std::move(value)); }
   void Print(std::FILE* stream) const;
 
+  // As Table::Lines; values are wrapped below themselves.
+  std::vector<std::string> Lines(size_t width, bool fancy) const;
+
  private:
   std::vector<std::pair<std::string, std::string>> facts_;
 };

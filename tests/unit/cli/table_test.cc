@@ -42,5 +42,15 @@ TEST(TableTest, NumbersAreLeftOutRatherThanShortenedAndNamed) {
   EXPECT_EQ(lines[3], "no room for: took, rate");
 }
 
+TEST(FactsTest, ValuesAreWrappedBelowThemselvesOnATerminal) {
+  Facts facts;
+  facts.Add("service", "one");
+  facts.Add("adapters", "gemma4_moe, identity, qwen3_moe");
+  EXPECT_EQ(facts.Lines(0, false),
+            (std::vector<std::string>{"service   one", "adapters  gemma4_moe, identity, qwen3_moe"}));
+  EXPECT_EQ(facts.Lines(32, false),
+            (std::vector<std::string>{"service   one", "adapters  gemma4_moe, identity,\n          qwen3_moe"}));
+}
+
 }  // namespace
 }  // namespace refit::cli
