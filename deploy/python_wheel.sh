@@ -7,18 +7,20 @@
 #   --python EXE    an interpreter with its headers; may be given several times; default: the system's python3
 #   --out DIR       where the wheels are put; default build/wheel
 #   --no-tests      only the metadata is looked at
+#   --sdist         also installs from the sdist, as pip does where no wheel fits: it compiles all, some 10 minutes
 #
 # The libraries are Debian's. auditwheel copies them into the wheel; deploy/wheel/own_symbols.py gives them symbols of
 # their own, so that grpcio, torch or ray in the same process do not meet them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-out=build/wheel tests=yes pythons=()
+out=build/wheel tests=yes from_sdist=no pythons=()
 while (($#)); do
   case "$1" in
     --python) pythons+=("${2:?--python needs an interpreter}"); shift 2 ;;
     --out) out=${2:?--out needs a folder}; shift 2 ;;
     --no-tests) tests=no; shift ;;
+    --sdist) from_sdist=yes; shift ;;
     -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 0 ;;
     *) echo "$0: unknown option '$1'; see --help" >&2; exit 2 ;;
   esac
@@ -72,6 +74,15 @@ configure_sdist() {
     { cat "$scratch/log" >&2; exit 1; }
 }
 
+# pip fetches what builds it (pyproject.toml, build-system), and compiles it out of sight of this folder.
+install_sdist() {
+  "$1" -m venv "$scratch/venv"
+  (cd "$scratch" && venv/bin/pip install -q sdist/*.tar.gz)
+  "$scratch/venv/bin/refit-server" --version
+  "$scratch/venv/bin/python" -m refit --version
+  "$scratch/venv/bin/python" -c 'import refit; service = refit.serve(); refit.Subscriber(service.address)'
+}
+
 for python in "${pythons[@]}"; do
   version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
   echo "== Python $version"
@@ -81,4 +92,8 @@ for python in "${pythons[@]}"; do
   [[ -d $scratch/sdist-build ]] || configure_sdist
   rm -rf "$scratch"/{built,repaired,unpacked,packed,venv}
 done
+if [[ $from_sdist == yes ]]; then
+  echo "== the sdist"
+  install_sdist "${pythons[0]}"
+fi
 ls -l "$out"/refit_rl-*

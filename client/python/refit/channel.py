@@ -48,7 +48,8 @@ class Connections:
         try:
             return self._free.pop()
         except IndexError:
-            return connect(self._connect)
+            pass  # what follows may fail, and must not look as if this were the cause
+        return connect(self._connect)
 
     def give_back(self, connection: Any) -> None:
         self._free.append(connection)

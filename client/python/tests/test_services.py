@@ -43,3 +43,10 @@ def test_a_worker_says_where_its_version_came_from():
 def test_a_trainer_has_one_service():
     with pytest.raises(refit.InvalidArgument, match="a push goes to the one"):
         refit.Publisher("127.0.0.1:1,127.0.0.1:2")
+
+
+@pytest.mark.parametrize("client", [refit.Subscriber, refit.Publisher])
+def test_a_service_that_is_not_there_is_the_only_error_shown(client):
+    with pytest.raises(refit.Unavailable, match="127.0.0.1:1") as caught:
+        client("127.0.0.1:1", connect_timeout=0.2)
+    assert caught.value.__context__ is None
