@@ -65,7 +65,7 @@ test_wheel() {
   bare "$suite"
   version=$(inside "$root" python3 -c 'import sys; print("cp%d%d" % sys.version_info[:2])')
   wheel=$(ls build/wheel/refit_rl-*-"$version"-*manylinux*.whl)
-  echo "== $suite ($version, $(inside "$root" ldd --version | head -n 1)): $wheel"
+  echo "== $suite ($version, $(inside "$root" ldd --version | sed -n 1p)): $wheel"
   [[ -d $root/opt/others/torch ]] || online "$root" sh -c '
     python3 -m venv /opt/pip && /opt/pip/bin/pip install -q --target /opt/others torch numpy grpcio protobuf pyarrow ray'
   inside "$root" sh -c "rm -rf /opt/venv && python3 -m venv /opt/venv && /opt/venv/bin/pip install -q --no-index /project/$wheel"
