@@ -20,8 +20,8 @@ struct LayoutRule {
   uint64_t part = 0;
   uint64_t parts = 1;
   Split split = Split::kBalanced;
-  // Rules on one tensor nest, as DTensor placements do. But of a list of patterns, each for tensors of its own, only one
-  // is meant for a tensor: two exclusive rules on the same one are INVALID_ARGUMENT.
+  // Rules on one tensor nest, as DTensor placements do. But of patterns that are each for tensors of their own, one is
+  // meant for a tensor: two exclusive rules on the same one are INVALID_ARGUMENT.
   bool exclusive = false;
 
   // "experts, dimension 0, part 1 of 8", for messages.
