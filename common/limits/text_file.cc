@@ -22,9 +22,11 @@ absl::StatusOr<std::string> ReadTextFile(const std::string& path) {
   file.read(text.data(), static_cast<std::streamsize>(text.size()));
   if (!file.is_open() || file.bad()) return absl::ErrnoToStatus(errno, absl::StrCat("cannot read '", path, "'"));
   text.resize(static_cast<size_t>(file.gcount()));
+  if (text.size() > kMaxBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("'", path, "' is longer than ", kMaxBytes, " bytes"));
+  }
   if (absl::StartsWith(text, kByteOrderMark)) text.erase(0, kByteOrderMark.size());
-  if (text.size() <= kMaxBytes) return text;
-  return absl::InvalidArgumentError(absl::StrCat("'", path, "' is longer than ", kMaxBytes, " bytes"));
+  return text;
 }
 
 }  // namespace refit

@@ -14,8 +14,8 @@ void TakeGrpcLog(std::function<void(std::string message)> write);
 // Whether the user has asked for gRPC's messages: GRPC_VERBOSITY or GRPC_TRACE is set.
 bool GrpcLogIsWanted();
 
-// Writes gRPC's messages to stderr without blocking, if GrpcLogIsWanted. Otherwise they are
-// dropped: statuses contain what a user must know, and these messages refer to gRPC's own files.
+// Writes gRPC's messages to stderr without blocking, if GrpcLogIsWanted. Otherwise they are dropped: statuses
+// contain what a user must know, and these messages refer to gRPC's own files.
 void KeepGrpcLogFromBlocking();
 
 }  // namespace refit

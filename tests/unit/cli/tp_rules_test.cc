@@ -73,6 +73,12 @@ TEST(TpRules, AreReadFromFiles) {
   const absl::Status folder = ReadTpRules(testing::TempDir()).status();
   EXPECT_FALSE(folder.ok());
   EXPECT_THAT(std::string(folder.message()), HasSubstr("directory"));
+  // The mark does not make room for a text that is too long, which would be read in part.
+  std::ofstream(path) << "\xEF\xBB\xBF"
+                      << "0 a\n"
+                      << std::string(size_t{1} << 20, '#');
+  EXPECT_EQ(ReadTpRules(path).status().code(), absl::StatusCode::kInvalidArgument);
+  std::remove(path.c_str());
   EXPECT_EQ(ReadTpRules("/dev/zero").status().code(), absl::StatusCode::kInvalidArgument);
 }
 
