@@ -18,7 +18,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
-// How long one address may take before the next one is tried. It doubles as long as none answers.
+// How long one address may take before the next one is tried, at first.
 constexpr milliseconds kFirstPatience{2'000};
 // Between rounds in which none answered.
 constexpr milliseconds kPause{100};
@@ -39,6 +39,7 @@ Routes::Routes(const ChannelOptions& options, std::shared_ptr<ActiveCalls> calls
       calls_(std::move(calls)),
       listed_(SplitAddresses(options.address)),
       several_(MayBeSeveral(listed_)),
+      patience_(kFirstPatience),
       candidates_(options.zone) {}
 
 absl::StatusOr<std::unique_ptr<Routes>> Routes::Connect(const ChannelOptions& options,
@@ -60,9 +61,9 @@ absl::Status Routes::ConnectInitially() {
   if (absl::Status status = StartGrpc(); !status.ok()) return status;
   const std::lock_guard lock(mutex_);
   const Clock::time_point deadline = Clock::now() + options_.connect_timeout;
-  for (milliseconds patience = kFirstPatience;; patience *= 2) {
+  while (true) {
     const auto left = std::chrono::ceil<milliseconds>(deadline - Clock::now());
-    const absl::StatusOr<std::shared_ptr<const Route>> route = Choose({}, std::clamp(left, kPause, patience));
+    const absl::StatusOr<std::shared_ptr<const Route>> route = Choose({}, std::clamp(left, kPause, patience_));
     if (route.ok()) in_use_ = last_ = *route;
     if (route.ok() || !absl::IsUnavailable(route.status())) return route.status();
     if (options_.is_cancelled && options_.is_cancelled()) {
@@ -80,8 +81,7 @@ absl::Status Routes::ConnectInitially() {
 absl::StatusOr<std::shared_ptr<const Route>> Routes::Take(const Candidates::Addresses& except) {
   const std::lock_guard lock(mutex_);
   if (in_use_ != nullptr && except.count(in_use_->address) == 0) return in_use_;
-  absl::StatusOr<std::shared_ptr<const Route>> route =
-      Choose(except, several_ ? kFirstPatience : options_.connect_timeout);
+  absl::StatusOr<std::shared_ptr<const Route>> route = Choose(except, several_ ? patience_ : options_.connect_timeout);
   if (route.ok() && in_use_ == nullptr) in_use_ = last_ = *route;
   return route;
 }
@@ -133,8 +133,12 @@ absl::StatusOr<std::shared_ptr<const Route>> Routes::Choose(const Candidates::Ad
     farther = *std::move(route);
     if (candidates_.IsOfOwnZone(candidate.address)) break;
   }
-  if (farther != nullptr) return farther;
+  if (farther != nullptr) {
+    patience_ = kFirstPatience;
+    return farther;
+  }
   if (reasons.empty()) return absl::NotFoundError(absl::StrCat("no other address in ", options_.address));
+  patience_ = std::min(2 * patience_, std::max(kFirstPatience, options_.connect_timeout));
   return absl::UnavailableError(absl::StrJoin(reasons, "; "));
 }
 

@@ -73,6 +73,7 @@ class Routes {
 
   std::mutex mutex_;
   // Guarded by mutex_.
+  std::chrono::milliseconds patience_;  // with one of several addresses; doubles while none answers
   Candidates candidates_;
   std::vector<std::string> not_found_;  // why names of the list lead nowhere
   std::optional<Clock::time_point> looked_up_at_;

@@ -32,7 +32,11 @@ constexpr int kMaxMetadataBytes = 16 << 10;
 constexpr int kMaxStreamsPerConnection = 1024;
 // How soon a restarted service is reached again.
 constexpr int kFirstReconnectMs = 100;
-constexpr int kLongestReconnectMs = 2'000;
+constexpr int kLongestPauseMs = 2'000;
+// How long one attempt to connect may take: as long as the caller waits, within these bounds. A service on a busy host,
+// or which a whole fleet reaches at once, answers late. Clients that gave up and began anew would only make it later.
+constexpr std::chrono::milliseconds kShortestAttempt{2'000};
+constexpr std::chrono::milliseconds kLongestAttempt{20'000};
 // How often a name is looked up while the service does not answer, so that it is found soon at a new address. gRPC's
 // own minimum is 30 s.
 constexpr int kLookupIntervalMs = 1'000;
@@ -69,8 +73,10 @@ grpc::ChannelArguments ClientArguments(const ChannelOptions& options) {
   arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kFirstReconnectMs);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kLongestReconnectMs);
-  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kLongestReconnectMs);
+  // Despite its name, this is the time of one attempt. It does not delay the next one.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS,
+                   Milliseconds(std::clamp(options.connect_timeout, kShortestAttempt, kLongestAttempt)));
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kLongestPauseMs);
   arguments.SetInt(GRPC_ARG_DNS_MIN_TIME_BETWEEN_RESOLUTIONS_MS, kLookupIntervalMs);
   if (!options.security.server_name.empty()) arguments.SetSslTargetNameOverride(options.security.server_name);
   return arguments;

@@ -21,10 +21,14 @@ constexpr Hint kHints[] = {
     {"http1.x", "what is there is no service of ours, and no gRPC"},
 };
 
+// What is there but mute: the connection, or gRPC's greeting, did not come in time.
+bool NoAnswerCame(absl::string_view reason) { return reason.empty() || absl::StrContains(reason, "timed out"); }
+
 absl::string_view HintFor(absl::string_view reason, const ClientSecurity& security) {
   for (const Hint& hint : kHints) {
     if (absl::StrContains(reason, hint.reason)) return hint.text;
   }
+  if (NoAnswerCame(reason)) return "no answer: is the service stopped or overloaded, or is a firewall in between?";
   if (!security.tls()) return "does the service run there, without TLS?";
   if (security.certificate.empty()) return "does the service run there, with TLS that asks for no certificate of ours?";
   return "does the service run there, with TLS, and do both sides trust each other?";

@@ -17,8 +17,8 @@ namespace {
 using std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kInterval{250};
-// How long a channel's attempt to connect may take. Resetting its backoff starts the attempt again.
-constexpr std::chrono::seconds kAttempt{3};
+// Between attempts of channels that cannot connect. Resetting their backoff starts one.
+constexpr std::chrono::seconds kAttemptInterval{3};
 // Of one connection, each time: a ping, and a little more.
 constexpr size_t kEventsRead = 2;
 
@@ -83,7 +83,7 @@ void GrpcWakeups::Run() {
     if (grpc_kick_poller != nullptr) grpc_kick_poller();
     reader.Read(kEventsRead * Channels());
     if (steady_clock::now() < next_attempt) continue;
-    next_attempt = steady_clock::now() + kAttempt;
+    next_attempt = steady_clock::now() + kAttemptInterval;
     for (const std::shared_ptr<grpc::Channel>& channel : Living()) {
       const bool failed = channel->GetState(/*try_to_connect=*/false) == GRPC_CHANNEL_TRANSIENT_FAILURE;
       if (failed) grpc::experimental::ChannelResetConnectionBackoff(channel.get());

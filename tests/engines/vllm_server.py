@@ -35,6 +35,8 @@ ENVIRONMENT = {
 }
 
 _START_SECONDS = 400
+# Two engines start and answer on the same few cores. What is tested here is not how soon a connection stands.
+_CONNECT_SECONDS = 60.0
 
 
 class Answer(NamedTuple):
@@ -92,7 +94,7 @@ class Service:
     def start(self) -> None:
         program = os.environ.get("REFIT_SERVER", str(ROOT / "build/release/bin/refit-server"))
         self._process = Process([program, "--listen", self.address, "--retain", "4"], self._log)
-        with refit.Publisher(self.address):
+        with self.publisher():
             self._process.check_runs()
 
     def signal(self, number: int) -> None:
@@ -101,8 +103,11 @@ class Service:
     def end(self) -> None:
         self._process.end()
 
+    def publisher(self, **options: Any) -> refit.Publisher:
+        return refit.Publisher(self.address, connect_timeout=_CONNECT_SECONDS, **options)
+
     def publish(self, family: Family, number: int, tensors: Optional[Dict[str, Any]] = None, **options: Any) -> None:
-        with refit.Publisher(self.address, adapter=family.adapter) as publisher:
+        with self.publisher(adapter=family.adapter) as publisher:
             with publisher.version(number, **options) as version:
                 version.push(family.native(number) if tensors is None else tensors)
 

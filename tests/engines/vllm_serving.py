@@ -135,7 +135,7 @@ def test_update_infos_that_are_wrong(engine: Engine) -> None:
 def test_a_version_that_its_trainer_gave_up(engine: Engine) -> None:
     engine.number += 1
     tensors = list(engine.family.native(engine.number).items())
-    with refit.Publisher(engine.service.address, adapter=engine.family.adapter) as publisher:
+    with engine.service.publisher(adapter=engine.family.adapter) as publisher:
         with pytest.raises(KeyError), publisher.version(engine.number, declare=dict(tensors)) as version:
             version.push(dict(tensors[: len(tensors) // 2]))
             raise KeyError("the trainer gives up")
@@ -166,7 +166,7 @@ def test_what_the_model_does_not_take(engine: Engine) -> None:
 def test_a_service_that_dies_while_a_version_comes(engine: Engine) -> None:
     engine.number += 1
     tensors = list(engine.family.native(engine.number).items())
-    publisher = refit.Publisher(engine.service.address, adapter=engine.family.adapter)
+    publisher = engine.service.publisher(adapter=engine.family.adapter)
     version = publisher.version(engine.number, declare=dict(tensors)).__enter__()
     version.push(dict(tensors[: len(tensors) // 2]))
     before = engine.server.fingerprint()
@@ -188,7 +188,7 @@ def test_a_service_that_dies_while_a_version_comes(engine: Engine) -> None:
 def test_a_service_that_hangs(engine: Engine) -> None:
     assert engine.server.init(engine.service.address, timeout=3).is_good
     older, newer = engine.update(), engine.next_version()
-    with refit.Publisher(engine.service.address) as publisher:
+    with engine.service.publisher() as publisher:
         publisher.wait_for_workers(newer, phase="staged")
     engine.service.signal(signal.SIGSTOP)
     try:
@@ -221,7 +221,7 @@ def test_part_of_a_model_for_whoever_means_it(engine: Engine) -> None:
 def test_the_engine_goes_on_when_a_version_is_late(engine: Engine) -> None:
     engine.number += 1
     tensors = list(engine.family.native(engine.number).items())
-    with refit.Publisher(engine.service.address, adapter=engine.family.adapter) as publisher:
+    with engine.service.publisher(adapter=engine.family.adapter) as publisher:
         with publisher.version(engine.number, declare=dict(tensors)) as version:
             version.push(dict(tensors[: len(tensors) // 2]))
             seconds = engine.check_refuses(engine.number, "DEADLINE_EXCEEDED", "ask again", deadline=1)

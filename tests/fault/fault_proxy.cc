@@ -49,6 +49,11 @@ FaultProxy::~FaultProxy() {
   close(wake_);
 }
 
+void FaultProxy::AnswerNewConnectionsAfter(std::chrono::milliseconds delay) {
+  const std::lock_guard lock(mutex_);
+  first_delay_ = delay;
+}
+
 void FaultProxy::Inject(Fault fault) {
   const std::lock_guard lock(mutex_);
   fault_ = fault;
@@ -91,6 +96,7 @@ void FaultProxy::Accept() {
       Close(connection);
       continue;
     }
+    connection.to_client.not_before = std::chrono::steady_clock::now() + first_delay_;
     connections_.push_back(std::move(connection));
   }
 }

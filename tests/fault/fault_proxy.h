@@ -45,6 +45,9 @@ class FaultProxy {
   std::string address() const { return "127.0.0.1:" + std::to_string(port_); }
   void SetTarget(int port) { target_port_ = port; }
 
+  // From now on, nothing is forwarded to the client of a new connection before this long has passed.
+  void AnswerNewConnectionsAfter(std::chrono::milliseconds delay);
+
   // Sets the next fault. It replaces a fault that has not struck yet.
   void Inject(Fault fault);
   void Heal();
@@ -86,6 +89,7 @@ class FaultProxy {
   std::atomic<uint64_t> bytes_to_client_ = 0;
   std::mutex mutex_;
   std::optional<Fault> fault_;
+  std::chrono::milliseconds first_delay_{0};
   std::list<Connection> connections_;
   std::thread thread_;
 };
