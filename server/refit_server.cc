@@ -1,5 +1,4 @@
 #include <grpc/grpc.h>
-#include <grpcpp/health_check_service_interface.h>
 
 #include <algorithm>
 #include <utility>
@@ -132,11 +131,12 @@ void RefitServer::Shutdown(std::chrono::milliseconds grace) {
   if (impl_.get_deleter().guard.forked()) return;
   impl_->KeepInChildren();
   if (impl_->upstream != nullptr) impl_->upstream->Stop();
-  if (grpc::HealthCheckServiceInterface* health = impl_->server->GetHealthCheckService()) health->Shutdown();
+  impl_->probes.StopServing();
   if (impl_->health != nullptr) impl_->health->StopServing();
   impl_->pulls.leases.EndAll();
   impl_->pulls.watches.EndAll();
   impl_->relays.attendances.EndAll();
+  impl_->pushes.waits.EndAll();  // workers can report no more
   const auto deadline = std::chrono::steady_clock::now() + grace;
   impl_->server->Shutdown(SteadyDeadline(grace));
   impl_->server->Wait();

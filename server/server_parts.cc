@@ -2,7 +2,6 @@
 
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
-#include <grpcpp/health_check_service_interface.h>
 
 #include <algorithm>
 #include <utility>
@@ -15,7 +14,6 @@
 #include "common/net/listening_sockets.h"
 #include "common/net/status.h"
 #include "common/process/process_name.h"
-#include "grpc/health/v1/health.pb.h"
 #include "server/listen_addresses.h"
 #include "server/server_checks.h"
 #include "server/watch/metrics.h"
@@ -23,8 +21,8 @@
 namespace refit {
 namespace {
 
-// The names of the services, for health checks.
-std::vector<std::string> ServiceNames() {
+// For health checks.
+std::set<std::string> ServiceNames() {
   return {v1::PushService::service_full_name(), v1::PullService::service_full_name(),
           v1::RelayService::service_full_name(), v1::InspectService::service_full_name()};
 }
@@ -67,7 +65,8 @@ ServerParts::ServerParts(const ServerOptions& options, std::shared_ptr<const Aut
                            ? std::max<uint64_t>(options.limits.delta_bytes + options.limits.delta_history_bytes, 1)
                            : 0)},
       convert(ThreadCount(options.convert_threads)),
-      observed{admission, store, workers, pushes, pulls, convert, spool, upstream, options.zone} {}
+      observed{admission, store, workers, pushes, pulls, convert, spool, upstream, options.zone},
+      probes(ServiceNames()) {}
 
 absl::Status ServerParts::OpenSpool(const ServerOptions& options) {
   if (options.spool.empty()) return absl::OkStatus();
@@ -82,9 +81,7 @@ absl::Status ServerParts::OpenSpool(const ServerOptions& options) {
 
 absl::StatusOr<std::vector<std::string>> ServerParts::Listen(const ServerOptions& options) {
   if (absl::Status status = unix_sockets.Open(options, descriptors); !status.ok()) return status;
-  grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  (void)grpc::health::v1::HealthCheckRequest::descriptor();  // linked, so that reflection can describe the service
   grpc::ServerBuilder builder;
   ConfigureServer(builder, options.limits.max_message_bytes, options.limits.peer_timeout);
   std::vector<std::string> addresses = ListenAddresses(options.listen);
@@ -96,6 +93,7 @@ absl::StatusOr<std::vector<std::string>> ServerParts::Listen(const ServerOptions
   builder.RegisterService(&pull);
   builder.RegisterService(&relay);
   builder.RegisterService(&inspect);
+  builder.RegisterService(&probes);
   server = builder.BuildAndStart();
   // gRPC stops at the first address on which it cannot listen. A Unix socket has a port too, which is 1.
   const size_t failed = std::find(ports.begin(), ports.end(), 0) - ports.begin();
@@ -103,9 +101,6 @@ absl::StatusOr<std::vector<std::string>> ServerParts::Listen(const ServerOptions
     return absl::UnavailableError(absl::StrCat("cannot listen on '",
                                                failed < ports.size() ? addresses[failed] : options.listen,
                                                "'; is the address right and the port free?"));
-  }
-  for (const std::string& service : ServiceNames()) {
-    server->GetHealthCheckService()->SetServingStatus(service, true);
   }
   if (absl::Status status = UnixSockets::SetModes(options); !status.ok()) return status;
   for (size_t i = 0; i < addresses.size(); ++i) {

@@ -31,6 +31,7 @@
 #include "server/store/version_store.h"
 #include "server/unix_sockets.h"
 #include "server/watch/health_endpoint.h"
+#include "server/watch/health_service.h"
 #include "server/watch/inspect_service.h"
 #include "server/watch/metrics_endpoint.h"
 #include "server/watch/observed.h"
@@ -75,6 +76,7 @@ struct ServerParts {
   PullService pull{pulls};
   RelayService relay{relays};
   InspectService inspect{observed};
+  HealthService probes;
   UnixSockets unix_sockets;
   std::unique_ptr<grpc::Server> server;
   std::unique_ptr<MetricsEndpoint> metrics;  // null: metrics are not served

@@ -20,6 +20,7 @@
 #include "client/cli/terminal/status_lines.h"
 #include "common/net/channel.h"
 #include "common/net/grpc_log.h"
+#include "common/process/standard_descriptors.h"
 #include "common/terminal/help_formatter.h"
 #include "common/terminal/package_options.h"
 #include "common/terminal/suggestion.h"
@@ -194,6 +195,7 @@ int Main(int argc, char** argv) {
 }  // namespace refit::cli
 
 int main(int argc, char** argv) {
+  refit::ReserveStandardDescriptors();
   std::signal(SIGPIPE, SIG_IGN);  // a write to a closed pipe then returns EPIPE, which is handled
   refit::TuneForBulkData();
   refit::KeepGrpcLogFromBlocking();

@@ -28,7 +28,8 @@ absl::string_view HintFor(absl::string_view reason, const ClientSecurity& securi
   for (const Hint& hint : kHints) {
     if (absl::StrContains(reason, hint.reason)) return hint.text;
   }
-  if (NoAnswerCame(reason)) return "no answer: is the service stopped or overloaded, a firewall in between, or something else there?";
+  if (NoAnswerCame(reason))
+    return "no answer: is the service stopped or overloaded, a firewall in between, or something else there?";
   if (!security.tls()) return "does the service run there, without TLS?";
   if (security.certificate.empty()) return "does the service run there, with TLS that asks for no certificate of ours?";
   return "does the service run there, with TLS, and do both sides trust each other?";

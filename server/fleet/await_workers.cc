@@ -16,6 +16,7 @@
 #include "common/net/status.h"
 #include "common/net/steady_deadline.h"
 #include "common/net/version_key.h"
+#include "server/access/refused_call.h"
 
 namespace refit {
 namespace {
@@ -64,9 +65,9 @@ std::string Names(const std::vector<std::string>& workers) {
 // OnDone.
 class AwaitReactor final : public grpc::ServerUnaryReactor, public std::enable_shared_from_this<AwaitReactor> {
  public:
-  AwaitReactor(VersionStore& store, WorkerRegistry& workers, const v1::AwaitWorkersRequest& request,
+  AwaitReactor(VersionStore& store, WorkerRegistry& workers, EndTable& ends, const v1::AwaitWorkersRequest& request,
                v1::AwaitWorkersResponse& response)
-      : store_(store), workers_(workers), request_(request), response_(response) {}
+      : store_(store), workers_(workers), ends_(ends), request_(request), response_(response) {}
 
   void Start() {
     self_ = shared_from_this();
@@ -76,10 +77,14 @@ class AwaitReactor final : public grpc::ServerUnaryReactor, public std::enable_s
     };
     const uint64_t workers = workers_.Observe(look);
     const uint64_t versions = store_.Observe(request_.model(), [look](const std::shared_ptr<Version>&) { look(); });
+    const uint64_t end = ends_.Add([weak = weak_from_this()] {
+      if (const std::shared_ptr<AwaitReactor> self = weak.lock()) self->End(ShuttingDown());
+    });
     {
       absl::MutexLock lock(&mutex_);
       worker_observer_ = workers;
       version_observer_ = versions;
+      end_ = end;
       alarm_ = std::make_unique<grpc::Alarm>();
       alarm_->Set(SteadyDeadline(std::chrono::milliseconds(request_.timeout_ms())),
                   [weak = weak_from_this()](bool expired) {
@@ -87,6 +92,7 @@ class AwaitReactor final : public grpc::ServerUnaryReactor, public std::enable_s
                     if (expired && self != nullptr) self->Look(/*last=*/true);
                   });
     }
+    if (end == 0) return End(ShuttingDown());
     Look(/*last=*/false);
   }
 
@@ -95,12 +101,15 @@ class AwaitReactor final : public grpc::ServerUnaryReactor, public std::enable_s
   void OnDone() override {
     uint64_t workers = 0;
     uint64_t versions = 0;
+    uint64_t end = 0;
     {
       absl::MutexLock lock(&mutex_);
       alarm_.reset();
       workers = worker_observer_;
       versions = version_observer_;
+      end = end_;
     }
+    ends_.Remove(end);
     workers_.StopObserving(workers);
     store_.StopObserving(versions);
     self_.reset();
@@ -187,6 +196,7 @@ class AwaitReactor final : public grpc::ServerUnaryReactor, public std::enable_s
 
   VersionStore& store_;
   WorkerRegistry& workers_;
+  EndTable& ends_;
   const v1::AwaitWorkersRequest request_;
   v1::AwaitWorkersResponse& response_;
   std::shared_ptr<AwaitReactor> self_;
@@ -195,15 +205,16 @@ class AwaitReactor final : public grpc::ServerUnaryReactor, public std::enable_s
   std::unique_ptr<grpc::Alarm> alarm_ ABSL_GUARDED_BY(mutex_);
   uint64_t worker_observer_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t version_observer_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t end_ ABSL_GUARDED_BY(mutex_) = 0;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace
 
-grpc::ServerUnaryReactor* StartAwaitWorkers(VersionStore& store, WorkerRegistry& workers,
+grpc::ServerUnaryReactor* StartAwaitWorkers(VersionStore& store, WorkerRegistry& workers, EndTable& ends,
                                             const v1::AwaitWorkersRequest& request,
                                             v1::AwaitWorkersResponse& response) {
-  const auto reactor = std::make_shared<AwaitReactor>(store, workers, request, response);
+  const auto reactor = std::make_shared<AwaitReactor>(store, workers, ends, request, response);
   reactor->Start();
   return reactor.get();
 }

@@ -5,12 +5,13 @@
 
 #include "refit/v1/push.pb.h"
 #include "server/fleet/worker_registry.h"
+#include "server/process/end_table.h"
 #include "server/store/version_store.h"
 
 namespace refit {
 
-// Answers PushService.AwaitWorkers; see push.proto. `store`, `workers` and `response` must outlive the call.
-grpc::ServerUnaryReactor* StartAwaitWorkers(VersionStore& store, WorkerRegistry& workers,
+// Answers PushService.AwaitWorkers; see push.proto. All but `request` must outlive the call.
+grpc::ServerUnaryReactor* StartAwaitWorkers(VersionStore& store, WorkerRegistry& workers, EndTable& ends,
                                             const v1::AwaitWorkersRequest& request, v1::AwaitWorkersResponse& response);
 
 }  // namespace refit

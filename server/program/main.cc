@@ -19,6 +19,7 @@
 #include "common/net/grpc_log.h"
 #include "common/net/repeated_messages.h"
 #include "common/process/line_writer.h"
+#include "common/process/standard_descriptors.h"
 #include "common/terminal/help_formatter.h"
 #include "common/terminal/package_options.h"
 #include "common/terminal/trim_variables.h"
@@ -28,6 +29,7 @@
 #include "refit/version.h"
 #include "server/process/descriptor_limit.h"
 #include "server/process/self_check.h"
+#include "server/program/end_request.h"
 #include "server/program/setting_sources.h"
 #include "server/settings.h"
 
@@ -60,16 +62,6 @@ std::vector<Setting> AllSettings(Flags& flags) {
   std::vector<Setting> settings = SettingsOf(flags.server, flags.log);
   for (Setting& setting : ProgramSettings(flags)) settings.push_back(std::move(setting));
   return settings;
-}
-
-// Blocks the signals that end the program, in all threads made from here on, so that Wait can receive them.
-sigset_t BlockEndSignals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGINT);
-  sigaddset(&signals, SIGTERM);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  return signals;
 }
 
 constexpr int kCannotStart = 1;
@@ -118,8 +110,8 @@ std::function<void(std::string)> WriteTo(const EventLog& log) {
 }
 
 int Serve(Flags& flags) {
-  const sigset_t signals = BlockEndSignals();
   flags.server.log = flags.log.Make();
+  EndRequest end_request(flags.server.log);
   TakeGrpcLog(WriteTo(flags.server.log));
   RaiseDescriptorLimit();
   absl::StatusOr<std::unique_ptr<RefitServer>> server = StartServer(flags.server);
@@ -135,16 +127,16 @@ int Serve(Flags& flags) {
   }
   auto self_checks = StartSelfChecks(flags, **server);
   if (!self_checks.ok()) return CannotStart(self_checks.status().message());
-  int signal = 0;
-  sigwait(&signals, &signal);
+  const int signal = end_request.Await();
   self_checks->clear();
-  flags.server.log.Info("shutting down", {{"signal", signal == SIGTERM ? "SIGTERM" : "SIGINT"}});
+  flags.server.log.Info("shutting down", {{"signal", SignalName(signal)}});
   (*server)->Shutdown(flags.grace);
   flags.server.log.Info("stopped");
   return 0;
 }
 
 int Main(int argc, char** argv) {
+  ReserveStandardDescriptors();
   TuneForBulkData();
   std::signal(SIGXFSZ, SIG_IGN);  // a write beyond the file size limit then returns an error
   std::signal(SIGPIPE, SIG_IGN);  // a write to a closed pipe then returns EPIPE

@@ -11,6 +11,7 @@
 #include "server/access/admission.h"
 #include "server/descriptors/descriptor_table.h"
 #include "server/fleet/worker_registry.h"
+#include "server/process/end_table.h"
 #include "server/process/work_queue.h"
 #include "server/store/version_store.h"
 
@@ -25,6 +26,7 @@ struct PushContext {
   DescriptorTable& descriptors;
   BufferPool scratch;          // blocks for a chunk, about one for each converting thread
   const std::string upstream;  // the address of the service above a relay; empty: this is a root
+  EndTable waits{};            // of trainers, for their workers
   std::atomic<uint32_t> open{0};
 };
 

@@ -58,7 +58,7 @@ grpc::ServerUnaryReactor* PushService::AwaitWorkers(grpc::CallbackServerContext*
                                                     v1::AwaitWorkersResponse* response) {
   if (absl::Status status = context_.admission.Authorize(*context, Role::kTrainer); !status.ok())
     return EndCall(context, status);
-  return StartAwaitWorkers(context_.store, context_.workers, *request, *response);
+  return StartAwaitWorkers(context_.store, context_.workers, context_.waits, *request, *response);
 }
 
 }  // namespace refit

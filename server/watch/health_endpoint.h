@@ -2,15 +2,14 @@
 // support TLS.
 #pragma once
 
+#include <grpcpp/server.h>
+
 #include <memory>
+#include <set>
 #include <string>
-#include <vector>
 
 #include "absl/status/statusor.h"
-
-namespace grpc {
-class Server;
-}  // namespace grpc
+#include "server/watch/health_service.h"
 
 namespace refit {
 
@@ -21,19 +20,21 @@ class HealthEndpoint {
   // INVALID_ARGUMENT for an invalid address. UNAVAILABLE, naming the address, if it cannot listen there. gRPC must be
   // started.
   static absl::StatusOr<std::unique_ptr<HealthEndpoint>> Start(const std::string& address,
-                                                               const std::vector<std::string>& services);
+                                                               std::set<std::string> services);
   ~HealthEndpoint();
 
-  // From now on it answers NOT_SERVING.
-  void StopServing();
+  // As HealthService's.
+  void StopServing() { service_->StopServing(); }
 
   // With the port that was chosen; 0 for a Unix socket.
   const std::string& address() const { return address_; }
   int port() const { return port_; }
 
  private:
-  HealthEndpoint(std::unique_ptr<grpc::Server> server, std::string address, int port);
+  HealthEndpoint(std::unique_ptr<HealthService> service, std::unique_ptr<grpc::Server> server, std::string address,
+                 int port);
 
+  const std::unique_ptr<HealthService> service_;
   const std::unique_ptr<grpc::Server> server_;
   const std::string address_;
   const int port_;

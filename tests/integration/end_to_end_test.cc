@@ -649,17 +649,5 @@ TEST(Limits, PullsAndPushesAtATime) {
   EXPECT_THAT(result, StatusIs(absl::StatusCode::kCancelled));
 }
 
-TEST(ShuttingDown, LetsAPullEndWithinTheGrace) {
-  auto server = StartServer();
-  const auto source = Tiny();
-  ASSERT_OK(PushVersion(*server, Publish(1), *source));
-  auto subscriber = Subscriber::Connect(To(*server));
-  ASSERT_OK(subscriber);
-  server->Shutdown(std::chrono::seconds(5));
-  PullOptions pull;
-  pull.resume_within = std::chrono::seconds(0);
-  EXPECT_THAT((*subscriber)->Pull(pull), StatusIs(absl::StatusCode::kUnavailable));
-}
-
 }  // namespace
 }  // namespace refit

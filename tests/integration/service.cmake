@@ -1,6 +1,8 @@
 refit_test(bad_input_wire_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/bad_input_wire_test.cc DEPS refit::server refit::client LABELS integration)
 refit_test(end_to_end_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/end_to_end_test.cc DEPS refit::server refit::client refit::native_source
            LABELS integration)
+refit_test(shutdown_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/shutdown_test.cc DEPS refit::server refit::client refit::health_proto
+           LABELS integration)
 refit_test(streaming_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/streaming_test.cc DEPS refit::server refit::client
            LABELS integration)
 refit_test(shared_memory_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/shared_memory_test.cc DEPS refit::server refit::client

@@ -22,6 +22,7 @@ import pytest
 sys.dont_write_bytecode = True
 BIN = Path(os.environ.get("REFIT_BIN", Path(__file__).parents[2] / "build/release/bin"))
 REFIT = str(BIN / "refit")
+SERVER = str(BIN / "refit-server")
 # How much longer than an optimised build these programs may take: sanitizers slow them down.
 SLOWNESS = float(os.environ.get("REFIT_SLOWNESS", "1"))
 WITH_TORCH = (BIN / "refit-torch").exists()
@@ -121,7 +122,7 @@ class Service:
     def __init__(self, folder: Path, *flags: str, **changes: str | None) -> None:
         self.log = folder / f"log{time.monotonic_ns()}"
         port_file = folder / f"port{time.monotonic_ns()}"
-        self.process = start(str(BIN / "refit-server"), "--listen", "127.0.0.1:0", "--port-file", str(port_file),
+        self.process = start(SERVER, "--listen", "127.0.0.1:0", "--port-file", str(port_file),
                              "--memory", "1GiB", *flags, stdout=subprocess.DEVNULL, stderr=self.log.open("wb"),
                              env=environment(**changes))
         eventually(lambda: port_file.exists() and port_file.read_text().endswith("\n"))

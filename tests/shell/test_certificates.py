@@ -6,7 +6,7 @@ from typing import Callable, Iterator
 
 import pytest
 
-from conftest import BIN, REFIT, Service, eventually, run, shell
+from conftest import REFIT, SERVER, Service, eventually, run, shell
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_a_relay_with_another_role_says_so(serve: Callable[..., Service], certs:
 ])
 def test_files_that_cannot_serve_are_named_at_once(
         certs: Path, flags: Callable[[Path], tuple[str, ...]], words: tuple[str, ...]) -> None:
-    done = run(str(BIN / "refit-server"), "--listen", "127.0.0.1:0", *flags(certs))
+    done = run(SERVER, "--listen", "127.0.0.1:0", *flags(certs))
     assert done.code == 1
     for word in words:
         assert word in done.err, done.err

@@ -7,9 +7,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import BIN, Done, environment, eventually, finish, run, start
+from conftest import SERVER, Done, environment, eventually, finish, run, start
 
-SERVER = str(BIN / "refit-server")
 ROOT = Path(__file__).parents[2]
 
 

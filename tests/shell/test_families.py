@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REFIT, Service, run
+from conftest import REFIT, SERVER, Service, run
 
 FOLDER = Path(__file__).parents[1] / "data/golden/families"
 CASES = json.loads((FOLDER / "cases.json").read_text())
@@ -268,7 +268,7 @@ def test_what_is_wrong_in_a_file_is_said_with_its_line(
     done = run(REFIT, "adapters", "--adapter-file", str(family))
     where = f"{family}:{line}: " if line else str(family)
     assert done.code == 2 and where in done.err and why in done.err, done
-    server = run(str(Path(REFIT).with_name("refit-server")), "--listen", "127.0.0.1:0", "--adapter-file", str(family))
+    server = run(SERVER, "--listen", "127.0.0.1:0", "--adapter-file", str(family))
     assert server.code != 0 and where in server.err and why in server.err, server
 
 

@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 import pytest
-from conftest import BIN, COMMANDS, REFIT, on_terminal, run, shell
+from conftest import BIN, COMMANDS, REFIT, SERVER, on_terminal, run, shell
 
-HELP = [(REFIT, "--help"), *[(REFIT, command, "--help") for command in COMMANDS], (str(BIN / "refit-server"), "--help")]
+HELP = [(REFIT, "--help"), *[(REFIT, command, "--help") for command in COMMANDS], (SERVER, "--help")]
 
 
 @pytest.mark.parametrize("command", HELP, ids=lambda command: " ".join(command)[len(str(BIN)) + 1:])

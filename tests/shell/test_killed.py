@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import BIN, Service, eventually, finish, start
+from conftest import REFIT, SERVER, Service, eventually, finish, start
 
 MEGABYTES = 256
 
@@ -106,7 +106,7 @@ def test_a_service(native: Path, tmp_path: Path) -> None:
 def test_a_service_with_a_spool_and_a_unix_socket(native: Path, tmp_path: Path) -> None:
     """Started again after SIGKILL it takes its socket back, and its spool has no half files."""
     socket, spool = tmp_path / "socket", tmp_path / "spool"
-    command = (str(BIN / "refit-server"), "--listen", f"unix:{socket}", "--spool", str(spool), "--memory", "1GiB")
+    command = (SERVER, "--listen", f"unix:{socket}", "--spool", str(spool), "--memory", "1GiB")
     for round_ in range(2):
         server = start(*command, stderr=None)
         eventually(lambda: not _fails("status", socket))
@@ -121,7 +121,7 @@ def test_a_service_with_a_spool_and_a_unix_socket(native: Path, tmp_path: Path) 
 
 
 def _fails(command: str, socket: Path, *arguments: str) -> bool:
-    return finish(start(str(BIN / "refit"), command, *arguments, "-s", f"unix:{socket}", "--connect-timeout", "1")).code != 0
+    return finish(start(REFIT, command, *arguments, "-s", f"unix:{socket}", "--connect-timeout", "1")).code != 0
 
 
 def _files(folder: Path) -> list[str]:

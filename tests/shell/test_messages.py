@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
-from conftest import BIN, CALLS, REFIT, SLOWNESS, Done, Service, eventually, finish, run
+from conftest import CALLS, REFIT, SERVER, SLOWNESS, Done, Service, eventually, finish, run
 
 LONGEST = 400
 # gRPC's own words, which say nothing to users.
@@ -248,5 +248,5 @@ def test_refit_server_says_why_it_cannot_start(shared_service: Service) -> None:
     for flags, words in ((("--listen", shared_service.address), "in use"), (("--listen", "nowhere"), "port"),
                          (("--tls-cert", "/nowhere.pem", "--tls-key", "/nowhere.key"), "/nowhere."), (("--retain", "many"), "many"),
                          (("--spool", "/proc/nowhere"), "/proc/nowhere")):
-        done = run(str(BIN / "refit-server"), *flags, stderr=subprocess.PIPE)
+        done = run(SERVER, *flags, stderr=subprocess.PIPE)
         assert done.code in (1, 2) and words in done.err, done

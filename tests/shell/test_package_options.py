@@ -14,9 +14,8 @@ from fcntl import ioctl
 from pathlib import Path
 
 import pytest
-from conftest import BIN, COMMANDS, REFIT, environment, finish, run, start
+from conftest import COMMANDS, REFIT, SERVER, environment, finish, run, start
 
-SERVER = str(BIN / "refit-server")
 PROGRAMS = {"refit": REFIT, "refit-server": SERVER}
 
 

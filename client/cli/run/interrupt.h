@@ -2,24 +2,19 @@
 #pragma once
 
 #include <atomic>
-#include <csignal>
 #include <functional>
 #include <mutex>
-#include <thread>
 
 #include "absl/status/status.h"
+#include "common/process/end_signals.h"
 
 namespace refit::cli {
 
 // During its life, the first SIGINT or SIGTERM is recorded instead of killing the process. The second one ends the
-// process at once. A signal that was ignored before stays ignored. Create it before threads of ours start; threads that
-// libraries make while they are loaded (OpenBLAS does) may be there. One at a time.
+// process at once. When to create it, and what happens to ignored signals: see EndSignals. One at a time.
 class Interrupt {
  public:
   Interrupt();
-  ~Interrupt();
-  Interrupt(const Interrupt&) = delete;
-  Interrupt& operator=(const Interrupt&) = delete;
 
   bool raised() const { return raised_; }
 
@@ -31,16 +26,12 @@ class Interrupt {
   void SetReaction(std::function<void()> reaction);
 
  private:
-  void Listen();
+  void Note();
 
   std::atomic<bool> raised_{false};
   std::mutex mutex_;
   std::function<void()> reaction_;
-  const sigset_t set_;
-  int signals_;
-  int caught_;
-  int stop_;
-  std::thread thread_;
+  EndSignals signals_;  // last member: its thread uses the others
 };
 
 }  // namespace refit::cli
