@@ -73,7 +73,7 @@ absl::StatusOr<std::unique_ptr<RefitServer>> RefitServer::Start(const ServerOpti
   absl::StatusOr<std::shared_ptr<const Authorizer>> authorizer =
       Authorizer::Load(options.authorization, ReportTo(options.log, "tokens and roles"));
   if (!authorizer.ok()) return authorizer.status();
-  absl::StatusOr<ServerCredentials> credentials =
+  absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> credentials =
       MakeServerCredentials(options.security, ReportTo(options.log, "certificates"));
   if (!credentials.ok()) return credentials.status();
 

@@ -41,7 +41,7 @@ StoreOptions Reporting(StoreOptions options, const EventLog& log) {
 }  // namespace
 
 ServerParts::ServerParts(const ServerOptions& options, std::shared_ptr<const Authorizer> authorizer,
-                         ServerCredentials made)
+                         std::shared_ptr<grpc::ServerCredentials> made)
     : credentials(std::move(made)),
       admission(options.limits, options.log, std::move(authorizer)),
       store(Reporting(options.store, options.log)),
@@ -87,7 +87,7 @@ absl::StatusOr<std::vector<std::string>> ServerParts::Listen(const ServerOptions
   std::vector<std::string> addresses = ListenAddresses(options.listen);
   std::vector<int> ports(addresses.size());
   for (size_t i = 0; i < addresses.size(); ++i) {
-    builder.AddListeningPort(addresses[i], credentials.server, &ports[i]);
+    builder.AddListeningPort(addresses[i], credentials, &ports[i]);
   }
   builder.RegisterService(&push);
   builder.RegisterService(&pull);

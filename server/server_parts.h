@@ -42,7 +42,8 @@ namespace refit {
 // Members are destroyed in reverse order: first gRPC, then the services, then the converting threads, then the objects
 // that all of them share.
 struct ServerParts {
-  ServerParts(const ServerOptions& options, std::shared_ptr<const Authorizer> authorizer, ServerCredentials made);
+  ServerParts(const ServerOptions& options, std::shared_ptr<const Authorizer> authorizer,
+              std::shared_ptr<grpc::ServerCredentials> made);
 
   // Errors as Spool::Open.
   absl::Status OpenSpool(const ServerOptions& options);
@@ -58,7 +59,7 @@ struct ServerParts {
   void CloseInChildren(absl::string_view address);
   void KeepInChildren();
 
-  const ServerCredentials credentials;
+  const std::shared_ptr<grpc::ServerCredentials> credentials;
   const std::shared_ptr<GrpcWakeups> wakeups = GrpcWakeups::Watch();
   Admission admission;
   VersionStore store;

@@ -48,11 +48,11 @@ class TokenPlugin final : public grpc::MetadataCredentialsPlugin {
   const std::shared_ptr<WatchedFile<std::string>> token_;
 };
 
-// Does what gRPC does by default: compares the service's name with its certificate. gRPC owns it as long as it uses the
-// credentials, and with it the files that they read.
-class VerifierWithFiles final : public grpc::experimental::ExternalCertificateVerifier {
+// What gRPC does by default: it compares the service's name with its certificate. gRPC owns a verifier as long as it
+// uses the credentials, and with it the files that they read.
+class ServiceVerifier final : public grpc::experimental::ExternalCertificateVerifier {
  public:
-  explicit VerifierWithFiles(std::shared_ptr<const CertificateFiles> files) : files_(std::move(files)) {}
+  explicit ServiceVerifier(std::shared_ptr<const CertificateFiles> files) : files_(std::move(files)) {}
 
   bool Verify(grpc::experimental::TlsCustomVerificationCheckRequest* request,
               std::function<void(grpc::Status)> callback, grpc::Status* status) override {
@@ -63,6 +63,22 @@ class VerifierWithFiles final : public grpc::experimental::ExternalCertificateVe
  private:
   const std::shared_ptr<const CertificateFiles> files_;
   grpc::experimental::HostNameCertificateVerifier by_name_;
+};
+
+// Adds nothing to what gRPC does by default: it has checked a client's certificate before it asks. Owns the files, too.
+class ClientVerifier final : public grpc::experimental::ExternalCertificateVerifier {
+ public:
+  explicit ClientVerifier(std::shared_ptr<const CertificateFiles> files) : files_(std::move(files)) {}
+
+  bool Verify(grpc::experimental::TlsCustomVerificationCheckRequest* /*request*/,
+              std::function<void(grpc::Status)> /*callback*/, grpc::Status* status) override {
+    *status = grpc::Status::OK;
+    return true;
+  }
+  void Cancel(grpc::experimental::TlsCustomVerificationCheckRequest* /*request*/) override {}
+
+ private:
+  const std::shared_ptr<const CertificateFiles> files_;
 };
 
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeTls(const ClientSecurity& security,
@@ -78,7 +94,7 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeTls(const ClientSe
   options.watch_root_certs();
   if (!security.certificate.empty()) options.watch_identity_key_cert_pairs();
   options.set_certificate_verifier(
-      grpc::experimental::ExternalCertificateVerifier::Create<VerifierWithFiles>(*std::move(files)));
+      grpc::experimental::ExternalCertificateVerifier::Create<ServiceVerifier>(*std::move(files)));
   return grpc::experimental::TlsCredentials(options);
 }
 
@@ -128,10 +144,11 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeClientCredentials(
   return grpc::CompositeChannelCredentials(credentials, *token);
 }
 
-absl::StatusOr<ServerCredentials> MakeServerCredentials(const ServerSecurity& security, const ReloadReport& report) {
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(const ServerSecurity& security,
+                                                                               const ReloadReport& report) {
   if (!security.tls()) {
     if (security.key.empty() && security.client_ca.empty()) {
-      return ServerCredentials{grpc::InsecureServerCredentials(), nullptr};
+      return grpc::InsecureServerCredentials();
     }
     return absl::InvalidArgumentError(
         "TLS needs the service's certificate, besides its key and the clients' authority");
@@ -145,7 +162,9 @@ absl::StatusOr<ServerCredentials> MakeServerCredentials(const ServerSecurity& se
     options.watch_root_certs();
     options.set_cert_request_type(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
   }
-  return ServerCredentials{grpc::experimental::TlsServerCredentials(options), *std::move(files)};
+  options.set_certificate_verifier(
+      grpc::experimental::ExternalCertificateVerifier::Create<ClientVerifier>(*std::move(files)));
+  return grpc::experimental::TlsServerCredentials(options);
 }
 
 }  // namespace refit

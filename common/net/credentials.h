@@ -14,21 +14,16 @@
 
 namespace refit {
 
-struct ServerCredentials {
-  std::shared_ptr<grpc::ServerCredentials> server;
-  // The files that the credentials read. They must live as long as the server. Null for plain text.
-  std::shared_ptr<const void> files;
-};
-
 // Checks a token: 16 to 4096 visible ASCII characters. INVALID_ARGUMENT otherwise, without the token in the message.
 absl::Status CheckToken(absl::string_view token);
 
 // INVALID_ARGUMENT for files that do not belong together, or cannot be used; other codes come from reading files.
-// `address` is the channel's target. gRPC adds the token to each call. Client credentials own the files that they read:
-// gRPC may use them for longer than the channel exists, in a handshake under way.
+// `address` is the channel's target. gRPC adds the token to each call. Credentials own the files that they read: gRPC
+// may use them for longer than the channel or server exists, in a handshake under way.
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeClientCredentials(const ClientSecurity& security,
                                                                                 const std::string& address,
                                                                                 const ReloadReport& report);
-absl::StatusOr<ServerCredentials> MakeServerCredentials(const ServerSecurity& security, const ReloadReport& report);
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(const ServerSecurity& security,
+                                                                               const ReloadReport& report);
 
 }  // namespace refit

@@ -76,10 +76,10 @@ class InfoService final : public v1::InspectService::Service {
 
 class SecureServer {
  public:
-  explicit SecureServer(ServerCredentials credentials) : credentials_(std::move(credentials)) {
+  explicit SecureServer(const std::shared_ptr<grpc::ServerCredentials>& credentials) {
     grpc::ServerBuilder builder;
     ConfigureServer(builder, kMaxMessageBytes);
-    builder.AddListeningPort("127.0.0.1:0", credentials_.server, &port_);
+    builder.AddListeningPort("127.0.0.1:0", credentials, &port_);
     builder.RegisterService(&service);
     server_ = builder.BuildAndStart();
   }
@@ -89,7 +89,6 @@ class SecureServer {
   InfoService service;
 
  private:
-  const ServerCredentials credentials_;
   int port_ = 0;
   std::unique_ptr<grpc::Server> server_;
 };
@@ -216,7 +215,7 @@ TEST_F(CredentialsTest, AServersExpiredCertificateIsRefused) {
               StatusIs(absl::StatusCode::kInvalidArgument, AllOf(HasSubstr("server.pem"), HasSubstr("expired on"))));
   grpc::SslServerCredentialsOptions options;
   options.pem_key_cert_pairs.push_back({issued.key, issued.certificate});
-  const SecureServer server({grpc::SslServerCredentials(options), nullptr});
+  const SecureServer server(grpc::SslServerCredentials(options));
   EXPECT_THAT(TryCall(server.address(), {.ca = folder_.Path("ca.pem")}, milliseconds(500)),
               StatusIs(absl::StatusCode::kUnavailable, HasSubstr("certificate verify failed")));
 }
@@ -276,6 +275,12 @@ TEST_F(CredentialsTest, WhatTheyReadIsOpenAsLongAsGrpcHasThem) {
   credentials->reset();
   EXPECT_EQ(CertificatesInMemory(), 2);
   channel.reset();
+  AwaitNoCertificatesInMemory();
+
+  auto server = Serve(MutualServerFiles());
+  EXPECT_EQ(CertificatesInMemory(), 2);
+  EXPECT_OK(TryCall(server->address(), ClientFiles()));
+  server.reset();
   AwaitNoCertificatesInMemory();
 }
 
