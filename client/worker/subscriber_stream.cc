@@ -20,8 +20,13 @@ absl::StatusOr<std::optional<grpc::ByteBuffer>> SubscriberStream::ReadWhileInUse
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now());
     const bool has_news = reader_->AwaitNews(std::clamp(left, std::chrono::milliseconds::zero(), kGlance));
     if (!has_news) connection_.routes->ReturnToNearest();
-    if (!connection_.routes->IsInUse(*route_)) return absl::UnavailableError("another connection is to be used");
-    if (has_news) return reader_->Read(std::chrono::milliseconds::zero());
+    const bool is_in_use = connection_.routes->IsInUse(*route_);
+    if (has_news) {
+      absl::StatusOr<std::optional<grpc::ByteBuffer>> read = reader_->Read(std::chrono::milliseconds::zero());
+      // An end has a reason of its own, which says more.
+      if (is_in_use || !read.ok() || !read->has_value()) return read;
+    }
+    if (!is_in_use) return absl::UnavailableError("another connection is to be used");
     if (left <= std::chrono::milliseconds::zero()) {
       return absl::DeadlineExceededError(absl::StrCat("nothing came for ", timeout.count(), " ms"));
     }

@@ -120,7 +120,7 @@ void Relay::SetConnected() {
   {
     absl::MutexLock lock(&mutex_);
     if (connected_) return;
-    connected_ = true;
+    connected_ = reached_ = true;
     error_.clear();
     changed_at_ns_ = UnixNanos();
   }
@@ -130,14 +130,17 @@ void Relay::SetConnected() {
 
 void Relay::SetLost(const absl::Status& why) {
   if (stop_.stopped()) return;
+  bool was_reached = false;
   {
     absl::MutexLock lock(&mutex_);
+    was_reached = reached_;
     const bool is_news = std::exchange(connected_, false) || error_ != why.message();
     error_ = std::string(why.message());
     if (!is_news) return;
     changed_at_ns_ = UnixNanos();
   }
-  parts_.admission.log.Warning("the service above is lost; this relay serves what it has",
+  parts_.admission.log.Warning(was_reached ? "the service above is lost; this relay serves what it has"
+                                           : "the service above was not reached yet; this relay goes on trying",
                                {{"upstream", upstream_.address}, {"reason", why.ToString()}});
 }
 

@@ -49,6 +49,7 @@ class Relay final : public Upstream {
   mutable absl::Mutex mutex_;
   std::shared_ptr<ActiveCalls> calls_ ABSL_GUARDED_BY(mutex_);  // of the present connection
   bool connected_ ABSL_GUARDED_BY(mutex_) = false;
+  bool reached_ ABSL_GUARDED_BY(mutex_) = false;  // it was connected once
   std::string error_ ABSL_GUARDED_BY(mutex_) = "not connected yet";
   int64_t changed_at_ns_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;

@@ -19,11 +19,16 @@ constexpr char kMethod[] = "/refit.v1.PullService/WatchVersions";
 void WatchAbove::Run() {
   Backoff backoff(kFirstPauseAbove, kLongestPauseAbove);
   StopFlag& stop = above_.connection->calls->cancelled();
+  absl::Status told;  // a service that is away would give the same reason every few seconds
   do {
     heard_ = false;
     const absl::Status status = Watch();
-    if (heard_) backoff.Reset();
-    if (!stop.stopped()) {
+    if (heard_) {
+      backoff.Reset();
+      told = absl::OkStatus();
+    }
+    if (!stop.stopped() && status != told) {
+      told = status;
       parts_.admission.log.Info("the watch of the service above ended",
                                 {{"upstream", above_.connection->address}, {"reason", std::string(status.message())}});
     }
