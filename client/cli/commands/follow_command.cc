@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,6 +24,7 @@
 #include "client/cli/terminal/format.h"
 #include "client/cli/terminal/json.h"
 #include "client/cli/terminal/status_lines.h"
+#include "common/net/repeated_messages.h"
 #include "common/net/version_summary.h"
 #include "common/safetensors/output_target.h"
 #include "refit/worker.h"
@@ -65,7 +67,7 @@ class FileEngine {
       if (absl::Status status = Write(staged); !status.ok()) return status;
     }
     ++installed_;
-    told_ = absl::OkStatus();
+    told_.emplace();
     Tell(staged, std::chrono::steady_clock::now() - begin);
     return absl::OkStatus();
   }
@@ -76,11 +78,10 @@ class FileEngine {
 
   uint64_t installed() const { return installed_; }
 
-  // Reports an error once. It is retried twice a second, and repeated only if it changes.
+  // Reports an error once in a while, since it may come several times a second until the service is back.
   void Tell(const absl::Status& error) {
-    if (error == told_) return;
-    told_ = error;
-    errors_.Say(absl::StrCat("refit: follow: ", error.message(), "; trying on"));
+    const std::optional<std::string> message = told_->Pass(error.message());
+    if (message.has_value()) errors_.Say(absl::StrCat("refit: follow: ", *message, "; trying on"));
   }
 
  private:
@@ -142,7 +143,7 @@ class FileEngine {
   std::shared_ptr<const PullBase> base_;
   bool has_looked_ = false;
   uint64_t installed_ = 0;
-  absl::Status told_;
+  std::optional<RepeatedMessages> told_{std::in_place};  // since the last installed version
   std::string told_refusal_;
   StatusLines out_{stdout, flags_.common.json};
   StatusLines errors_{stderr};

@@ -1,8 +1,10 @@
-"""What a relay's log and status say of the service above it."""
+"""What those that stay with a service say while it is away: a relay, in its log and status, and `refit follow`."""
 from __future__ import annotations
 
+import json
 import re
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +54,20 @@ def test_a_service_that_is_gone_is_told_once_with_the_reason(tmp_path: Path, log
     end(relay, root)
     ends = [line for line in log.read_text().splitlines() if "watch of the service above ended" in line]
     assert len(ends) == len(set(re.sub("^[^ ]*", "", line) for line in ends)), ends
+
+
+def test_who_follows_a_service_that_is_gone_tells_each_reason_once(tmp_path: Path) -> None:
+    root, above = serve(tmp_path, "root")
+    assert run(REFIT, "push", "-q", "--synthetic", "gemma4_tiny", "--version", "1", "-s", above).code == 0
+    follower = start(REFIT, "follow", "--count", "2", "-s", above)
+    eventually(lambda: '"installed_version": 1' in json.dumps(json.loads(run(REFIT, "status", "--json", "-s", above).out)))
+    root.kill()
+    finish(root)
+    time.sleep(5)  # it tries several times
+    root, _ = serve(tmp_path, "root", listen=above)
+    assert run(REFIT, "push", "-q", "--synthetic", "gemma4_tiny", "--version", "2", "-s", above).code == 0
+    done = finish(follower, PATIENCE_S)
+    end(root)
+    told = [line for line in done.err.splitlines() if "trying on" in line]
+    assert done.code == 0 and any("Connection refused" in line for line in told), done
+    assert len(told) == len(set(told)) <= 4, told
