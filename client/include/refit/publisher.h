@@ -84,7 +84,7 @@ class Publisher {
   // Returns how many workers have it. `gone` gets some workers that the service remembers but that are no longer
   // connected. DEADLINE_EXCEEDED, naming the workers that are behind and why, if the condition does not hold in time;
   // ABORTED if the version was aborted; FAILED_PRECONDITION if a larger trainer_epoch than the given one has taken
-  // over.
+  // over; UNAVAILABLE if the service shuts down.
   absl::StatusOr<uint32_t> AwaitWorkers(const Await& await, std::vector<std::string>* gone = nullptr);
 
   // The values that a restarted trainer must exceed: it takes a larger trainer_epoch and a larger version number, so

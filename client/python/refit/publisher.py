@@ -199,6 +199,7 @@ class Publisher(Unpicklable):
         Raises:
             DeadlineExceeded: naming those that are behind (and why: failed, torn, with a version of another run), and
                 those that are gone.
+            Unavailable: the service shuts down.
             Aborted: the version was aborted.
             FailedPrecondition: a run with a larger trainer_epoch than the one given has taken over.
         """
