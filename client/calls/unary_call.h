@@ -28,8 +28,9 @@ absl::StatusOr<Response> CallUnary(Stub& stub,
   call.set_deadline(SteadyDeadline(timeout));
   Response response;
   const grpc::Status status = (stub.*method)(&call, request, &response);
-  if (!status.ok()) return Annotate(FromGrpc(status), context);
-  return response;
+  if (status.ok()) return response;
+  const bool is_cancelled = calls != nullptr && calls->cancelled().stopped();
+  return Annotate(is_cancelled ? FromGrpc(status) : FromPeer(status), context);
 }
 
 }  // namespace refit

@@ -85,7 +85,8 @@ class RawCall::Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, 
     if (!Await(lock, timeout, [this] { return done_; })) return GiveUp("the peer did not end the call", timeout);
     changed_.wait_for(lock, kDonePatience, [this] { return done_; });  // if the call was cancelled
     if (!gave_up_.ok()) return gave_up_;
-    return done_ ? FromGrpc(status_) : absl::CancelledError(absl::StrCat(method_, ": cancelled"));
+    if (!done_) return absl::CancelledError(absl::StrCat(method_, ": cancelled"));
+    return cancelled_ ? FromGrpc(status_) : FromPeer(status_);
   }
 
   // Wakes waiting threads at once. gRPC itself may not be able to end the call before the peer has read a half-written

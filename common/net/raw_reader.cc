@@ -5,6 +5,7 @@
 #include <grpcpp/generic/generic_stub.h>
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <utility>
 
@@ -71,7 +72,8 @@ class RawReader::State {
       }
       if (!TakeCompletion(deadline)) return GiveUp("the peer did not end the call", timeout);
     }
-    return gave_up_.ok() ? FromGrpc(status_) : gave_up_;
+    if (!gave_up_.ok()) return gave_up_;
+    return cancelled_ ? FromGrpc(status_) : FromPeer(status_);
   }
 
   bool HasNews() {
@@ -81,7 +83,10 @@ class RawReader::State {
 
   bool AwaitNews(std::chrono::milliseconds timeout) { return !is_reading_ || Await(kRead, SteadyDeadline(timeout)); }
 
-  void Cancel() { context_.TryCancel(); }
+  void Cancel() {
+    cancelled_ = true;
+    context_.TryCancel();
+  }
 
  private:
   void* Begin(Operation operation) {
@@ -141,6 +146,7 @@ class RawReader::State {
   grpc::ByteBuffer incoming_;
   grpc::Status status_;
   absl::Status gave_up_;
+  std::atomic<bool> cancelled_ = false;
 };
 
 std::unique_ptr<RawReader> RawReader::Start(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,

@@ -49,6 +49,14 @@ absl::Status FromGrpc(const grpc::Status& status) {
   return absl::Status(static_cast<absl::StatusCode>(status.error_code()), InPlainWords(status.error_message()));
 }
 
+absl::Status FromPeer(const grpc::Status& status) {
+  if (status.error_code() != grpc::StatusCode::CANCELLED) return FromGrpc(status);
+  const std::string& said = status.error_message();
+  const bool has_reason = !said.empty() && said != "CANCELLED";
+  return absl::UnavailableError(absl::StrCat("the service, or a proxy in between, cancelled the call",
+                                             has_reason ? ": " : "", has_reason ? said : ""));
+}
+
 absl::Status Annotate(const absl::Status& status, absl::string_view context) {
   if (status.ok()) return status;
   absl::Status annotated(status.code(), absl::StrCat(context, ": ", status.message()));

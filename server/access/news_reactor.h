@@ -21,8 +21,11 @@ template <typename Message>
 class NewsReactor : public grpc::ServerWriteReactor<Message>,
                     public std::enable_shared_from_this<NewsReactor<Message>> {
  public:
+  // What happens to news that were not sent when the service shuts down.
+  enum class AtEnd { kDropNews, kSendNews };
+
   // `ends` must outlive it.
-  explicit NewsReactor(EndTable& ends) : ends_(ends) {}
+  explicit NewsReactor(EndTable& ends, AtEnd at_end = AtEnd::kDropNews) : ends_(ends), at_end_(at_end) {}
 
   void OnWriteDone(bool ok) override {
     {
@@ -88,15 +91,15 @@ class NewsReactor : public grpc::ServerWriteReactor<Message>,
   Step NextStep() ABSL_LOCKS_EXCLUDED(mutex_) {
     const absl::MutexLock lock(&mutex_);
     if (writing_ || finished_) return Step::kNothing;
-    if (ended_) {
-      finished_ = true;
-      return Step::kFinish;
-    }
-    writing_ = TakeNews(message_);
-    return writing_ ? Step::kWrite : Step::kNothing;
+    const bool hung_up = ended_ && ending_.error_code() == grpc::StatusCode::CANCELLED;
+    if (!ended_ || (at_end_ == AtEnd::kSendNews && !hung_up)) writing_ = TakeNews(message_);
+    if (writing_) return Step::kWrite;
+    finished_ = ended_;
+    return ended_ ? Step::kFinish : Step::kNothing;
   }
 
   EndTable& ends_;
+  const AtEnd at_end_;
   std::shared_ptr<NewsReactor> self_;
   Message message_;
 

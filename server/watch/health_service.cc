@@ -21,7 +21,7 @@ class HealthWatch final : public NewsReactor<HealthCheckResponse> {
   using GetStatus = std::function<HealthCheckResponse::ServingStatus()>;
 
   HealthWatch(EndTable& ends, Observers& observers, GetStatus status)
-      : NewsReactor(ends), observers_(observers), status_(std::move(status)) {}
+      : NewsReactor(ends, AtEnd::kSendNews), observers_(observers), status_(std::move(status)) {}
 
   void Start() {
     Begin();

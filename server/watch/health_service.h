@@ -19,7 +19,7 @@ class HealthService final : public grpc::health::v1::Health::CallbackService {
   // `services` are the names that are SERVING, as is the empty name, which stands for all of them.
   explicit HealthService(std::set<std::string> services);
 
-  // From now on all are NOT_SERVING. Watches are told, and end as UNAVAILABLE.
+  // From now on all are NOT_SERVING. Watches are told first, and then end as UNAVAILABLE.
   void StopServing();
 
   // NOT_FOUND for an unknown name.

@@ -31,6 +31,18 @@ TEST(Status, WhyNoConnectionCameAboutIsSaidWithoutNoise) {
   EXPECT_EQ(said("the service: is shutting down"), "the service: is shutting down");
 }
 
+TEST(Status, OnlyTheCallerCancels) {
+  const grpc::Status by_grpc(grpc::StatusCode::CANCELLED, "CANCELLED");
+  EXPECT_EQ(FromPeer(by_grpc), absl::UnavailableError("the service, or a proxy in between, cancelled the call"));
+  EXPECT_EQ(FromPeer(grpc::Status(grpc::StatusCode::CANCELLED, "enough")),
+            absl::UnavailableError("the service, or a proxy in between, cancelled the call: enough"));
+  EXPECT_EQ(FromGrpc(by_grpc).code(), absl::StatusCode::kCancelled);
+  for (int code = 2; code <= 16; ++code) {
+    const absl::Status status(static_cast<absl::StatusCode>(code), "why");
+    EXPECT_EQ(FromPeer(ToGrpc(status)), status);
+  }
+}
+
 TEST(Status, LongMessagesAreCut) {
   const grpc::Status status = ToGrpc(absl::InternalError(std::string(100'000, 'x')));
   EXPECT_LT(status.error_message().size(), 3000u);
